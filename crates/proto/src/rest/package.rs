@@ -1,0 +1,72 @@
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A package version as it is shown.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Version; immutable once uploaded.
+    pub version: String,
+    /// `sha256:...` of the archive.
+    pub hash: String,
+    /// Bytes of the archive.
+    pub size: u64,
+    /// `wheel`, `sdist` or `folder`
+    pub format: String,
+    /// Tasks it brings.
+    pub entries: Vec<PackageEntry>,
+    /// The locked requirements (`name==version --hash=...` lines).
+    #[serde(default)]
+    pub lock: String,
+    /// `active` or `yanked`
+    pub state: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// Members, unpacked size, findings of the check.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub analysis: serde_json::Value,
+}
+
+/// One task of a package, as the shim describes it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct PackageEntry {
+    /// Task type.
+    pub name: String,
+    /// `module:function`
+    #[serde(rename = "fn")]
+    pub function: String,
+    /// First paragraph of the docstring.
+    #[serde(default)]
+    pub doc: String,
+    /// JSON Schema of the input.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub schema_in: serde_json::Value,
+    /// JSON Schema of the result.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub schema_out: serde_json::Value,
+    /// What the decorator says: queue, retry, timeout, priority, resources, requires, batch.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub defaults: serde_json::Value,
+}
+
+/// The manifest that comes with an upload (multipart field `manifest`).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackageManifest {
+    /// `wheel`, `sdist` or `folder`
+    pub format: String,
+    /// Tasks.
+    #[serde(default)]
+    pub entries: Vec<PackageEntry>,
+    /// Locked requirements.
+    #[serde(default)]
+    pub lock: String,
+    /// Wanted Python, such as `>=3.9`.
+    #[serde(default)]
+    pub requires_python: String,
+}

@@ -1,0 +1,82 @@
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::code::Code;
+
+/// An error, as RFC 9457 has it (`application/problem+json`).
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Address of the page that explains the code: `/docs/reference/errors#<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Short title of the code.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What happened and what to do, for this request.
+    pub detail: String,
+    /// The path of the request.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// Stable machine-readable code.
+    #[schema(value_type = String)]
+    pub code: Code,
+    /// The fields that are wrong, as JSON pointers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    /// Whether the same request may be sent again unchanged.
+    pub retryable: bool,
+    /// The shortest time to wait before a repeat, in seconds; also in the `Retry-After` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u32>,
+}
+
+/// One wrong field.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FieldError {
+    /// JSON pointer into the body, or the name of the query parameter.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of this code with a sentence for this request.
+    pub fn new(code: Code, detail: impl Into<String>) -> Problem {
+        Problem {
+            kind: format!("/docs/reference/errors#{}", code.as_str()),
+            title: code.title().to_owned(),
+            status: code.status(),
+            detail: detail.into(),
+            instance: String::new(),
+            code,
+            errors: Vec::new(),
+            retryable: code.is_retryable(),
+            retry_after: None,
+        }
+    }
+
+    /// Adds a wrong field.
+    pub fn with_field(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Problem {
+        self.errors.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+        self
+    }
+
+    /// Says when to come again.
+    pub fn after_seconds(mut self, seconds: u32) -> Problem {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.title, self.detail)?;
+        for e in &self.errors {
+            write!(f, "\n  {}: {}", e.pointer, e.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problem {}

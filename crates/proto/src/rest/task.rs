@@ -1,0 +1,418 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+/// A duration: a text such as `500ms`, `1h30m`, `PT5M`, or a number of milliseconds.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema, PartialEq)]
+#[serde(untagged)]
+pub enum DurationText {
+    /// Milliseconds.
+    Millis(u64),
+    /// `500ms`, `10s`, `1h30m`, `2d` or ISO 8601.
+    Text(String),
+}
+
+/// A priority: 0 to 9 (9 first), or `low` (2), `medium` (5), `high` (8).
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema, PartialEq)]
+#[serde(untagged)]
+pub enum Priority {
+    /// 0 to 9.
+    Level(u8),
+    /// `low`, `medium` or `high`.
+    Name(String),
+}
+
+/// What a submitter sends. Only `type` is required.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitTask {
+    /// Name of the task type, 1 to 200 characters.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Queue; `default` if absent. It has to exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Any JSON value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    pub input: Option<Box<RawValue>>,
+    /// Who goes first: 0-9, 9 first, or low, medium, high. Default 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Not before this time (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<String>,
+    /// Not before so long from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<DurationText>,
+    /// A task that has not started by then expires and never starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<DurationText>,
+    /// Time limits of the task's stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Timeouts>,
+    /// What happens after a failed attempt; the queue's policy if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Ordering key: tasks of one queue with the same key run one after another, in accept order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Concurrency key: at most the key's limit run at once; keys of one queue share it fairly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    /// Limit of the concurrency key; the queue's `key_concurrency` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_limit: Option<u32>,
+    /// Tasks with the same key prefer the same worker (queues with policy `consistent_hash`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_key: Option<String>,
+    /// Labels a worker has to have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, serde_json::Value>,
+    /// What the task needs of a worker; its class is chosen by type if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// May be handed over together with others of its type, where the queue batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batchable: Option<bool>,
+    /// Searchable names and values; at most 8.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Ties related work together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// The workflow run this belongs to, as the submitter names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<String>,
+    /// `name` or `name@version` of the package to run; found by the task type if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// The same key and body give the same task for 24 h (also as the `Idempotency-Key` header).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Time limits. Absent ones are the queue's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// From accept to the first grant; then the task fails with `queue-timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<DurationText>,
+    /// From grant to the worker's `started`; then the attempt is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<DurationText>,
+    /// From grant to the result; then the attempt fails with `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<DurationText>,
+    /// Between two signs of life of the task itself (`progress`); then the attempt fails with `heartbeat-timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<DurationText>,
+}
+
+/// Retry policy.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Grants in all, the first included; 1 to 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Wait before the second attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<DurationText>,
+    /// `constant` or `exponential` (default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<String>,
+    /// Growth per attempt of the exponential form; default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// The delay never grows beyond this; default 1 h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delay: Option<DurationText>,
+    /// Up to so much is added to each delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<DurationText>,
+    /// Error types that are retried; empty = all that the worker calls retryable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<String>,
+    /// Error types that are never retried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_on: Vec<String>,
+}
+
+/// Needs or capacity.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// `cpu-intensive`, `memory-intensive`, `io-intensive` or `default`; explicit figures override it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// `512MB`, `4Gi`, or bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub memory: Option<serde_json::Value>,
+}
+
+/// A task as it is shown.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Task {
+    /// `task_...`
+    pub id: String,
+    /// `scheduled, queued, running, waiting, succeeded, failed, dead, cancelled, expired`
+    pub state: String,
+    /// Task type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `automated`, `manual` or `integration`
+    #[serde(default)]
+    pub executor: String,
+    /// Queue.
+    pub queue: String,
+    /// 0-9, 9 first.
+    pub priority: u8,
+    /// Grants so far.
+    pub attempt: u32,
+    /// Grants allowed.
+    pub max_attempts: u32,
+    /// When it was accepted (RFC 3339, UTC, milliseconds).
+    pub created_at: String,
+    /// When the state last changed.
+    pub updated_at: String,
+    /// Not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<String>,
+    /// When the current attempt was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// When it reached its terminal state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+    /// Worker of the current or last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// Ordering key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Concurrency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Correlation id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// Workflow the submitter named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<String>,
+    /// Package hash or name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// The last attempt's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+    /// How the result is held: `inline`, or `sha256:...` of a blob. The value is at `/tasks/{id}/result`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_ref: Option<String>,
+    /// The input; in single reads only, never in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    pub input: Option<Box<RawValue>>,
+    /// The result; in single reads and waits only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    pub result: Option<Box<RawValue>>,
+    /// True when an earlier task was found by its idempotency key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
+}
+
+/// Why an attempt ended without a result.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, PartialEq)]
+pub struct TaskError {
+    /// Exception class, or one of our own: `lost`, `timeout`, `start-timeout`, `heartbeat-timeout`, `queue-timeout`, `cancelled`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// One line.
+    pub message: String,
+    /// Traceback or further lines.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Whether the worker allowed a retry.
+    pub retryable: bool,
+}
+
+/// One attempt of a task.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// Who ran it.
+    pub worker: String,
+    /// `running, succeeded, failed, lost, timed_out, cancelled, returned`
+    pub outcome: String,
+    /// When it was granted.
+    pub granted_at: String,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+}
+
+/// `POST /tasks:batch`
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitBatch {
+    /// Up to 1,000 tasks.
+    pub tasks: Vec<SubmitTask>,
+}
+
+/// Answer to a batch: one item each, in order.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SubmitBatchAnswer {
+    /// One outcome per task sent.
+    pub items: Vec<SubmitItemAnswer>,
+    /// How many were stored.
+    pub accepted: u32,
+    /// How many were refused.
+    pub refused: u32,
+}
+
+/// Outcome of one task of a batch.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SubmitItemAnswer {
+    /// HTTP status the single call would have had.
+    pub status: u16,
+    /// The task's id when stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Found by its idempotency key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<super::Problem>,
+}
+
+/// Why a task is not running (yet), computed when asked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Why {
+    /// One sentence.
+    pub summary: String,
+    /// Every reason that holds now.
+    pub reasons: Vec<WhyReason>,
+}
+
+/// One reason.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct WhyReason {
+    /// Stable code, such as `queue-paused`, `no-worker`, `queue-limit`, `key-limit`, `tenant-limit`, `rate-limit`,
+    /// `ordering`, `not-due`, `no-permit`, `missing-capability`, `behind`.
+    pub code: String,
+    /// The sentence shown to people.
+    pub text: String,
+    /// When it ends by itself, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// Counts by state.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct TaskCounts {
+    /// State to count.
+    pub counts: BTreeMap<String, u64>,
+    /// `eq`: exact as of `as_of`.
+    pub relation: String,
+    /// The commit they hold for.
+    pub as_of: u64,
+}
+
+/// Body of an action that takes a reason.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActionBody {
+    /// Shown in the task's error and in the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// New priority (`:reprioritise`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+}
+
+/// `PATCH /tasks/{id}`; absent fields stay.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchTask {
+    /// New priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// New earliest time; only while scheduled or queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<String>,
+    /// Replaces all labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// One line of a task's log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// Task id.
+    pub task: String,
+    /// Attempt number.
+    pub attempt: u32,
+    /// Line number within the attempt.
+    pub offset: u64,
+    /// RFC 3339.
+    pub at: String,
+    /// `stdout`, `stderr` or `log`
+    pub stream: String,
+    /// `debug`, `info`, `warning`, `error`
+    pub level: String,
+    /// The line.
+    pub text: String,
+}
+
+/// A file a task left.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Artifact {
+    /// Name within the task.
+    pub name: String,
+    /// `sha256:...`; content at `/blobs/{hash}`.
+    pub hash: String,
+    /// Bytes.
+    pub size: u64,
+    /// Media type.
+    pub content_type: String,
+    /// Attempt that made it.
+    pub attempt: u32,
+}
+
+/// A background operation over many tasks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Operation {
+    /// `op_...`
+    pub id: String,
+    /// `cancel`, `retry`, `redrive`, `reprioritise`
+    pub action: String,
+    /// `running`, `done`, `cancelled`
+    pub state: String,
+    /// What it was started with.
+    #[serde(default)]
+    pub filter: String,
+    /// Looked at so far.
+    pub seen: u64,
+    /// Changed so far.
+    pub done: u64,
+    /// Could not be changed.
+    pub failed: u64,
+    /// RFC 3339.
+    pub created_at: String,
+}

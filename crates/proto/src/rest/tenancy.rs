@@ -1,0 +1,86 @@
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `POST /tenants`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutTenant {
+    /// Share of workers against other tenants; default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Attempts that run at once; absent or 0 = no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Grants per time, such as `100/s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// Tasks that may wait; absent or 0 = no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queued: Option<u64>,
+}
+
+/// A tenant as it is shown.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Tenant {
+    /// Unique name.
+    pub name: String,
+    /// Settings.
+    pub settings: PutTenant,
+    /// Rises with each change.
+    pub version: u64,
+}
+
+/// `POST /tokens`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// What it is for.
+    pub name: String,
+    /// `admin`, `operator`, `viewer` or `worker`
+    pub role: String,
+    /// Life, such as `30d`; absent = no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<super::DurationText>,
+    /// System scope: may act in any tenant (only a system admin may give it).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
+}
+
+/// A token as it is shown; the secret only once, when it is created.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// `tok_...`
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// The tenant it speaks for.
+    pub tenant: String,
+    /// System scope.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The secret, in the answer to its creation alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+/// Who I am.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct WhoAmI {
+    /// Token id.
+    pub token: String,
+    /// Name of the token.
+    pub name: String,
+    /// Role.
+    pub role: String,
+    /// Tenant.
+    pub tenant: String,
+    /// System scope.
+    pub system: bool,
+}

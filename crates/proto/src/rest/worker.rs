@@ -1,0 +1,57 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A worker as it is shown.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Worker {
+    /// `work_...`
+    pub id: String,
+    /// Name it gave.
+    pub name: String,
+    /// `agent`, `executor` or `sdk`
+    pub kind: String,
+    /// `online`, `silent`, `draining`, `lost`
+    pub state: String,
+    /// Software version.
+    pub version: String,
+    /// Queues served.
+    pub queues: Vec<String>,
+    /// Labels and discovered capabilities.
+    pub labels: BTreeMap<String, String>,
+    /// Attempts at once.
+    pub permits: u32,
+    /// Attempts out.
+    pub used: u32,
+    /// Cores offered.
+    pub cpu: f64,
+    /// Bytes offered.
+    pub memory_bytes: u64,
+    /// 0..1 of the machine, as last reported.
+    pub cpu_ratio: f64,
+    /// As last reported.
+    pub memory_used_bytes: u64,
+    /// As last reported.
+    pub disk_free_bytes: u64,
+    /// Its clock minus ours, milliseconds.
+    pub clock_offset_ms: i64,
+    /// Packages it holds.
+    pub packages: Vec<String>,
+    /// Which walls are up.
+    pub enforced: BTreeMap<String, String>,
+    /// RFC 3339.
+    pub last_seen: String,
+}
+
+/// `PATCH /workers/{id}`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchWorker {
+    /// New number of permits; 0 gives it nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permits: Option<u32>,
+    /// Replaces the labels an operator gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
