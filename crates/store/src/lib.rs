@@ -1,1 +1,184 @@
-//! placeholder
+//! The store: what a partition needs of a database, and nothing else. One contract ([`conformance`]), many backends.
+//!
+//! Never here: a database driver, business rules, a clock.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidewheel_engine::id::{QueueId, TaskId, TenantId, TypeId, WorkerId};
+use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
+use tidewheel_engine::task::{State, Task};
+
+pub mod blob;
+pub mod codec;
+pub mod conformance;
+pub mod log;
+pub mod memory;
+
+/// Called once, from the store's own thread, when a batch is on disk or has failed. Must not block.
+pub type Committed = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// What a partition needs. Every method may be called from any thread.
+///
+/// Order: batches of one partition are committed in the order of [`Store::commit`]; a batch whose epoch is not the
+/// partition's newest, or whose index is not the next one, fails with [`Error::Stale`] and changes nothing.
+pub trait Store: Send + Sync + 'static {
+    /// Takes the partition over: raises its epoch and returns what a new owner starts from. After it returned, no commit of an earlier epoch can succeed.
+    fn open(&self, partition: u32) -> Result<Recovered, Error>;
+    /// Queues a batch. `done` runs after it is durable (or has failed). Many batches may share one transaction and one
+    /// fsync; the store never waits for more to come.
+    fn commit(&self, batch: Batch, done: Committed);
+    /// Reads for the engine, on committed state. Returns the answer and the index of the newest commit of `partition`
+    /// that it is sure to have seen.
+    fn load(&self, partition: u32, load: &Load) -> Result<(u64, Loaded), Error>;
+    /// Whether an idempotency key may be known. `false` is certain and costs no read; takes no lock for long.
+    fn may_know(&self, tenant: TenantId, hash: &[u8; 16]) -> bool;
+    /// One task with its input.
+    fn task(&self, tenant: TenantId, id: TaskId) -> Result<Option<Task>, Error>;
+    /// A page of tasks, without inputs, newest first.
+    fn tasks(&self, query: &TaskQuery) -> Result<TaskPage, Error>;
+    /// Ended attempts of a task that did not succeed, oldest first.
+    fn attempts(&self, tenant: TenantId, id: TaskId) -> Result<Vec<AttemptRecord>, Error>;
+    /// Forgets what may be forgotten: idempotency keys that are over, finished tasks changed before `finished_before`
+    /// (0 = none). At most `limit` rows of each; returns how many went.
+    fn sweep(&self, now: u64, finished_before: u64, limit: usize) -> Result<u64, Error>;
+    /// A consistent copy of the whole store at `path`, made while it runs.
+    fn backup(&self, path: &std::path::Path) -> Result<(), Error>;
+    /// Figures for `/metrics`.
+    fn figures(&self) -> Figures;
+    /// Finishes what is queued and closes. Later commits fail with [`Error::Closed`].
+    fn close(&self);
+}
+
+/// A list of tasks. All conditions hold together; empty ones do not restrict.
+#[derive(Clone, Debug, Default)]
+pub struct TaskQuery {
+    /// Owner.
+    pub tenant: TenantId,
+    /// Any of these states.
+    pub states: Vec<State>,
+    /// None of these.
+    pub not_states: Vec<State>,
+    /// Any of these queues.
+    pub queues: Vec<QueueId>,
+    /// Any of these types.
+    pub kinds: Vec<TypeId>,
+    /// Last worker is any of these.
+    pub workers: Vec<WorkerId>,
+    /// Priority within.
+    pub priority: Option<(u8, u8)>,
+    /// Attempts within.
+    pub attempts: Option<(u32, u32)>,
+    /// Created at or after this wall time.
+    pub created_from: Option<u64>,
+    /// Created before this wall time.
+    pub created_until: Option<u64>,
+    /// Each label has the value.
+    pub labels: Vec<(String, String)>,
+    /// Correlation id.
+    pub correlation_id: Option<String>,
+    /// Workflow named by the submitter.
+    pub workflow_id: Option<String>,
+    /// Type of the last error.
+    pub error_kind: Option<String>,
+    /// All of these occur in the error's type or message, whatever the case.
+    pub words: Vec<String>,
+    /// Only ids below this one (the last of the page before).
+    pub before: Option<TaskId>,
+    /// 1 to 1,000.
+    pub limit: usize,
+    /// Rows looked at, at most; the page then says how far it came.
+    pub scan_limit: usize,
+}
+
+/// A page.
+#[derive(Clone, Debug, Default)]
+pub struct TaskPage {
+    /// Newest first.
+    pub tasks: Vec<Task>,
+    /// There may be more below this id.
+    pub next: Option<TaskId>,
+    /// The scan limit was reached: everything newer than this wall time was looked at.
+    pub searched_back_to: Option<u64>,
+    /// Commit it was read at.
+    pub as_of: u64,
+}
+
+/// Figures of a store since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Batches in them.
+    pub batches: u64,
+    /// Mutations in them.
+    pub mutations: u64,
+    /// Syncs of the log file.
+    pub fsyncs: u64,
+    /// Microseconds spent in commits.
+    pub commit_us: u64,
+    /// Size of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Size of the database.
+    pub database_bytes: u64,
+    /// Reads.
+    pub reads: u64,
+}
+
+/// What went wrong, from the caller's view.
+#[derive(Debug, Clone)]
+pub enum Error {
+    /// Another owner has taken the partition over, or the index does not follow. Nothing changed.
+    Stale {
+        /// Epoch of the refused batch.
+        epoch: u32,
+        /// Index of the refused batch.
+        index: u64,
+    },
+    /// No space left. Nothing changed; it may be tried again.
+    Full(String),
+    /// The disk did not keep what it was told to keep. The process has to end: what is in its caches can no longer be trusted.
+    Fsync(String),
+    /// Busy, locked, interrupted: nothing is known to have changed; reload and try again.
+    Failed(String),
+    /// The stored data contradicts itself or its checksum.
+    Corrupt(String),
+    /// Written by a newer version of the program.
+    TooNew(String),
+    /// Closed by [`Store::close`].
+    Closed,
+}
+
+impl Error {
+    /// Whether the same operation may succeed later in this process.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Full(_) | Error::Failed(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Stale { epoch, index } => write!(f, "batch {index} of epoch {epoch} is stale: the partition has a newer owner"),
+            Error::Full(text) => write!(f, "no space left on the store's disk: {text}"),
+            Error::Fsync(text) => write!(f, "the disk failed to keep data (fsync): {text}"),
+            Error::Failed(text) => write!(f, "the store failed: {text}"),
+            Error::Corrupt(text) => write!(f, "stored data is damaged: {text}"),
+            Error::TooNew(text) => write!(f, "the data was written by a newer version: {text}"),
+            Error::Closed => write!(f, "the store is closed"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A store shared by the partitions of a node.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Bytes with their SHA-256, as blobs are addressed.
+pub type Hash = [u8; 32];
+
+#[doc(hidden)]
+pub type BlobBytes = Bytes;

@@ -1,0 +1,279 @@
+//! Commands in: the closed list of what can be asked of a partition.
+
+use std::sync::Arc;
+
+use crate::config::{QueueConfig, QueueState, TenantConfig};
+use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token};
+use crate::mutation::RecordKind;
+use crate::task::{Outcome, Payload, Resources, Spec};
+use crate::view::View;
+
+/// One task to accept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Submit {
+    /// Task type.
+    pub kind: Name,
+    /// Queue; has to exist.
+    pub queue: Name,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Wall time before which it does not run; 0 = at once.
+    pub run_at: u64,
+    /// Delay from acceptance, added to the wall time of the commit; 0 = none.
+    pub delay_ms: u64,
+    /// Input.
+    pub input: Payload,
+    /// Everything else; share it between equal ones.
+    pub spec: Arc<Spec>,
+    /// Key hash and body hash; `None` = no key.
+    pub idempotency: Option<([u8; 16], u64)>,
+}
+
+/// Who a worker is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hello {
+    /// The tenant it serves; `None` = every tenant (system scope).
+    pub tenant: Option<TenantId>,
+    /// Unique in its tenant.
+    pub name: Name2,
+    /// Tells a restart from a reconnect.
+    pub instance: Name2,
+    /// `agent`, `executor`, `sdk`.
+    pub kind: Name2,
+    /// Software version.
+    pub version: Name2,
+    /// Queue names served; empty = all.
+    pub queues: Vec<Name>,
+    /// Task types served; empty = all.
+    pub types: Vec<Name>,
+    /// Labels and capabilities, sorted by name.
+    pub labels: Vec<(Name, Name)>,
+    /// What it has; zero = not counted.
+    pub resources: Resources,
+    /// Attempts at once.
+    pub permits: u32,
+    /// Grants it holds ready beyond them.
+    pub buffer: u32,
+    /// Hashes of cached packages.
+    pub packages: Vec<Name>,
+    /// Which walls are up.
+    pub enforced: Vec<(Name, Name)>,
+    /// Attempts of an earlier session that are still alive there.
+    pub resume: Vec<(TaskId, Token)>,
+    /// Its wall clock minus ours, in milliseconds.
+    pub clock_offset_ms: i64,
+}
+
+/// A name that may be empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name2(pub Name);
+
+impl Default for Name2 {
+    fn default() -> Self {
+        Name2("".into())
+    }
+}
+
+impl From<&str> for Name2 {
+    fn from(text: &str) -> Self {
+        Name2(text.into())
+    }
+}
+
+/// What a worker reports of its machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// 0..1.
+    pub cpu_ratio: f32,
+    /// Bytes.
+    pub memory_used_bytes: u64,
+    /// Bytes.
+    pub disk_free_bytes: u64,
+    /// Give it nothing new.
+    pub tight: bool,
+}
+
+/// Everything that can be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Accept tasks; the reply has one outcome each.
+    Submit {
+        /// Waiter.
+        request: RequestId,
+        /// Owner, from the authenticated principal.
+        tenant: TenantId,
+        /// At most [`crate::limit::SUBMIT_ITEMS`].
+        items: Vec<Submit>,
+    },
+    /// Cancel a task in any state.
+    Cancel {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        task: TaskId,
+        /// Shown in its error.
+        reason: Name,
+    },
+    /// Run a failed, dead, cancelled or expired task again, with fresh attempts.
+    Retry {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        task: TaskId,
+    },
+    /// Change what may change while it waits.
+    Patch {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        task: TaskId,
+        /// New priority.
+        priority: Option<u8>,
+        /// New earliest wall time.
+        run_at: Option<u64>,
+        /// New labels, sorted by name.
+        labels: Option<Vec<(Name, Name)>>,
+    },
+    /// A worker opened a session.
+    Connect {
+        /// Its session.
+        session: SessionId,
+        /// Who it is.
+        hello: Box<Hello>,
+    },
+    /// The session's stream ended. Its attempts live on until the lease ends.
+    Disconnect {
+        /// Which.
+        session: SessionId,
+    },
+    /// New capacity, absolute.
+    Capacity {
+        /// Which.
+        session: SessionId,
+        /// Attempts at once.
+        permits: u32,
+        /// Beyond them.
+        buffer: u32,
+    },
+    /// A sign of life; renews every lease of the session.
+    Heartbeat {
+        /// Which.
+        session: SessionId,
+        /// Its machine.
+        usage: Usage,
+        /// Packages it now has.
+        packages_added: Vec<Name>,
+        /// Packages it no longer has.
+        packages_removed: Vec<Name>,
+        /// Its wall clock minus ours.
+        clock_offset_ms: i64,
+    },
+    /// Attempts began.
+    Started {
+        /// Which session.
+        session: SessionId,
+        /// Which attempts.
+        attempts: Vec<(TaskId, Token)>,
+    },
+    /// An attempt shows that it is alive and how far it is.
+    Progress {
+        /// Which session.
+        session: SessionId,
+        /// Which attempt.
+        task: TaskId,
+        /// Its token.
+        token: Token,
+        /// 0..1.
+        fraction: f32,
+        /// Free text.
+        text: Name,
+    },
+    /// Attempts ended.
+    Results {
+        /// Which session.
+        session: SessionId,
+        /// Task, token, how.
+        results: Vec<(TaskId, Token, Outcome)>,
+    },
+    /// Grants that come back unstarted. The attempt was counted and stays so; the task runs again at once.
+    Returned {
+        /// Which session.
+        session: SessionId,
+        /// Which.
+        attempts: Vec<(TaskId, Token)>,
+    },
+    /// Stop giving a worker new tasks, or start again.
+    DrainWorker {
+        /// Waiter, if any.
+        request: Option<RequestId>,
+        /// Owner of the worker.
+        tenant: Option<TenantId>,
+        /// Its name; with `None` in `session`, found by name.
+        name: Name,
+        /// Or its session.
+        session: Option<SessionId>,
+        /// True = nothing new.
+        draining: bool,
+    },
+    /// Create or change a queue.
+    PutQueue {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Name.
+        name: Name,
+        /// New settings; `None` keeps them.
+        config: Option<Box<QueueConfig>>,
+        /// New state; `None` keeps it.
+        state: Option<QueueState>,
+        /// Refused unless this is the current version; 0 = has to be new.
+        expected: Option<u64>,
+    },
+    /// Delete an empty queue.
+    DeleteQueue {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Name.
+        name: Name,
+    },
+    /// Create or change a tenant.
+    PutTenant {
+        /// Waiter.
+        request: RequestId,
+        /// Name.
+        name: Name,
+        /// Settings.
+        config: TenantConfig,
+    },
+    /// Keep a record.
+    PutRecord {
+        /// Waiter.
+        request: RequestId,
+        /// Kind.
+        kind: RecordKind,
+        /// Owner.
+        tenant: TenantId,
+        /// Key.
+        key: Name,
+        /// JSON text; `None` deletes it.
+        value: Option<Name>,
+        /// Refused unless this is the current version; `Some(0)` = has to be new.
+        expected: Option<u64>,
+    },
+    /// Look at the state; the reply leaves with the batch that is open.
+    Read {
+        /// Waiter.
+        request: RequestId,
+        /// What to look at.
+        view: View,
+    },
+}

@@ -1,0 +1,167 @@
+//! Effects out: what the shell does after the commit. Plain data; replies are addressed by request id.
+
+use std::sync::Arc;
+
+use crate::config::{Queue, Tenant};
+use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token, WorkerId};
+use crate::mutation::Record;
+use crate::task::{Payload, Spec, Task};
+use crate::view::Answer;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Answer a caller.
+    Reply {
+        /// Waiter.
+        request: RequestId,
+        /// What.
+        reply: Reply,
+    },
+    /// Send grants to a worker.
+    Grant {
+        /// To whom.
+        session: SessionId,
+        /// Which.
+        grants: Vec<Grant>,
+    },
+    /// The session is registered.
+    Welcome {
+        /// Whose.
+        session: SessionId,
+        /// Number of the worker's name.
+        worker: WorkerId,
+        /// Attempts that go on; every other one has to stop.
+        resumed: Vec<(TaskId, Token)>,
+    },
+    /// Results were stored, or came too late.
+    Accepted {
+        /// Whose.
+        session: SessionId,
+        /// Results dealt with, refused ones included.
+        count: u32,
+        /// Which came too late.
+        refused: Vec<(TaskId, Token)>,
+    },
+    /// Ask a worker to stop an attempt.
+    Cancel {
+        /// To whom.
+        session: SessionId,
+        /// Which.
+        task: TaskId,
+        /// Its token.
+        token: Token,
+        /// Why.
+        reason: Name,
+    },
+    /// Tell a worker that attempts are no longer its own.
+    Revoke {
+        /// To whom.
+        session: SessionId,
+        /// Which.
+        attempts: Vec<(TaskId, Token)>,
+    },
+    /// End the session: another one of the same worker has come, or its lease ended.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: Name,
+    },
+}
+
+/// An attempt handed to a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// Task.
+    pub task: TaskId,
+    /// Fencing token.
+    pub token: Token,
+    /// Owner.
+    pub tenant: TenantId,
+    /// Queue.
+    pub queue: Name,
+    /// Task type.
+    pub kind: Name,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Bound on attempts.
+    pub max_attempts: u32,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Input.
+    pub input: Payload,
+    /// Wall time at which the attempt is stopped; 0 = none.
+    pub deadline: u64,
+    /// What was asked for.
+    pub spec: Arc<Spec>,
+    /// Same non-zero number = one handler call.
+    pub batch: u32,
+}
+
+/// What became of one submitted task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Submitted {
+    /// Stored.
+    New(TaskId),
+    /// The idempotency key was known, with the same body.
+    Replayed(TaskId),
+    /// Not stored.
+    Refused(Refusal),
+}
+
+/// Why something was not done. Nothing changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// No such queue; the nearest name, if one is near.
+    UnknownQueue {
+        /// A name that may have been meant.
+        nearest: Option<Name>,
+    },
+    /// The queue takes nothing in.
+    QueueDraining,
+    /// The queue or tenant is at its bound.
+    Overloaded {
+        /// What is full.
+        what: Name,
+        /// When to come again.
+        retry_after_ms: u64,
+    },
+    /// Same idempotency key, other body.
+    IdempotencyMismatch {
+        /// The task that has the key.
+        task: TaskId,
+    },
+    /// No such thing in this tenant.
+    NotFound,
+    /// The state does not allow it.
+    Conflict(Name),
+    /// The version is another one.
+    Version {
+        /// Current.
+        current: u64,
+    },
+    /// A value out of bounds.
+    Invalid(Name),
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To a submit, one each.
+    Submitted(Vec<Submitted>),
+    /// The task as it is now.
+    Task(Box<Task>),
+    /// The queue as it is now.
+    Queue(Arc<Queue>),
+    /// The tenant as it is now.
+    Tenant(Arc<Tenant>),
+    /// The record as it is now, or that it is gone.
+    Record(Option<Arc<Record>>),
+    /// What a view showed.
+    View(Answer),
+    /// Done.
+    Done,
+    /// Not done.
+    Refused(Refusal),
+}

@@ -1,0 +1,116 @@
+//! Identities. Each is a newtype, so that a queue can never be passed where a tenant is meant.
+
+use std::sync::Arc;
+
+/// A name as the user wrote it (queue, task type, worker), shared and immutable.
+pub type Name = Arc<str>;
+
+/// One of [`SLOTS`] hash buckets. Fixed for the life of an id and readable from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u16);
+
+/// How many slots there are. 12 bits: they fill the `rand_a` field of a UUIDv7 exactly.
+pub const SLOTS: u16 = 4096;
+
+impl Slot {
+    /// The slot of an ordering root: a hash of tenant and bytes that never changes between releases.
+    pub fn of(tenant: TenantId, root: &[u8]) -> Slot {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&tenant.0.to_be_bytes());
+        hasher.update(root);
+        let hash = hasher.finalize();
+        let bytes = hash.as_bytes();
+        Slot(u16::from_be_bytes([bytes[0], bytes[1]]) % SLOTS)
+    }
+}
+
+macro_rules! number_ids {
+    ($($(#[$doc:meta])* $name:ident($inner:ty)),* $(,)?) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub $inner);
+    )* };
+}
+
+number_ids! {
+    /// A tenant; given at its creation, never reused. 0 is the system's own.
+    TenantId(u32),
+    /// A queue; unique over all tenants, never reused.
+    QueueId(u32),
+    /// A task type of one tenant.
+    TypeId(u32),
+    /// A worker's name in one tenant; stable over its reconnects.
+    WorkerId(u32),
+    /// One connection of a worker; made by the shell, unique in the life of the process.
+    SessionId(u64),
+    /// A caller that waits for a reply; made by the shell.
+    RequestId(u64),
+}
+
+/// A task. UUIDv7: 48 bits of milliseconds, the slot in `rand_a`, and epoch (22 bits) and sequence (40 bits) in `rand_b`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(pub u128);
+
+impl TaskId {
+    /// Builds an id. `wall_ms` keeps its low 48 bits, `epoch` its low 22, `sequence` its low 40.
+    pub fn build(wall_ms: u64, slot: Slot, epoch: u32, sequence: u64) -> TaskId {
+        let time = u128::from(wall_ms & 0xFFFF_FFFF_FFFF) << 80;
+        let version = 7u128 << 76;
+        let slot = u128::from(slot.0 & 0x0FFF) << 64;
+        let variant = 2u128 << 62;
+        let tail = (u128::from(epoch & 0x3F_FFFF) << 40) | u128::from(sequence & 0xFF_FFFF_FFFF);
+        TaskId(time | version | slot | variant | tail)
+    }
+
+    /// The slot, read from the id.
+    pub fn slot(self) -> Slot {
+        Slot(((self.0 >> 64) & 0x0FFF) as u16)
+    }
+
+    /// The milliseconds since 1970 at which it was made.
+    pub fn millis(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
+
+    /// Big-endian bytes; they sort like the number.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The inverse of [`TaskId::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> TaskId {
+        TaskId(u128::from_be_bytes(bytes))
+    }
+}
+
+/// The fencing token of an attempt. It rises with every grant of a partition and with every epoch, so that of two
+/// attempts of one task the later one always has the larger token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token {
+    /// Epoch of the partition that granted.
+    pub epoch: u32,
+    /// Number of the grant in that epoch, from 1.
+    pub grant: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_carries_time_and_slot_and_is_a_uuid_v7() {
+        let id = TaskId::build(1_700_000_000_123, Slot(4095), 3, 77);
+        assert_eq!(id.slot(), Slot(4095));
+        assert_eq!(id.millis(), 1_700_000_000_123);
+        assert_eq!((id.0 >> 76) & 0xF, 7);
+        assert_eq!((id.0 >> 62) & 0x3, 2);
+        assert_eq!(TaskId::from_bytes(id.to_bytes()), id);
+    }
+
+    #[test]
+    fn the_slot_of_a_root_never_changes() {
+        assert_eq!(Slot::of(TenantId(1), b"order-7"), Slot::of(TenantId(1), b"order-7"));
+        let distinct: std::collections::BTreeSet<_> = (0..1000u32).map(|i| Slot::of(TenantId(1), &i.to_be_bytes())).collect();
+        assert!(distinct.len() > 800, "slots spread: {}", distinct.len());
+    }
+}

@@ -1,0 +1,33 @@
+//! Every bound of the engine, in one place, each with its reason.
+
+/// Tasks of one lane held ready in memory. A refill costs one indexed read; 64 rows make that read cheap per task while
+/// 100,000 lanes would still need no more than the lanes of [`LINE_LANES`] in memory.
+pub const LANE_WINDOW: usize = 64;
+/// Lanes of one line (queue and class) in memory. Beyond, lanes are found by a skip scan in lane order.
+pub const LINE_LANES: usize = 256;
+/// Tasks without work in memory (scheduled, close to due) that are kept to spare a read when they fire. About 300 bytes each.
+pub const WARM_TASKS: usize = 200_000;
+/// How far ahead due times are held in the wheel; later ones stay in the store. One window load per half of it.
+pub const TIMER_HORIZON_MS: u64 = 60_000;
+/// Rows of one due-window load.
+pub const DUE_PAGE: usize = 10_000;
+/// Timers fired in one apply turn, so that a burst of due timers delays other commands by a few milliseconds only.
+pub const TIMERS_PER_TURN: usize = 2_048;
+/// Grants in one apply turn, for the same reason.
+pub const GRANTS_PER_TURN: usize = 4_096;
+/// Commands that wait for a load. Above, a command that would wait is refused as overloaded.
+pub const PARKED_COMMANDS: usize = 10_000;
+/// Payload bytes kept inline in a record; larger ones are blobs (`architecture.md`, section 6).
+pub const INLINE_BYTES: usize = 64 * 1024;
+/// Task types per tenant. They are held in memory and interned for ever.
+pub const TYPES_PER_TENANT: usize = 10_000;
+/// Distinct requirement sets (type, labels, resources) held at once.
+pub const REQUIREMENTS: usize = 1_000_000;
+/// Grants allowed to one task, at most.
+pub const MAX_ATTEMPTS: u32 = 1_000;
+/// Longest error text that is stored with a task, in bytes; the rest is in the log.
+pub const ERROR_BYTES: usize = 16 * 1024;
+/// Tasks in one bulk submit.
+pub const SUBMIT_ITEMS: usize = 10_000;
+/// An idempotency key is remembered for so long at least.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;

@@ -1,0 +1,249 @@
+//! State out: what a commit changes in the store. Each mutation is absolute (a record as it is afterwards) save the
+//! counters, so that a log of batches folds to the state.
+
+use std::sync::Arc;
+
+use crate::config::{Queue, Tenant};
+use crate::id::{Name, QueueId, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::task::{Failure, Task};
+
+/// One change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mutation {
+    /// A new task, with its input.
+    InsertTask(Box<Task>),
+    /// The task as it is now. Spec and input never change and need not be written again.
+    UpdateTask(Box<Task>),
+    /// An attempt that ended other than by success. The last successful or current one is in the task itself.
+    PutAttempt(Box<AttemptRecord>),
+    /// An idempotency key and what it stands for.
+    PutIdempotency {
+        /// Owner.
+        tenant: TenantId,
+        /// First 16 bytes of the key's blake3.
+        hash: [u8; 16],
+        /// Task.
+        task: TaskId,
+        /// Hash of the body.
+        body: u64,
+        /// Wall time after which it may be forgotten.
+        expires: u64,
+    },
+    /// A name that got a number.
+    PutName {
+        /// Of what.
+        kind: NameKind,
+        /// Owner.
+        tenant: TenantId,
+        /// Number.
+        id: u32,
+        /// Name.
+        name: Name,
+    },
+    /// A queue as it is now.
+    PutQueue(Arc<Queue>),
+    /// A tenant as it is now.
+    PutTenant(Arc<Tenant>),
+    /// A rate limiter's theoretical arrival time, in microseconds of wall time.
+    PutRate {
+        /// Whose.
+        key: RateKey,
+        /// See [`crate::ready::gcra`].
+        tat_us: u64,
+    },
+    /// Counters of a queue: how many tasks more (or fewer) are in each state, by state number.
+    AddCounts {
+        /// Whose.
+        queue: QueueId,
+        /// By [`crate::task::State`] number.
+        deltas: [i64; 9],
+    },
+    /// A record that the engine only keeps: tokens, packages, operations.
+    PutRecord(Arc<Record>),
+    /// It is gone.
+    DeleteRecord {
+        /// Of what.
+        kind: RecordKind,
+        /// Owner.
+        tenant: TenantId,
+        /// Key.
+        key: Name,
+    },
+}
+
+/// What a number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum NameKind {
+    /// A task type.
+    Type = 1,
+    /// A worker.
+    Worker = 2,
+}
+
+/// Whose rate it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RateKey {
+    /// A queue's.
+    Queue(QueueId),
+    /// A tenant's.
+    Tenant(TenantId),
+}
+
+/// Kinds of kept records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// API tokens (hashed).
+    Token = 1,
+    /// Package versions.
+    Package = 2,
+    /// Background operations.
+    Operation = 3,
+    /// Task types and the package entry that serves each.
+    TaskType = 4,
+    /// Labels and permits an operator gave to a worker.
+    WorkerOverride = 5,
+    /// Settings changed through the API.
+    Setting = 6,
+}
+
+impl RecordKind {
+    /// The kind for its stored number.
+    pub fn from_number(number: u8) -> Option<RecordKind> {
+        Some(match number {
+            1 => RecordKind::Token,
+            2 => RecordKind::Package,
+            3 => RecordKind::Operation,
+            4 => RecordKind::TaskType,
+            5 => RecordKind::WorkerOverride,
+            6 => RecordKind::Setting,
+            _ => return None,
+        })
+    }
+}
+
+/// A kept record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Of what.
+    pub kind: RecordKind,
+    /// Owner; 0 = the system.
+    pub tenant: TenantId,
+    /// Unique in kind and tenant.
+    pub key: Name,
+    /// Rises by one with each change.
+    pub version: u64,
+    /// JSON text.
+    pub value: Name,
+}
+
+/// An attempt that is over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptRecord {
+    /// Owner.
+    pub tenant: TenantId,
+    /// Task.
+    pub task: TaskId,
+    /// 1 for the first.
+    pub number: u32,
+    /// Its token.
+    pub token: Token,
+    /// Who had it.
+    pub worker: WorkerId,
+    /// Wall time.
+    pub granted: u64,
+    /// Wall time.
+    pub ended: u64,
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// Why.
+    pub failure: Option<Failure>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AttemptOutcome {
+    /// The worker reported an error.
+    Failed = 1,
+    /// The lease ended without a report.
+    Lost = 2,
+    /// A time limit was passed.
+    TimedOut = 3,
+    /// It was cancelled.
+    Cancelled = 4,
+    /// The worker gave it back unstarted.
+    Returned = 5,
+}
+
+impl AttemptOutcome {
+    /// The outcome for its stored number.
+    pub fn from_number(number: u8) -> Option<AttemptOutcome> {
+        Some(match number {
+            1 => AttemptOutcome::Failed,
+            2 => AttemptOutcome::Lost,
+            3 => AttemptOutcome::TimedOut,
+            4 => AttemptOutcome::Cancelled,
+            5 => AttemptOutcome::Returned,
+            _ => return None,
+        })
+    }
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptOutcome::Failed => "failed",
+            AttemptOutcome::Lost => "lost",
+            AttemptOutcome::TimedOut => "timed_out",
+            AttemptOutcome::Cancelled => "cancelled",
+            AttemptOutcome::Returned => "returned",
+        }
+    }
+}
+
+/// What one commit stores: all or nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Partition, numbered on its node.
+    pub partition: u32,
+    /// Epoch under which it was made; the store refuses a stale one.
+    pub epoch: u32,
+    /// 1, 2, 3 ... over the life of the partition, not of the epoch.
+    pub index: u64,
+    /// Highest wall time seen; no later owner goes below it.
+    pub wall: u64,
+    /// Highest sequence given out.
+    pub seq: u64,
+    /// Changes, in order.
+    pub mutations: Vec<Mutation>,
+}
+
+/// What a partition starts from: the store's answer to opening it.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Epoch of the new owner; larger than any before.
+    pub epoch: u32,
+    /// Index of the last commit.
+    pub last_index: u64,
+    /// Highest wall time.
+    pub wall: u64,
+    /// Highest sequence.
+    pub seq: u64,
+    /// All tenants.
+    pub tenants: Vec<Tenant>,
+    /// All queues, deleted ones too.
+    pub queues: Vec<Queue>,
+    /// All names.
+    pub names: Vec<(NameKind, TenantId, u32, Name)>,
+    /// Counters.
+    pub counts: Vec<(QueueId, [i64; 9])>,
+    /// Rate limiters.
+    pub rates: Vec<(RateKey, u64)>,
+    /// All kept records.
+    pub records: Vec<Record>,
+    /// All running tasks, without their inputs ([`crate::task::Payload::Cold`]).
+    pub running: Vec<Task>,
+    /// Ids of types in use, for readers that only need the number.
+    pub types: Vec<TypeId>,
+}

@@ -1,0 +1,3 @@
+//! partition
+/// tmp
+#[derive(Debug)] pub struct Partition;

@@ -1,0 +1,5 @@
+//! ready
+/// tmp
+pub fn lane_key() {}
+/// tmp
+pub fn gcra() {}

@@ -1,0 +1,290 @@
+//! The task record: what is fixed when it is accepted ([`Spec`]), and what changes ([`Task`]).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::{RetryPolicy, Timeouts};
+use crate::id::{Name, QueueId, TaskId, TenantId, Token, TypeId, WorkerId};
+
+/// Where a task is in its life. Transitions are in [`State::can_become`] and drawn in `docs/reference/states.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum State {
+    /// Waits for its time: delayed, or backing off after a failed attempt.
+    Scheduled = 0,
+    /// Could run; waits for a permit or a worker.
+    Queued = 1,
+    /// Granted to a worker.
+    Running = 2,
+    /// Waits for a person or an outside answer, holding no permit.
+    Waiting = 3,
+    /// Ended with a result.
+    Succeeded = 4,
+    /// Ended with an error that is not retried.
+    Failed = 5,
+    /// Ended out of attempts; in the dead-letter queue.
+    Dead = 6,
+    /// Ended by a cancel.
+    Cancelled = 7,
+    /// Its time to live ran out before it started.
+    Expired = 8,
+}
+
+impl State {
+    /// Every state, in number order.
+    pub const ALL: [State; 9] = [
+        State::Scheduled,
+        State::Queued,
+        State::Running,
+        State::Waiting,
+        State::Succeeded,
+        State::Failed,
+        State::Dead,
+        State::Cancelled,
+        State::Expired,
+    ];
+
+    /// The name used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Scheduled => "scheduled",
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Waiting => "waiting",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Dead => "dead",
+            State::Cancelled => "cancelled",
+            State::Expired => "expired",
+        }
+    }
+
+    /// The state for its stored number.
+    pub fn from_number(number: u8) -> Option<State> {
+        State::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The state for its name.
+    pub fn parse(name: &str) -> Option<State> {
+        State::ALL.into_iter().find(|s| s.as_str() == name)
+    }
+
+    /// Nothing follows, save an explicit retry.
+    pub fn is_terminal(self) -> bool {
+        self >= State::Succeeded
+    }
+
+    /// Whether `next` may follow. A retry by a person may take a task out of each terminal state but `succeeded`.
+    pub fn can_become(self, next: State) -> bool {
+        use State::{Cancelled, Dead, Expired, Failed, Queued, Running, Scheduled, Succeeded, Waiting};
+        match self {
+            Scheduled => matches!(next, Scheduled | Queued | Running | Cancelled | Expired | Failed | Dead),
+            Queued => matches!(next, Queued | Scheduled | Running | Cancelled | Expired | Failed | Dead),
+            Running => matches!(next, Scheduled | Queued | Waiting | Succeeded | Failed | Dead | Cancelled | Running | Expired),
+            Waiting => matches!(next, Succeeded | Failed | Dead | Cancelled | Scheduled | Queued),
+            Succeeded => false,
+            Failed | Dead | Cancelled | Expired => matches!(next, Scheduled | Queued | Running),
+        }
+    }
+}
+
+/// Bytes of an input or result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing was given.
+    #[default]
+    None,
+    /// JSON text, at most [`crate::limit::INLINE_BYTES`].
+    Inline(Bytes),
+    /// A blob of the store by its SHA-256.
+    Blob {
+        /// SHA-256 of the content.
+        hash: [u8; 32],
+        /// Bytes.
+        size: u64,
+    },
+    /// It exists in the store but is not in memory; never stored in this form.
+    Cold,
+}
+
+/// What a task needs of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Resources {
+    /// 1,000 = one core; 0 = not counted.
+    pub cpu_millis: u32,
+    /// 0 = not counted.
+    pub memory_bytes: u64,
+}
+
+/// A file left by an attempt; the content is a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Unique in the attempt.
+    pub name: Name,
+    /// SHA-256 of the content.
+    pub hash: [u8; 32],
+    /// Bytes.
+    pub size: u64,
+    /// Media type.
+    pub content_type: Name,
+}
+
+/// What the submitter fixed. Shared by all tasks of a batch that ask for the same; the default stands for "nothing special".
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spec {
+    /// The task's own retry policy, else the queue's.
+    pub retry: Option<RetryPolicy>,
+    /// The task's own limits; 0 = the queue's.
+    pub timeouts: Timeouts,
+    /// From accept; 0 = the queue's.
+    pub ttl_ms: u64,
+    /// Tasks of a queue with the same key run one after another in accept order.
+    pub ordering_key: Option<Name>,
+    /// Tasks with the same key share a limit.
+    pub concurrency_key: Option<Name>,
+    /// The key's limit; 0 = the queue's `key_concurrency`.
+    pub concurrency_limit: u32,
+    /// Prefers the same worker for the same key.
+    pub affinity_key: Option<Name>,
+    /// Labels a worker has to have; sorted by name.
+    pub requires: Vec<(Name, Name)>,
+    /// What it needs.
+    pub resources: Resources,
+    /// May share a handler call.
+    pub batchable: bool,
+    /// Searchable; sorted by name.
+    pub labels: Vec<(Name, Name)>,
+    /// Ties related work together.
+    pub correlation_id: Option<Name>,
+    /// Run the submitter named.
+    pub workflow_id: Option<Name>,
+    /// SHA-256 (64 hex) of the package that has the code.
+    pub package: Option<Name>,
+    /// `module:function` in it.
+    pub entrypoint: Option<Name>,
+    /// W3C trace context of the submitter.
+    pub traceparent: Option<Name>,
+    /// As sent.
+    pub idempotency_key: Option<Name>,
+}
+
+/// Why an attempt ended without a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Exception class, or one of ours: `lost`, `timeout`, `start-timeout`, `heartbeat-timeout`, `queue-timeout`, `cancelled`, `expired`.
+    pub kind: Name,
+    /// One line.
+    pub message: Name,
+    /// Traceback.
+    pub detail: Name,
+    /// Whether the worker allows a retry.
+    pub retryable: bool,
+}
+
+impl Failure {
+    /// A failure that the engine itself found.
+    pub fn ours(kind: &str, message: &str) -> Failure {
+        Failure { kind: kind.into(), message: message.into(), detail: "".into(), retryable: true }
+    }
+}
+
+/// How an attempt ended, as the worker reports it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// With a result.
+    Ok {
+        /// JSON text or blob.
+        result: Payload,
+        /// Files.
+        artifacts: Vec<Artifact>,
+    },
+    /// With an error.
+    Failed {
+        /// Which.
+        failure: Failure,
+        /// Files.
+        artifacts: Vec<Artifact>,
+        /// The worker stopped it because it was told to.
+        cancelled: bool,
+    },
+}
+
+/// What is kept of the last attempt that ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ending {
+    /// Result of a succeeded task.
+    pub result: Payload,
+    /// Error of the last failed attempt.
+    pub failure: Option<Failure>,
+    /// Files of that attempt.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// A task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Identity; carries its slot.
+    pub id: TaskId,
+    /// Owner.
+    pub tenant: TenantId,
+    /// Queue it waits in.
+    pub queue: QueueId,
+    /// Task type.
+    pub kind: TypeId,
+    /// Where it is in its life.
+    pub state: State,
+    /// 0 to 9, 9 first.
+    pub priority: u8,
+    /// Accept order within the partition.
+    pub seq: u64,
+    /// Lane it waits in: see [`crate::ready::lane_key`]. `None` when it does not wait in a queue.
+    pub lane: Option<i64>,
+    /// Wall time of acceptance.
+    pub created: u64,
+    /// Wall time of the last change of state.
+    pub changed: u64,
+    /// Wall time at which it is due (scheduled) or expires (queued); 0 = never.
+    pub due: u64,
+    /// Wall time before which it does not run, as the submitter asked; 0 = at once.
+    pub run_at: u64,
+    /// Grants so far.
+    pub attempt: u32,
+    /// Grants a person added by a retry; the bound on attempts counts from here.
+    pub attempt_base: u32,
+    /// Token of the last grant.
+    pub token: Token,
+    /// Worker of the last grant.
+    pub worker: WorkerId,
+    /// Wall time of the last grant; 0 = none yet.
+    pub granted: u64,
+    /// A cancel was asked for while it ran.
+    pub cancelling: bool,
+    /// What was asked for.
+    pub spec: Arc<Spec>,
+    /// Input.
+    pub input: Payload,
+    /// Of the last attempt that ended.
+    pub ending: Option<Arc<Ending>>,
+}
+
+impl Task {
+    /// Order within its lane: higher priority first, then accept order.
+    pub fn order(&self) -> u64 {
+        order_of(self.priority, self.seq)
+    }
+}
+
+/// See [`Task::order`]. Ordering-key lanes ignore priority, since accept order is their promise.
+pub fn order_of(priority: u8, seq: u64) -> u64 {
+    (u64::from(9 - priority.min(9)) << 56) | (seq & 0x00FF_FFFF_FFFF_FFFF)
+}
+
+/// Priority class: 0 (priorities 0-3), 1 (4-6), 2 (7-9).
+pub fn class_of(priority: u8) -> u8 {
+    match priority {
+        0..=3 => 0,
+        4..=6 => 1,
+        _ => 2,
+    }
+}
