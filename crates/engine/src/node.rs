@@ -1,1 +1,201 @@
-//! node
+//! The shell's decisions, without its I/O: when a batch is closed, how many are under way, when effects may leave, what
+//! a failed commit means, and what time it is. `runtime` performs them, the simulator runs them.
+
+use std::collections::VecDeque;
+
+use crate::command::Command;
+use crate::effect::{Effect, Reply};
+use crate::id::RequestId;
+use crate::load::{Load, LoadId, Loaded};
+use crate::mutation::{Batch, Recovered};
+use crate::partition::{Options, Partition, Probe};
+use crate::planted::Bug;
+use crate::time::Now;
+
+/// Batches under way at once. One is being synced, one is queued behind it, a third is being built; more would only
+/// delay the news of a failed commit.
+pub const BATCHES_IN_FLIGHT: usize = 2;
+
+/// A batch is closed when it has so many changes and effects, so that a reply never waits for an endless batch.
+pub const BATCH_ITEMS: usize = 8_192;
+
+/// What the shell has to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Store this batch and report [`Shell::committed`] or [`Shell::failed`].
+    Commit(Batch),
+    /// Read and report [`Shell::loaded`] or [`Shell::load_failed`].
+    Load(LoadId, Load),
+    /// Perform these now.
+    Perform(Vec<Effect>),
+}
+
+/// The state of a partition's shell.
+#[derive(Debug)]
+pub struct Shell {
+    partition: Partition,
+    under_way: VecDeque<(u64, Vec<Effect>)>,
+    planted: crate::planted::Planted,
+}
+
+impl Shell {
+    /// A shell around a fresh partition.
+    pub fn new(options: Options, recovered: Recovered, now: Now) -> Shell {
+        let planted = options.planted;
+        Shell { partition: Partition::new(options, recovered, now), under_way: VecDeque::new(), planted }
+    }
+
+    /// Whether commands may be applied now: the open batch has room, or can be closed.
+    pub fn takes_commands(&self) -> bool {
+        self.under_way.len() < BATCHES_IN_FLIGHT && self.partition.output_len() < BATCH_ITEMS
+    }
+
+    /// Batches under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Applies a command to the open batch.
+    pub fn command(&mut self, command: Command, now: Now, probe: &dyn Probe) {
+        self.partition.apply(command, now, probe);
+    }
+
+    /// The answer of a read.
+    pub fn loaded(&mut self, id: LoadId, as_of: u64, loaded: Loaded, now: Now) {
+        self.partition.loaded(id, as_of, loaded, now);
+    }
+
+    /// A read failed; it is asked again.
+    pub fn load_failed(&mut self, id: LoadId, load: Load) {
+        self.partition.load_failed(id, load);
+    }
+
+    /// Batch `index` is durable: its effects leave, in order.
+    pub fn committed(&mut self, index: u64, actions: &mut Vec<Action>) {
+        let Some((expected, effects)) = self.under_way.pop_front() else { return };
+        assert_eq!(expected, index, "commits are reported in order");
+        self.partition.committed(index);
+        if !effects.is_empty() {
+            actions.push(Action::Perform(effects));
+        }
+    }
+
+    /// A commit failed. Nothing that was not yet performed may be performed any more: the partition is dropped with
+    /// everything it had in memory, and a new one is opened from the store at a higher epoch. Returns the callers whose
+    /// outcome is unknown.
+    pub fn failed(self) -> Vec<RequestId> {
+        let waiting = self.under_way.into_iter().flat_map(|(_, effects)| effects);
+        waiting.filter_map(|effect| match effect {
+            Effect::Reply { request, .. } => Some(request),
+            _ => None,
+        }).collect()
+    }
+
+    /// One turn: timers, dispatch, and the batch closed if there is room for it. Returns whether there is more to do at
+    /// once.
+    pub fn turn(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
+        let mut more = false;
+        if self.under_way.len() < BATCHES_IN_FLIGHT {
+            more = self.partition.turn(now);
+            if self.partition.has_output() {
+                self.close_batch(actions);
+            }
+        }
+        actions.extend(self.partition.take_loads().into_iter().map(|(id, load)| Action::Load(id, load)));
+        more
+    }
+
+    fn close_batch(&mut self, actions: &mut Vec<Action>) {
+        let (batch, effects) = self.partition.finish_batch();
+        let early = self.planted.has(Bug::EffectBeforeCommit);
+        if batch.mutations.is_empty() || early {
+            // Effects without a change of their own may show what is still under way: they wait for it.
+            match self.under_way.back_mut() {
+                Some((_, waiting)) if !early => waiting.extend(effects),
+                _ => actions.push(Action::Perform(effects)),
+            }
+            if !batch.mutations.is_empty() {
+                self.under_way.push_back((batch.index, Vec::new()));
+                actions.push(Action::Commit(batch));
+            }
+            return;
+        }
+        self.under_way.push_back((batch.index, effects));
+        actions.push(Action::Commit(batch));
+    }
+
+    /// See [`Partition::next_wake`].
+    pub fn next_wake(&self) -> (Option<u64>, Option<u64>) {
+        self.partition.next_wake()
+    }
+
+    /// The partition, for looks.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+}
+
+/// Whether a reply tells of a change (and so must not be sent when its commit failed).
+pub fn is_answer(reply: &Reply) -> bool {
+    !matches!(reply, Reply::View(_))
+}
+
+/// A jump of the wall clock ahead of the monotonic one by more than this is held back until it is confirmed.
+pub const JUMP_MS: u64 = 5_000;
+/// A jump that has stood for so long is taken as right.
+pub const JUMP_HOLD_MS: u64 = 10_000;
+
+/// Turns two raw clocks into one sane [`Now`]: wall time never falls, follows the monotonic clock over jumps, and slews
+/// back when it is ahead.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    last: Option<Now>,
+    jumped_at: Option<u64>,
+}
+
+impl Clock {
+    /// The time to work with, from what the machine says.
+    pub fn observe(&mut self, raw: Now) -> Now {
+        let Some(last) = self.last else {
+            self.last = Some(raw);
+            return raw;
+        };
+        let mono = raw.mono.max(last.mono);
+        let passed = mono - last.mono;
+        let expected = last.wall + passed;
+        let wall = if raw.wall > expected + JUMP_MS {
+            let since = *self.jumped_at.get_or_insert(mono);
+            if mono - since >= JUMP_HOLD_MS { raw.wall } else { expected }
+        } else if raw.wall < last.wall + passed / 2 {
+            // Behind: at half speed until the machine has caught up, so that no timer fires twice and none waits for ever.
+            self.jumped_at = None;
+            last.wall + passed / 2
+        } else {
+            self.jumped_at = None;
+            raw.wall.max(last.wall)
+        };
+        if wall == raw.wall {
+            self.jumped_at = None;
+        }
+        let now = Now { wall, mono };
+        self.last = Some(now);
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_never_falls_and_a_jump_ahead_is_held_until_it_has_stood() {
+        let mut clock = Clock::default();
+        assert_eq!(clock.observe(Now { wall: 1_000_000, mono: 0 }).wall, 1_000_000);
+        assert_eq!(clock.observe(Now { wall: 1_000_100, mono: 100 }).wall, 1_000_100);
+        assert_eq!(clock.observe(Now { wall: 4_600_000, mono: 200 }).wall, 1_000_200, "held");
+        assert_eq!(clock.observe(Now { wall: 4_605_000, mono: 5_200 }).wall, 1_005_200, "still held");
+        assert_eq!(clock.observe(Now { wall: 4_610_000, mono: 10_200 }).wall, 4_610_000, "it has stood");
+        let back = clock.observe(Now { wall: 1_000_000, mono: 10_400 });
+        assert_eq!(back.wall, 4_610_100, "half speed while the machine is behind");
+    }
+}

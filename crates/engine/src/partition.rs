@@ -1,3 +1,838 @@
-//! partition
-/// tmp
-#[derive(Debug)] pub struct Partition;
+//! The partition: one engine loop's state. `apply` takes commands, `turn` hands out what is ready, `finish_batch` gives
+//! what has to be stored and what is to be done after that, `committed` says that it was stored.
+//!
+//! Order of one round: any number of `apply`, `loaded` and one `turn`, then `finish_batch`. Effects belong to their batch
+//! and must not be performed before it is durable. Loads may be performed at once. If a commit fails, the partition is
+//! dropped and a new one is built from the store at a higher epoch.
+
+mod config;
+mod control;
+mod dispatch;
+mod pool;
+mod results;
+mod submit;
+mod timer;
+mod view;
+mod window;
+mod worker;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::command::Command;
+use crate::config::Tenant;
+use crate::effect::{Effect, Refusal, Reply};
+use crate::id::{Name, QueueId, RequestId, SessionId, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::limit;
+use crate::load::{Load, LoadId, Loaded};
+use crate::mutation::{Batch, Mutation, NameKind, RateKey, Record, RecordKind, Recovered};
+use crate::planted::{Bug, Planted};
+use crate::ready::{QueueWork, RequirementId};
+use crate::task::{Payload, Resources, Spec, State, Task};
+use crate::time::Now;
+use crate::wheel::{TimerKey, Wheel};
+
+pub(crate) use pool::Pool;
+pub(crate) use worker::Session;
+
+/// Settings of a partition that tests vary.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number on its node; goes into ids' slots only through the slot hash.
+    pub partition: u32,
+    /// See [`limit::LANE_WINDOW`].
+    pub lane_window: usize,
+    /// See [`limit::LINE_LANES`].
+    pub line_lanes: usize,
+    /// See [`limit::WARM_TASKS`].
+    pub warm_tasks: usize,
+    /// See [`limit::TIMER_HORIZON_MS`].
+    pub timer_horizon_ms: u64,
+    /// A session without a sign of life for so long loses its attempts. 4 s, with a heartbeat each second: a lost worker's
+    /// tasks run again within 5 s (L5), and three lost heartbeats in a row are forgiven.
+    pub lease_ms: u64,
+    /// How long a worker may take to stop a cancelled attempt before it is taken as stopped.
+    pub cancel_grace_ms: u64,
+    /// Tasks not ended that the partition takes in, over all tenants; 0 = no bound.
+    pub max_live: u64,
+    /// A planted bug.
+    pub planted: Planted,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            partition: 0,
+            lane_window: limit::LANE_WINDOW,
+            line_lanes: limit::LINE_LANES,
+            warm_tasks: limit::WARM_TASKS,
+            timer_horizon_ms: limit::TIMER_HORIZON_MS,
+            lease_ms: 4_000,
+            cancel_grace_ms: 4_000,
+            max_live: 0,
+            planted: Planted::default(),
+        }
+    }
+}
+
+/// What the shell can tell without a read: whether an idempotency key may be known to the store.
+pub trait Probe {
+    /// `false` is certain.
+    fn may_know(&self, tenant: TenantId, hash: &[u8; 16]) -> bool;
+}
+
+/// A record in memory.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) task: Task,
+    /// Batch that changed it last.
+    pub(crate) batch: u64,
+    /// It is in the open batch's list.
+    pub(crate) dirty: bool,
+    /// The store does not have it yet.
+    pub(crate) new: bool,
+    /// It is in a lane's window.
+    pub(crate) in_window: bool,
+    /// Counted as a warm task.
+    pub(crate) warm: bool,
+    /// Set while it runs.
+    pub(crate) run: Option<Box<Run>>,
+}
+
+/// What is known of a running attempt, in memory only.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    /// Session that has it; `None` = waits to be claimed after a reload or a lost stream.
+    pub(crate) session: Option<SessionId>,
+    /// Position in the session's list of attempts.
+    pub(crate) position: usize,
+    /// Timers: run, start, heartbeat, cancel.
+    pub(crate) timers: [Option<TimerKey>; 4],
+    /// Handler call it is part of; 0 = its own.
+    pub(crate) call: u32,
+    /// Last progress.
+    pub(crate) progress: Option<(f32, Name)>,
+    /// The worker said that it began.
+    pub(crate) started: bool,
+}
+
+/// Timers on the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WallTimer {
+    /// A task is due or expires.
+    Task(TenantId, TaskId),
+}
+
+/// Timers on the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MonoTimer {
+    /// A session's lease may have ended.
+    Session(SessionId),
+    /// Attempts without a session were not claimed.
+    Orphans,
+    /// A time limit of an attempt.
+    Attempt(TaskId, Token, Stage),
+    /// A queue's rate allows the next grant.
+    QueueRate(QueueId),
+    /// A tenant's rate allows the next grant.
+    TenantRate(TenantId),
+    /// A batch has waited long enough.
+    BatchWait(QueueId, i64),
+}
+
+/// Which time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Run = 0,
+    Start = 1,
+    Heartbeat = 2,
+    Cancel = 3,
+}
+
+/// A tenant at work.
+#[derive(Debug)]
+pub(crate) struct TenantWork {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) running: u32,
+    pub(crate) queued: u64,
+    pub(crate) tat_us: u64,
+    pub(crate) rate_touched: bool,
+    pub(crate) rate_until: u64,
+    /// Its queues, for waking them.
+    pub(crate) queues: Vec<QueueId>,
+}
+
+/// A task type.
+#[derive(Debug)]
+pub(crate) struct TypeWork {
+    pub(crate) name: Name,
+    pub(crate) plain: RequirementId,
+}
+
+/// What tasks of a lane need of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Requirement {
+    pub(crate) kind: Name,
+    pub(crate) requires: Vec<(Name, Name)>,
+    pub(crate) resources: Resources,
+}
+
+/// A read that has to see a commit that is still under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LaterRead {
+    /// Of a lane's window.
+    Lane(i64),
+    /// Of the lanes of a class.
+    Class(usize),
+}
+
+/// A command that waits for loads.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    command: Command,
+    missing: usize,
+    known: Vec<((TenantId, [u8; 16]), Option<(TaskId, u64)>)>,
+}
+
+/// What a load is for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A command waits for a task.
+    Command(u64),
+    /// A command waits for an idempotency key.
+    Key(u64, (TenantId, [u8; 16])),
+    /// A lane's window.
+    Lane(QueueId, i64),
+    /// A scan for lanes.
+    Lanes(QueueId, usize),
+    /// Due tasks that were not in memory.
+    Fire,
+    /// The next due window.
+    Due,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Partition {
+    pub(crate) options: Options,
+    epoch: u32,
+    /// Index of the open batch.
+    index: u64,
+    /// Newest committed batch.
+    committed: u64,
+    wall: u64,
+    seq: u64,
+    id_sequence: u64,
+    grants: u64,
+    calls: u32,
+
+    pub(crate) tasks: HashMap<TaskId, Entry>,
+    dirty: Vec<TaskId>,
+    warm: usize,
+    live: u64,
+    settled: VecDeque<(u64, TaskId)>,
+    mutations: Vec<Mutation>,
+    effects: Vec<Effect>,
+
+    pub(crate) tenants: HashMap<TenantId, TenantWork>,
+    tenant_names: HashMap<Name, TenantId>,
+    next_tenant: u32,
+    pub(crate) queues: HashMap<QueueId, QueueWork>,
+    queue_names: HashMap<(TenantId, Name), QueueId>,
+    next_queue: u32,
+    touched_queues: Vec<QueueId>,
+    touched_tenants: Vec<TenantId>,
+    types: HashMap<TypeId, TypeWork>,
+    type_ids: HashMap<TenantId, HashMap<Name, TypeId>>,
+    next_type: u32,
+    workers: HashMap<WorkerId, (TenantId, Name)>,
+    worker_ids: HashMap<(TenantId, Name), WorkerId>,
+    next_worker: u32,
+    records: HashMap<(RecordKind, TenantId, Name), Arc<Record>>,
+    requirements: Vec<Requirement>,
+    requirement_ids: HashMap<Requirement, RequirementId>,
+
+    /// Tasks that hold an ordering key: granted at least once and not ended.
+    holders: HashMap<(QueueId, i64), TaskId>,
+    /// Reads that make sense only when this batch is committed: of a lane, or of lanes of a class.
+    later: VecDeque<(u64, QueueId, LaterRead)>,
+
+    idempotency: HashMap<(TenantId, [u8; 16]), (TaskId, u64)>,
+    idempotency_settled: VecDeque<(u64, (TenantId, [u8; 16]))>,
+
+    pub(crate) sessions: HashMap<SessionId, Session>,
+    session_names: HashMap<(Option<TenantId>, Name), SessionId>,
+    outbox: Vec<SessionId>,
+    pub(crate) pools: Vec<Pool>,
+    orphans: Vec<TaskId>,
+    running: usize,
+
+    wall_wheel: Wheel<WallTimer>,
+    mono_wheel: Wheel<MonoTimer>,
+    /// Tasks due up to here are in the wheel; later ones are in the store.
+    horizon: u64,
+    /// No task in the store beyond the horizon is due before this.
+    far: u64,
+    due_loading: bool,
+    /// The horizon was moved and what lies before it is being read.
+    due_pass: bool,
+    /// The due window may be read once this batch is committed.
+    due_after: u64,
+    due_cursor: (u64, TaskId),
+    due_misses: Vec<(TenantId, TaskId)>,
+
+    next_load: u64,
+    loads: Vec<(LoadId, Load)>,
+    purposes: BTreeMap<LoadId, (Purpose, u64)>,
+    waiting: HashMap<u64, Waiting>,
+    next_waiting: u64,
+    plain_spec: Arc<Spec>,
+}
+
+impl Partition {
+    /// A partition from what the store has. Attempts that were running wait one lease to be claimed by their workers.
+    pub fn new(options: Options, recovered: Recovered, now: Now) -> Partition {
+        let wall = recovered.wall.max(now.wall);
+        let mut p = Partition {
+            epoch: recovered.epoch,
+            index: recovered.last_index + 1,
+            committed: recovered.last_index,
+            wall,
+            seq: recovered.seq,
+            id_sequence: 0,
+            grants: 0,
+            calls: 0,
+            tasks: HashMap::new(),
+            dirty: Vec::new(),
+            warm: 0,
+            live: 0,
+            settled: VecDeque::new(),
+            mutations: Vec::new(),
+            effects: Vec::new(),
+            tenants: HashMap::new(),
+            tenant_names: HashMap::new(),
+            next_tenant: 1,
+            queues: HashMap::new(),
+            queue_names: HashMap::new(),
+            next_queue: 1,
+            touched_queues: Vec::new(),
+            touched_tenants: Vec::new(),
+            types: HashMap::new(),
+            type_ids: HashMap::new(),
+            next_type: 1,
+            workers: HashMap::new(),
+            worker_ids: HashMap::new(),
+            next_worker: 1,
+            records: HashMap::new(),
+            requirements: Vec::new(),
+            requirement_ids: HashMap::new(),
+            holders: HashMap::new(),
+            later: VecDeque::new(),
+            idempotency: HashMap::new(),
+            idempotency_settled: VecDeque::new(),
+            sessions: HashMap::new(),
+            session_names: HashMap::new(),
+            outbox: Vec::new(),
+            pools: Vec::new(),
+            orphans: Vec::new(),
+            running: 0,
+            wall_wheel: Wheel::new(wall),
+            mono_wheel: Wheel::new(now.mono),
+            horizon: 0,
+            far: 0,
+            due_loading: false,
+            due_pass: false,
+            due_after: recovered.last_index,
+            due_cursor: (0, TaskId::default()),
+            due_misses: Vec::new(),
+            next_load: 1,
+            loads: Vec::new(),
+            purposes: BTreeMap::new(),
+            waiting: HashMap::new(),
+            next_waiting: 1,
+            plain_spec: Arc::new(Spec::default()),
+            options,
+        };
+        p.recover(recovered, now);
+        p
+    }
+
+    fn recover(&mut self, recovered: Recovered, now: Now) {
+        for tenant in recovered.tenants {
+            self.next_tenant = self.next_tenant.max(tenant.id.0 + 1);
+            self.adopt_tenant(Arc::new(tenant));
+        }
+        for queue in recovered.queues {
+            self.next_queue = self.next_queue.max(queue.id.0 + 1);
+            self.adopt_queue(Arc::new(queue));
+        }
+        for (kind, tenant, id, name) in recovered.names {
+            match kind {
+                NameKind::Type => {
+                    self.next_type = self.next_type.max(id + 1);
+                    self.adopt_type(tenant, TypeId(id), name);
+                }
+                NameKind::Worker => {
+                    self.next_worker = self.next_worker.max(id + 1);
+                    self.adopt_worker(tenant, WorkerId(id), name);
+                }
+            }
+        }
+        for (queue, counts) in recovered.counts {
+            self.adopt_counts(queue, counts);
+        }
+        for (key, tat_us) in recovered.rates {
+            match key {
+                RateKey::Queue(id) => drop(self.queues.get_mut(&id).map(|q| q.tat_us = tat_us)),
+                RateKey::Tenant(id) => drop(self.tenants.get_mut(&id).map(|t| t.tat_us = tat_us)),
+            }
+        }
+        for record in recovered.records {
+            self.records.insert((record.kind, record.tenant, record.key.clone()), Arc::new(record));
+        }
+        for task in recovered.running {
+            self.adopt_running(task, now);
+        }
+        if !self.orphans.is_empty() {
+            self.mono_wheel.insert(now.mono + self.options.lease_ms, MonoTimer::Orphans);
+        }
+    }
+
+    fn adopt_counts(&mut self, queue: QueueId, counts: [i64; 9]) {
+        // Rows of different batches may be summed in any order, but the sum of what was committed is never below zero.
+        let counts = counts.map(|n| u64::try_from(n).unwrap_or(0));
+        let Some(q) = self.queues.get_mut(&queue) else { return };
+        q.counts = counts;
+        let waiting = counts[State::Queued as usize] + counts[State::Scheduled as usize];
+        if waiting > 0 {
+            q.lines.iter_mut().for_each(|line| line.unloaded = true);
+        }
+        self.live += waiting + counts[State::Running as usize] + counts[State::Waiting as usize];
+        if let Some(tenant) = self.tenants.get_mut(&q.queue.tenant) {
+            tenant.queued += waiting;
+        }
+    }
+
+    fn adopt_running(&mut self, task: Task, now: Now) {
+        let id = task.id;
+        self.take_permits(&task);
+        if task.spec.ordering_key.is_some()
+            && let Some(lane) = self.lane_of(&task)
+        {
+            self.holders.insert((task.queue, lane), id);
+        }
+        let timers = self.attempt_timers(&task, now);
+        self.running += 1;
+        self.orphans.push(id);
+        let run = Box::new(Run { timers, started: true, ..Run::default() });
+        let batch = self.committed;
+        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: Some(run) });
+    }
+
+    /// Epoch under which it commits.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Executes a command. Its reply, if it has one, is an effect of this batch or of a later one.
+    pub fn apply(&mut self, command: Command, now: Now, probe: &dyn Probe) {
+        let now = self.observe(now);
+        self.execute(command, Vec::new(), now, Some(probe));
+    }
+
+    fn execute(
+        &mut self,
+        command: Command,
+        known: Vec<((TenantId, [u8; 16]), Option<(TaskId, u64)>)>,
+        now: Now,
+        probe: Option<&dyn Probe>,
+    ) {
+        match command {
+            Command::Submit { request, tenant, items } => self.submit(request, tenant, items, known, now, probe),
+            Command::Cancel { request, tenant, task, reason } => self.cancel(request, tenant, task, reason, now),
+            Command::Retry { request, tenant, task } => self.retry(request, tenant, task, now),
+            Command::Patch { request, tenant, task, priority, run_at, labels } => {
+                self.patch(request, tenant, task, (priority, run_at, labels), now);
+            }
+            Command::Connect { session, hello } => self.connect(session, *hello, now),
+            Command::Disconnect { session } => self.disconnect(session),
+            Command::Capacity { session, permits, buffer } => self.set_capacity(session, permits, buffer),
+            Command::Heartbeat { session, usage, packages_added, packages_removed, clock_offset_ms } => {
+                self.heartbeat(session, usage, packages_added, &packages_removed, clock_offset_ms, now);
+            }
+            Command::Started { session, attempts } => self.started(session, &attempts, now),
+            Command::Progress { session, task, token, fraction, text } => {
+                self.progress(session, task, token, (fraction, text), now);
+            }
+            Command::Results { session, results } => self.results(session, results, now),
+            Command::Returned { session, attempts } => self.returned(session, &attempts, now),
+            Command::DrainWorker { request, tenant, name, session, draining } => {
+                self.drain_worker(request, tenant, &name, session, draining);
+            }
+            Command::PutQueue { request, tenant, name, config, state, expected } => {
+                self.put_queue(request, tenant, name, config, state, expected, now);
+            }
+            Command::DeleteQueue { request, tenant, name } => self.delete_queue(request, tenant, &name),
+            Command::PutTenant { request, name, config } => self.put_tenant(request, name, config),
+            Command::PutRecord { request, kind, tenant, key, value, expected } => {
+                self.put_record(request, kind, tenant, key, value, expected);
+            }
+            Command::Read { request, view } => self.read(request, view, now),
+        }
+    }
+
+    /// The time of a call: wall time never falls within a partition.
+    pub(crate) fn observe(&mut self, now: Now) -> Now {
+        if !self.options.planted.has(Bug::WallFallsBack) {
+            self.wall = self.wall.max(now.wall);
+        } else {
+            self.wall = now.wall;
+        }
+        Now { wall: self.wall, mono: now.mono }
+    }
+
+    /// Fires what is due and hands out what is ready. Returns whether there is more to do at once.
+    pub fn turn(&mut self, now: Now) -> bool {
+        let now = self.observe(now);
+        let more_timers = self.fire_timers(now);
+        let more_grants = self.dispatch(now);
+        self.plan_due_load(now);
+        more_timers || more_grants
+    }
+
+    /// Loads to perform now. They do not wait for a commit.
+    pub fn take_loads(&mut self) -> Vec<(LoadId, Load)> {
+        std::mem::take(&mut self.loads)
+    }
+
+    /// Whether the open batch changes anything or has effects.
+    pub fn has_output(&self) -> bool {
+        !self.dirty.is_empty()
+            || !self.mutations.is_empty()
+            || !self.effects.is_empty()
+            || !self.outbox.is_empty()
+            || !self.touched_queues.is_empty()
+    }
+
+    /// Roughly how much is in the open batch.
+    pub fn output_len(&self) -> usize {
+        self.dirty.len() + self.mutations.len() + self.effects.len()
+    }
+
+    /// Closes the open batch. A batch without mutations needs no commit: its effects may leave when all batches before
+    /// it are durable; its index is used again.
+    pub fn finish_batch(&mut self) -> (Batch, Vec<Effect>) {
+        for session in std::mem::take(&mut self.outbox) {
+            if let Some(s) = self.sessions.get_mut(&session) {
+                let grants = std::mem::take(&mut s.outbox);
+                if !grants.is_empty() {
+                    self.effects.push(Effect::Grant { session, grants });
+                }
+            }
+        }
+        let mut mutations = std::mem::take(&mut self.mutations);
+        mutations.reserve(self.dirty.len());
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(entry) = self.tasks.get_mut(&id) else { continue };
+            entry.dirty = false;
+            let task = Box::new(entry.task.clone());
+            mutations.push(if entry.new { Mutation::InsertTask(task) } else { Mutation::UpdateTask(task) });
+            entry.new = false;
+            self.settled.push_back((self.index, id));
+        }
+        self.finish_counters(&mut mutations);
+        let batch = Batch {
+            partition: self.options.partition,
+            epoch: self.epoch,
+            index: self.index,
+            wall: self.wall,
+            seq: self.seq,
+            mutations,
+        };
+        if !batch.mutations.is_empty() {
+            self.index += 1;
+        }
+        (batch, std::mem::take(&mut self.effects))
+    }
+
+    fn finish_counters(&mut self, mutations: &mut Vec<Mutation>) {
+        for id in std::mem::take(&mut self.touched_queues) {
+            let Some(q) = self.queues.get_mut(&id) else { continue };
+            if q.touched {
+                q.touched = false;
+                let deltas = std::mem::take(&mut q.deltas);
+                if deltas.iter().any(|d| *d != 0) {
+                    mutations.push(Mutation::AddCounts { queue: id, deltas });
+                }
+            }
+            if q.rate_touched {
+                q.rate_touched = false;
+                mutations.push(Mutation::PutRate { key: RateKey::Queue(id), tat_us: q.tat_us });
+            }
+        }
+        for id in std::mem::take(&mut self.touched_tenants) {
+            let Some(t) = self.tenants.get_mut(&id) else { continue };
+            if t.rate_touched {
+                t.rate_touched = false;
+                mutations.push(Mutation::PutRate { key: RateKey::Tenant(id), tat_us: t.tat_us });
+            }
+        }
+    }
+
+    /// The batch with this index, and all before it, are durable.
+    pub fn committed(&mut self, index: u64) {
+        self.committed = self.committed.max(index);
+        // A read that began before a commit may still bring the old row of a task that this commit ended. As long as
+        // such a read is under way the record stays, and wins over what the read brings.
+        let fence = self.purposes.values().map(|(_, begun)| *begun).min().unwrap_or(u64::MAX);
+        let planted = self.options.planted.has(Bug::StaleWindow);
+        while let Some((batch, id)) = self.settled.front().copied() {
+            if batch > self.committed || (batch > fence && !planted) {
+                break;
+            }
+            self.settled.pop_front();
+            self.settle(id, batch);
+        }
+        while self.later.front().is_some_and(|(batch, ..)| *batch <= self.committed) {
+            let (_, queue, read) = self.later.pop_front().expect("it was just there");
+            self.read_later(queue, read);
+        }
+        while let Some((batch, key)) = self.idempotency_settled.front().copied() {
+            if batch > self.committed || batch > fence {
+                break;
+            }
+            self.idempotency_settled.pop_front();
+            self.idempotency.remove(&key);
+        }
+    }
+
+    /// Decides whether a record that is safely stored stays in memory.
+    fn settle(&mut self, id: TaskId, batch: u64) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        if entry.batch > batch || entry.dirty || entry.in_window {
+            return;
+        }
+        match entry.task.state {
+            State::Running => {
+                // The worker has the input; a retry reads it again.
+                if matches!(&entry.task.input, Payload::Inline(bytes) if bytes.len() > 512) {
+                    entry.task.input = Payload::Cold;
+                }
+            }
+            State::Scheduled if entry.warm => {}
+            State::Scheduled if entry.task.due <= self.horizon && self.warm < self.options.warm_tasks => {
+                entry.warm = true;
+                self.warm += 1;
+            }
+            _ => self.forget(id),
+        }
+    }
+
+    pub(crate) fn forget(&mut self, id: TaskId) {
+        if let Some(entry) = self.tasks.remove(&id)
+            && entry.warm
+        {
+            self.warm -= 1;
+        }
+    }
+
+    /// The next time at which `turn` has something to do: (wall, mono), `None` = never by itself.
+    pub fn next_wake(&self) -> (Option<u64>, Option<u64>) {
+        let mut wall = self.wall_wheel.next_due();
+        if !self.due_pass && self.far != u64::MAX {
+            let at = self.far.saturating_sub(self.options.timer_horizon_ms / 2);
+            wall = Some(wall.map_or(at, |w| w.min(at)));
+        }
+        (wall, self.mono_wheel.next_due())
+    }
+
+    /// Sessions, running attempts: what the shell shows without asking.
+    pub fn load_figures(&self) -> (usize, usize, usize) {
+        (self.sessions.len(), self.running, self.tasks.len())
+    }
+
+    // ---- shared by the rules ------------------------------------------------------------------------------------
+
+    pub(crate) fn reply(&mut self, request: RequestId, reply: Reply) {
+        self.effects.push(Effect::Reply { request, reply });
+    }
+
+    pub(crate) fn refuse(&mut self, request: RequestId, refusal: Refusal) {
+        self.reply(request, Reply::Refused(refusal));
+    }
+
+    pub(crate) fn reply_task(&mut self, request: RequestId, id: TaskId) {
+        if let Some(entry) = self.tasks.get(&id) {
+            let task = Box::new(entry.task.clone());
+            self.reply(request, Reply::Task(task));
+        }
+    }
+
+    /// Marks a record as changed in the open batch.
+    pub(crate) fn touch(&mut self, id: TaskId) {
+        let index = self.index;
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            entry.batch = index;
+            if !entry.dirty {
+                entry.dirty = true;
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// Moves a task to a state: counters, time of change, mark. Every change of state goes through here.
+    pub(crate) fn set_state(&mut self, id: TaskId, next: State, now: Now) {
+        let entry = self.tasks.get_mut(&id).expect("the task is in memory");
+        let before = entry.task.state;
+        assert!(before.can_become(next), "illegal transition {before:?} -> {next:?} of {id:?}");
+        entry.task.state = next;
+        entry.task.changed = now.wall;
+        if entry.warm && next != State::Scheduled {
+            entry.warm = false;
+            self.warm -= 1;
+        }
+        let (queue, tenant) = (entry.task.queue, entry.task.tenant);
+        self.count(queue, tenant, Some(before), next, now);
+        self.touch(id);
+    }
+
+    /// Counts a task in (`before` = none) or from one state to the next.
+    pub(crate) fn count(&mut self, queue: QueueId, tenant: TenantId, before: Option<State>, next: State, now: Now) {
+        let Some(q) = self.queues.get_mut(&queue) else { return };
+        if !q.touched {
+            q.touched = true;
+            self.touched_queues.push(queue);
+        }
+        let waits = |s: State| matches!(s, State::Queued | State::Scheduled);
+        let mut waiting: i64 = 0;
+        if let Some(before) = before {
+            q.counts[before as usize] = q.counts[before as usize].saturating_sub(1);
+            q.deltas[before as usize] -= 1;
+            waiting -= i64::from(waits(before));
+            self.live -= u64::from(!before.is_terminal() && self.live > 0);
+        } else {
+            q.accepted.0 += 1;
+            q.accepted.1.add(now.mono, 1);
+        }
+        q.counts[next as usize] += 1;
+        q.deltas[next as usize] += 1;
+        waiting += i64::from(waits(next));
+        if next.is_terminal() {
+            q.ended.0 += 1;
+            q.ended.1.add(now.mono, 1);
+        } else {
+            self.live += 1;
+        }
+        if let Some(t) = self.tenants.get_mut(&tenant) {
+            t.queued = t.queued.saturating_add_signed(waiting);
+        }
+    }
+
+    pub(crate) fn ask(&mut self, load: Load, purpose: Purpose) {
+        let id = LoadId(self.next_load);
+        self.next_load += 1;
+        self.purposes.insert(id, (purpose, self.committed));
+        self.loads.push((id, load));
+    }
+
+    /// Makes a command wait for tasks that are not in memory.
+    pub(crate) fn wait_for_task(&mut self, tenant: TenantId, task: TaskId, command: Command) {
+        if self.waiting.len() >= limit::PARKED_COMMANDS {
+            if let Some(request) = request_of(&command) {
+                let refusal = Refusal::Overloaded { what: "reads of stored tasks".into(), retry_after_ms: 1_000 };
+                self.refuse(request, refusal);
+            }
+            return;
+        }
+        let number = self.next_waiting;
+        self.next_waiting += 1;
+        self.waiting.insert(number, Waiting { command, missing: 1, known: Vec::new() });
+        self.ask(Load::Tasks(vec![(tenant, task)]), Purpose::Command(number));
+    }
+
+    /// The answer of a load: `as_of` is a commit it is sure to have seen.
+    pub fn loaded(&mut self, id: LoadId, as_of: u64, loaded: Loaded, now: Now) {
+        let now = self.observe(now);
+        let Some((purpose, _)) = self.purposes.remove(&id) else { return };
+        match (purpose, loaded) {
+            (Purpose::Command(number), Loaded::Tasks(rows)) => {
+                let absent = rows.iter().any(Option::is_none);
+                rows.into_iter().flatten().for_each(|task| self.adopt(task));
+                self.resume(number, absent, now);
+            }
+            (Purpose::Key(number, key), Loaded::Idempotency(answer)) => {
+                if let Some(waiting) = self.waiting.get_mut(&number) {
+                    waiting.known.push((key, answer));
+                }
+                self.resume(number, false, now);
+            }
+            (Purpose::Lane(queue, lane), Loaded::Lane(rows)) => self.lane_loaded(queue, lane, rows, as_of, now),
+            (Purpose::Lanes(queue, class), Loaded::Lanes(lanes)) => self.lanes_loaded(queue, class, lanes, as_of, now),
+            (Purpose::Fire, Loaded::Tasks(rows)) => self.fire_loaded(rows, now),
+            (Purpose::Due, Loaded::Due(rows)) => self.due_loaded(rows, now),
+            (purpose, loaded) => panic!("the answer {loaded:?} does not fit {purpose:?}"),
+        }
+    }
+
+    /// A load failed; it is asked again.
+    pub fn load_failed(&mut self, id: LoadId, load: Load) {
+        if let Some((_, begun)) = self.purposes.get_mut(&id) {
+            *begun = self.committed;
+            self.loads.push((id, load));
+        }
+    }
+
+    fn resume(&mut self, number: u64, absent: bool, now: Now) {
+        let Some(waiting) = self.waiting.get_mut(&number) else { return };
+        waiting.missing -= 1;
+        if waiting.missing > 0 {
+            return;
+        }
+        let Waiting { command, known, .. } = self.waiting.remove(&number).expect("it was just there");
+        match (absent, request_of(&command)) {
+            (true, Some(request)) => self.refuse(request, Refusal::NotFound),
+            _ => self.execute(command, known, now, None),
+        }
+    }
+
+    /// Takes a row of the store into memory, unless memory knows better. It is let go again when it has settled.
+    fn adopt(&mut self, task: Task) {
+        let id = task.id;
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            if entry.task.input == Payload::Cold {
+                entry.task.input = task.input;
+            }
+            return;
+        }
+        let batch = self.committed;
+        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: None });
+        self.settled.push_back((batch, id));
+    }
+}
+
+/// Who waits for a command.
+pub fn request_of(command: &Command) -> Option<RequestId> {
+    match command {
+        Command::Submit { request, .. }
+        | Command::Cancel { request, .. }
+        | Command::Retry { request, .. }
+        | Command::Patch { request, .. }
+        | Command::PutQueue { request, .. }
+        | Command::DeleteQueue { request, .. }
+        | Command::PutTenant { request, .. }
+        | Command::PutRecord { request, .. }
+        | Command::Read { request, .. } => Some(*request),
+        Command::DrainWorker { request, .. } => *request,
+        Command::Connect { .. }
+        | Command::Disconnect { .. }
+        | Command::Capacity { .. }
+        | Command::Heartbeat { .. }
+        | Command::Started { .. }
+        | Command::Progress { .. }
+        | Command::Results { .. }
+        | Command::Returned { .. } => None,
+    }
+}
+

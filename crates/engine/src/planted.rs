@@ -1,1 +1,96 @@
-//! planted
+//! Bugs planted on purpose, so that the simulator can show that its checkers fail when the engine is wrong.
+//!
+//! Without the feature `planted` every question is answered `false` at compile time and the branches vanish.
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// One bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Bug { $($(#[$doc])* $name),* }
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Bug] = &[$(Bug::$name),*];
+            /// The name for command lines and reports.
+            pub fn name(self) -> &'static str { match self { $(Bug::$name => stringify!($name)),* } }
+        }
+    };
+}
+
+bugs! {
+    /// The shell reports a commit before the store has synced.
+    DropFsync,
+    /// Effects leave before their commit returned.
+    EffectBeforeCommit,
+    /// A result is taken without looking at its token.
+    SkipTokenCheck,
+    /// The store takes commits of an old epoch.
+    SkipEpochCheck,
+    /// Timers fire one second early.
+    EarlyTimer,
+    /// A timer fires although its task was cancelled.
+    FireAfterCancel,
+    /// A second result for a task is taken.
+    DoubleCompletion,
+    /// A failed attempt does not give its permit back.
+    LostPermit,
+    /// The grant does not count the attempt.
+    UncountedAttempt,
+    /// An id is made a second time after a takeover.
+    ReusedId,
+    /// The queue's concurrency limit is off by one.
+    LimitOffByOne,
+    /// A concurrency key's limit is not looked at.
+    IgnoredKeyLimit,
+    /// The next task of an ordering key is granted while the one before backs off.
+    BrokenOrder,
+    /// The body hash of an idempotency key is not compared.
+    SkippedBodyHash,
+    /// An idempotency key is forgotten when its commit returns.
+    ForgottenIdempotency,
+    /// A lost attempt is not granted again.
+    ForgottenLoss,
+    /// A session's lease is renewed by a dead stream.
+    ImmortalLease,
+    /// A success that comes after a cancel was asked for is turned into a failure.
+    SuccessBecomesFailure,
+    /// A refused submit is stored all the same.
+    RefusedButStored,
+    /// A window load brings back tasks that are already granted.
+    StaleWindow,
+    /// A task beyond its time to live is started.
+    ExpiredStarts,
+    /// The attempt bound is off by one.
+    OneAttemptMore,
+    /// A reload after a failed commit keeps the old memory.
+    NoReload,
+    /// The wall clock of a partition goes back.
+    WallFallsBack,
+}
+
+/// Which bug is planted, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Planted {
+    #[cfg(feature = "planted")]
+    bug: Option<Bug>,
+}
+
+impl Planted {
+    /// Plants one.
+    #[cfg(feature = "planted")]
+    pub fn plant(bug: Bug) -> Planted {
+        Planted { bug: Some(bug) }
+    }
+
+    /// Whether this one is planted.
+    #[cfg(feature = "planted")]
+    pub fn has(self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Whether this one is planted: never, in the product.
+    #[cfg(not(feature = "planted"))]
+    #[inline(always)]
+    pub fn has(self, _bug: Bug) -> bool {
+        false
+    }
+}

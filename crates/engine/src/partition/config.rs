@@ -1,0 +1,178 @@
+//! Tenants, queues and kept records: versioned, changed by compare and set.
+
+use std::sync::Arc;
+
+use super::{Partition, TenantWork};
+use crate::config::{Queue, QueueConfig, QueueState, Tenant, TenantConfig};
+use crate::effect::{Refusal, Reply};
+use crate::id::{Name, QueueId, RequestId, TenantId};
+use crate::mutation::{Mutation, Record, RecordKind};
+use crate::ready::QueueWork;
+use crate::task::State;
+use crate::time::Now;
+
+impl Partition {
+    pub(crate) fn adopt_tenant(&mut self, tenant: Arc<Tenant>) {
+        self.tenant_names.insert(tenant.name.clone(), tenant.id);
+        match self.tenants.get_mut(&tenant.id) {
+            Some(work) => work.tenant = tenant,
+            None => {
+                let id = tenant.id;
+                let work = TenantWork {
+                    tenant,
+                    running: 0,
+                    queued: 0,
+                    tat_us: 0,
+                    rate_touched: false,
+                    rate_until: 0,
+                    queues: Vec::new(),
+                };
+                self.tenants.insert(id, work);
+            }
+        }
+    }
+
+    pub(crate) fn adopt_queue(&mut self, queue: Arc<Queue>) {
+        let key = (queue.tenant, queue.name.clone());
+        if queue.deleted {
+            self.queue_names.remove(&key);
+        } else {
+            self.queue_names.insert(key, queue.id);
+        }
+        let id = queue.id;
+        if let Some(work) = self.queues.get_mut(&id) {
+            work.queue = queue;
+            return;
+        }
+        if let Some(tenant) = self.tenants.get_mut(&queue.tenant) {
+            tenant.queues.push(id);
+        }
+        let mut work = QueueWork::new(queue);
+        for (number, pool) in self.pools.iter().enumerate() {
+            if pool.serves(work.queue.tenant, &work.queue.name) {
+                work.pools.push(u32::try_from(number).expect("fewer pools than sessions"));
+            }
+        }
+        self.queues.insert(id, work);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one command")]
+    pub(super) fn put_queue(
+        &mut self,
+        request: RequestId,
+        tenant: TenantId,
+        name: Name,
+        config: Option<Box<QueueConfig>>,
+        state: Option<QueueState>,
+        expected: Option<u64>,
+        now: Now,
+    ) {
+        let _ = now;
+        if !self.tenants.contains_key(&tenant) {
+            return self.refuse(request, Refusal::NotFound);
+        }
+        let current = self.queue_id(tenant, &name).map(|id| self.queues[&id].queue.clone());
+        let version = current.as_ref().map_or(0, |q| q.version);
+        if expected.is_some_and(|e| e != version) {
+            return self.refuse(request, Refusal::Version { current: version });
+        }
+        let queue = match current {
+            Some(q) => Queue {
+                version: version + 1,
+                state: state.unwrap_or(q.state),
+                config: config.map_or_else(|| q.config.clone(), |c| *c),
+                ..(*q).clone()
+            },
+            None if config.is_none() => return self.refuse(request, Refusal::NotFound),
+            None => {
+                let id = QueueId(self.next_queue);
+                self.next_queue += 1;
+                let (state, config) = (state.unwrap_or_default(), config.map(|c| *c).unwrap_or_default());
+                Queue { id, tenant, name, version: 1, state, config, deleted: false }
+            }
+        };
+        let queue = Arc::new(queue);
+        self.adopt_queue(queue.clone());
+        self.mutations.push(Mutation::PutQueue(queue.clone()));
+        self.retune(queue.id);
+        self.reply(request, Reply::Queue(queue));
+    }
+
+    /// New settings may let go what waited: limits, rates, keys, batches.
+    fn retune(&mut self, id: QueueId) {
+        let Some(q) = self.queues.get_mut(&id) else { return };
+        q.rate_until = 0;
+        let mut lanes: Vec<i64> = q.lanes.iter().filter(|(_, lane)| lane.parked.is_some()).map(|(id, _)| *id).collect();
+        lanes.sort_unstable();
+        let mut dropped: Vec<i64> = q.keys.values_mut().flat_map(|key| std::mem::take(&mut key.dropped)).collect();
+        dropped.sort_unstable();
+        q.keys.values_mut().for_each(|key| key.waiting.clear());
+        q.lines.iter_mut().for_each(|line| line.scan_idle = false);
+        lanes.into_iter().for_each(|lane| self.unpark(id, lane));
+        dropped.into_iter().for_each(|lane| self.fetch_lane(id, lane));
+        self.wake_queue(id);
+    }
+
+    pub(super) fn delete_queue(&mut self, request: RequestId, tenant: TenantId, name: &Name) {
+        let Some(id) = self.queue_id(tenant, name) else { return self.refuse(request, Refusal::NotFound) };
+        let q = &self.queues[&id];
+        let live: u64 = State::ALL.iter().filter(|s| !s.is_terminal()).map(|s| q.counts[*s as usize]).sum();
+        if live > 0 {
+            let text = format!("{live} tasks of the queue have not ended; drain or purge it first");
+            return self.refuse(request, Refusal::Conflict(text.into()));
+        }
+        let queue = Arc::new(Queue { deleted: true, version: q.queue.version + 1, ..(*q.queue).clone() });
+        self.adopt_queue(queue.clone());
+        self.mutations.push(Mutation::PutQueue(queue));
+        self.reply(request, Reply::Done);
+    }
+
+    pub(super) fn put_tenant(&mut self, request: RequestId, name: Name, config: TenantConfig) {
+        if name.is_empty() || config.weight == 0 || config.weight > 10_000 {
+            return self.refuse(request, Refusal::Invalid("a tenant has a name and a weight of 1 to 10,000".into()));
+        }
+        let tenant = match self.tenant_names.get(&name) {
+            Some(id) => {
+                let old = &self.tenants[id].tenant;
+                Tenant { version: old.version + 1, config, ..(**old).clone() }
+            }
+            None => {
+                let id = TenantId(self.next_tenant);
+                self.next_tenant += 1;
+                Tenant { id, name, version: 1, config }
+            }
+        };
+        let tenant = Arc::new(tenant);
+        self.adopt_tenant(tenant.clone());
+        self.mutations.push(Mutation::PutTenant(tenant.clone()));
+        self.wake_tenant(tenant.id);
+        self.reply(request, Reply::Tenant(tenant));
+    }
+
+    pub(super) fn put_record(
+        &mut self,
+        request: RequestId,
+        kind: RecordKind,
+        tenant: TenantId,
+        key: Name,
+        value: Option<Name>,
+        expected: Option<u64>,
+    ) {
+        let slot = (kind, tenant, key.clone());
+        let version = self.records.get(&slot).map_or(0, |r| r.version);
+        if expected.is_some_and(|e| e != version) {
+            return self.refuse(request, Refusal::Version { current: version });
+        }
+        let Some(value) = value else {
+            if self.records.remove(&slot).is_none() {
+                return self.refuse(request, Refusal::NotFound);
+            }
+            self.mutations.push(Mutation::DeleteRecord { kind, tenant, key });
+            return self.reply(request, Reply::Record(None));
+        };
+        let record = Arc::new(Record { kind, tenant, key, version: version + 1, value });
+        self.records.insert(slot, record.clone());
+        self.mutations.push(Mutation::PutRecord(record.clone()));
+        self.reply(request, Reply::Record(Some(record)));
+    }
+}

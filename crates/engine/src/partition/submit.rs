@@ -1,0 +1,287 @@
+//! Submit: accept tasks. Each item stands alone: one that is refused does not hold up the others.
+
+use super::{Entry, Partition, Probe, Purpose, Requirement, TypeWork, Waiting, WallTimer};
+use crate::command::{Command, Submit};
+use crate::config::{QueueConfig, QueueState};
+use crate::effect::{Refusal, Reply, Submitted};
+use crate::id::{Name, QueueId, RequestId, Slot, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::limit;
+use crate::load::Load;
+use crate::mutation::{Mutation, NameKind};
+use crate::planted::Bug;
+use crate::ready::{RequirementId, lane_key};
+use crate::task::{Resources, Spec, State, Task};
+use crate::time::Now;
+
+/// What the store said about idempotency keys.
+pub(crate) type Known = Vec<((TenantId, [u8; 16]), Option<(TaskId, u64)>)>;
+
+impl Partition {
+    pub(super) fn submit(
+        &mut self,
+        request: RequestId,
+        tenant: TenantId,
+        items: Vec<Submit>,
+        known: Known,
+        now: Now,
+        probe: Option<&dyn Probe>,
+    ) {
+        if items.len() > limit::SUBMIT_ITEMS {
+            return self.refuse(request, Refusal::Invalid("at most 10,000 tasks in one submit".into()));
+        }
+        if let Some(probe) = probe
+            && let missing = self.keys_to_read(tenant, &items, probe)
+            && !missing.is_empty()
+        {
+            return self.wait_for_keys(Command::Submit { request, tenant, items }, missing);
+        }
+        let mut outcomes = Vec::with_capacity(items.len());
+        for item in items {
+            outcomes.push(self.submit_one(tenant, item, &known, now));
+        }
+        self.reply(request, Reply::Submitted(outcomes));
+    }
+
+    fn keys_to_read(&self, tenant: TenantId, items: &[Submit], probe: &dyn Probe) -> Vec<(TenantId, [u8; 16])> {
+        let keys = items.iter().filter_map(|item| item.idempotency.map(|(hash, _)| (tenant, hash)));
+        keys.filter(|key| !self.idempotency.contains_key(key) && probe.may_know(key.0, &key.1)).collect()
+    }
+
+    fn wait_for_keys(&mut self, command: Command, missing: Vec<(TenantId, [u8; 16])>) {
+        let number = self.next_waiting;
+        self.next_waiting += 1;
+        self.waiting.insert(number, Waiting { command, missing: missing.len(), known: Vec::new() });
+        for (tenant, hash) in missing {
+            self.ask(Load::Idempotency { tenant, hash }, Purpose::Key(number, (tenant, hash)));
+        }
+    }
+
+    fn submit_one(&mut self, tenant: TenantId, item: Submit, known: &Known, now: Now) -> Submitted {
+        if let Some((hash, body)) = item.idempotency {
+            let key = (tenant, hash);
+            let earlier = self.idempotency.get(&key).copied();
+            let earlier = earlier.or_else(|| known.iter().find(|(k, _)| *k == key).and_then(|(_, answer)| *answer));
+            if let Some((task, earlier_body)) = earlier {
+                if earlier_body == body || self.options.planted.has(Bug::SkippedBodyHash) {
+                    return Submitted::Replayed(task);
+                }
+                return Submitted::Refused(Refusal::IdempotencyMismatch { task });
+            }
+        }
+        let Some(queue) = self.queue_id(tenant, &item.queue) else {
+            return Submitted::Refused(Refusal::UnknownQueue { nearest: self.nearest_queue(tenant, &item.queue) });
+        };
+        if let Some(refusal) = self.refusal(tenant, queue, &item) {
+            if self.options.planted.has(Bug::RefusedButStored) {
+                self.accept(tenant, queue, item, now);
+            }
+            return Submitted::Refused(refusal);
+        }
+        Submitted::New(self.accept(tenant, queue, item, now))
+    }
+
+    fn refusal(&self, tenant: TenantId, queue: QueueId, item: &Submit) -> Option<Refusal> {
+        let q = &self.queues[&queue];
+        if q.queue.state == QueueState::Draining {
+            return Some(Refusal::QueueDraining);
+        }
+        let overloaded = |what: &str| Some(Refusal::Overloaded { what: what.into(), retry_after_ms: 1_000 });
+        let waiting = q.counts[State::Queued as usize] + q.counts[State::Scheduled as usize];
+        if q.queue.config.max_depth > 0 && waiting >= q.queue.config.max_depth {
+            return overloaded("the queue");
+        }
+        if let Some(t) = self.tenants.get(&tenant)
+            && t.tenant.config.max_queued > 0
+            && t.queued >= t.tenant.config.max_queued
+        {
+            return overloaded("the tenant's queued tasks");
+        }
+        if self.options.max_live > 0 && self.live >= self.options.max_live {
+            return overloaded("the server");
+        }
+        if item.priority > 9 {
+            return Some(Refusal::Invalid("priority is 0 to 9".into()));
+        }
+        let types = self.type_ids.get(&tenant);
+        if types.is_some_and(|t| t.len() >= limit::TYPES_PER_TENANT && !t.contains_key(&item.kind)) {
+            return Some(Refusal::Invalid("the tenant has too many task types".into()));
+        }
+        None
+    }
+
+    fn accept(&mut self, tenant: TenantId, queue: QueueId, item: Submit, now: Now) -> TaskId {
+        let kind = self.type_id(tenant, &item.kind);
+        self.seq += 1;
+        let id = self.make_id(tenant, &item, now);
+        let run_at = match item.delay_ms {
+            0 => item.run_at,
+            delay => item.run_at.max(now.wall + delay),
+        };
+        let state = if run_at > now.wall { State::Scheduled } else { State::Queued };
+        let spec = if *item.spec == *self.plain_spec { self.plain_spec.clone() } else { item.spec };
+        let waits = state == State::Queued || spec.ordering_key.is_some();
+        let lane = waits.then(|| lane_key(item.priority, &item.kind, &spec));
+        let mut task = Task {
+            id,
+            tenant,
+            queue,
+            kind,
+            state,
+            priority: item.priority,
+            seq: self.seq,
+            lane,
+            created: now.wall,
+            changed: now.wall,
+            due: 0,
+            run_at,
+            attempt: 0,
+            attempt_base: 0,
+            token: Token::default(),
+            worker: WorkerId(0),
+            granted: 0,
+            cancelling: false,
+            spec,
+            input: item.input,
+            ending: None,
+        };
+        task.due = deadline(&task, &self.queues[&queue].queue.config);
+        if let Some((hash, body)) = item.idempotency {
+            let expires = now.wall + limit::IDEMPOTENCY_MS;
+            self.mutations.push(Mutation::PutIdempotency { tenant, hash, task: id, body, expires });
+            if !self.options.planted.has(Bug::ForgottenIdempotency) {
+                self.idempotency.insert((tenant, hash), (id, body));
+                self.idempotency_settled.push_back((self.index, (tenant, hash)));
+            }
+        }
+        self.place(task, now);
+        id
+    }
+
+    /// Puts a new task into memory, its timer into the wheel, and into its lane.
+    fn place(&mut self, task: Task, now: Now) {
+        let (id, state, due, waits) = (task.id, task.state, task.due, task.lane.is_some());
+        let (queue, tenant) = (task.queue, task.tenant);
+        let batch = self.index;
+        self.tasks.insert(id, Entry { task, batch, dirty: true, new: true, in_window: false, warm: false, run: None });
+        self.dirty.push(id);
+        self.count(queue, tenant, None, state, now);
+        self.arm(tenant, id, due);
+        if waits {
+            self.enqueue(id, now);
+        }
+    }
+
+    /// Arms the stored deadline of a task, or leaves it to the store when it is far away.
+    pub(crate) fn arm(&mut self, tenant: TenantId, id: TaskId, due: u64) {
+        if due == 0 {
+            return;
+        }
+        if due <= self.horizon {
+            self.wall_wheel.insert(due, WallTimer::Task(tenant, id));
+        } else {
+            self.far = self.far.min(due);
+        }
+    }
+
+    fn make_id(&mut self, tenant: TenantId, item: &Submit, now: Now) -> TaskId {
+        self.id_sequence += 1;
+        let root = match (&item.idempotency, &item.spec.ordering_key) {
+            (_, Some(key)) => Slot::of(tenant, key.as_bytes()),
+            (Some((hash, _)), None) => Slot((u16::from_be_bytes([hash[0], hash[1]])) % crate::id::SLOTS),
+            (None, None) => Slot((crate::ready::mix(self.seq) % u64::from(crate::id::SLOTS)) as u16),
+        };
+        let epoch = if self.options.planted.has(Bug::ReusedId) { 1 } else { self.epoch };
+        let time = if self.options.planted.has(Bug::ReusedId) { 0 } else { now.wall };
+        TaskId::build(time, root, epoch, self.id_sequence)
+    }
+
+    pub(crate) fn type_id(&mut self, tenant: TenantId, name: &Name) -> TypeId {
+        if let Some(id) = self.type_ids.get(&tenant).and_then(|t| t.get(name)) {
+            return *id;
+        }
+        let id = TypeId(self.next_type);
+        self.next_type += 1;
+        self.mutations.push(Mutation::PutName { kind: NameKind::Type, tenant, id: id.0, name: name.clone() });
+        self.adopt_type(tenant, id, name.clone());
+        id
+    }
+
+    pub(crate) fn adopt_type(&mut self, tenant: TenantId, id: TypeId, name: Name) {
+        let plain = self.requirement(Requirement { kind: name.clone(), requires: Vec::new(), resources: Resources::default() });
+        self.types.insert(id, TypeWork { name: name.clone(), plain });
+        self.type_ids.entry(tenant).or_default().insert(name, id);
+    }
+
+    fn requirement(&mut self, requirement: Requirement) -> RequirementId {
+        if let Some(id) = self.requirement_ids.get(&requirement) {
+            return *id;
+        }
+        let id = RequirementId(u32::try_from(self.requirements.len()).expect("fewer requirements than tasks"));
+        self.requirements.push(requirement.clone());
+        self.requirement_ids.insert(requirement, id);
+        id
+    }
+
+    /// What a task needs of a worker.
+    pub(crate) fn requirement_of(&mut self, kind: TypeId, spec: &Spec) -> RequirementId {
+        let work = &self.types[&kind];
+        if spec.requires.is_empty() && spec.resources == Resources::default() {
+            return work.plain;
+        }
+        let kind = work.name.clone();
+        self.requirement(Requirement { kind, requires: spec.requires.clone(), resources: spec.resources })
+    }
+
+    pub(crate) fn queue_id(&self, tenant: TenantId, name: &Name) -> Option<QueueId> {
+        self.queue_names.get(&(tenant, name.clone())).copied()
+    }
+
+    fn nearest_queue(&self, tenant: TenantId, name: &str) -> Option<Name> {
+        let queues = self.tenants.get(&tenant)?.queues.iter().filter_map(|id| self.queues.get(id));
+        let live = queues.filter(|q| !q.queue.deleted).map(|q| q.queue.name.clone());
+        live.map(|n| (distance(&n, name), n)).filter(|(d, n)| *d <= 1 + n.len() / 3).min().map(|(_, n)| n)
+    }
+}
+
+/// The stored deadline of a waiting task: when a scheduled one becomes ready, or when a waiting one gives up. 0 = none.
+pub(crate) fn deadline(task: &Task, queue: &QueueConfig) -> u64 {
+    let pick = |own: u64, theirs: u64| if own > 0 { own } else { theirs };
+    let earliest = |a: u64, b: u64| if a == 0 || (b > 0 && b < a) { b } else { a };
+    let ttl = match pick(task.spec.ttl_ms, queue.ttl_ms) {
+        0 => 0,
+        ttl => task.created + ttl,
+    };
+    match task.state {
+        State::Scheduled => earliest(task.run_at, if task.attempt == 0 { ttl } else { 0 }),
+        State::Queued => {
+            let limit = match pick(task.spec.timeouts.queue_ms, queue.timeouts.queue_ms) {
+                0 => 0,
+                limit => task.created.max(task.run_at) + limit,
+            };
+            if task.attempt == task.attempt_base && task.attempt == 0 { earliest(ttl, limit) } else { 0 }
+        }
+        _ => 0,
+    }
+}
+
+/// Whether the time to live of a task that never started has run out.
+pub(crate) fn has_expired(task: &Task, queue: &QueueConfig, wall: u64) -> bool {
+    let ttl = if task.spec.ttl_ms > 0 { task.spec.ttl_ms } else { queue.ttl_ms };
+    ttl > 0 && task.attempt == 0 && wall >= task.created + ttl
+}
+
+/// Edit distance, for "did you mean". Names are short.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,181 @@
+//! Timers: what happens when a time has come. A timer is only a hint to look: the record decides.
+
+use super::submit::{deadline, has_expired};
+use super::{MonoTimer, Partition, Purpose, Stage, WallTimer};
+use crate::id::{TaskId, TenantId, Token};
+use crate::limit;
+use crate::load::Load;
+use crate::mutation::AttemptOutcome;
+use crate::planted::Bug;
+use crate::task::{Ending, Failure, Payload, State, Task};
+use crate::time::Now;
+use std::sync::Arc;
+
+impl Partition {
+    /// Fires what is due. Returns whether more is due than one turn takes.
+    pub(super) fn fire_timers(&mut self, now: Now) -> bool {
+        let mut due: Vec<(TenantId, TaskId)> = Vec::new();
+        let early = if self.options.planted.has(Bug::EarlyTimer) { 1_000 } else { 0 };
+        let fired = self.wall_wheel.advance(now.wall + early, limit::TIMERS_PER_TURN, &mut |_, timer| {
+            let WallTimer::Task(tenant, id) = timer;
+            due.push((tenant, id));
+        });
+        for (tenant, id) in due {
+            if self.tasks.contains_key(&id) {
+                self.fire_task(id, Now { wall: now.wall + early, ..now });
+            } else {
+                self.due_misses.push((tenant, id));
+            }
+        }
+        if !self.due_misses.is_empty() {
+            let misses = std::mem::take(&mut self.due_misses);
+            self.ask(Load::Tasks(misses), Purpose::Fire);
+        }
+        let mut timers: Vec<MonoTimer> = Vec::new();
+        let mono = self.mono_wheel.advance(now.mono, limit::TIMERS_PER_TURN, &mut |_, timer| timers.push(timer));
+        for timer in timers {
+            self.fire_mono(timer, now);
+        }
+        fired == limit::TIMERS_PER_TURN || mono == limit::TIMERS_PER_TURN
+    }
+
+    fn fire_mono(&mut self, timer: MonoTimer, now: Now) {
+        match timer {
+            MonoTimer::Session(session) => self.session_timer(session, now),
+            MonoTimer::Orphans => self.orphan_timer(now),
+            MonoTimer::Attempt(id, token, stage) => self.attempt_timer(id, token, stage, now),
+            MonoTimer::QueueRate(queue) => {
+                if let Some(q) = self.queues.get_mut(&queue) {
+                    q.rate_until = 0;
+                }
+                self.wake_queue(queue);
+            }
+            MonoTimer::TenantRate(tenant) => {
+                if let Some(t) = self.tenants.get_mut(&tenant) {
+                    t.rate_until = 0;
+                }
+                self.wake_tenant(tenant);
+            }
+            MonoTimer::BatchWait(queue, lane) => self.unpark(queue, lane),
+        }
+    }
+
+    /// A stored deadline has come: a scheduled task is ready, or a waiting one gives up.
+    fn fire_task(&mut self, id: TaskId, now: Now) {
+        let task = &self.tasks[&id].task;
+        let cancelled = task.state == State::Cancelled && self.options.planted.has(Bug::FireAfterCancel);
+        if task.due == 0 || task.due > now.wall {
+            return;
+        }
+        if cancelled {
+            // What a missing check would do: a task that was cancelled is back in its queue.
+            let entry = self.entry(id);
+            entry.task.due = 0;
+            entry.task.state = State::Queued;
+            return self.touch(id);
+        }
+        let config = self.queues[&task.queue].queue.config.clone();
+        match task.state {
+            State::Scheduled | State::Queued if has_expired(task, &config, now.wall) => self.expire(id, now),
+            State::Scheduled => self.become_ready(id, &config, now),
+            State::Queued => {
+                let failure = Failure { retryable: false, ..Failure::ours("queue-timeout", "it waited longer than its queue timeout") };
+                self.entry(id).task.ending = Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts: Vec::new() }));
+                self.end(id, State::Failed, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn become_ready(&mut self, id: TaskId, config: &crate::config::QueueConfig, now: Now) {
+        let lane = self.lane_of(&self.tasks[&id].task);
+        self.entry(id).task.lane = lane;
+        self.set_state(id, State::Queued, now);
+        let due = deadline(&self.tasks[&id].task, config);
+        let entry = self.entry(id);
+        entry.task.due = due;
+        let tenant = entry.task.tenant;
+        self.arm(tenant, id, due);
+        self.enqueue(id, now);
+    }
+
+    pub(crate) fn expire(&mut self, id: TaskId, now: Now) {
+        let failure = Failure { retryable: false, ..Failure::ours("expired", "its time to live ran out before it started") };
+        self.entry(id).task.ending = Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts: Vec::new() }));
+        self.end(id, State::Expired, now);
+    }
+
+    fn attempt_timer(&mut self, id: TaskId, token: Token, stage: Stage, now: Now) {
+        if !self.is_current(id, token) {
+            return;
+        }
+        let Some(run) = self.entry(id).run.as_mut() else { return };
+        run.timers[stage as usize] = None;
+        let session = run.session;
+        let (how, kind, text) = match stage {
+            Stage::Run => (AttemptOutcome::TimedOut, "timeout", "the attempt ran longer than its run timeout"),
+            Stage::Start => (AttemptOutcome::TimedOut, "start-timeout", "the worker did not start it in time"),
+            Stage::Heartbeat => (AttemptOutcome::TimedOut, "heartbeat-timeout", "the attempt gave no sign of life in time"),
+            Stage::Cancel => (AttemptOutcome::Cancelled, "cancelled", "cancelled; the worker did not confirm in time"),
+        };
+        if let Some(session) = session {
+            self.effects.push(crate::effect::Effect::Revoke { session, attempts: vec![(id, token)] });
+        }
+        self.lose(id, how, Failure::ours(kind, text), now);
+    }
+
+    /// Answer to a read of tasks whose time had come while they were not in memory.
+    pub(super) fn fire_loaded(&mut self, rows: Vec<Option<Task>>, now: Now) {
+        for row in rows.into_iter().flatten() {
+            let id = row.id;
+            self.adopt(row);
+            self.fire_task(id, now);
+        }
+    }
+
+    /// Asks for the next stored due times when the horizon comes near the first of them. An idle partition asks nothing.
+    ///
+    /// A pass moves the horizon first: from then on new tasks within it go to the wheel. Those accepted before are in
+    /// batches up to `due_after`, so the reads of the pass wait until that is committed.
+    pub(super) fn plan_due_load(&mut self, now: Now) {
+        if self.due_loading || !(self.due_pass || self.due_pass_wanted(now)) {
+            return;
+        }
+        if !self.due_pass {
+            self.due_pass = true;
+            self.due_cursor = (self.horizon, TaskId(u128::MAX));
+            if self.horizon == 0 {
+                self.due_cursor = (0, TaskId(0));
+            }
+            self.horizon = self.horizon.max(now.wall + self.options.timer_horizon_ms);
+            self.due_after = if self.has_output() { self.index } else { self.index - 1 };
+            self.far = u64::MAX;
+        }
+        if self.due_after <= self.committed {
+            self.due_loading = true;
+            self.ask(Load::Due { from: self.due_cursor, until: u64::MAX, limit: limit::DUE_PAGE }, Purpose::Due);
+        }
+    }
+
+    fn due_pass_wanted(&self, now: Now) -> bool {
+        self.far != u64::MAX && self.far.saturating_sub(self.options.timer_horizon_ms / 2) <= now.wall
+    }
+
+    pub(super) fn due_loaded(&mut self, rows: Vec<Task>, now: Now) {
+        self.due_loading = false;
+        let full = rows.len() >= limit::DUE_PAGE;
+        for row in rows {
+            if row.due > self.horizon {
+                self.far = self.far.min(row.due);
+                self.due_pass = false;
+                return;
+            }
+            self.due_cursor = (row.due, row.id);
+            self.wall_wheel.insert(row.due.max(now.wall), WallTimer::Task(row.tenant, row.id));
+            if row.state == State::Scheduled && self.warm < self.options.warm_tasks {
+                self.adopt(row);
+            }
+        }
+        self.due_pass = full;
+    }
+}

@@ -1,0 +1,217 @@
+//! Views: looks at the state, computed when asked.
+
+use super::pool::could_fit;
+use super::{Partition, Requirement};
+use crate::command::Command;
+use crate::config::QueueState;
+use crate::effect::{Refusal, Reply};
+use crate::id::{Name, QueueId, RequestId, TaskId, TenantId};
+use crate::ready::gcra;
+use crate::task::{State, Task};
+use crate::time::Now;
+use crate::view::{Answer, PartitionFigures, QueueFigures, Reason, View, WorkerFigures};
+
+impl Partition {
+    pub(super) fn read(&mut self, request: RequestId, view: View, now: Now) {
+        let answer = match view {
+            View::Why { tenant, task } => match self.tasks.get(&task) {
+                Some(entry) if entry.task.tenant == tenant => Answer::Why(self.why(task, now)),
+                Some(_) => return self.refuse(request, Refusal::NotFound),
+                None => {
+                    let view = View::Why { tenant, task };
+                    return self.wait_for_task(tenant, task, Command::Read { request, view });
+                }
+            },
+            View::Queues { tenant, name } => Answer::Queues(self.queue_figures(tenant, name.as_ref(), now)),
+            View::Workers { tenant } => Answer::Workers(self.worker_figures(tenant)),
+            View::Progress { tenant, task } => {
+                let entry = self.tasks.get(&task).filter(|e| e.task.tenant == tenant);
+                Answer::Progress(entry.and_then(|e| e.run.as_ref()).and_then(|run| run.progress.clone()))
+            }
+            View::Partition => Answer::Partition(PartitionFigures {
+                epoch: self.epoch,
+                index: self.index,
+                tasks_in_memory: self.tasks.len(),
+                running: self.running,
+                timers: self.wall_wheel.levels().into_iter().zip(self.mono_wheel.levels()).map(|(a, b)| a + b).collect(),
+                sessions: self.sessions.len(),
+                parked: self.waiting.len(),
+                loads: self.purposes.len(),
+            }),
+        };
+        self.reply(request, Reply::View(answer));
+    }
+
+    fn queue_figures(&mut self, tenant: TenantId, name: Option<&Name>, now: Now) -> Vec<QueueFigures> {
+        let mut ids: Vec<QueueId> = match name {
+            Some(name) => self.queue_id(tenant, name).into_iter().collect(),
+            None => self.tenants.get(&tenant).map(|t| t.queues.clone()).unwrap_or_default(),
+        };
+        ids.retain(|id| !self.queues[id].queue.deleted);
+        ids.into_iter().map(|id| self.figures_of(id, now)).collect()
+    }
+
+    fn figures_of(&mut self, id: QueueId, now: Now) -> QueueFigures {
+        let pools = self.queues[&id].pools.clone();
+        let serving = self.sessions.values().filter(|s| s.connected && pools.contains(&(s.pool as u32)));
+        let (workers, permits) = serving.fold((0, 0), |(n, p), s| (n + 1, p + u64::from(s.hello.permits)));
+        let q = self.queues.get_mut(&id).expect("the caller found it");
+        let heads = q.lanes.values().filter_map(|lane| lane.window.front());
+        QueueFigures {
+            name: q.queue.name.clone(),
+            tenant: q.queue.tenant,
+            counts: q.counts,
+            oldest: heads.map(|r| r.since).min().unwrap_or(0),
+            workers,
+            permits,
+            accepted: q.accepted.0,
+            ended: q.ended.0,
+            in_per_s: q.accepted.1.per_second(now.mono),
+            out_per_s: q.ended.1.per_second(now.mono),
+        }
+    }
+
+    fn worker_figures(&self, tenant: Option<TenantId>) -> Vec<WorkerFigures> {
+        let seen = |s: &super::Session| tenant.is_none() || s.hello.tenant == tenant || s.hello.tenant.is_none();
+        let mut figures: Vec<WorkerFigures> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| seen(s))
+            .map(|(id, s)| WorkerFigures {
+                worker: s.worker,
+                session: *id,
+                hello: s.hello.clone(),
+                used: s.used,
+                connected: s.connected,
+                draining: s.draining,
+                usage: s.usage,
+                seen: s.seen.wall,
+            })
+            .collect();
+        figures.sort_by_key(|f| f.worker);
+        figures
+    }
+
+    fn why(&mut self, id: TaskId, now: Now) -> Vec<Reason> {
+        let task = self.tasks[&id].task.clone();
+        match task.state {
+            State::Scheduled if task.attempt > 0 => {
+                vec![reason("backing-off", format!("attempt {} failed; the next one is due", task.attempt), Some(task.due))]
+            }
+            State::Scheduled => vec![reason("not-due", "its time has not come".to_owned(), Some(task.due))],
+            State::Queued => self.why_queued(&task, now),
+            State::Running => {
+                let worker = self.workers.get(&task.worker).map_or("a worker", |(_, name)| name);
+                let claimed = self.tasks[&id].run.as_ref().is_some_and(|run| run.session.is_some());
+                let text = match (claimed, task.cancelling) {
+                    (true, false) => format!("it runs on {worker}"),
+                    (true, true) => format!("it was cancelled; {worker} is stopping it"),
+                    (false, _) => format!("it was granted to {worker}, which has not come back yet"),
+                };
+                vec![reason("running", text, None)]
+            }
+            State::Waiting => vec![reason("waiting", "it waits for an answer from outside".to_owned(), None)],
+            ended => vec![reason("ended", format!("it has ended: {}", ended.as_str()), None)],
+        }
+    }
+
+    fn why_queued(&mut self, task: &Task, now: Now) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        let q = &self.queues[&task.queue];
+        let name = &q.queue.name;
+        if q.queue.state == QueueState::Paused {
+            reasons.push(reason("queue-paused", format!("queue {name} is paused"), None));
+        }
+        if q.queue.config.concurrency > 0 && q.running >= q.queue.config.concurrency {
+            let text = format!("queue {name} is at its limit: {} of {} run", q.running, q.queue.config.concurrency);
+            reasons.push(reason("queue-limit", text, None));
+        }
+        if let Some(rate) = q.queue.config.rate
+            && let Err(wait) = gcra(q.tat_us, now.wall * 1000, rate)
+        {
+            reasons.push(reason("rate-limit", format!("queue {name} is at its rate"), Some(now.wall + wait.div_ceil(1000))));
+        }
+        if let Some(t) = self.tenants.get(&task.tenant) {
+            let limit = t.tenant.config.concurrency;
+            if limit > 0 && t.running >= limit {
+                reasons.push(reason("tenant-limit", format!("the tenant is at {} of {limit}", t.running), None));
+            }
+            if let Some(rate) = t.tenant.config.rate
+                && let Err(wait) = gcra(t.tat_us, now.wall * 1000, rate)
+            {
+                reasons.push(reason("rate-limit", "the tenant is at its rate".to_owned(), Some(now.wall + wait.div_ceil(1000))));
+            }
+        }
+        self.why_key(task, &mut reasons);
+        self.why_workers(task, &mut reasons);
+        if reasons.is_empty() {
+            let ahead = self.queues[&task.queue].counts[State::Queued as usize];
+            reasons.push(reason("behind", format!("it is next or near: {ahead} tasks wait in its queue"), None));
+        }
+        reasons
+    }
+
+    fn why_key(&self, task: &Task, reasons: &mut Vec<Reason>) {
+        let q = &self.queues[&task.queue];
+        if let Some(name) = &task.spec.concurrency_key {
+            let own = task.spec.concurrency_limit;
+            let limit = if own > 0 { own } else { q.queue.config.key_concurrency };
+            let running = q.keys.get(name).map_or(0, |k| k.running);
+            if limit > 0 && running >= limit {
+                reasons.push(reason("key-limit", format!("key {name} is at its limit: {running} of {limit} run"), None));
+            }
+        }
+        if let Some(name) = &task.spec.ordering_key
+            && let Some(lane) = self.lane_of(task)
+            && let Some(holder) = self.holders.get(&(task.queue, lane))
+            && *holder != task.id
+        {
+            reasons.push(reason("ordering", format!("a task before it with key {name} has not ended"), None));
+        }
+    }
+
+    fn why_workers(&mut self, task: &Task, reasons: &mut Vec<Reason>) {
+        let requirement = self.requirement_of(task.kind, &task.spec);
+        let needed = self.requirements[requirement.0 as usize].clone();
+        let q = &self.queues[&task.queue];
+        let name = &q.queue.name;
+        let serving: Vec<_> =
+            self.sessions.values().filter(|s| s.connected && q.pools.contains(&(s.pool as u32))).collect();
+        if serving.is_empty() {
+            return reasons.push(reason("no-worker", format!("no worker serves queue {name}"), None));
+        }
+        let able: Vec<_> = serving.iter().filter(|s| could_fit(&needed, s)).collect();
+        if able.is_empty() {
+            return reasons.push(reason("missing-capability", missing(&needed, serving.len()), None));
+        }
+        if able.iter().all(|s| s.draining) {
+            return reasons.push(reason("workers-draining", "every worker that could run it is draining".to_owned(), None));
+        }
+        if able.iter().all(|s| s.usage.tight || s.draining) {
+            return reasons.push(reason("workers-tight", "every worker that could run it is short of memory or disk".to_owned(), None));
+        }
+        if able.iter().all(|s| !s.is_free() || !super::pool::fits(&needed, s)) {
+            let text = format!("all permits are in use on the {} workers that could run it", able.len());
+            reasons.push(reason("no-permit", text, None));
+        }
+    }
+}
+
+fn reason(code: &'static str, text: String, until: Option<u64>) -> Reason {
+    Reason { code, text, until }
+}
+
+fn missing(needed: &Requirement, workers: usize) -> String {
+    let labels: Vec<String> = needed.requires.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let mut wants = vec![format!("type {}", needed.kind)];
+    if !labels.is_empty() {
+        wants.push(format!("labels {}", labels.join(", ")));
+    }
+    if needed.resources.cpu_millis > 0 {
+        wants.push(format!("{:.1} cores", f64::from(needed.resources.cpu_millis) / 1000.0));
+    }
+    if needed.resources.memory_bytes > 0 {
+        wants.push(format!("{} MiB of memory", needed.resources.memory_bytes / (1024 * 1024)));
+    }
+    format!("none of the {workers} workers of its queue offers {}", wants.join(" and "))
+}

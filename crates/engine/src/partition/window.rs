@@ -1,0 +1,489 @@
+//! Windows: which waiting tasks are in memory. Everything here keeps one promise: a task that waits in the store's ready
+//! index is either in a window, or its lane says `spilled`, or its line says `unloaded`, and each of these is followed by
+//! a read as soon as there is room and somebody to run the task.
+
+use super::{LaterRead, Partition, Purpose};
+use crate::id::{QueueId, TaskId};
+use crate::load::Load;
+use crate::planted::Bug;
+use crate::ready::{Lane, Parked, Ready, class_of_lane, class_range};
+use crate::task::{Payload, State, Task};
+use crate::time::Now;
+
+impl Partition {
+    /// A task waits in its queue: into its lane's window, or left to the store.
+    pub(crate) fn enqueue(&mut self, id: TaskId, now: Now) {
+        let entry = self.entry(id);
+        let Some(lane_id) = entry.task.lane else { return };
+        if entry.in_window {
+            let queue = entry.task.queue;
+            return self.offer_lane(queue, lane_id);
+        }
+        let cold = entry.task.input == Payload::Cold;
+        let queue = entry.task.queue;
+        let ready = ready_of(&entry.task);
+        let (kind, spec) = (entry.task.kind, entry.task.spec.clone());
+        let class = class_of_lane(lane_id);
+        let requirement = self.requirement_of(kind, &spec);
+        let index = self.index;
+        let cap = self.options.line_lanes;
+        let q = self.queues.get_mut(&queue).expect("a waiting task's queue exists");
+        let line = &mut q.lines[class];
+        if !q.lanes.contains_key(&lane_id) {
+            if line.lanes >= cap {
+                line.unloaded = true;
+                line.scan_idle = false;
+                line.scan_clean = false;
+                line.spill_batch = index;
+                self.wake_queue(queue);
+                return;
+            }
+            line.lanes += 1;
+            // Where other lanes are in the store, this one may be there too, with tasks that go before this one.
+            let unverified = line.unloaded;
+            let spill_batch = line.spill_batch;
+            q.lanes.insert(lane_id, Lane {
+                window: Default::default(),
+                spilled: unverified,
+                from: 0,
+                spill_batch,
+                loading: false,
+                in_ring: false,
+                requirement,
+                key: spec.concurrency_key.clone(),
+                ordered: spec.ordering_key.is_some(),
+                unverified,
+                parked: None,
+                batchable: spec.batchable,
+            });
+        }
+        let lane = q.lanes.get_mut(&lane_id).expect("it was just made");
+        if cold {
+            lane.spilled = true;
+            lane.from = lane.from.min(ready.order);
+            lane.spill_batch = index;
+            self.later.push_back((index, queue, LaterRead::Lane(lane_id)));
+            return;
+        }
+        self.into_window(queue, lane_id, ready, now);
+        self.offer_lane(queue, lane_id);
+    }
+
+    /// Inserts in order; what does not fit is left to the store.
+    fn into_window(&mut self, queue: QueueId, lane_id: i64, ready: Ready, _now: Now) {
+        let index = self.index;
+        let cap = self.options.lane_window;
+        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller made it");
+        let beyond = lane.spilled && !lane.unverified && ready.order >= lane.from;
+        let full = lane.window.len() >= cap && lane.window.back().is_some_and(|last| ready.order > last.order);
+        if beyond || full {
+            if !lane.spilled {
+                lane.spilled = true;
+                lane.from = ready.order;
+            }
+            lane.from = lane.from.min(ready.order);
+            lane.spill_batch = index;
+            return;
+        }
+        let at = lane.window.partition_point(|r| r.order < ready.order);
+        lane.window.insert(at, ready);
+        let pushed_out = if lane.window.len() > cap { lane.window.pop_back() } else { None };
+        if let Some(out) = pushed_out {
+            lane.from = if lane.spilled { lane.from.min(out.order) } else { out.order };
+            lane.spilled = true;
+            lane.spill_batch = index;
+        }
+        self.entry(ready.id).in_window = true;
+        if let Some(out) = pushed_out {
+            self.let_go(out.id);
+        }
+    }
+
+    /// A task leaves its window; its record may leave memory once it is settled.
+    fn let_go(&mut self, id: TaskId) {
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            entry.in_window = false;
+            let batch = entry.batch;
+            if !entry.dirty {
+                self.settled.push_back((batch, id));
+            }
+        }
+    }
+
+    /// A lane that has something and is not parked takes part in its line's turns.
+    pub(crate) fn offer_lane(&mut self, queue: QueueId, lane_id: i64) {
+        let Some(q) = self.queues.get_mut(&queue) else { return };
+        let Some(lane) = q.lanes.get_mut(&lane_id) else { return };
+        match lane.parked {
+            // A higher task may have come before the one it was parked for, or the batch is full now.
+            Some(Parked::Batch(_) | Parked::Due) => lane.parked = None,
+            Some(Parked::Key | Parked::Order) => return,
+            None => {}
+        }
+        if lane.in_ring || lane.window.is_empty() || (lane.unverified && lane.loading) {
+            return;
+        }
+        lane.in_ring = true;
+        q.lines[class_of_lane(lane_id)].ring.push_back(lane_id);
+        self.wake_queue(queue);
+    }
+
+    pub(crate) fn unpark(&mut self, queue: QueueId, lane_id: i64) {
+        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id));
+        if let Some(lane) = lane {
+            lane.parked = None;
+            self.offer_lane(queue, lane_id);
+        }
+    }
+
+    /// Takes a lane out of its line's turns.
+    pub(crate) fn leave_ring(&mut self, queue: QueueId, lane_id: i64, parked: Option<Parked>) {
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        let Some(lane) = q.lanes.get_mut(&lane_id) else { return };
+        lane.in_ring = false;
+        lane.parked = parked;
+        let line = &mut q.lines[class_of_lane(lane_id)];
+        if line.ring.front() == Some(&lane_id) {
+            line.ring.pop_front();
+        } else {
+            line.ring.retain(|l| *l != lane_id);
+        }
+        match parked {
+            Some(Parked::Key) => {
+                line.parked.push_back(lane_id);
+                if let Some(key) = lane.key.clone() {
+                    let key = q.keys.entry(key).or_default();
+                    if !key.waiting.contains(&lane_id) {
+                        key.waiting.push(lane_id);
+                    }
+                }
+            }
+            Some(Parked::Order) => line.parked.push_back(lane_id),
+            _ => {}
+        }
+    }
+
+    /// After a grant: the next lane's turn, and a look at whether the window runs low.
+    pub(crate) fn after_grant(&mut self, queue: QueueId, lane_id: i64) {
+        let low = self.options.lane_window / 4;
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        let Some(lane) = q.lanes.get_mut(&lane_id) else { return };
+        let (left, spilled) = (lane.window.len(), lane.spilled);
+        if left == 0 {
+            self.drain_lane(queue, lane_id);
+            return;
+        }
+        let line = &mut q.lines[class_of_lane(lane_id)];
+        if line.ring.len() > 1 && line.ring.front() == Some(&lane_id) {
+            line.ring.rotate_left(1);
+        }
+        if spilled && left <= low {
+            self.read_lane(queue, lane_id);
+        }
+    }
+
+    /// A lane without tasks in memory: read on, or forget it.
+    pub(crate) fn drain_lane(&mut self, queue: QueueId, lane_id: i64) {
+        self.leave_ring(queue, lane_id, None);
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        let Some(lane) = q.lanes.get(&lane_id) else { return };
+        if lane.spilled || lane.loading {
+            self.read_lane(queue, lane_id);
+            return;
+        }
+        q.lanes.remove(&lane_id);
+        q.lines[class_of_lane(lane_id)].lanes -= 1;
+    }
+
+    pub(crate) fn read_lane(&mut self, queue: QueueId, lane_id: i64) {
+        let cap = self.options.lane_window;
+        let Some(lane) = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)) else { return };
+        if lane.loading || !lane.spilled {
+            return;
+        }
+        lane.loading = true;
+        let held = lane.window.iter().filter(|r| r.order >= lane.from).count();
+        let load = Load::Lane { queue, lane: lane_id, from: lane.from, limit: cap + held };
+        self.ask(load, Purpose::Lane(queue, lane_id));
+    }
+
+    pub(super) fn read_later(&mut self, queue: QueueId, read: LaterRead) {
+        match read {
+            LaterRead::Lane(lane) => self.read_lane(queue, lane),
+            LaterRead::Class(class) => {
+                if let Some(q) = self.queues.get_mut(&queue) {
+                    q.lines[class].scan_idle = false;
+                    self.wake_queue(queue);
+                }
+            }
+        }
+    }
+
+    pub(super) fn lane_loaded(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
+        let cap = self.options.lane_window;
+        let Some(lane) = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)) else { return };
+        lane.loading = false;
+        let seen_all = rows.len() < cap;
+        let next = rows.last().map_or(lane.from, |row| order(row) + 1);
+        let blind = as_of < lane.spill_batch;
+        let unverified = lane.unverified;
+        if blind {
+            // Something was left to the store after the commit this read saw: read again when that is committed.
+            self.later.push_back((lane.spill_batch, queue, LaterRead::Lane(lane_id)));
+        } else {
+            lane.spilled = !seen_all;
+            lane.from = if seen_all { 0 } else { next };
+            lane.unverified = false;
+        }
+        self.merge_rows(queue, lane_id, rows, now);
+        if unverified && !blind {
+            self.offer_lane(queue, lane_id);
+        }
+        let lane = &self.queues[&queue].lanes[&lane_id];
+        if !lane.window.is_empty() {
+            self.offer_lane(queue, lane_id);
+        } else if lane.spilled && !blind {
+            self.read_lane(queue, lane_id);
+        } else if !lane.spilled {
+            self.drain_lane(queue, lane_id);
+        }
+    }
+
+    /// Rows of the store into the window. What memory knows of a task wins over the row.
+    fn merge_rows(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, now: Now) {
+        let stale = self.options.planted.has(Bug::StaleWindow);
+        for row in rows {
+            let id = row.id;
+            if stale && let Some(entry) = self.tasks.get_mut(&id) && entry.task.state == State::Running && entry.run.is_none() {
+                entry.task = row.clone();
+            }
+            self.adopt(row);
+            let entry = self.entry(id);
+            if entry.in_window || entry.task.lane != Some(lane_id) || entry.task.input == Payload::Cold {
+                continue;
+            }
+            let ready = ready_of(&entry.task);
+            let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller found it");
+            let at = lane.window.partition_point(|r| r.order < ready.order);
+            lane.window.insert(at, ready);
+            self.entry(id).in_window = true;
+        }
+        self.cut_window(queue, lane_id, now);
+    }
+
+    /// Windows may come to twice their size by a read; what is beyond goes back to the store.
+    fn cut_window(&mut self, queue: QueueId, lane_id: i64, _now: Now) {
+        let cap = self.options.lane_window * 2;
+        loop {
+            let index = self.committed;
+            let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller found it");
+            if lane.window.len() <= cap {
+                return;
+            }
+            let out = lane.window.pop_back().expect("it is longer than its bound");
+            lane.from = if lane.spilled { lane.from.min(out.order) } else { out.order };
+            lane.spilled = true;
+            lane.spill_batch = lane.spill_batch.max(self.tasks[&out.id].batch.max(index));
+            self.let_go(out.id);
+        }
+    }
+
+    /// Looks for lanes that are only in the store, when few are left in memory and there is room.
+    pub(crate) fn scan_lanes(&mut self, queue: QueueId, class: usize) {
+        let cap = self.options.line_lanes;
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        let line = &mut q.lines[class];
+        if !line.unloaded || line.loading || line.scan_idle || line.ring.len() >= 8 {
+            return;
+        }
+        let mut room = cap.saturating_sub(line.lanes);
+        if room < cap / 4 {
+            room += self.drop_parked(queue, class, cap / 4);
+        }
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        let line = &mut q.lines[class];
+        if room == 0 {
+            return;
+        }
+        let (start, until) = class_range(class);
+        if line.cursor == start {
+            line.scan_clean = true;
+            line.scan_useful = false;
+        }
+        line.loading = true;
+        let load = Load::Lanes { queue, from: line.cursor, until, lanes: room.min(64).max(1), rows: self.options.lane_window };
+        self.ask(load, Purpose::Lanes(queue, class));
+    }
+
+    /// Makes room by leaving parked lanes to the store; their key remembers them.
+    fn drop_parked(&mut self, queue: QueueId, class: usize, wanted: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < wanted {
+            let q = self.queues.get_mut(&queue).expect("the caller found it");
+            let Some(lane_id) = q.lines[class].parked.pop_front() else { break };
+            let parked = q.lanes.get(&lane_id).is_some_and(|l| !l.loading && matches!(l.parked, Some(Parked::Key | Parked::Order)));
+            if !parked {
+                continue;
+            }
+            let lane = q.lanes.remove(&lane_id).expect("it was just there");
+            let line = &mut q.lines[class];
+            line.lanes -= 1;
+            line.unloaded = true;
+            line.scan_clean = false;
+            line.spill_batch = line.spill_batch.max(lane.spill_batch);
+            if let Some(key) = &lane.key {
+                let key = q.keys.entry(key.clone()).or_default();
+                key.waiting.retain(|l| *l != lane_id);
+                if !key.dropped.contains(&lane_id) {
+                    key.dropped.push(lane_id);
+                }
+            }
+            for ready in lane.window {
+                let newest = self.tasks.get(&ready.id).map_or(0, |e| e.batch);
+                let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
+                line.spill_batch = line.spill_batch.max(newest);
+                self.let_go(ready.id);
+            }
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Brings a lane back that was left to the store while it waited.
+    pub(crate) fn fetch_lane(&mut self, queue: QueueId, lane_id: i64) {
+        let class = class_of_lane(lane_id);
+        let Some(q) = self.queues.get_mut(&queue) else { return };
+        if q.lanes.contains_key(&lane_id) {
+            return self.unpark(queue, lane_id);
+        }
+        let line = &mut q.lines[class];
+        if !line.unloaded {
+            return;
+        }
+        line.scan_idle = false;
+        line.scan_useful = true;
+        if line.loading {
+            // The scan under way may have passed it; that it is called useful makes another one follow.
+            return;
+        }
+        // One lane exactly: a scan that begins and ends at its key.
+        line.loading = true;
+        let load = Load::Lanes { queue, from: lane_id, until: lane_id + 1, lanes: 2, rows: self.options.lane_window };
+        self.ask(load, Purpose::Lanes(queue, class + 4));
+    }
+
+    /// The answer of a scan. `class` above 3 = a single lane was asked for and the scan's own place is not moved.
+    pub(super) fn lanes_loaded(&mut self, queue: QueueId, class: usize, lanes: Vec<(i64, Vec<Task>)>, as_of: u64, now: Now) {
+        let (single, class) = (class >= 4, class % 4);
+        let cap = self.options.line_lanes;
+        let Some(q) = self.queues.get_mut(&queue) else { return };
+        q.lines[class].loading = false;
+        let (start, _) = class_range(class);
+        let mut last = None;
+        let mut stopped = false;
+        for (lane_id, rows) in lanes {
+            last = Some(lane_id);
+            let q = &self.queues[&queue];
+            if q.lanes.contains_key(&lane_id) {
+                continue;
+            }
+            if q.lines[class].lanes >= cap && self.drop_parked(queue, class, 1) == 0 {
+                let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
+                line.scan_clean = false;
+                line.cursor = if single { line.cursor } else { lane_id };
+                stopped = true;
+                break;
+            }
+            self.adopt_lane(queue, lane_id, rows, as_of, now);
+        }
+        if !single && !stopped {
+            let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
+            match last {
+                Some(lane) => line.cursor = lane + 1,
+                // An empty answer is the end of the range: the next scan begins anew.
+                None => self.end_scan(queue, class, as_of, start),
+            }
+        }
+        self.wake_queue(queue);
+    }
+
+    fn end_scan(&mut self, queue: QueueId, class: usize, as_of: u64, start: i64) {
+        let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
+        line.cursor = start;
+        if as_of < line.spill_batch {
+            line.scan_idle = true;
+            let batch = line.spill_batch;
+            self.later.push_back((batch, queue, LaterRead::Class(class)));
+        } else if line.scan_clean {
+            line.unloaded = false;
+        } else if !line.scan_useful {
+            line.scan_idle = true;
+        }
+    }
+
+    /// A lane found in the store. One that could not run now stays there, and what frees it brings it in.
+    fn adopt_lane(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
+        let class = class_of_lane(lane_id);
+        let Some(first) = rows.iter().find(|row| !self.tasks.get(&row.id).is_some_and(|e| e.task.lane != Some(lane_id))) else {
+            return;
+        };
+        let (kind, spec) = (first.kind, first.spec.clone());
+        let requirement = self.requirement_of(kind, &spec);
+        let cap = self.options.lane_window;
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        if let Some(name) = &spec.concurrency_key {
+            let limit = if spec.concurrency_limit > 0 { spec.concurrency_limit } else { q.queue.config.key_concurrency };
+            if limit > 0
+                && let Some(key) = q.keys.get_mut(name)
+                && key.running >= limit
+            {
+                if !key.dropped.contains(&lane_id) {
+                    key.dropped.push(lane_id);
+                }
+                q.lines[class].scan_clean = false;
+                return;
+            }
+        }
+        let line = &mut q.lines[class];
+        line.lanes += 1;
+        line.scan_useful = true;
+        let full = rows.len() >= cap;
+        let blind = as_of < line.spill_batch;
+        let spill_batch = line.spill_batch;
+        let from = match (blind, full) {
+            (true, _) | (false, false) => 0,
+            (false, true) => rows.last().map_or(0, |row| order(row) + 1),
+        };
+        q.lanes.insert(lane_id, Lane {
+            window: Default::default(),
+            spilled: full || blind,
+            from,
+            spill_batch,
+            loading: false,
+            in_ring: false,
+            requirement,
+            key: spec.concurrency_key.clone(),
+            ordered: spec.ordering_key.is_some(),
+            unverified: false,
+            parked: None,
+            batchable: spec.batchable,
+        });
+        if blind {
+            self.later.push_back((spill_batch, queue, LaterRead::Lane(lane_id)));
+        }
+        self.merge_rows(queue, lane_id, rows, now);
+        self.offer_lane(queue, lane_id);
+        let lane = &self.queues[&queue].lanes[&lane_id];
+        if lane.window.is_empty() && !lane.loading {
+            self.drain_lane(queue, lane_id);
+        }
+    }
+}
+
+fn order(task: &Task) -> u64 {
+    if task.spec.ordering_key.is_some() { task.seq } else { task.order() }
+}
+
+fn ready_of(task: &Task) -> Ready {
+    Ready { order: order(task), id: task.id, since: task.changed }
+}

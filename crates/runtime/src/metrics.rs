@@ -1,0 +1,93 @@
+//! Figures of the runtime. What the engine counts itself (tasks by state, accepted, ended) is read at scrape time; here
+//! is what only passes by: times and batch sizes. One observation costs a lock and an addition; per-task ones are taken
+//! per batch and queue.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// The documents' own limits in seconds, so that each of them is an edge.
+pub const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Labels of per-queue figures.
+pub type QueueLabels = [(&'static str, String); 2];
+
+/// See the module.
+pub struct Metrics {
+    /// Everything registered; others add their own families.
+    pub registry: parking_lot::Mutex<Registry>,
+    /// Accept to grant.
+    pub task_wait: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    /// Grant to end.
+    pub task_duration: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    /// Accept to end.
+    pub task_end_to_end: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    /// Tasks ended, by outcome.
+    pub finished: Family<[(&'static str, String); 3], Counter>,
+    /// Grants.
+    pub granted: Family<QueueLabels, Counter>,
+    /// Attempts that are followed by another one.
+    pub retried: Family<QueueLabels, Counter>,
+    /// Tasks accepted.
+    pub created: Family<QueueLabels, Counter>,
+    /// Mutations per batch.
+    pub batch_size: Histogram,
+    /// Hand-over to the store until the news that it is durable.
+    pub commit_seconds: Histogram,
+    /// One round of the loop.
+    pub loop_seconds: Histogram,
+    /// Items waiting in the mailbox.
+    pub mailbox_depth: Gauge,
+    /// Epoch of the partition.
+    pub epoch: Gauge,
+    /// Due time to firing.
+    pub timer_late: Histogram,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Metrics {
+            registry: parking_lot::Mutex::new(Registry::with_prefix("tidewheel")),
+            task_wait: Family::new_with_constructor(seconds as fn() -> Histogram),
+            task_duration: Family::new_with_constructor(seconds as fn() -> Histogram),
+            task_end_to_end: Family::new_with_constructor(seconds as fn() -> Histogram),
+            finished: Family::default(),
+            granted: Family::default(),
+            retried: Family::default(),
+            created: Family::default(),
+            batch_size: Histogram::new([1.0, 10.0, 100.0, 1_000.0, 4_000.0, 8_192.0, 16_384.0]),
+            commit_seconds: seconds(),
+            loop_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0]),
+            mailbox_depth: Gauge::default(),
+            epoch: Gauge::default(),
+            timer_late: seconds(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut r = self.registry.lock();
+        r.register("task_wait_seconds", "Accept to first grant", self.task_wait.clone());
+        r.register("task_duration_seconds", "Grant to end of the task", self.task_duration.clone());
+        r.register("task_end_to_end_seconds", "Accept to end of the task", self.task_end_to_end.clone());
+        r.register("tasks_finished", "Tasks ended, by outcome", self.finished.clone());
+        r.register("tasks_granted", "Attempts granted", self.granted.clone());
+        r.register("tasks_retried", "Attempts followed by another one", self.retried.clone());
+        r.register("tasks_created", "Tasks accepted", self.created.clone());
+        r.register("commit_batch_size", "Mutations per batch", self.batch_size.clone());
+        r.register("commit_seconds", "Hand-over of a batch until it is durable", self.commit_seconds.clone());
+        r.register("engine_loop_seconds", "One round of a partition loop", self.loop_seconds.clone());
+        r.register("mailbox_depth", "Items that wait for a partition loop", self.mailbox_depth.clone());
+        r.register("partition_epoch", "Epoch of the partition", self.epoch.clone());
+        r.register("timer_late_seconds", "Due time of a task until it was ready", self.timer_late.clone());
+    }
+}

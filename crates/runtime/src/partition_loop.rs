@@ -1,0 +1,291 @@
+//! The partition loop: takes what is in the mailbox, applies it, performs what the shell says, sleeps until the next
+//! event or timer. One thread, no locks held over anything that waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use tidewheel_engine::id::{QueueId, TenantId};
+use tidewheel_engine::mutation::Recovered;
+use tidewheel_engine::node::{Action, Clock, Shell};
+use tidewheel_engine::partition::Probe;
+use tidewheel_engine::task::State;
+use tidewheel_engine::{Batch, Command, Effect, Mutation};
+
+use crate::directory::ConfigChange;
+use crate::mailbox::{Event, Taken};
+use crate::metrics::QueueLabels;
+use crate::reader::Reader;
+use crate::sessions::ToWorker;
+use crate::{Change, Error, Shared};
+
+/// A sleep is never longer than this, so that a clock change is seen.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// Wait before a store that is out of space is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+
+/// What is remembered of a batch until it is durable.
+struct UnderWay {
+    index: u64,
+    begun: Instant,
+    config: Vec<ConfigChange>,
+    changes: Vec<Change>,
+    tally: Tally,
+}
+
+/// What the figures need of a batch.
+#[derive(Default)]
+struct Tally {
+    mutations: usize,
+    tasks: Vec<(QueueId, bool, State, [u64; 4])>,
+}
+
+struct StoreProbe<'a>(&'a Shared);
+
+impl Probe for StoreProbe<'_> {
+    fn may_know(&self, tenant: TenantId, hash: &[u8; 16]) -> bool {
+        self.0.store.may_know(tenant, hash)
+    }
+}
+
+struct Loop<'a> {
+    shared: &'a Arc<Shared>,
+    reader: &'a Reader,
+    shell: Shell,
+    epoch: u32,
+    clock: Clock,
+    under_way: VecDeque<UnderWay>,
+    labels: HashMap<QueueId, QueueLabels>,
+    /// Commands taken from the mailbox that did not fit the open batch.
+    held: VecDeque<(Command, usize)>,
+}
+
+pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, recovered: Recovered) {
+    let mut clock = Clock::default();
+    let now = clock.observe(shared.raw_now());
+    let epoch = recovered.epoch;
+    shared.metrics.epoch.set(i64::from(epoch));
+    let shell = Shell::new(shared.config.options.clone(), recovered, now);
+    let (under_way, labels, held) = (VecDeque::new(), HashMap::new(), VecDeque::new());
+    Loop { shared, reader, shell, epoch, clock, under_way, labels, held }.run();
+}
+
+impl Loop<'_> {
+    fn run(&mut self) {
+        let mut again = true;
+        loop {
+            let takes = self.shell.takes_commands();
+            let wait = if again || (takes && !self.held.is_empty()) { Some(Duration::ZERO) } else { self.sleep() };
+            let taken = self.shared.mailbox.take(takes && self.held.is_empty(), wait);
+            let closing = taken.closed;
+            let begun = Instant::now();
+            again = self.round(taken);
+            self.shared.metrics.loop_seconds.observe(begun.elapsed().as_secs_f64());
+            if closing && self.is_done() {
+                self.shared.replies.fail_all(&Error::Closed);
+                self.shared.sessions.close_all("the server is shutting down");
+                return;
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.under_way.is_empty() && self.held.is_empty() && !self.shell.partition().has_output() && self.shared.mailbox.depth() == 0
+    }
+
+    /// How long nothing can happen by itself.
+    fn sleep(&mut self) -> Option<Duration> {
+        let now = self.clock.observe(self.shared.raw_now());
+        let (wall, mono) = self.shell.next_wake();
+        let waits = [wall.map(|w| w.saturating_sub(now.wall)), mono.map(|m| m.saturating_sub(now.mono))];
+        let least = waits.into_iter().flatten().min().map(Duration::from_millis);
+        Some(least.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP))
+    }
+
+    /// One round. Returns whether there is more to do at once.
+    fn round(&mut self, taken: Taken) -> bool {
+        let mut actions = Vec::new();
+        for event in taken.events {
+            self.event(event, &mut actions);
+        }
+        self.perform(std::mem::take(&mut actions));
+        self.held.extend(taken.commands);
+        let now = self.clock.observe(self.shared.raw_now());
+        self.shared.wall.store(now.wall, Ordering::Relaxed);
+        while self.shell.takes_commands() {
+            let Some((command, _)) = self.held.pop_front() else { break };
+            self.shell.command(command, now, &StoreProbe(self.shared));
+        }
+        let more = self.shell.turn(now, &mut actions);
+        self.perform(actions);
+        let full = !self.shell.takes_commands();
+        (more || !self.held.is_empty()) && !full
+    }
+
+    fn event(&mut self, event: Event, actions: &mut Vec<Action>) {
+        let now = self.clock.observe(self.shared.raw_now());
+        match event {
+            Event::Command(command) => self.shell.command(command, now, &StoreProbe(self.shared)),
+            Event::Loaded(epoch, ..) | Event::Committed(epoch, ..) if epoch != self.epoch => {}
+            Event::Loaded(_, id, _, Ok((as_of, loaded))) => self.shell.loaded(id, as_of, loaded, now),
+            Event::Loaded(_, id, load, Err(error)) => {
+                tracing::warn!(%error, "a read for the engine failed; it is tried again");
+                self.shell.load_failed(id, load);
+            }
+            Event::Committed(_, index, Ok(())) => {
+                self.durable(index);
+                self.shell.committed(index, actions);
+            }
+            Event::Committed(_, index, Err(error)) => {
+                // Effects of batches before the failed one may still leave; they are in `actions`.
+                self.perform(std::mem::take(actions));
+                self.reload(index, &error);
+            }
+        }
+    }
+
+    /// A batch is durable: configuration, figures and live streams learn of it before any reply does.
+    fn durable(&mut self, index: u64) {
+        let Some(done) = self.under_way.pop_front() else { return };
+        assert_eq!(done.index, index, "commits are reported in order");
+        self.shared.committed.store(index, Ordering::Release);
+        self.shared.directory.apply(done.config);
+        let metrics = &self.shared.metrics;
+        metrics.commit_seconds.observe(done.begun.elapsed().as_secs_f64());
+        metrics.batch_size.observe(done.tally.mutations as f64);
+        self.tally(done.tally);
+        if !done.changes.is_empty() {
+            // Nobody may be listening any more.
+            let _ = self.shared.feed.send(Arc::new(done.changes));
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Commit(batch) => self.commit(batch),
+                Action::Load(id, load) => self.reader.ask(self.epoch, id, load),
+                Action::Perform(effects) => effects.into_iter().for_each(|effect| self.effect(effect)),
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: Batch) {
+        let listened = self.shared.feed.receiver_count() > 0;
+        let mut tally = Tally { mutations: batch.mutations.len(), tasks: Vec::with_capacity(batch.mutations.len()) };
+        let mut changes = Vec::new();
+        let mut config = Vec::new();
+        for mutation in &batch.mutations {
+            match mutation {
+                Mutation::InsertTask(task) | Mutation::UpdateTask(task) => {
+                    let inserted = matches!(mutation, Mutation::InsertTask(_));
+                    tally.tasks.push((task.queue, inserted, task.state, [task.created, task.granted, task.changed, task.run_at]));
+                    if listened {
+                        changes.push(Change {
+                            tenant: task.tenant,
+                            task: task.id,
+                            queue: task.queue,
+                            kind: task.kind,
+                            state: task.state,
+                            attempt: task.attempt,
+                            at: task.changed,
+                            inserted,
+                        });
+                    }
+                }
+                other => config.extend(ConfigChange::of(other)),
+            }
+        }
+        let (index, epoch) = (batch.index, batch.epoch);
+        self.under_way.push_back(UnderWay { index, begun: Instant::now(), config, changes, tally });
+        let shared = self.shared.clone();
+        self.shared.store.commit(batch, Box::new(move |result| {
+            shared.mailbox.push_internal(Event::Committed(epoch, index, result));
+        }));
+    }
+
+    fn tally(&mut self, tally: Tally) {
+        let metrics = &self.shared.metrics;
+        for (queue, inserted, state, [created, granted, changed, run_at]) in tally.tasks {
+            let labels = self.labels.entry(queue).or_insert_with(|| labels_of(self.shared, queue));
+            let seconds = |from: u64, until: u64| until.saturating_sub(from) as f64 / 1000.0;
+            if inserted {
+                metrics.created.get_or_create(labels).inc();
+            }
+            if state == State::Running {
+                metrics.granted.get_or_create(labels).inc();
+                metrics.task_wait.get_or_create(labels).observe(seconds(created.max(run_at), granted));
+            } else if state.is_terminal() {
+                let outcome = [labels[0].clone(), labels[1].clone(), ("outcome", state.as_str().to_owned())];
+                metrics.finished.get_or_create(&outcome).inc();
+                metrics.task_duration.get_or_create(labels).observe(seconds(granted, changed));
+                metrics.task_end_to_end.get_or_create(labels).observe(seconds(created, changed));
+            } else if !inserted && granted > 0 {
+                metrics.retried.get_or_create(labels).inc();
+            }
+        }
+        metrics.mailbox_depth.set(self.shared.mailbox.depth() as i64);
+    }
+
+    fn effect(&self, effect: Effect) {
+        let sessions = &self.shared.sessions;
+        match effect {
+            Effect::Reply { request, reply } => self.shared.replies.send(request, Ok(reply)),
+            Effect::Grant { session, grants } => sessions.send(session, ToWorker::Grants(grants)),
+            Effect::Welcome { session, worker, resumed } => sessions.send(session, ToWorker::Welcome { worker, resumed }),
+            Effect::Accepted { session, count, refused } => sessions.send(session, ToWorker::Accepted { count, refused }),
+            Effect::Cancel { session, task, token, reason } => sessions.send(session, ToWorker::Cancel { task, token, reason }),
+            Effect::Revoke { session, attempts } => sessions.send(session, ToWorker::Revoke(attempts)),
+            Effect::Close { session, reason } => sessions.send(session, ToWorker::Close { reason }),
+        }
+    }
+
+    /// A commit failed: forget everything that is not known to be stored, and start again from the store.
+    fn reload(&mut self, index: u64, error: &tidewheel_store::Error) {
+        tracing::error!(%error, index, "a commit failed; the partition reloads");
+        match error {
+            tidewheel_store::Error::Fsync(text) => {
+                *self.shared.ready.lock() = Err(format!("the disk failed to keep data: {text}"));
+                (self.shared.on_fatal)(text);
+            }
+            tidewheel_store::Error::Full(text) => {
+                *self.shared.ready.lock() = Err(format!("no space left on the store's disk: {text}"));
+            }
+            _ => *self.shared.ready.lock() = Err(error.to_string()),
+        }
+        self.shared.replies.fail_all(&Error::OutcomeUnknown);
+        self.shared.sessions.close_all("the partition reloads");
+        self.held.clear();
+        self.under_way.clear();
+        let recovered = loop {
+            match self.shared.store.open(self.shared.config.options.partition) {
+                Ok(recovered) => break recovered,
+                Err(error) => {
+                    tracing::error!(%error, "the partition cannot be opened; trying again");
+                    let taken = self.shared.mailbox.take(true, Some(FULL_RETRY));
+                    self.shared.replies.fail_all(&Error::Unavailable(error.to_string()));
+                    if taken.closed {
+                        return;
+                    }
+                    std::thread::sleep(FULL_RETRY);
+                }
+            }
+        };
+        self.epoch = recovered.epoch;
+        self.shared.committed.store(recovered.last_index, Ordering::Release);
+        self.shared.directory.reset(&recovered);
+        self.shared.metrics.epoch.set(i64::from(recovered.epoch));
+        let now = self.clock.observe(self.shared.raw_now());
+        self.shell = Shell::new(self.shared.config.options.clone(), recovered, now);
+        *self.shared.ready.lock() = Ok(());
+    }
+}
+
+fn labels_of(shared: &Shared, queue: QueueId) -> QueueLabels {
+    let directory = shared.directory.current();
+    let queue = directory.queue_by_id(queue);
+    let tenant = queue.as_ref().and_then(|q| directory.tenant_by_id(q.tenant)).map_or_else(String::new, |t| t.name.to_string());
+    [("tenant", tenant), ("queue", queue.map_or_else(String::new, |q| q.name.to_string()))]
+}

@@ -1,0 +1,90 @@
+//! Worker sessions: where grants and cancels go. A session's channel is bounded by the engine's credits: it never has
+//! more grants out than the worker's permits and buffer.
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tidewheel_engine::effect::Grant;
+use tidewheel_engine::id::{Name, SessionId, TaskId, Token, WorkerId};
+use tokio::sync::mpsc;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum ToWorker {
+    /// The session stands; these attempts go on.
+    Welcome {
+        /// Number of its name.
+        worker: WorkerId,
+        /// Attempts that go on; every other one has to stop.
+        resumed: Vec<(TaskId, Token)>,
+    },
+    /// Run these.
+    Grants(Vec<Grant>),
+    /// Results were dealt with.
+    Accepted {
+        /// How many, refused ones included.
+        count: u32,
+        /// Which came too late.
+        refused: Vec<(TaskId, Token)>,
+    },
+    /// Stop one.
+    Cancel {
+        /// Which.
+        task: TaskId,
+        /// Its token.
+        token: Token,
+        /// Why.
+        reason: Name,
+    },
+    /// No longer yours.
+    Revoke(Vec<(TaskId, Token)>),
+    /// The session is over.
+    Close {
+        /// Why.
+        reason: Name,
+    },
+}
+
+/// A worker's end of a session.
+#[derive(Debug)]
+pub struct Session {
+    /// Names it in commands.
+    pub id: SessionId,
+    /// In order.
+    pub events: mpsc::UnboundedReceiver<ToWorker>,
+}
+
+#[derive(Default)]
+pub(crate) struct Sessions {
+    senders: Mutex<HashMap<SessionId, mpsc::UnboundedSender<ToWorker>>>,
+}
+
+impl Sessions {
+    pub(crate) fn open(&self, id: SessionId) -> Session {
+        let (sender, events) = mpsc::unbounded_channel();
+        self.senders.lock().insert(id, sender);
+        Session { id, events }
+    }
+
+    pub(crate) fn close(&self, id: SessionId) {
+        self.senders.lock().remove(&id);
+    }
+
+    pub(crate) fn send(&self, id: SessionId, event: ToWorker) {
+        let closes = matches!(event, ToWorker::Close { .. });
+        let mut senders = self.senders.lock();
+        if let Some(sender) = senders.get(&id) {
+            // A stream that has just ended loses nothing: its grants are durable and its lease runs.
+            let _ = sender.send(event);
+        }
+        if closes {
+            senders.remove(&id);
+        }
+    }
+
+    /// Ends every session, so that workers come again and name their live attempts.
+    pub(crate) fn close_all(&self, reason: &str) {
+        for (_, sender) in self.senders.lock().drain() {
+            let _ = sender.send(ToWorker::Close { reason: reason.into() });
+        }
+    }
+}
