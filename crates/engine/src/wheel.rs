@@ -260,6 +260,7 @@ impl<T: Copy> Wheel<T> {
         }
         let entry = &mut self.entries[index as usize];
         entry.prev = tail;
+        entry.next = NIL;
         self.counts[place.level] += 1;
     }
 
@@ -578,6 +579,20 @@ mod tests {
     }
 
     #[test]
+    fn late_timers_keep_the_order_of_insertion_through_any_number_of_runs() {
+        for count in 0..70_u64 {
+            let mut wheel = Wheel::new(100);
+            let mut expected: Vec<_> = (0..count).map(|value| (value * 7 % 5 + value * 3 % 2, value)).collect();
+            for (due, value) in &expected {
+                wheel.insert(*due, *value);
+            }
+            expected.sort_unstable();
+            assert_eq!(fired(&mut wheel, 100, 99), expected);
+            check(&wheel);
+        }
+    }
+
+    #[test]
     fn the_bound_leaves_the_rest_due_and_in_order() {
         let mut wheel = Wheel::new(0);
         for value in 0..10 {
@@ -619,6 +634,9 @@ mod tests {
         assert_eq!((wheel.len(), wheel.entries.len()), (1_000, 1_001));
         assert!(wheel.memory_bytes() <= memory.max(2_048 * size_of::<Entry<u64>>() + 32_768));
         assert_eq!(wheel.cancel(TimerKey { index: u32::MAX, generation: 1 }), None);
+        let freed = wheel.insert(DAY, 0);
+        wheel.cancel(freed);
+        assert_eq!(wheel.cancel(TimerKey { generation: freed.generation + 1, ..freed }), None, "a free entry");
     }
 
     #[test]
