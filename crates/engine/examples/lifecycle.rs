@@ -9,6 +9,7 @@ use std::time::Instant;
 use tidewheel_engine::command::{Hello, Submit};
 use tidewheel_engine::config::{QueueConfig, TenantConfig};
 use tidewheel_engine::id::{RequestId, SessionId, TaskId, TenantId, Token};
+use tidewheel_engine::load::Loaded;
 use tidewheel_engine::mutation::Recovered;
 use tidewheel_engine::node::{Action, Shell};
 use tidewheel_engine::partition::{Options, Probe};
@@ -54,7 +55,7 @@ impl Rig {
                             }
                         }
                     }
-                    Action::Load(..) => panic!("nothing is in the store"),
+                    Action::Load(id, _) => self.shell.loaded(id, u64::MAX, Loaded::Due(Vec::new()), self.now),
                 }
             }
             if idle && !more {

@@ -25,7 +25,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tidewheel_engine::command::{Hello, Submit};
 use tidewheel_engine::effect::{Refusal, Submitted};
-use tidewheel_engine::id::{Name, QueueId, RequestId, SessionId, TaskId, TenantId, Token, TypeId, WorkerId};
+use tidewheel_engine::id::{QueueId, RequestId, SessionId, TaskId, TenantId, TypeId};
 use tidewheel_engine::partition::Options;
 use tidewheel_engine::task::State;
 use tidewheel_engine::time::Now;

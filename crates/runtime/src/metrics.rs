@@ -9,10 +9,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// The documents' own limits in seconds, so that each of them is an edge.
-pub const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+pub(crate) const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 /// Labels of per-queue figures.
-pub type QueueLabels = [(&'static str, String); 2];
+pub(crate) type QueueLabels = [(&'static str, String); 2];
 
 /// See the module.
 pub struct Metrics {

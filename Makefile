@@ -1,0 +1,45 @@
+# The two commands of the README are `make demo` and `make test`. Everything else is for people who work on Tidewheel.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+BIN := target/release/tidewheel
+SEED ?= 1
+SEEDS ?= 200
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: ## install what is missing on this machine (says what it does)
+	@scripts/setup
+
+build: setup ## the release binary
+	@$(CARGO) build --release -p tidewheel --bin tidewheel
+
+demo: build ## the main job on real data, with kills and restarts, and its proof
+	@scripts/demo
+
+test: setup ## all tests (bounded: under 25 minutes on two cores)
+	@scripts/test
+
+verify: ## format, lints and the checks of structure; never writes
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets
+	$(CARGO) test -q -p tidewheel-e2e --test it tidy
+
+fix: ## format
+	$(CARGO) fmt
+
+sim: ## the simulator: make sim SEED=1 SEEDS=200
+	@$(CARGO) run -q --release -p tidewheel-sim --bin tidewheel-sim -- --seed $(SEED) --seeds $(SEEDS)
+
+bench: build ## every benchmark, as one JSON object per figure
+	@for b in engine throughput api latency timers python memory restart; do $(BIN) bench $$b --output json || exit 1; done
+
+chaos: build ## the long fault tests: 200 rounds of SIGKILL, overload, disk full, fsync errors
+	@TIDEWHEEL_CHAOS_ROUNDS=200 $(CARGO) test --release -p tidewheel-e2e --test it -- --nocapture chaos
+
+clean: ## remove build results and demo data
+	$(CARGO) clean
+	rm -rf demo-out
+
+.PHONY: help setup build demo test verify fix sim bench chaos clean
