@@ -60,6 +60,8 @@ struct Loop<'a> {
     labels: HashMap<QueueId, QueueLabels>,
     /// Commands taken from the mailbox that did not fit the open batch.
     held: VecDeque<(Command, usize)>,
+    /// Told to stop while the store could not be opened.
+    abandoned: bool,
 }
 
 pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, recovered: Recovered) {
@@ -69,7 +71,7 @@ pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, recovered: Recovered) {
     shared.metrics.epoch.set(i64::from(epoch));
     let shell = Shell::new(shared.config.options.clone(), recovered, now);
     let (under_way, labels, held) = (VecDeque::new(), HashMap::new(), VecDeque::new());
-    Loop { shared, reader, shell, epoch, clock, under_way, labels, held }.run();
+    Loop { shared, reader, shell, epoch, clock, under_way, labels, held, abandoned: false }.run();
 }
 
 impl Loop<'_> {
@@ -83,7 +85,7 @@ impl Loop<'_> {
             let begun = Instant::now();
             again = self.round(taken);
             self.shared.metrics.loop_seconds.observe(begun.elapsed().as_secs_f64());
-            if closing && self.is_done() {
+            if self.abandoned || (closing && self.is_done()) {
                 self.shared.replies.fail_all(&Error::Closed);
                 self.shared.sessions.close_all("the server is shutting down");
                 return;
@@ -242,6 +244,22 @@ impl Loop<'_> {
         }
     }
 
+    /// Refuses what comes, for a while; nothing of it was accepted. Returns whether to go on.
+    fn refuse_for(&self, time: Duration, error: &tidewheel_store::Error) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            let taken = self.shared.mailbox.take(true, Some(left));
+            self.shared.replies.fail_all(&Error::Unavailable(error.to_string()));
+            if taken.closed {
+                return false;
+            }
+        }
+    }
+
     /// A commit failed: forget everything that is not known to be stored, and start again from the store.
     fn reload(&mut self, index: u64, error: &tidewheel_store::Error) {
         tracing::error!(%error, index, "a commit failed; the partition reloads");
@@ -259,17 +277,19 @@ impl Loop<'_> {
         self.shared.sessions.close_all("the partition reloads");
         self.held.clear();
         self.under_way.clear();
+        if matches!(error, tidewheel_store::Error::Full(_)) && !self.refuse_for(FULL_RETRY, error) {
+            self.abandoned = true;
+            return;
+        }
         let recovered = loop {
             match self.shared.store.open(self.shared.config.options.partition) {
                 Ok(recovered) => break recovered,
                 Err(error) => {
                     tracing::error!(%error, "the partition cannot be opened; trying again");
-                    let taken = self.shared.mailbox.take(true, Some(FULL_RETRY));
-                    self.shared.replies.fail_all(&Error::Unavailable(error.to_string()));
-                    if taken.closed {
+                    if !self.refuse_for(FULL_RETRY, &error) {
+                        self.abandoned = true;
                         return;
                     }
-                    std::thread::sleep(FULL_RETRY);
                 }
             }
         };

@@ -1,0 +1,267 @@
+//! The parts of a benchmark that run in processes of their own: submitters and workers over the worker protocol.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use tidewheel_proto::v1::client_client::ClientClient;
+use tidewheel_proto::v1::server_message::Message as FromServer;
+use tidewheel_proto::v1::task_result::Outcome;
+use tidewheel_proto::v1::worker_client::WorkerClient;
+use tidewheel_proto::v1::worker_message::Message as ToServer;
+use tidewheel_proto::v1::{
+    GetRequest, Grant, Heartbeat, Hello, Results, SubmitRequest, TaskResult, TaskSpec, WorkerMessage,
+};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::figure::percentile;
+
+/// What a part is told, as `name=value`.
+pub(crate) struct Arguments(HashMap<String, String>);
+
+impl Arguments {
+    fn parse(arguments: &[String]) -> Arguments {
+        let pairs = arguments.iter().filter_map(|a| a.split_once('='));
+        Arguments(pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    }
+
+    pub(crate) fn number(&self, name: &str) -> anyhow::Result<u64> {
+        self.0.get(name).with_context(|| format!("`{name}` is missing"))?.parse().with_context(|| format!("`{name}`"))
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+pub(crate) fn run_role(role: &str, arguments: &[String]) -> anyhow::Result<()> {
+    let arguments = Arguments::parse(arguments);
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = tokio.block_on(async {
+        match role {
+            "worker" => worker(&arguments).await,
+            "submitter" => submitter(&arguments).await,
+            "pacer" => pacer(&arguments).await,
+            "http" => crate::http::load(&arguments).await,
+            other => bail!("there is no part `{other}`"),
+        }
+    })?;
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{answer}")?;
+    Ok(())
+}
+
+type Authed = InterceptedService<Channel, Bearer>;
+
+#[derive(Clone)]
+pub(crate) struct Bearer(MetadataValue<tonic::metadata::Ascii>);
+
+impl tonic::service::Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+async fn channel() -> anyhow::Result<(Channel, Bearer)> {
+    let url = std::env::var("TIDEWHEEL_BENCH_URL").context("TIDEWHEEL_BENCH_URL")?;
+    let token = std::env::var("TIDEWHEEL_BENCH_TOKEN").context("TIDEWHEEL_BENCH_TOKEN")?;
+    let endpoint = Endpoint::from_shared(url)?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20);
+    Ok((endpoint.connect().await?, Bearer(format!("Bearer {token}").parse()?)))
+}
+
+pub(crate) fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+fn message(message: ToServer) -> WorkerMessage {
+    WorkerMessage { message: Some(message) }
+}
+
+/// Takes grants and answers each at once, until `total` results are acknowledged as durable. Tasks whose input is a
+/// number are taken as microseconds since 1970 and the time since then is kept.
+async fn worker(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
+    let total = arguments.number("total")?;
+    let permits = arguments.number("permits")?;
+    let idle_ms = arguments.number("idle_ms").unwrap_or(0);
+    let hold = arguments.number("hold").unwrap_or(0) == 1;
+    let (channel, bearer) = channel().await?;
+    let mut client: WorkerClient<Authed> = WorkerClient::with_interceptor(channel, bearer).max_decoding_message_size(64 << 20);
+    let (sender, receiver) = mpsc::channel(64);
+    let hello = Hello {
+        name: arguments.text("name").unwrap_or("bench").to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        queues: vec!["*".to_owned()],
+        permits: permits as u32,
+        instance: std::process::id().to_string(),
+        kind: "sdk".to_owned(),
+        ..Hello::default()
+    };
+    sender.send(message(ToServer::Hello(hello))).await?;
+    let mut stream = client.connect(ReceiverStream::new(receiver)).await?.into_inner();
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    let (mut granted, mut accepted, mut first, mut last) = (0u64, 0u64, None, Instant::now());
+    let mut waits: Vec<f64> = Vec::new();
+    let mut early = 0u64;
+    while accepted < total {
+        let idle = tokio::time::sleep(Duration::from_millis(if idle_ms == 0 { 120_000 } else { idle_ms }));
+        tokio::select! {
+            next = stream.next() => match next.context("the server ended the stream")??.message {
+                Some(FromServer::Grants(grants)) => {
+                    let now = now_us();
+                    first.get_or_insert_with(Instant::now);
+                    granted += grants.grants.len() as u64;
+                    grants.grants.iter().for_each(|g| note(g, now, &mut waits, &mut early));
+                    if hold {
+                        continue;
+                    }
+                    let results = grants.grants.into_iter().map(done).collect();
+                    sender.send(message(ToServer::Results(Results { results }))).await?;
+                }
+                Some(FromServer::Ack(ack)) => {
+                    accepted = ack.accepted;
+                    last = Instant::now();
+                    if !ack.refused.is_empty() {
+                        bail!("{} results were refused", ack.refused.len());
+                    }
+                }
+                _ => {}
+            },
+            _ = beat.tick() => {
+                let beat = Heartbeat { clock_unix_ms: (now_us() / 1000) as i64, ..Heartbeat::default() };
+                sender.send(message(ToServer::Heartbeat(beat))).await?;
+            }
+            () = idle => {
+                if idle_ms > 0 { break; }
+                bail!("no grant and no acknowledgement for two minutes: {granted} granted, {accepted} of {total} accepted");
+            }
+        }
+    }
+    waits.sort_by(f64::total_cmp);
+    let seconds = first.map_or(0.0, |f| (last - f).as_secs_f64());
+    Ok(serde_json::json!({
+        "granted": granted, "accepted": accepted, "seconds": seconds, "early": early,
+        "end_us": now_us(), "samples": waits.len(),
+        "p50_ms": percentile(&waits, 0.5), "p99_ms": percentile(&waits, 0.99), "max_ms": percentile(&waits, 1.0),
+    }))
+}
+
+fn note(grant: &Grant, now_us: u64, waits: &mut Vec<f64>, early: &mut u64) {
+    let at = std::str::from_utf8(&grant.input).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(at) = at {
+        if now_us < at {
+            *early += 1;
+        }
+        waits.push((now_us as f64 - at as f64) / 1000.0);
+    }
+}
+
+fn done(grant: Grant) -> TaskResult {
+    TaskResult { token: grant.token, outcome: Some(Outcome::Ok(Bytes::from_static(b"null"))), artifacts: Vec::new() }
+}
+
+fn spec(kind: &str) -> TaskSpec {
+    TaskSpec { r#type: kind.to_owned(), ..TaskSpec::default() }
+}
+
+/// Submits `total` tasks in bulk and waits for each acknowledgement.
+async fn submitter(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
+    let (total, bulk) = (arguments.number("total")?, arguments.number("bulk")?);
+    let keys = arguments.number("keys").unwrap_or(0) == 1;
+    let due_ms = arguments.number("due_in_ms").unwrap_or(0);
+    let (channel, bearer) = channel().await?;
+    let mut client: ClientClient<Authed> = ClientClient::with_interceptor(channel, bearer).max_decoding_message_size(64 << 20);
+    let begun = Instant::now();
+    let start = now_us();
+    let due_from = if due_ms == 0 { 0 } else { start / 1000 + due_ms };
+    let (sender, receiver) = mpsc::channel(8);
+    let run = start;
+    tokio::spawn(async move {
+        for from in (0..total).step_by(bulk as usize) {
+            let until = (from + bulk).min(total);
+            let tasks = (from..until).map(|i| {
+                let mut task = spec("bench.noop");
+                if keys {
+                    task.idempotency_key = format!("{run}-{i}");
+                }
+                if due_from > 0 {
+                    // Spread evenly over one second.
+                    let due = due_from + i * 1000 / total;
+                    task.run_at_unix_ms = due as i64;
+                    task.input = Bytes::from((due * 1000).to_string());
+                }
+                task
+            });
+            let request = SubmitRequest { request: from, tasks: tasks.collect() };
+            if sender.send(request).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut answers = client.submit_stream(ReceiverStream::new(receiver)).await?.into_inner();
+    let mut accepted = 0u64;
+    while let Some(answer) = answers.next().await {
+        let answer = answer?;
+        if let Some(refused) = answer.outcomes.iter().find(|o| !o.error_code.is_empty()) {
+            bail!("a submit was refused: {}: {}", refused.error_code, refused.error_detail);
+        }
+        accepted += answer.outcomes.len() as u64;
+        if accepted >= total {
+            break;
+        }
+    }
+    if accepted != total {
+        bail!("{accepted} of {total} were acknowledged");
+    }
+    Ok(serde_json::json!({
+        "accepted": accepted, "seconds": begun.elapsed().as_secs_f64(), "start_us": start, "due_from_ms": due_from,
+    }))
+}
+
+/// Submits one task each 1/`rate` seconds and waits for its result.
+async fn pacer(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
+    let (total, rate) = (arguments.number("total")?, arguments.number("rate")?);
+    let (channel, bearer) = channel().await?;
+    let client: ClientClient<Authed> = ClientClient::with_interceptor(channel, bearer);
+    let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / rate));
+    let mut waits = Vec::new();
+    for _ in 0..total {
+        tick.tick().await;
+        let mut client = client.clone();
+        waits.push(tokio::spawn(async move {
+            let at = now_us();
+            let mut task = spec("bench.noop");
+            task.input = Bytes::from(at.to_string());
+            let answer = client.submit(SubmitRequest { request: 0, tasks: vec![task] }).await?.into_inner();
+            let accepted = (now_us() - at) as f64 / 1000.0;
+            let id = answer.outcomes.into_iter().next().context("one outcome")?.id;
+            let view = client.get(GetRequest { id, wait_ms: 10_000 }).await?.into_inner();
+            if view.state != "succeeded" {
+                bail!("a task ended as {}", view.state);
+            }
+            Ok::<_, anyhow::Error>((accepted, (now_us() - at) as f64 / 1000.0))
+        }));
+    }
+    let (mut accepted, mut results) = (Vec::new(), Vec::new());
+    for wait in waits {
+        let (a, r) = wait.await??;
+        accepted.push(a);
+        results.push(r);
+    }
+    accepted.sort_by(f64::total_cmp);
+    results.sort_by(f64::total_cmp);
+    Ok(serde_json::json!({
+        "accept_p50_ms": percentile(&accepted, 0.5), "accept_p99_ms": percentile(&accepted, 0.99),
+        "result_p50_ms": percentile(&results, 0.5), "result_p99_ms": percentile(&results, 0.99),
+    }))
+}

@@ -1,0 +1,65 @@
+"""Write tasks that Tidewheel runs durably.
+
+A decorated function stays a plain function; calling it runs it here and now:
+
+>>> from tidewheel import task, Retry
+>>> @task(queue="default", retry=Retry(5, delay="2s"))
+... def add(a: int, b: int = 1) -> int:
+...     return a + b
+>>> add(2, b=3)
+5
+
+Names are loaded when they are first used, so that importing the package costs a few milliseconds even in a process that
+only needs one of them.
+"""
+
+from __future__ import annotations
+
+from ._version import __version__
+
+TYPE_CHECKING = False  # typing's constant, without the import; type checkers read it as true
+if TYPE_CHECKING:
+    from .authoring import Task as Task, task as task
+    from .context import ctx as ctx
+    from .errors import Cancelled as Cancelled, Conflict as Conflict, NotAllowed as NotAllowed
+    from .errors import Overloaded as Overloaded, TaskFailed as TaskFailed, Timeout as Timeout
+    from .handle import Handle as Handle
+    from .options import Batch as Batch, Retry as Retry
+    from .secret import Secret as Secret
+
+# Which module holds which name. No module here may bear the name of something exported: importing it would overwrite it.
+_HOME = {
+    "task": "authoring",
+    "Task": "authoring",
+    "ctx": "context",
+    "Retry": "options",
+    "Batch": "options",
+    "Handle": "handle",
+    "Secret": "secret",
+    "TaskFailed": "errors",
+    "Timeout": "errors",
+    "Cancelled": "errors",
+    "Conflict": "errors",
+    "Overloaded": "errors",
+    "NotAllowed": "errors",
+}
+
+__all__ = [
+    "Batch", "Cancelled", "Conflict", "Handle", "NotAllowed", "Overloaded", "Retry", "Secret", "Task", "TaskFailed",
+    "Timeout", "__version__", "ctx", "task",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tidewheel' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module("tidewheel." + home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> "list[str]":
+    return sorted(set(globals()) | set(_HOME))

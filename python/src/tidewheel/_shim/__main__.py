@@ -1,0 +1,173 @@
+"""``python -m tidewheel._shim``: what the agent starts.
+
+Options: ``--modules a,b`` or ``--dir DIR`` say what to import (else the environment's TIDEWHEEL_MODULES does), ``--describe``
+prints the manifest and ends. Environment: TIDEWHEEL_FD (the socket), TIDEWHEEL_PROTO (1), TIDEWHEEL_PATH (folders for the
+module search path), TIDEWHEEL_SLOTS (tasks at a time, 1), TIDEWHEEL_ARTIFACTS (folder for artifacts given as bytes).
+
+Exit codes: 0 drained or the agent is gone, 2 wrong call, 3 a module cannot be loaded, 70 the protocol was broken.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .._version import PROTOCOL, __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
+
+EXIT_USAGE = 2
+EXIT_LOAD = 3
+MAX_SLOTS = 1_000
+
+
+def main(arguments: "List[str]") -> int:
+    try:
+        options = _parse(arguments)
+    except ValueError as error:
+        print(f"tidewheel._shim: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return _describe(options) if "--describe" in options else _serve(options)
+
+
+def _parse(arguments: "List[str]") -> "Dict[str, str]":
+    options: "Dict[str, str]" = {}
+    rest = list(arguments)
+    while rest:
+        name, found, value = rest.pop(0).partition("=")
+        if name == "--describe" and not found:
+            options[name] = "yes"
+        elif name in ("--modules", "--dir"):
+            if not found and not rest:
+                raise ValueError(f"{name} needs a value")
+            options[name] = value if found else rest.pop(0)
+        else:
+            raise ValueError(f"unknown option {name}; there are --modules a,b, --dir DIR and --describe")
+    return options
+
+
+def _load(options: "Dict[str, str]") -> "List[Dict[str, Any]]":
+    """Imports what is to be served; the manifest of it. Raises LoadError."""
+    from . import discover
+    from .manifest import ManifestError, manifest
+
+    # `-m` puts the working folder in front, where a file of the user's could hide a module of the standard library.
+    if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
+    discover.add_paths(os.environ.get("TIDEWHEEL_PATH", "").split(os.pathsep))
+    names = options.get("--modules", os.environ.get("TIDEWHEEL_MODULES", ""))
+    modules = [name.strip() for name in names.split(",") if name.strip()]
+    if "--dir" in options:
+        below = discover.modules_of(os.path.abspath(options["--dir"]))
+        modules = modules or below
+    if not modules:
+        raise discover.LoadError(
+            f"no module below {options['--dir']} uses tidewheel" if "--dir" in options
+            else "no modules are named: give --modules, --dir or TIDEWHEEL_MODULES"
+        )
+    discover.import_all(modules)
+    try:
+        entries = manifest()
+    except ManifestError as error:
+        raise discover.LoadError(str(error)) from None
+    if not entries:
+        raise discover.LoadError(f"there is no @task in {', '.join(modules)}")
+    return entries
+
+
+def _describe(options: "Dict[str, str]") -> int:
+    from .discover import LoadError
+
+    # What modules print while they are imported must not end up in the manifest.
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        entries = _load(options)
+    except LoadError as error:
+        sys.stdout.flush()
+        print(error, file=sys.stderr)
+        if error.traceback:
+            print(error.traceback, file=sys.stderr)
+        return EXIT_LOAD
+    sys.stdout.flush()
+    from ..encode import dump_bytes
+
+    with os.fdopen(out, "wb") as file:
+        file.write(dump_bytes(_hello(entries)) + b"\n")
+    return 0
+
+
+def _hello(entries: "List[Dict[str, Any]]") -> "Dict[str, Any]":
+    return {"sdk": __version__, "python": "%d.%d.%d" % sys.version_info[:3], "manifest": entries}
+
+
+def _serve(options: "Dict[str, str]") -> int:
+    try:
+        fd, slots = _environment()
+    except ValueError as error:
+        print(f"tidewheel._shim: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    from .discover import LoadError
+    from .frame import encode
+    from .link import Link, LinkClosed
+    from .stdio import Output
+
+    link = Link(fd)
+    output = Output(before=lambda: link.flush() if link.pending else None)
+    output.install()
+    try:
+        try:
+            entries = _load(options)
+        except LoadError as error:
+            output.flush()
+            link.send(encode({"t": "load_error", "msg": str(error), "traceback": error.traceback}))
+            link.flush()
+            return EXIT_LOAD
+        from .manifest import tasks
+        from .session import Session
+
+        session = Session(link, tasks(), output, slots)
+        link.send(encode({"t": "hello", "proto": PROTOCOL, "pid": os.getpid(), **_hello(entries)}))
+        link.flush()
+        _loop(session).serve()
+    except LinkClosed:
+        pass  # the agent is gone
+    except KeyboardInterrupt:
+        output.flush()
+        return 130
+    output.flush()
+    return 0
+
+
+def _loop(session: "Any") -> "Any":
+    if session.slots == 1:
+        from .serial import SerialLoop
+
+        return SerialLoop(session)
+    from .pool import PoolLoop
+
+    return PoolLoop(session)
+
+
+def _environment() -> "Tuple[int, int]":
+    """Socket and slots. Taken out of the environment, so that a child of the user's does not take itself for a worker."""
+    fd_text = os.environ.pop("TIDEWHEEL_FD", None)
+    version = os.environ.pop("TIDEWHEEL_PROTO", str(PROTOCOL))
+    slots_text = os.environ.pop("TIDEWHEEL_SLOTS", "1")
+    if fd_text is None:
+        raise ValueError("TIDEWHEEL_FD is not set; an agent starts this program (see --describe to look at a package)")
+    if version != str(PROTOCOL):
+        raise ValueError(f"the agent speaks protocol {version}, this package {PROTOCOL}")
+    if not fd_text.isdigit() or not slots_text.isdigit() or not 1 <= int(slots_text) <= MAX_SLOTS:
+        raise ValueError(f"TIDEWHEEL_FD={fd_text} or TIDEWHEEL_SLOTS={slots_text} (1 to {MAX_SLOTS}) is not usable")
+    try:
+        os.fstat(int(fd_text))
+    except OSError:
+        raise ValueError(f"TIDEWHEEL_FD={fd_text} is not an open file") from None
+    return int(fd_text), int(slots_text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

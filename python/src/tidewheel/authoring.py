@@ -1,0 +1,309 @@
+"""The `task` decorator and what it makes of a function.
+
+>>> from tidewheel import task, Batch
+>>> @task(queue="mail", priority="high", timeout="30s", concurrency={"key": "customer", "limit": 3})
+... def send(customer: str, text: str = "hello") -> int:
+...     return len(text)
+>>> send("acme")
+5
+>>> send.submission(("acme",), {}, labels={"kind": "greeting"})["concurrency_key"]
+'customer:acme'
+"""
+
+from __future__ import annotations
+
+from functools import update_wrapper
+
+from . import options as _options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Coroutine, Dict, Generic, Iterable, List, Mapping, Optional, ParamSpec, Tuple, TypeVar, Union, overload
+
+    from .handle import Handle
+    from .options import Batch, Duration, Retry
+    from .signature import Signature
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    V = TypeVar("V")
+else:
+    from ._generic import Generic
+
+    P = R = object
+
+#: Every task that has been defined in this process, in order. The shim reads its manifest from here.
+registry: "List[Task[Any, Any]]" = []
+
+#: The server's bound on the name of a task type.
+MAX_NAME = 200
+
+
+class Task(Generic[P, R]):
+    """A function that can also be enqueued. Calling it calls the function."""
+
+    def __init__(
+        self,
+        function: "Callable[P, R]",
+        *,
+        name: "Optional[str]" = None,
+        retry: "Optional[Retry]" = None,
+        batch: "Optional[Batch]" = None,
+        concurrency: "Optional[Mapping[str, Any]]" = None,
+        key: "Optional[str]" = None,
+        rate: "Optional[str]" = None,
+        submit: "Optional[Dict[str, Any]]" = None,
+    ) -> None:
+        update_wrapper(self, function)
+        self.function = function
+        self.name = function.__name__ if name is None else name
+        self.retry = retry
+        self.batch = batch
+        self.concurrency = concurrency
+        self.key = key
+        self.rate = rate
+        self._submit = submit or {}
+        self._signature: "Optional[Signature]" = None
+        if not isinstance(self.name, str) or not 1 <= len(self.name) <= MAX_NAME:
+            raise ValueError(f"a task's name has 1 to {MAX_NAME} characters, not {self.name!r}")
+        # Names of parameters come from the code object: inspect.signature would cost more than the whole rest here.
+        code = getattr(function, "__code__", None)
+        parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code else None
+        for option, path in (("key", key), ("concurrency", concurrency and concurrency["key"])):
+            if path and not batch and parameters is not None and path.split(".")[0] not in parameters:
+                raise ValueError(f"{option} names {path!r}, but {function.__qualname__} has no such parameter")
+
+    def __call__(self, *args: "P.args", **kwargs: "P.kwargs") -> "R":
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: "Any", owner: "Any" = None) -> "Any":
+        """As for a function: on an instance, a bound call."""
+        return self if instance is None else self.function.__get__(instance, owner)
+
+    def __reduce__(self) -> str:
+        """By name, as a function, so that a process pool of the user's takes tasks too."""
+        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<task {self.name!r} {self.fn}>"
+
+    @property
+    def fn(self) -> str:
+        """Where the function is: ``module:qualname``, as the wire has it."""
+        return f"{self.function.__module__}:{self.function.__qualname__}"
+
+    @property
+    def signature(self) -> "Signature":
+        """Input and result as seen from outside; built when first needed."""
+        if self._signature is None:
+            from .signature import Signature
+
+            self._signature = Signature(self.function, batch=self.batch is not None)
+        return self._signature
+
+    def defaults(self) -> "Dict[str, Any]":
+        """What the decorator says, for the manifest."""
+        out = dict(self._submit)
+        out.pop("batchable", None)
+        if self.rate is not None:
+            out["rate"] = self.rate
+        if self.key is not None:
+            out["key"] = self.key
+        if self.concurrency is not None:
+            out["concurrency"] = dict(self.concurrency)
+        if self.batch is not None:
+            out["batch"] = self.batch.wire()
+        return out
+
+    # -- enqueueing --------------------------------------------------------------------------------------------------
+
+    if TYPE_CHECKING:
+        # The handle of an async function gives what its coroutine returns.
+        @overload
+        def enqueue(self: Task[Any, Coroutine[Any, Any, V]], *args: Any, **kwargs: Any) -> Handle[V]: ...
+        @overload
+        def enqueue(self, *args: Any, **kwargs: Any) -> Handle[R]: ...
+
+    def enqueue(self, *args: "Any", **kwargs: "Any") -> "Any":
+        """Submits one call and returns its handle.
+
+        Takes the function's arguments and, as named ones, the options of a submission: key, delay, run_at, priority,
+        queue, ttl, timeout, retry, labels, correlation_id, concurrency_key, concurrency_limit, affinity_key, requires,
+        resources, idempotency_key, package, workflow_id. Where a parameter bears the name of an option, the name means
+        the parameter; give the option through `with_options`.
+        """
+        return self.with_options().enqueue(*args, **kwargs)
+
+    def enqueue_many(self, calls: "Iterable[Any]", **options: "Any") -> "List[Handle[R]]":
+        """Submits many calls in few requests. A call is a tuple of arguments, a dict of named ones, or one argument."""
+        return self.with_options(**options).enqueue_many(calls)
+
+    def with_options(self, **options: "Any") -> "Bound[R]":
+        """The task with options for its next submissions: ``resize.with_options(priority=9).enqueue(...)``."""
+        _options.submit_options(**options)  # refuses here rather than later
+        return Bound(self, options)
+
+    def submission(self, args: "Tuple[Any, ...]", kwargs: "Dict[str, Any]", **options: "Any") -> "Dict[str, Any]":
+        """The body of a submission of one call, as it is sent."""
+        bound = self.signature.bind(args, kwargs)
+        body: "Dict[str, Any]" = {"type": self.name, "input": self.signature.input(bound), **self._submit}
+        if self.key is not None:
+            body["key"] = self._pick(self.key, body["input"])
+        if self.concurrency is not None:
+            body["concurrency_key"] = f"{self.concurrency['key']}:{self._pick(self.concurrency['key'], body['input'])}"
+            body["concurrency_limit"] = self.concurrency["limit"]
+        given = _options.submit_options(**options)
+        if "labels" in given:
+            given["labels"] = {**body.get("labels", {}), **given["labels"]}
+        body.update(given)
+        return body
+
+    def _pick(self, path: str, value: "Any") -> str:
+        """The text at a path such as ``customer`` or ``order.customer`` of an input."""
+        steps = path.split(".")
+        if isinstance(value, list):
+            names = self.signature.names
+            value = value[names.index(steps[0])] if steps[0] in names[: len(value)] else None
+            steps = steps[1:]
+        elif isinstance(value, dict) and steps[0] not in value:
+            default = self.signature.default(steps[0])
+            value, steps = default, steps[1:]
+        for step in steps:
+            value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(f"task {self.name!r}: {path!r} has to be a text or an integer to be a key, not {type(value).__name__}")
+        return str(value)
+
+
+class Bound(Generic[R]):
+    """A task with options of a submission."""
+
+    def __init__(self, task: "Task[Any, Any]", options: "Dict[str, Any]") -> None:
+        self._task = task
+        self._options = options
+
+    def enqueue(self, *args: "Any", **kwargs: "Any") -> "Handle[R]":
+        """As `Task.enqueue`."""
+        names = () if self._task.batch else self._task.signature.names
+        options = {name: kwargs.pop(name) for name in list(kwargs) if name in _options.SUBMIT_OPTIONS and name not in names}
+        return _send(self._task, [self._task.submission(args, kwargs, **{**self._options, **options})])[0]
+
+    def enqueue_many(self, calls: "Iterable[Any]") -> "List[Handle[R]]":
+        """As `Task.enqueue_many`."""
+        bodies = []
+        for call in calls:
+            if isinstance(call, tuple):
+                bodies.append(self._task.submission(call, {}, **self._options))
+            elif isinstance(call, dict) and not self._task.batch:
+                bodies.append(self._task.submission((), call, **self._options))
+            else:
+                bodies.append(self._task.submission((call,), {}, **self._options))
+        return _send(self._task, bodies)
+
+
+def _send(task: "Task[Any, Any]", bodies: "List[Dict[str, Any]]") -> "List[Handle[Any]]":
+    from os import urandom
+
+    from .context import CURRENT
+    from .handle import Handle, current_backend
+
+    backend = current_backend()
+    context = CURRENT.get(None)
+    for body in bodies:
+        if context is not None and context.correlation_id and "correlation_id" not in body:
+            body["correlation_id"] = context.correlation_id
+        # So that a repeat of the request, which a lost answer makes necessary, does not make a second task.
+        body.setdefault("idempotency_key", urandom(16).hex())
+    return [Handle(task_id, backend, task.signature.result) for task_id in backend.enqueue(bodies)]
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def task(function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        *,
+        name: Optional[str] = None,
+        queue: Optional[str] = None,
+        retry: Union[None, int, Retry] = None,
+        timeout: Union[None, Duration, Mapping[str, Duration]] = None,
+        priority: Union[None, str, int] = None,
+        concurrency: Optional[Mapping[str, Any]] = None,
+        rate: Optional[str] = None,
+        cpu: Optional[float] = None,
+        memory: Union[None, str, int] = None,
+        requires: Optional[Mapping[str, Any]] = None,
+        batch: Optional[Batch] = None,
+        key: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        resource_class: Optional[str] = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def task(
+    function: "Any" = None,
+    /,
+    *,
+    name: "Optional[str]" = None,
+    queue: "Optional[str]" = None,
+    retry: "Any" = None,
+    timeout: "Any" = None,
+    priority: "Any" = None,
+    concurrency: "Optional[Mapping[str, Any]]" = None,
+    rate: "Optional[str]" = None,
+    cpu: "Optional[float]" = None,
+    memory: "Any" = None,
+    requires: "Optional[Mapping[str, Any]]" = None,
+    batch: "Optional[Batch]" = None,
+    key: "Optional[str]" = None,
+    labels: "Optional[Mapping[str, str]]" = None,
+    resource_class: "Optional[str]" = None,
+) -> "Any":
+    """Makes a task of a function; with or without parentheses.
+
+    ``key`` and the key of ``concurrency`` name a parameter (or a field in it, ``order.customer``): calls with the same
+    value run one after another, or at most ``limit`` at once. With ``batch`` the function takes a list of inputs and
+    returns a list of results of the same length, in which an exception stands for a member that failed.
+    """
+    policy = _options.retry_policy(retry)
+    if batch is not None and not isinstance(batch, _options.Batch):
+        raise TypeError(f"batch is a Batch, not {type(batch).__name__}")
+    submit = _options.submit_options(
+        queue=queue,
+        priority=priority,
+        timeout=timeout,
+        retry=policy,
+        requires=dict(requires) if requires else None,
+        resources=_options.resources(cpu, memory, resource_class) or None,
+        batchable=True if batch is not None else None,
+        labels=labels or None,
+    )
+    settings = {
+        "name": name,
+        "retry": policy,
+        "batch": batch,
+        "concurrency": _concurrency(concurrency),
+        "key": key,
+        "rate": None if rate is None else _options.rate(rate),
+        "submit": submit,
+    }
+
+    def decorate(function: "Any") -> "Task[Any, Any]":
+        if not callable(function) or isinstance(function, (type, Task)):
+            raise TypeError(f"@task goes on a function, not on {function!r}")
+        made: "Task[Any, Any]" = Task(function, **settings)  # type: ignore[arg-type]
+        registry.append(made)
+        return made
+
+    return decorate if function is None else decorate(function)
+
+
+def _concurrency(value: "Optional[Mapping[str, Any]]") -> "Optional[Dict[str, Any]]":
+    if value is None:
+        return None
+    if set(value) != {"key", "limit"} or not isinstance(value["key"], str):
+        raise ValueError("concurrency is {'key': <name of a parameter>, 'limit': <number>}")
+    if not isinstance(value["limit"], int) or isinstance(value["limit"], bool) or value["limit"] < 1:
+        raise ValueError(f"concurrency has the limit {value['limit']!r}; it is at least 1")
+    return dict(value)

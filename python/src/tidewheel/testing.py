@@ -1,0 +1,306 @@
+"""Run tasks in a test, without a server, an agent or a second of waiting.
+
+>>> from tidewheel import Retry, ctx, task
+>>> @task(retry=Retry(3, delay="10s"))
+... def fetch(name: str) -> int:
+...     ctx.log.info("fetching", name=name)
+...     if ctx.attempt < 3:
+...         raise OSError("connection reset")
+...     return len(name)
+>>> run(fetch, "acme").result, run(fetch, "acme").elapsed
+(4, 30.0)
+>>> outcome = mock_run(fetch, "acme")
+>>> outcome.error, outcome.logs[0].msg
+(OSError('connection reset'), 'fetching')
+
+Arguments and results take the same way as through a server: to JSON and back. A task that cannot be sent fails here too.
+"""
+
+from __future__ import annotations
+
+import json
+from contextvars import copy_context
+from itertools import count
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Union
+
+from . import options as _options
+from .authoring import Task
+from .context import CURRENT, Context
+from .encode import dumps
+from .errors import NotAllowed, ResultError, TidewheelError
+
+if TYPE_CHECKING:
+    from random import Random
+
+#: Where a virtual clock begins: 2024-01-01T00:00:00Z.
+_EPOCH_S = 1_704_067_200.0
+
+
+class LogLine(NamedTuple):
+    """One line of a task's log."""
+
+    level: str
+    msg: str
+    fields: Dict[str, Any]
+
+
+class Progress(NamedTuple):
+    """One call of `ctx.progress`."""
+
+    fraction: float
+    text: str
+
+
+class Clock:
+    """Time that passes only when it is told to.
+
+    >>> clock = Clock()
+    >>> clock.advance("1h30m")
+    >>> clock.elapsed
+    5400.0
+    """
+
+    def __init__(self, start: float = _EPOCH_S) -> None:
+        self.start = start
+        self.now = start
+
+    def advance(self, by: "_options.Duration") -> None:
+        """Lets time pass."""
+        self.now += _options.duration_ms(by) / 1000
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self.now - self.start
+
+
+class Outcome:
+    """What came of a run."""
+
+    def __init__(self) -> None:
+        #: What the function returned in its last attempt.
+        self.result: Any = None
+        #: The exception that ended the last attempt; None if it succeeded.
+        self.error: Optional[BaseException] = None
+        self.logs: List[LogLine] = []
+        self.progress: List[Progress] = []
+        #: Content by name.
+        self.artifacts: Dict[str, bytes] = {}
+        #: Bodies of the submissions, as they would be sent.
+        self.enqueued: List[Dict[str, Any]] = []
+        #: The exception of each attempt; None for one that succeeded.
+        self.attempts: List[Optional[BaseException]] = []
+        #: Seconds between the attempts.
+        self.delays: List[float] = []
+        #: Seconds of the virtual clock.
+        self.elapsed: float = 0.0
+
+    @property
+    def json(self) -> Any:
+        """The result as it would be stored."""
+        return json.loads(dumps(self.result, "result"))
+
+    def unwrap(self) -> Any:
+        """The result; raises the error if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def __repr__(self) -> str:
+        end = f"error={self.error!r}" if self.error is not None else f"result={self.result!r}"
+        return f"<Outcome {end}, {len(self.attempts)} attempts>"
+
+
+def mock_run(
+    task: "Task[Any, Any]",
+    *args: Any,
+    attempt: int = 1,
+    assets: Optional[Mapping[str, Any]] = None,
+    labels: Optional[Mapping[str, str]] = None,
+    cancel: bool = False,
+    results: Optional[Mapping[Any, Any]] = None,
+    **kwargs: Any,
+) -> Outcome:
+    """Runs one attempt. ``cancel`` begins it with a request to stop; ``results`` gives, by task or name, what the handle of
+    an enqueued task returns. Named arguments beyond these go to the function."""
+    return _Kit(task, args, kwargs, assets, labels, results).attempt(attempt, cancel)
+
+
+def run(
+    task: "Task[Any, Any]",
+    *args: Any,
+    retries: bool = True,
+    clock: "Union[str, Clock]" = "auto",
+    assets: Optional[Mapping[str, Any]] = None,
+    labels: Optional[Mapping[str, str]] = None,
+    results: Optional[Mapping[Any, Any]] = None,
+    seed: int = 0,
+    **kwargs: Any,
+) -> Outcome:
+    """Runs a task as a queue would: again after a failure, as its retry policy says. The pauses pass on a virtual clock;
+    jitter comes from ``seed``. A task without a policy runs once."""
+    from random import Random
+
+    time = Clock() if clock == "auto" else clock
+    if not isinstance(time, Clock):
+        raise TypeError(f"clock is 'auto' or a Clock, not {clock!r}")
+    kit = _Kit(task, args, kwargs, assets, labels, results)
+    chance = Random(seed)
+    policy = task.retry if retries else None
+    for number in count(1):
+        kit.clock = time
+        outcome = kit.attempt(number)
+        error = outcome.error
+        if error is None or policy is None or number >= policy.max_attempts or not _may_retry(error, policy):
+            break
+        pause = _pause_ms(policy, number, chance) / 1000
+        outcome.delays.append(pause)
+        time.advance(pause)
+    outcome.elapsed = time.elapsed
+    return outcome
+
+
+def _may_retry(error: BaseException, policy: "_options.Retry") -> bool:
+    own = getattr(error, "retryable", None)
+    return own if isinstance(own, bool) else policy.allows(error)
+
+
+def _pause_ms(policy: "_options.Retry", attempt: int, chance: "Random") -> int:
+    jitter = _options.duration_ms(policy.jitter) if policy.jitter is not None else 0
+    return policy.delay_ms(attempt) + (chance.randint(0, jitter) if jitter else 0)
+
+
+class _Kit:
+    """Stands for agent and server; the host of the context and the backend of handles."""
+
+    def __init__(
+        self, task: "Task[Any, Any]", args: Any, kwargs: Any, assets: Optional[Mapping[str, Any]],
+        labels: Optional[Mapping[str, str]], results: Optional[Mapping[Any, Any]],
+    ) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"{task!r} is not a task; put @task on it")
+        self.task = task
+        self.outcome = Outcome()
+        self.clock = Clock()
+        self._assets = assets or {}
+        self._labels = _options.labels(labels or {})
+        self._results = {getattr(key, "name", key): value for key, value in (results or {}).items()}
+        self._types: Dict[str, str] = {}
+        signature = task.signature
+        if task.batch is not None:
+            # The whole list is given, as to the function itself.
+            if len(args) != 1 or kwargs:
+                raise TypeError(f"{signature.label} is a batch task: give it the list of inputs")
+            inputs = [json.loads(dumps(item, f"input[{i}]")) for i, item in enumerate(args[0])]
+            self._call: Any = lambda: (([signature.member(item) for item in inputs],), {})
+        else:
+            text = dumps(signature.input(signature.bind(args, kwargs)), "input")
+            # Read anew for each attempt: what one attempt does to its arguments, the next must not see.
+            self._call = lambda: signature.arguments(json.loads(text))
+
+    def attempt(self, number: int, cancel: bool = False) -> Outcome:
+        limit = self.task.defaults().get("timeout", {}).get("run")
+        facts = {
+            "task_id": "task_test", "attempt": number, "queue": self.task.defaults().get("queue", "default"),
+            "labels": {**self.task.defaults().get("labels", {}), **self._labels}, "idempotency_key": "task_test",
+            "deadline_ms": None if limit is None else int(self.clock.now * 1000) + _options.duration_ms(limit),
+        }
+        context = Context(self, "test", facts)
+        if cancel:
+            context.cancel("cancelled by the test")
+        token = CURRENT.set(context)
+        outcome = self.outcome
+        outcome.result, outcome.error = None, None
+        try:
+            args, kwargs = self._call()
+            value = copy_context().run(self.task.function, *args, **kwargs)
+            if hasattr(value, "__await__"):
+                value = _finish(value)
+            self._check(value, args)
+            outcome.result = value
+        except (Exception, SystemExit) as error:
+            outcome.error = error
+        finally:
+            CURRENT.reset(token)
+        outcome.attempts.append(outcome.error)
+        return outcome
+
+    def _check(self, value: Any, args: Any) -> None:
+        """Fails where the worker would: a result that is not JSON, or a batch that answers for another number."""
+        if self.task.batch is None:
+            if not isinstance(value, bytes):
+                dumps(value, "result")
+            return
+        if not isinstance(value, (list, tuple)) or len(value) != len(args[0]):
+            raise ResultError(f"a batch of {len(args[0])} has to return a list of as many results")
+        for i, item in enumerate(value):
+            if not isinstance(item, BaseException):
+                dumps(item, f"result[{i}]")
+
+    # -- Host --------------------------------------------------------------------------------------------------------
+
+    def log(self, lease: str, level: str, msg: str, fields: Dict[str, Any]) -> None:
+        self.outcome.logs.append(LogLine(level, msg, fields))
+
+    def progress(self, lease: str, fraction: float, text: str) -> None:
+        self.outcome.progress.append(Progress(fraction, text))
+
+    def artifact(self, lease: str, name: str, content: Union[str, bytes]) -> None:
+        if isinstance(content, str):
+            with open(content, "rb") as file:
+                content = file.read()
+        self.outcome.artifacts[name] = content
+
+    def asset(self, lease: str, name: str) -> Any:
+        if name not in self._assets:
+            raise NotAllowed(f"no asset {name!r} is released to this task; give it with assets={{{name!r}: ...}}", code="not-allowed")
+        return self._assets[name]
+
+    # -- Backend -----------------------------------------------------------------------------------------------------
+
+    def enqueue(self, items: List[Dict[str, Any]]) -> List[str]:
+        ids = []
+        for item in items:
+            ids.append(f"task_test_{len(self.outcome.enqueued) + 1}")
+            self._types[ids[-1]] = item["type"]
+            self.outcome.enqueued.append(json.loads(dumps(item, "task")))
+        return ids
+
+    def status(self, task_id: str) -> Dict[str, Any]:
+        return {"id": task_id, "state": "succeeded" if self._types.get(task_id) in self._results else "queued"}
+
+    def why(self, task_id: str) -> Dict[str, Any]:
+        return {"summary": "the test kit does not run enqueued tasks", "reasons": []}
+
+    def result(self, task_id: str, timeout: Optional[float]) -> Any:
+        kind = self._types.get(task_id, "")
+        if kind not in self._results:
+            raise TidewheelError(f"the test kit does not run enqueued tasks; give the result with results={{{kind!r}: ...}}")
+        value = self._results[kind]
+        if isinstance(value, BaseException):
+            raise value
+        return json.loads(dumps(value, "result"))
+
+    def cancel(self, task_id: str, reason: str) -> Dict[str, Any]:
+        return {"id": task_id, "state": "cancelled"}
+
+    def logs(self, task_id: str) -> List[Dict[str, Any]]:
+        return []
+
+
+def _finish(awaitable: Any) -> Any:
+    """Runs a coroutine to its end; in a thread of its own where a loop is running already (an async test)."""
+    import asyncio
+
+    async def main() -> Any:
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    from concurrent.futures import ThreadPoolExecutor
+
+    context = copy_context()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: context.run(asyncio.run, main())).result()

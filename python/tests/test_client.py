@@ -1,0 +1,253 @@
+"""The client against a server of this process, on the loopback."""
+
+import support  # noqa: F401
+import asyncio
+import http.server
+import json
+import os
+import threading
+import time
+import unittest
+from unittest import mock
+
+from tidewheel import Cancelled, Conflict, NotAllowed, Overloaded, TaskFailed, Timeout, handle, task
+from tidewheel.client import AsyncClient, Client
+from tidewheel.errors import Invalid, NotFound, PartlyRefused, TidewheelError, Unreachable
+
+
+class Server:
+    """Answers from a script: each request takes the next answer for its method and path, the last one stays."""
+
+    def __init__(self, script):
+        self.requests = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do(self):
+                length = int(self.headers.get("Content-Length") or 0)
+                body = self.rfile.read(length)
+                path = self.path.partition("?")[0]
+                outer.requests.append((self.command, self.path, dict(self.headers), json.loads(body) if body else None, self.client_address))
+                answers = script[f"{self.command} {path}"]
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                if callable(answer):
+                    answer = answer(outer.requests[-1])
+                if answer == "hang up":
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                status, value, headers = (*answer, {})[:3]
+                data = value if isinstance(value, bytes) else b"" if value is None else json.dumps(value).encode()
+                self.send_response(status)
+                if "Content-Type" not in headers:
+                    self.send_header("Content-Type", "application/problem+json" if status >= 400 else "application/json")
+                for name, item in headers.items():
+                    self.send_header(name, item)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def problem(code, status, **more):
+    return (status, {"type": f"/docs/reference/errors#{code}", "title": code, "status": status, "detail": f"because {code}", "code": code, **more})
+
+
+class ClientTest(unittest.TestCase):
+    def serve(self, script):
+        self.server = Server(script)
+        self.addCleanup(self.server.close)
+        client = Client(self.server.url, "tok-123", "acme")
+        self.addCleanup(client.close)
+        self.pauses = []
+        client._sleep = self.pauses.append
+        client._random = lambda: 0.5
+        return client
+
+    def test_submit_and_wait_over_one_connection(self):
+        client = self.serve({
+            "POST /api/v1/tasks": [(201, {"id": "task_1", "state": "queued"})],
+            "GET /api/v1/tasks/task_1/result": [problem("wait-timeout", 504), (202, {"state": "running"}), (200, {"total": 3})],
+        })
+        handle = client.submit("resize", {"w": 1}, delay="5m", priority="high", labels={"a": 1})
+        self.assertEqual(handle.result(timeout=30), {"total": 3})
+        method, path, headers, body, peer = self.server.requests[0]
+        self.assertEqual((headers["Authorization"], headers["Tidewheel-Tenant"]), ("Bearer tok-123", "acme"))
+        self.assertEqual(headers["Idempotency-Key"], body.pop("idempotency_key"))
+        self.assertEqual(body, {"type": "resize", "input": {"w": 1}, "delay": "5m", "priority": "high", "labels": {"a": "1"}})
+        self.assertRegex(self.server.requests[1][1], r"\?wait=\d+ms$")
+        self.assertEqual(len({request[4] for request in self.server.requests}), 1)  # kept alive
+
+    def test_busy_servers_are_asked_again_with_the_same_key(self):
+        client = self.serve({"POST /api/v1/tasks": [
+            (*problem("overloaded", 503, retryable=True), {"Retry-After": "2"}), problem("rate-limited", 429), "hang up", (201, {"id": "task_1"})]})
+        self.assertEqual(client.submit("t").id, "task_1")
+        self.assertEqual(len({request[2]["Idempotency-Key"] for request in self.server.requests}), 1)
+        self.assertEqual(len(self.server.requests), 4)
+        self.assertEqual(self.pauses[0], 2.05)  # not before Retry-After
+        self.assertGreaterEqual(sum(self.pauses), 2.1)
+
+    def test_patience_ends(self):
+        client = self.serve({"POST /api/v1/tasks": [(*problem("overloaded", 503), {"Retry-After": "120"})]})
+        with self.assertRaises(Overloaded) as caught:
+            client.submit("t")
+        self.assertEqual((caught.exception.retry_after, self.pauses), (120.0, []))
+        client = self.serve({"GET /api/v1/tasks/t": [problem("unavailable", 503)]})
+        with self.assertRaises(Overloaded):
+            client.get("t")
+        self.assertLess(sum(self.pauses), 60)
+
+    def test_nobody_there(self):
+        gone = Client("http://127.0.0.1:1", patience=0)
+        with self.assertRaisesRegex(Unreachable, "http://127.0.0.1:1 does not answer"):
+            gone.get("t")
+
+    def test_a_connection_closed_while_idle_is_no_failure(self):
+        client = self.serve({"GET /api/v1/tasks/t": [(200, {"id": "t"}), "hang up", (200, {"id": "t"})]})
+        client.get("t")
+        client.get("t")
+        self.assertEqual(self.pauses, [])
+
+    def test_problems_become_exceptions(self):
+        cases = [
+            (problem("invalid-field", 400, errors=[{"pointer": "/type", "detail": "is missing"}]), Invalid, "/type: is missing"),
+            (problem("unauthenticated", 401), NotAllowed, "because"),
+            (problem("not-found", 404), NotFound, "because"),
+            (problem("idempotency-mismatch", 409), Conflict, "because"),
+            ((500, b"<h1>oops</h1>", {"Content-Type": "text/html"}), TidewheelError, "oops"),
+            ((400, b"{broken", {"Content-Type": "application/json"}), Invalid, "broken"),
+        ]
+        for answer, kind, text in cases:
+            with self.subTest(answer), self.assertRaises(kind) as caught:
+                self.serve({"GET /api/v1/tasks/t": [answer]}).get("t")
+            self.assertIn(text, str(caught.exception))
+        with self.assertRaisesRegex(TidewheelError, "not valid JSON"):
+            self.serve({"GET /api/v1/tasks/t": [(200, b"{broken")]}).get("t")
+
+    def test_a_task_that_failed_says_how(self):
+        for state, kind in (("dead", TaskFailed), ("cancelled", Cancelled), ("expired", Timeout)):
+            record = {"id": "t", "state": state, "error": {"type": "ValueError", "message": "no", "retryable": False}}
+            client = self.serve({
+                "GET /api/v1/tasks/t/result": [problem("conflict", 409)],
+                "GET /api/v1/tasks/t": [(200, record)],
+            })
+            with self.assertRaises(kind):
+                client.result("t")
+            self.assertEqual(client.wait("t")["state"], state)
+
+    def test_a_wait_that_runs_out(self):
+        client = self.serve({"GET /api/v1/tasks/t/result": [problem("wait-timeout", 504)]})
+        with self.assertRaisesRegex(Timeout, "it goes on"):
+            client.result("t", timeout=0)
+        with self.assertRaises(Timeout):
+            client.wait("t", timeout=0)
+
+    def test_results_that_are_bytes(self):
+        client = self.serve({"GET /api/v1/tasks/t/result": [(200, b"\x00\xff", {"Content-Type": "application/octet-stream"})]})
+        self.assertEqual(client.result("t"), b"\x00\xff")
+
+    def test_many_tasks_in_few_requests(self):
+        client = self.serve({"POST /api/v1/tasks:batch": [
+            lambda request: (200, {"items": [{"status": 201, "id": f"task_{t['input']}"} for t in request[3]["tasks"]]})]})
+        handles = client.submit_many([("t", i) for i in range(2500)], queue="q")
+        self.assertEqual([h.id for h in handles], [f"task_{i}" for i in range(2500)])
+        self.assertEqual([len(r[3]["tasks"]) for r in self.server.requests], [1000, 1000, 500])
+        keys = {t["idempotency_key"] for r in self.server.requests for t in r[3]["tasks"]}
+        self.assertEqual(len(keys), 2500)
+
+    def test_items_without_room_are_sent_again_and_refused_ones_named(self):
+        busy = {"status": 503, "problem": problem("overloaded", 503, retryable=True)[1]}
+        wrong = {"status": 400, "problem": problem("invalid-field", 400)[1]}
+        client = self.serve({"POST /api/v1/tasks:batch": [
+            (200, {"items": [{"status": 201, "id": "a"}, busy, wrong]}), (200, {"items": [{"status": 201, "id": "b"}]})]})
+        with self.assertRaises(PartlyRefused) as caught:
+            client.submit_many([{"type": "t", "input": i, "key": "k"} for i in range(3)])
+        self.assertEqual([h and h.id for h in caught.exception.handles], ["a", "b", None])
+        self.assertIsInstance(caught.exception.problems[2], Invalid)
+        first, second = (r[3]["tasks"] for r in self.server.requests)
+        self.assertEqual(second[0], first[1])
+
+    def test_lists_follow_the_cursor(self):
+        client = self.serve({
+            "GET /api/v1/tasks": [(200, {"items": [{"id": "a"}, {"id": "b"}], "next_cursor": "c+1"}), (200, {"items": [{"id": "c"}]})],
+            "GET /api/v1/tasks/t/logs": [(200, {"items": [{"text": "x"}]})],
+        })
+        self.assertEqual([t["id"] for t in client.list(limit=2, state="queued")], ["a", "b", "c"])
+        self.assertIn("cursor=c%2B1", self.server.requests[1][1])
+        self.assertEqual(client.logs("t"), [{"text": "x"}])
+
+    def test_actions(self):
+        client = self.serve({
+            "POST /api/v1/tasks/a%2Fb:cancel": [(200, {"state": "cancelled"})], "POST /api/v1/tasks/t:retry": [problem("conflict", 409)],
+            "GET /api/v1/tasks/t/why": [(200, {"summary": "paused", "reasons": []})],
+        })
+        self.assertEqual(client.cancel("a/b", "why not")["state"], "cancelled")
+        self.assertEqual(self.server.requests[0][3], {"reason": "why not"})
+        with self.assertRaises(Conflict):
+            client.retry("t")
+        self.assertEqual(client.why("t")["summary"], "paused")
+
+    def test_the_async_client_does_the_same(self):
+        self.serve({
+            "POST /api/v1/tasks": [(201, {"id": "t"})], "GET /api/v1/tasks/t/result": [(200, 7)], "GET /api/v1/tasks/t": [(200, {"state": "succeeded"})],
+            "GET /api/v1/tasks": [(200, {"items": [{"id": "a"}]})],
+        })
+
+        async def main():
+            async with AsyncClient(self.server.url, "tok") as client:
+                one = await client.submit("t", 1)
+                return await one.result(timeout=5), await one.status(), [t async for t in client.list()]
+
+        self.assertEqual(asyncio.run(main()), (7, "succeeded", [{"id": "a"}]))
+
+    def test_enqueue_outside_an_agent_uses_the_environment(self):
+        @task(queue="q")
+        def resize(width: int, key: str = "x") -> int:
+            return width
+
+        self.serve({
+            "POST /api/v1/tasks": [(201, {"id": "t1"})],
+            "POST /api/v1/tasks:batch": [(200, {"items": [{"id": "t2"}, {"id": "t3"}]})],
+        })
+        with mock.patch.object(handle, "_client", None), mock.patch.dict(os.environ, TIDEWHEEL_URL=self.server.url, TIDEWHEEL_TOKEN="tok"):
+            self.assertEqual(resize.enqueue(5, key="param", delay="1s").id, "t1")
+            body = self.server.requests[0][3]
+            self.assertEqual((body["input"], body["delay"], "key" in body), ({"width": 5, "key": "param"}, "1s", False))
+            self.assertEqual(resize.with_options(key="ordering").enqueue(5).id, "t1")
+            self.assertEqual(self.server.requests[1][3]["key"], "ordering")
+            self.assertEqual([h.id for h in resize.enqueue_many([(1,), {"width": 2}], priority=9)], ["t2", "t3"])
+            handle._client.close()
+
+    def test_without_a_server_the_message_says_what_to_set(self):
+        with mock.patch.dict(os.environ, clear=True), self.assertRaisesRegex(TidewheelError, "TIDEWHEEL_URL is not set"):
+            Client.from_env()
+
+    def test_addresses_and_tokens_are_checked(self):
+        for url in ("", "127.0.0.1", "ftp://x", "http://", "http://x/?a=b"):
+            with self.subTest(url), self.assertRaises(ValueError):
+                Client(url)
+        with self.assertRaises(ValueError):
+            Client("http://x", "token\r\nX-Evil: 1")
+        client = Client("https://user:pw@x/prefix", "tok")
+        self.assertEqual(repr(client), "Client('https://x')")
+
+
+if __name__ == "__main__":
+    unittest.main()

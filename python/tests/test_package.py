@@ -1,0 +1,119 @@
+"""The package as a whole: its examples run, it imports only the standard library, and quickly."""
+
+import support
+import ast
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+import types
+import unittest
+
+PACKAGE = os.path.join(support.SRC, "tidewheel")
+
+
+def modules():
+    for folder, _, files in os.walk(PACKAGE):
+        for file in sorted(files):
+            if file.endswith(".py"):
+                path = os.path.join(folder, file)
+                name = os.path.relpath(path, support.SRC)[:-3].replace(os.sep, ".")
+                yield (name[: -len(".__init__")] if name.endswith(".__init__") else name), path
+
+
+def imports(path):
+    """Absolute imports of a module, with the names taken from its own package as ``tidewheel.x``."""
+    with open(path) as file:
+        tree = ast.parse(file.read())
+    inner = os.path.dirname(path) != PACKAGE
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                yield node.module
+            else:
+                base = "tidewheel._shim" if inner and node.level == 1 else "tidewheel"
+                if node.module:
+                    yield f"{base}.{node.module}"
+                else:
+                    for alias in node.names:
+                        yield f"{base}.{alias.name}"
+
+
+class Package(unittest.TestCase):
+    def test_examples_in_docstrings_run(self):
+        for name, _ in modules():
+            if name.endswith("__main__"):
+                continue
+            with self.subTest(name):
+                result = doctest.testmod(importlib.import_module(name), optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+                self.assertEqual(result.failed, 0)
+
+    def test_examples_in_the_readme_run(self):
+        with open(os.path.join(support.ROOT, "README.md")) as file:
+            blocks = re.findall(r"^```python( no-run)?\n(.*?)^```", file.read(), re.MULTILINE | re.DOTALL)
+        self.assertGreater(len(blocks), 4)
+        page = types.ModuleType("readme")
+        sys.modules["readme"] = page  # where annotations are looked up
+        self.addCleanup(sys.modules.pop, "readme")
+        for no_run, text in blocks:
+            code = compile(text, "README.md", "exec")
+            if not no_run:
+                exec(code, page.__dict__)
+
+    @unittest.skipUnless(hasattr(sys, "stdlib_module_names"), "needs Python 3.10")
+    def test_only_the_standard_library_is_imported(self):
+        for name, path in modules():
+            for imported in imports(path):
+                self.assertIn(imported.split(".")[0], sys.stdlib_module_names | {"tidewheel", "tomllib"}, f"{name} imports {imported}")
+
+    def test_only_the_client_opens_connections_and_nobody_pickles(self):
+        network = {"socket", "http", "urllib", "ssl", "ftplib", "smtplib", "socketserver", "xmlrpc", "requests"}
+        for name, path in modules():
+            for imported in imports(path):
+                top = imported.split(".")[0]
+                self.assertNotIn(top, {"pickle", "marshal", "shelve"}, f"{name} imports {imported}")
+                if name != "tidewheel.client":
+                    self.assertNotIn(top, network, f"{name} imports {imported}")
+                if name.startswith("tidewheel._shim"):
+                    self.assertNotEqual(imported, "tidewheel.client", f"{name} imports {imported}")
+
+    def test_every_public_name_is_there_and_typed(self):
+        import tidewheel
+
+        wanted = {"task", "ctx", "Retry", "Batch", "TaskFailed", "Timeout", "Cancelled", "Conflict", "Overloaded", "NotAllowed", "Secret", "Task", "Handle"}
+        self.assertLessEqual(wanted, set(tidewheel.__all__))
+        for name in tidewheel.__all__:
+            self.assertIsNotNone(getattr(tidewheel, name), name)
+        with self.assertRaises(AttributeError):
+            tidewheel.nothing
+        self.assertTrue(os.path.exists(os.path.join(PACKAGE, "py.typed")))
+
+    def test_every_function_is_annotated(self):
+        for name, path in modules():
+            with open(path) as file:
+                tree = ast.parse(file.read())
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is None:
+                    self.fail(f"{name}:{node.lineno}: {node.name} says nothing about what it returns")
+
+    def test_the_source_is_python_3_9(self):
+        for name, path in modules():
+            with open(path) as file, self.subTest(name):
+                ast.parse(file.read(), feature_version=(3, 9))
+
+    def test_importing_is_quick(self):
+        program = ("import sys, time; sys.path.insert(0, %r); t = time.perf_counter()\n"
+                   "from tidewheel import task, ctx, Retry, Batch, TaskFailed, Handle, Secret\n"
+                   "print(time.perf_counter() - t)" % support.SRC)
+        # The best of several: what the package costs, not what the machine is doing beside it.
+        times = [float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout) for _ in range(7)]
+        self.assertLess(min(times), 0.030, times)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,407 @@
+"""The shim as a real process, spoken to over a socket pair."""
+
+import support  # noqa: F401
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+import unittest
+
+from agent import Agent, frame
+
+
+class Tasks(unittest.TestCase):
+    """What one worker process does with starts; one process serves the whole class."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.agent = Agent()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.agent.__exit__()
+
+    count = 0
+
+    def run_task(self, fn, input=None, raw=None, **ctx):
+        Tasks.count += 1
+        lease = f"l{Tasks.count}"
+        self.agent.start(lease, fn, input, raw, **ctx)
+        return self.agent.done(lease)
+
+    def fails(self, fn, input, type, message, retryable):
+        done = self.run_task(fn, input)
+        self.assertIs(done["ok"], False)
+        error = done["error"]
+        self.assertEqual((error["type"], error["retryable"]), (type, retryable), error)
+        self.assertIn(message, error["message"])
+        return error
+
+    def test_hello_describes_the_package(self):
+        hello = self.agent.hello
+        self.assertEqual((hello["t"], hello["proto"], hello["sdk"]), ("hello", 1, "0.1.0"))
+        self.assertEqual(hello["python"], "%d.%d.%d" % sys.version_info[:3])
+        self.assertEqual(hello["pid"], self.agent.process.pid)
+        add = next(entry for entry in hello["manifest"] if entry["name"] == "add")
+        self.assertEqual((add["fn"], add["kind"], add["doc"]), ("shop:add", "task", "Adds two numbers."))
+        self.assertEqual(add["schema_in"]["required"], ["a"])
+        self.assertEqual(add["schema_out"]["type"], "integer")
+        self.assertEqual(add["defaults"], {
+            "queue": "math", "timeout": {"run": "10m"},
+            "retry": {"max_attempts": 4, "delay": "2s", "backoff": "exponential", "factor": 2.0},
+        })
+        self.assertRegex(add["code_hash"], "^sha256:[0-9a-f]{64}$")
+
+    def test_inputs_by_name_by_position_and_typed(self):
+        self.assertEqual(self.run_task("add", {"a": 1, "b": 5})["value"], 6)
+        self.assertEqual(self.run_task("add", [4])["value"], 5)
+        self.assertEqual(self.run_task("add", 4)["error"]["type"], "InputError")
+        self.assertIsNone(self.run_task("noop")["value"])
+        self.assertEqual(self.run_task("place", {"order": {"customer": "a"}})["value"], {"customer": "A", "amount": 2})
+        self.assertEqual(self.run_task("echo", "bare ä\u0000")["value"], "bare ä\u0000")
+
+    def test_a_wrong_input_fails_for_good_and_names_the_field(self):
+        self.fails("place", {"order": {"customer": 7}}, "InputError", "input.order.customer: expected string, got integer", False)
+        self.fails("add", {"a": 1, "c": 2}, "InputError", "input.c: unknown field", False)
+
+    def test_bytes_travel_raw(self):
+        done = self.run_task("raw", raw=b"\x00\x01\xff")
+        self.assertEqual(done["raw"], b"\xff\x01\x00")
+        self.assertIs(done["ok"], True)
+        self.assertEqual(self.run_task("raw", {"data": "AAH/"})["raw"], b"\xff\x01\x00")
+
+    def test_failures(self):
+        error = self.fails("fail", "value", "ValueError", "no\\ud800 good", False)  # the policy retries OSError only
+        self.assertIn("shop.py", error["traceback"])
+        self.assertNotIn("_shim", error["traceback"])
+        self.fails("fail", "os", "ConnectionResetError", "gone", True)
+        self.fails("fail", "own", "TaskFailed", "never again", False)
+        self.fails("fail", "exit", "SystemExit", "sys.exit(3)", False)
+        self.fails("fail", "interrupt", "KeyboardInterrupt", "interrupted", False)
+        self.fails("fail", "memory", "MemoryError", "", False)
+        self.fails("fail", "deep", "RecursionError", "recursion", False)
+        self.fails("fail", "str", "Rude", "its __str__ raised RuntimeError", False)
+        error = self.fails("fail", "long", "OSError", "xxx", True)
+        self.assertLessEqual(len(error["message"].encode()), 64 * 1024)
+        self.assertLessEqual(len(error["traceback"].encode()), 64 * 1024)
+        self.fails("nothing", None, "UnknownFunction", "shop:nothing", False)
+        self.assertEqual(self.run_task("add", [1])["value"], 2)  # and it goes on
+
+    def test_results_that_cannot_be_sent(self):
+        self.fails("result", "object", "ResultError", "result.rows[1]: object has no JSON form", False)
+        self.fails("result", "nan", "ResultError", "result.mean: nan", False)
+        self.fails("result", "cycle", "ResultError", "nested deeper", False)
+        self.fails("result", "surrogate", "ResultError", "result.a[0]", False)
+        self.fails("result", "large", "ResultError", "over the bound of 16777216", False)
+
+    def test_coroutines_run(self):
+        self.assertEqual(self.run_task("nap", 0.001)["value"], f"awake in task_l{Tasks.count}")
+
+    def test_a_forked_child_says_nothing(self):
+        self.agent.start("fork", "fork")
+        frames = [self.agent.receive()]
+        while frames[-1]["t"] != "task_done":
+            frames.append(self.agent.receive())
+        self.assertEqual([f["t"] for f in frames], ["started", "task_done"])
+        self.assertEqual(frames[-1]["value"], "parent")
+
+    def test_many_starts_are_answered_in_order(self):
+        self.agent.sock.sendall(b"".join(
+            frame({"t": "task_start", "lease": f"many{i}", "fn": "shop:echo", "input": {"value": i}}) for i in range(500)))
+        for i in range(500):
+            done = self.agent.until("task_done")
+            self.assertEqual((done["lease"], done["value"]), (f"many{i}", i))
+
+    def test_a_frame_may_come_in_pieces(self):
+        data = frame({"t": "task_start", "lease": "bits", "fn": "shop:add", "input": [1]})
+        for byte in data:
+            self.agent.sock.sendall(bytes([byte]))
+        self.assertEqual(self.agent.done("bits")["value"], 2)
+
+    def test_a_large_input_and_result(self):
+        text = "x" * (8 * 1024 * 1024)
+        self.assertEqual(self.run_task("echo", text)["value"], text)
+
+
+class Asking(unittest.TestCase):
+    """Tasks that wait for an answer of the agent. Each test has its own process: a failed one leaves a task waiting."""
+
+    def setUp(self):
+        self.agent = Agent()
+        self.addCleanup(self.agent.__exit__)
+
+    def test_a_context_tells_and_asks(self):
+        agent = self.agent
+        agent.start("ctx", "tell", attempt=2, labels={"a": "b"}, idempotency_key="idem", correlation_id="corr", deadline_ms=1_700_000_000_000)
+        log = agent.until("log")
+        self.assertEqual((log["lease"], log["level"], log["msg"], log["fields"]["pages"]), ("ctx", "warning", "odd", 10))
+        self.assertIn("object", log["fields"]["who"])
+        progress = agent.until("progress")
+        self.assertEqual((progress["fraction"], progress["text"]), (0.25, "a quarter"))
+        artifact = agent.until("artifact")
+        self.assertEqual((artifact["name"], artifact["size"], artifact["content_type"], artifact["owned"]), ("out/table.csv", 8, "text/csv", True))
+        with open(artifact["path"], "rb") as file:
+            self.assertEqual(file.read(), b"a,b\n1,2\n")
+        os.unlink(artifact["path"])
+        asked = agent.until("enqueue")
+        body = asked["items"][0]
+        self.assertEqual((body["type"], body["input"], body["key"], body["delay"], body["queue"]), ("add", {"a": 1, "b": 2}, "k", "5m", "math"))
+        self.assertEqual((body["correlation_id"], len(body["idempotency_key"])), ("corr", 32))
+        agent.send({"t": "enqueued", "req": asked["req"], "ids": ["task_child"], "later": "fields are ignored"})
+        asked = agent.until("asset")
+        self.assertEqual((asked["lease"], asked["name"]), ("ctx", "erp"))
+        agent.send({"t": "asset_value", "req": asked["req"], "value": {"password": "hunter22"}})
+        asked = agent.until("handle")
+        self.assertEqual((asked["op"], asked["id"]), ("status", "task_child"))
+        agent.send({"t": "handle_reply", "req": asked["req"], "body": {"state": "running"}})
+        asked = agent.until("handle")
+        self.assertEqual(asked["op"], "result")
+        self.assertLessEqual(asked["timeout_ms"], 5000)
+        agent.send({"t": "handle_reply", "req": asked["req"], "problem": {"code": "wait-timeout", "status": 504}})
+        asked = agent.until("handle")  # not yet: it asks again
+        agent.send({"t": "handle_reply", "req": asked["req"], "body": {"state": "succeeded", "result": 3}})
+        value = agent.done("ctx")["value"]
+        self.assertEqual(value, {
+            "id": "task_ctx", "attempt": 2, "queue": "default", "labels": {"a": "b"}, "key": "idem:x", "correlation": "corr",
+            "deadline": "2023-11-14T22:13:20+00:00", "child": "task_child", "secret": "Secret(***)", "state": "running", "value": 3,
+        })
+
+    def test_a_released_value_stays_out_of_logs_and_errors(self):
+        self.agent.start("leak", "leak", "erp")
+        asked = self.agent.until("asset")
+        self.agent.send({"t": "asset_value", "req": asked["req"], "value": {"password": "hunter22"}})
+        log = self.agent.until("log")
+        done = self.agent.done("leak")
+        self.assertNotIn("hunter22", str(log) + str(done))
+        self.assertEqual(done["error"]["message"], "cannot log in with ***")
+
+    def test_a_refused_asset_raises_not_allowed(self):
+        self.agent.start("no", "leak", "erp")
+        asked = self.agent.until("asset")
+        self.agent.send({"t": "asset_value", "req": asked["req"], "problem": {"code": "not-allowed", "status": 403, "detail": "no asset erp here"}})
+        error = self.agent.done("no")["error"]
+        self.assertEqual((error["type"], error["message"], error["retryable"]), ("NotAllowed", "no asset erp here", False))
+
+    def test_a_thread_of_the_task_reaches_the_agent(self):
+        self.agent.start("thread", "in_thread")
+        asked = self.agent.until("enqueue")
+        self.agent.send({"t": "enqueued", "req": asked["req"], "ids": ["task_t"]})
+        self.assertEqual(self.agent.done("thread")["value"], ["task_t"])
+
+
+class Batches(unittest.TestCase):
+    def test_one_failing_member_fails_alone(self):
+        with Agent() as agent:
+            inputs = [{"customer": "a", "amount": 5}, {"customer": "bad"}, {"customer": 7}, {"customer": "b", "amount": 6}]
+            agent.send({"t": "batch_start", "lease": "whole", "fn": "shop:invoices", "items": [
+                {"lease": f"m{i}", "input": value, "ctx": {"task_id": f"t{i}"}} for i, value in enumerate(inputs)]})
+            frames, done = [], {}
+            while len(done) < 4:
+                frames.append(agent.receive())
+                if frames[-1]["t"] == "task_done":
+                    done[frames[-1]["lease"]] = frames[-1]
+            self.assertEqual([done["m0"].get("value"), done["m3"].get("value")], [5, 6])
+            self.assertEqual(done["m1"]["error"]["message"], "bad is blocked")
+            self.assertEqual(done["m2"]["error"]["message"], "input.customer: expected string, got integer")
+            self.assertEqual([f["lease"] for f in frames if f["t"] == "log"], ["m0", "m1", "m3"])
+
+    def test_a_batch_of_another_length_fails_whole(self):
+        with Agent() as agent:
+            agent.send({"t": "batch_start", "lease": "w", "fn": "shop:short", "items": [{"lease": "x", "input": 1}, {"lease": "y", "input": 2}]})
+            for lease in ("x", "y"):
+                self.assertIn("list of 2 results, got 1 results", agent.done(lease)["error"]["message"])
+
+    def test_a_single_start_of_a_batch_task_is_a_batch_of_one(self):
+        with Agent() as agent:
+            agent.start("one", "invoices", {"customer": "a", "amount": 9})
+            self.assertEqual(agent.done("one")["value"], 9)
+
+
+class Cancelling(unittest.TestCase):
+    def test_a_running_task_learns_of_it(self):
+        with Agent() as agent:
+            for how, kind in (("ask", None), ("raise", "Cancelled")):
+                agent.start(how, "wait_for_cancel", how)
+                agent.until("log")
+                agent.send({"t": "cancel", "lease": how, "reason": "by an operator", "grace_ms": 1000})
+                done = agent.done(how)
+                if kind is None:
+                    self.assertEqual(done["value"], "stopped")
+                else:
+                    error = done["error"]
+                    self.assertEqual((error["type"], error["message"], error["retryable"]), (kind, "by an operator", False))
+
+    def test_a_coroutine_that_waits_is_woken(self):
+        with Agent() as agent:
+            agent.start("nap", "nap", 60)
+            agent.until("log")
+            agent.send({"t": "cancel", "lease": "nap", "reason": "enough", "grace_ms": 0})
+            error = agent.done("nap")["error"]
+            self.assertEqual((error["type"], error["message"]), ("Cancelled", "enough"))
+            agent.start("again", "nap", 0)  # the loop lives on
+            self.assertTrue(agent.done("again")["ok"])
+
+    def test_a_task_that_waits_behind_another_never_starts(self):
+        with Agent() as agent:
+            agent.start("first", "wait_for_cancel", "ask")
+            agent.start("second", "echo", 1)
+            agent.until("log")
+            agent.send({"t": "cancel", "lease": "second", "reason": "too late"})
+            agent.send({"t": "cancel", "lease": "first", "reason": ""})
+            agent.send({"t": "cancel", "lease": "unknown", "reason": ""})
+            self.assertEqual(agent.done("first")["value"], "stopped")
+            self.assertEqual(agent.done("second")["error"]["message"], "too late")
+
+    def test_frames_leave_while_a_task_runs(self):
+        with Agent() as agent:
+            agent.start("a", "noop")
+            agent.start("b", "noop")
+            agent.start("long", "wait_for_cancel", "ask")
+            agent.done("b")  # without waiting for the long one
+            agent.until("log", "long")
+            agent.send({"t": "cancel", "lease": "long", "reason": ""})
+            agent.done("long")
+
+
+class Process(unittest.TestCase):
+    def test_drain_finishes_what_came(self):
+        with Agent() as agent:
+            for i in range(100):
+                agent.start(f"d{i}", "echo", i)
+            rest = agent.drain()
+            self.assertEqual(sum(f["t"] == "task_done" for f in rest), 100)
+            self.assertEqual(agent.wait(), 0)
+
+    def test_it_ends_when_the_agent_is_gone(self):
+        with Agent() as agent:
+            agent.sock.close()
+            self.assertEqual(agent.wait(), 0)
+        with Agent() as agent:
+            agent.start("long", "wait_for_cancel", "ask")
+            agent.until("log")
+            agent.sock.close()
+            self.assertEqual(agent.wait(), 0)
+
+    def test_a_task_that_kills_the_process_only_kills_it(self):
+        with Agent() as agent:
+            agent.start("x", "fail", "kill")
+            with self.assertRaises((EOFError, ConnectionResetError)):
+                agent.done("x")
+            self.assertEqual(agent.wait(), 9)
+
+    def test_output_keeps_its_place(self):
+        with Agent() as agent:
+            agent.start("p", "print_things", "line ä \ud800")
+            agent.done("p")
+            # Written before task_done was sent, so it is there now.
+            self.assertEqual(os.read(agent.process.stdout.fileno(), 1000), "line ä \\ud800\n".encode())
+            self.assertEqual(os.read(agent.process.stderr.fileno(), 1000), b"no newline")
+            agent.start("c", "close_stdout")
+            self.assertTrue(agent.done("c")["ok"])
+            agent.start("q", "print_things", "next")  # the neighbour is not affected
+            self.assertTrue(agent.done("q")["ok"])
+            self.assertEqual(os.read(agent.process.stdout.fileno(), 1000), b"next\n")
+            agent.start("s", "shell", "from a child")
+            agent.until("started", "s")
+            agent.done("s")
+            self.assertEqual(os.read(agent.process.stdout.fileno(), 1000), b"from a child\n")
+
+    def test_an_idle_worker_uses_no_time(self):
+        with Agent() as agent:
+            agent.start("a", "noop")
+            agent.done("a")
+            self.assertLess(self.cpu_of(agent.process.pid, 1.6), 0.2)
+            agent.start("b", "wait_for_cancel", "ask")  # the sleeping watcher wakes up
+            agent.until("log")
+            agent.send({"t": "cancel", "lease": "b", "reason": ""})
+            agent.done("b")
+
+    def cpu_of(self, pid, seconds):
+        """Processor time used while nothing is asked; the wait is the measurement."""
+        def used():
+            with open(f"/proc/{pid}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+        if not os.path.exists(f"/proc/{pid}/stat"):
+            self.skipTest("no /proc")
+        before = used()
+        time.sleep(seconds)
+        return used() - before
+
+    def test_bad_frames_end_it_with_a_reason(self):
+        cases = {
+            "unknown message type": frame({"t": "dance"}),
+            "unknown codec 9": struct.pack(">IB", 3, 9) + b"{}",
+            "not JSON": struct.pack(">IB", 3, 0) + b"{x",
+            "not usable": struct.pack(">IB", 3, 0) + b"\xff\xfe",
+            "not one JSON object": struct.pack(">IB", 3, 0) + b"[]",
+            "a frame of 16777217 bytes": struct.pack(">IB", 16777217, 0),
+            "a frame of 0 bytes": struct.pack(">IB", 0, 0),
+            "header is longer": struct.pack(">IBI", 7, 1, 100) + b"{}",
+            "without its header length": struct.pack(">IB", 3, 1) + b"{}",
+            "without lease": frame({"t": "task_start"}),
+            "without its items": frame({"t": "batch_start", "items": [1]}),
+            "NaN is not JSON": struct.pack(">IB", 15, 0) + b'{"t":"x","v":NaN}'[:14],
+        }
+        for reason, data in cases.items():
+            with self.subTest(reason), Agent() as agent:
+                if reason.startswith("NaN"):
+                    text = b'{"t":"drain","v":NaN}'
+                    data = struct.pack(">IB", len(text) + 1, 0) + text
+                agent.sock.sendall(data)
+                self.assertIn(reason, agent.until("fatal")["msg"])
+                self.assertEqual(agent.wait(), 70)
+
+    def test_a_broken_protocol_is_seen_while_a_task_runs(self):
+        with Agent() as agent:
+            agent.start("long", "wait_for_cancel", "ask")
+            agent.until("log")
+            agent.send({"t": "dance"})
+            agent.until("fatal")
+            self.assertEqual(agent.wait(), 70)
+
+    def test_an_interrupt_of_an_idle_worker_ends_it(self):
+        with Agent() as agent:
+            agent.process.send_signal(signal.SIGINT)
+            self.assertEqual(agent.wait(), 130)
+
+
+class Slots(unittest.TestCase):
+    def test_tasks_run_side_by_side(self):
+        with Agent(slots=3) as agent:
+            agent.start("a", "meet", "a")
+            agent.start("b", "meet", "b")  # each waits for the other
+            done = {f["lease"]: f["value"] for f in (agent.until("task_done"), agent.until("task_done"))}
+            self.assertEqual(done, {"a": "a", "b": "b"})
+
+    def test_asking_cancelling_and_draining(self):
+        with Agent(slots=3) as agent:
+            agent.start("sync", "wait_for_cancel", "raise")
+            agent.start("nap", "nap", 60)
+            agent.start("ask", "in_thread")
+            asked = agent.until("enqueue")
+            agent.send({"t": "enqueued", "req": asked["req"], "ids": ["task_t"]})
+            self.assertEqual(agent.done("ask")["value"], ["task_t"])
+            agent.send({"t": "drain"})
+            agent.send({"t": "cancel", "lease": "sync", "reason": "r"})
+            agent.send({"t": "cancel", "lease": "nap", "reason": "r"})
+            done = {}
+            while len(done) < 2:
+                message = agent.until("task_done")
+                done[message["lease"]] = message["error"]["type"]
+            self.assertEqual(done, {"sync": "Cancelled", "nap": "Cancelled"})
+            self.assertEqual(agent.wait(), 0)
+
+    def test_it_ends_when_the_agent_is_gone(self):
+        with Agent(slots=2) as agent:
+            agent.start("long", "wait_for_cancel", "ask")
+            agent.until("log")
+            agent.sock.close()
+            self.assertEqual(agent.wait(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
