@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::bail;
+use bytes::Bytes;
 use tidewheel_engine::Command;
 use tidewheel_engine::command::{Hello, Submit};
 use tidewheel_engine::config::{QueueConfig, TenantConfig};
@@ -13,7 +14,9 @@ use tidewheel_engine::id::TenantId;
 use tidewheel_engine::task::{Outcome, Payload, Spec};
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_runtime::{Config, Runtime, ToWorker};
-use tidewheel_store::Store;
+use tidewheel_store::blob::{Blobs, Pending};
+use tidewheel_store::log::{Line, LogPage, LogQuery, LogStore};
+use tidewheel_store::{Error, Hash, Store};
 
 use crate::{Figure, Options};
 
@@ -36,10 +39,8 @@ async fn lifecycles(options: &Options, keys: bool) -> anyhow::Result<(f64, serde
     let total = if options.quick { 50_000 } else { options.tasks };
     let folder = tempfile::tempdir()?;
     let store = tidewheel_store_sqlite::SqliteStore::open(&folder.path().join("tidewheel.db"), Default::default())?;
-    let logs = tidewheel_store_sqlite::SqliteLogStore::open(&folder.path().join("logs.db"))?;
-    let blobs = tidewheel_store_blob::ObjectBlobs::local(&folder.path().join("blobs"))?;
     let fatal = Box::new(|text: &str| panic!("the disk failed: {text}"));
-    let runtime = Runtime::start(Config::default(), store.clone(), logs, Arc::new(blobs), fatal)?;
+    let runtime = Runtime::start(Config::default(), store.clone(), Arc::new(Unused), Arc::new(Unused), fatal)?;
     runtime.call(|request| Command::PutTenant { request, name: "bench".into(), config: TenantConfig::default() }).await?;
     runtime
         .call(|request| Command::PutQueue {
@@ -71,6 +72,39 @@ async fn lifecycles(options: &Options, keys: bool) -> anyhow::Result<(f64, serde
     });
     tokio::task::spawn_blocking(move || runtime.stop()).await?;
     Ok((total as f64 / seconds, config))
+}
+
+/// No-op tasks have no logs and no blobs.
+struct Unused;
+
+impl LogStore for Unused {
+    fn append(&self, _: Vec<Line>) -> Result<(), Error> {
+        Err(Error::Closed)
+    }
+    fn query(&self, _: &LogQuery) -> Result<LogPage, Error> {
+        Err(Error::Closed)
+    }
+    fn sweep(&self, _: u64, _: usize) -> Result<u64, Error> {
+        Err(Error::Closed)
+    }
+}
+
+impl Blobs for Unused {
+    fn put(&self, _: u32, _: Bytes) -> Pending<'_, Hash> {
+        Box::pin(async { Err(Error::Closed) })
+    }
+    fn put_file<'a>(&'a self, _: u32, _: &'a std::path::Path) -> Pending<'a, (Hash, u64)> {
+        Box::pin(async { Err(Error::Closed) })
+    }
+    fn size(&self, _: u32, _: Hash) -> Pending<'_, Option<u64>> {
+        Box::pin(async { Err(Error::Closed) })
+    }
+    fn read(&self, _: u32, _: Hash, _: u64, _: u64) -> Pending<'_, Bytes> {
+        Box::pin(async { Err(Error::Closed) })
+    }
+    fn sweep<'a>(&'a self, _: u32, _: &'a (dyn Fn(&Hash) -> bool + Send + Sync)) -> Pending<'a, u64> {
+        Box::pin(async { Err(Error::Closed) })
+    }
 }
 
 async fn finished(runtime: &Runtime) -> anyhow::Result<u64> {

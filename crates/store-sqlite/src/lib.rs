@@ -1,1 +1,198 @@
-//! placeholder
+//! The SQLite store: the embedded default.
+//!
+//! One thread writes ([`writer`]), any number read ([`reader`]), one copies the log into the database ([`checkpoint`]).
+//! All SQL of tasks is here; the crate knows nothing of commands, scheduling or the network.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tidewheel_engine::id::{TaskId, TenantId};
+use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
+use tidewheel_engine::task::Task;
+use tidewheel_store::{Committed, Error, Figures, Store, TaskPage, TaskQuery};
+
+mod batch;
+mod checkpoint;
+mod error;
+mod figures;
+mod files;
+mod keys;
+mod list;
+mod migrate;
+mod reader;
+mod recover;
+mod row;
+mod statement;
+mod sweep;
+mod writer;
+
+use error::During;
+
+/// Settings of the store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Page cache of the writer in KiB.
+    pub cache_kib: u32,
+    /// Whether a commit is on disk when it is reported. Off only for tests that do not look at durability.
+    pub durable: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { cache_kib: 64 << 10, durable: true }
+    }
+}
+
+/// A store in one SQLite file.
+pub struct SqliteStore {
+    inbox: Arc<writer::Inbox>,
+    readers: reader::Readers,
+    index: Arc<keys::Index>,
+    counters: Arc<figures::Counters>,
+    copier: Arc<checkpoint::Shared>,
+    cursor: sweep::Cursor,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Declared last: the lock is given back after all connections are closed.
+    place: files::Place,
+}
+
+impl SqliteStore {
+    /// Opens or creates a database; `:memory:` is a temporary one. A second process (or a second call) is refused while
+    /// the first is open.
+    pub fn open(path: &Path, options: Options) -> Result<Arc<SqliteStore>, Error> {
+        let place = files::Place::take(path)?;
+        let durable = options.durable && path != Path::new(":memory:");
+        let mut connection = files::open_writer(&place.path, i64::from(options.cache_kib), durable)?;
+        migrate::store(&mut connection)?;
+        let counters = Arc::new(figures::Counters::default());
+        let index = Arc::new(keys::Index::new());
+        let pages = keys::rebuild(&connection, &index)?;
+        let copier = Arc::new(checkpoint::Shared::default());
+        let log = checkpoint::Log::watch(&mut connection, Arc::clone(&copier))?;
+        let inbox = Arc::new(writer::Inbox::default());
+        let threads = vec![
+            spawn("store-writer", {
+                let (inbox, index, counters) = (Arc::clone(&inbox), Arc::clone(&index), Arc::clone(&counters));
+                move || {
+                    if let Err(error) = writer::run(&connection, inbox, index, counters, pages, log) {
+                        tracing::error!(%error, "the writer cannot start");
+                    }
+                }
+            })?,
+            spawn("store-copier", {
+                let (path, shared, counters) = (place.path.clone(), Arc::clone(&copier), Arc::clone(&counters));
+                move || checkpoint::copy(path, shared, counters)
+            })?,
+        ];
+        let readers = reader::Readers::new(place.path.clone());
+        let (cursor, threads) = (sweep::Cursor::default(), Mutex::new(threads));
+        Ok(Arc::new(SqliteStore { inbox, readers, index, counters, copier, cursor, threads, place }))
+    }
+
+    /// Checks the whole file: `Ok` if SQLite finds it sound. Reads everything.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.readers.read(|connection| {
+            let answer: String =
+                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).during("check the file")?;
+            if answer == "ok" { Ok(()) } else { Err(Error::Corrupt(answer)) }
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.readers.read(read)
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|error| Error::Failed(format!("cannot start a thread: {error}")))
+}
+
+impl Store for SqliteStore {
+    fn open(&self, partition: u32) -> Result<Recovered, Error> {
+        let mut recovered = self.inbox.run(move |connection| recover::raise_epoch(connection, partition))?;
+        self.read(|connection| recover::fill(connection, &mut recovered))?;
+        Ok(recovered)
+    }
+
+    fn commit(&self, batch: Batch, done: Committed) {
+        self.inbox.commit(batch::encode(batch), done);
+    }
+
+    fn load(&self, partition: u32, load: &Load) -> Result<(u64, Loaded), Error> {
+        self.read(|connection| {
+            let as_of = reader::as_of(connection, partition)?;
+            Ok((as_of, reader::load(connection, &self.index, load)?))
+        })
+    }
+
+    fn may_know(&self, tenant: TenantId, hash: &[u8; 16]) -> bool {
+        self.index.may_know(keys::fingerprint(tenant, hash))
+    }
+
+    fn task(&self, tenant: TenantId, id: TaskId) -> Result<Option<Task>, Error> {
+        self.read(|connection| reader::task(connection, tenant, id))
+    }
+
+    fn tasks(&self, query: &TaskQuery) -> Result<TaskPage, Error> {
+        self.read(|connection| list::tasks(connection, query))
+    }
+
+    fn attempts(&self, tenant: TenantId, id: TaskId) -> Result<Vec<AttemptRecord>, Error> {
+        self.read(|connection| reader::attempts(connection, tenant, id))
+    }
+
+    fn sweep(&self, now: u64, finished_before: u64, limit: usize) -> Result<u64, Error> {
+        let old = match finished_before {
+            0 => Vec::new(),
+            before => sweep::find(&self.readers, &self.cursor, before, limit)?,
+        };
+        let keys = self.inbox.forget_keys(now, limit)?;
+        if old.is_empty() {
+            return Ok(keys);
+        }
+        let tasks = self.inbox.run(move |connection| {
+            sweep::transaction(connection, |connection| sweep::remove(connection, &old, finished_before))
+        })?;
+        Ok(keys + tasks)
+    }
+
+    fn backup(&self, path: &Path) -> Result<(), Error> {
+        let name = path.to_str().ok_or_else(|| Error::Failed("the path is not UTF-8".to_owned()))?;
+        self.readers.read_alone(|connection| connection.execute("VACUUM INTO ?1", [name]).during("copy the store"))?;
+        // The copy is asked for to be kept: SQLite itself does not sync it.
+        let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(|error| Error::Fsync(format!("the copy at {} is not on disk: {error}", path.display())))
+    }
+
+    fn figures(&self) -> Figures {
+        let size = std::fs::metadata(&self.place.path).map_or(0, |metadata| metadata.len());
+        self.counters.figures(size)
+    }
+
+    fn close(&self) {
+        self.inbox.close();
+        let mut threads = self.threads.lock();
+        self.readers.close();
+        // The writer first, since it may still ask the copier.
+        if let Some(copier) = threads.pop() {
+            for writer in threads.drain(..) {
+                let _ = writer.join();
+            }
+            self.copier.end();
+            let _ = copier.join();
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

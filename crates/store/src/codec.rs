@@ -74,7 +74,7 @@ pub fn decode_spec(bytes: &[u8]) -> Decoded<Arc<Spec>> {
     if bytes.is_empty() {
         return Ok(Arc::clone(&DEFAULT_SPEC));
     }
-    parse::<wire::Spec>("a task's spec", bytes)?.try_into().map(Arc::new)
+    Ok(Arc::new(parse::<wire::Spec>("a task's spec", bytes)?.into()))
 }
 
 /// Appends an ending without its result, which stores keep apart. Nothing at all if it has neither error nor files.

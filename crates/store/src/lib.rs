@@ -16,6 +16,7 @@ pub mod codec;
 pub mod conformance;
 pub mod log;
 pub mod memory;
+pub mod query;
 
 /// Called once, from the store's own thread, when a batch is on disk or has failed. Must not block.
 pub type Committed = Box<dyn FnOnce(Result<(), Error>) + Send>;

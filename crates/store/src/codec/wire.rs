@@ -87,7 +87,7 @@ pub(super) struct Spec {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Error1 {
+pub(super) struct Fault {
     #[prost(string, tag = "1")]
     kind: String,
     #[prost(string, tag = "2")]
@@ -113,7 +113,7 @@ pub(super) struct File {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Ending {
     #[prost(message, optional, tag = "1")]
-    failure: Option<Error1>,
+    failure: Option<Fault>,
     #[prost(message, repeated, tag = "2")]
     artifacts: Vec<File>,
 }
@@ -181,7 +181,7 @@ pub(super) struct Attempt {
     #[prost(uint32, tag = "6")]
     outcome: u32,
     #[prost(message, optional, tag = "7")]
-    failure: Option<Error1>,
+    failure: Option<Fault>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -315,11 +315,9 @@ impl From<&engine::Spec> for Spec {
     }
 }
 
-impl TryFrom<Spec> for engine::Spec {
-    type Error = Error;
-
-    fn try_from(spec: Spec) -> Decoded<engine::Spec> {
-        Ok(engine::Spec {
+impl From<Spec> for engine::Spec {
+    fn from(spec: Spec) -> engine::Spec {
+        engine::Spec {
             retry: spec.retry.map(RetryPolicy::from),
             timeouts: unlimit(spec.timeouts),
             ttl_ms: spec.ttl_ms,
@@ -337,13 +335,13 @@ impl TryFrom<Spec> for engine::Spec {
             entrypoint: spec.entrypoint.map(name),
             traceparent: spec.traceparent.map(name),
             idempotency_key: spec.idempotency_key.map(name),
-        })
+        }
     }
 }
 
-impl From<&Failure> for Error1 {
-    fn from(failure: &Failure) -> Error1 {
-        Error1 {
+impl From<&Failure> for Fault {
+    fn from(failure: &Failure) -> Fault {
+        Fault {
             kind: text(&failure.kind),
             message: text(&failure.message),
             detail: text(&failure.detail),
@@ -352,8 +350,8 @@ impl From<&Failure> for Error1 {
     }
 }
 
-impl From<Error1> for Failure {
-    fn from(error: Error1) -> Failure {
+impl From<Fault> for Failure {
+    fn from(error: Fault) -> Failure {
         Failure {
             kind: name(error.kind),
             message: name(error.message),
@@ -372,7 +370,7 @@ impl From<&engine::Ending> for Ending {
             content_type: text(&artifact.content_type),
         };
         Ending {
-            failure: ending.failure.as_ref().map(Error1::from),
+            failure: ending.failure.as_ref().map(Fault::from),
             artifacts: ending.artifacts.iter().map(file).collect(),
         }
     }
@@ -482,7 +480,7 @@ impl From<&AttemptRecord> for Attempt {
             granted: record.granted,
             ended: record.ended,
             outcome: record.outcome as u32,
-            failure: record.failure.as_ref().map(Error1::from),
+            failure: record.failure.as_ref().map(Fault::from),
         }
     }
 }

@@ -1,0 +1,48 @@
+//! Schema migrations: the numbered files of `schema/`, applied in order and never edited once released.
+
+use rusqlite::Connection;
+use tidewheel_store::Error;
+
+use crate::error::During;
+
+mod store_schema {
+    refinery::embed_migrations!("schema/store");
+}
+
+mod log_schema {
+    refinery::embed_migrations!("schema/logs");
+}
+
+/// Brings the task database to this program's schema.
+pub(crate) fn store(connection: &mut Connection) -> Result<(), Error> {
+    run(connection, &store_schema::migrations::runner())
+}
+
+/// Brings the log database to this program's schema.
+pub(crate) fn logs(connection: &mut Connection) -> Result<(), Error> {
+    run(connection, &log_schema::migrations::runner())
+}
+
+fn run(connection: &mut Connection, runner: &refinery::Runner) -> Result<(), Error> {
+    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
+    let found = applied(connection)?;
+    if found > i64::from(known) {
+        return Err(Error::TooNew(format!("the database has schema {found}; this program knows schemas up to {known}")));
+    }
+    runner.run(connection).map_err(|error| Error::Corrupt(format!("the schema cannot be brought up to date: {error}")))?;
+    Ok(())
+}
+
+/// The schema's version, 0 for a new database.
+fn applied(connection: &Connection) -> Result<i64, Error> {
+    let exists: bool = connection
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'refinery_schema_history'", [], |row| row.get(0))
+        .during("read the schema")?;
+    if !exists {
+        return Ok(0);
+    }
+    let newest: Option<i64> = connection
+        .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))
+        .during("read the schema's version")?;
+    Ok(newest.unwrap_or(0))
+}

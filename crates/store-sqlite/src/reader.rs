@@ -1,0 +1,207 @@
+//! Reads on committed state. Each takes a connection of its own for one short transaction, so that no reader can hold
+//! the write-ahead log back for long.
+
+use std::path::PathBuf;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, OptionalExtension, params};
+use tidewheel_engine::id::{QueueId, TaskId, TenantId};
+use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::mutation::AttemptRecord;
+use tidewheel_engine::task::Task;
+use tidewheel_store::{Error, codec};
+
+use crate::batch::{signed, tenant as tenant_number};
+use crate::error::During;
+use crate::row::full_columns;
+use crate::{files, keys, row};
+
+/// Connections at once; further readers wait for one. More would only fight for two cores.
+const READERS: usize = 8;
+
+/// The pool.
+pub(crate) struct Readers {
+    path: PathBuf,
+    pool: Mutex<Pool>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    opened: usize,
+}
+
+impl Readers {
+    pub(crate) fn new(path: PathBuf) -> Readers {
+        Readers { path, pool: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// Runs a read with a connection, inside one transaction: all its statements see the same commits.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let connection = Borrowed { readers: self, connection: Some(self.take()?) };
+        let connection = connection.connection.as_ref().expect("it is given back on drop only");
+        let transaction = connection.unchecked_transaction().during("begin a read")?;
+        let result = read(&transaction);
+        transaction.finish().during("end a read")?;
+        result
+    }
+
+    /// Runs one statement that may not be inside a transaction, on a connection of its own.
+    pub(crate) fn read_alone<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        read(&files::open_reader(&self.path)?)
+    }
+
+    fn take(&self) -> Result<Connection, Error> {
+        let mut pool = self.pool.lock();
+        loop {
+            if let Some(connection) = pool.idle.pop() {
+                return Ok(connection);
+            }
+            if pool.opened < READERS {
+                pool.opened += 1;
+                drop(pool);
+                return files::open_reader(&self.path).inspect_err(|_| {
+                    self.pool.lock().opened -= 1;
+                    self.returned.notify_one();
+                });
+            }
+            self.returned.wait(&mut pool);
+        }
+    }
+
+    /// Closes what is idle.
+    pub(crate) fn close(&self) {
+        let mut pool = self.pool.lock();
+        pool.opened -= pool.idle.len();
+        pool.idle.clear();
+    }
+}
+
+struct Borrowed<'a> {
+    readers: &'a Readers,
+    connection: Option<Connection>,
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.readers.pool.lock().idle.push(connection);
+            self.readers.returned.notify_one();
+        }
+    }
+}
+
+pub(crate) const SELECT_INDEX: &str = "SELECT last_index FROM partition WHERE id = ?1";
+pub(crate) const SELECT_TASK: &str =
+    concat!("SELECT ", full_columns!(), " FROM task t WHERE t.tenant = ?1 AND t.id = ?2");
+pub(crate) const SELECT_LANE: &str = concat!(
+    "SELECT ",
+    full_columns!(),
+    " FROM task t WHERE t.queue = ?1 AND t.lane = ?2 AND t.ord >= ?3",
+    " ORDER BY t.ord, t.tenant, t.id LIMIT ?4"
+);
+pub(crate) const SELECT_NEXT_LANE: &str =
+    "SELECT lane FROM task WHERE queue = ?1 AND lane >= ?2 AND lane < ?3 ORDER BY lane LIMIT 1";
+pub(crate) const SELECT_DUE: &str = concat!(
+    "SELECT ",
+    full_columns!(),
+    " FROM task t WHERE (t.timer, t.id) > (?1, ?2) AND t.timer <= ?3 ORDER BY t.timer, t.id LIMIT ?4"
+);
+pub(crate) const SELECT_KEY_PAGE: &str = "SELECT entries FROM key_page WHERE page = ?1";
+pub(crate) const SELECT_ATTEMPTS: &str =
+    "SELECT number, body FROM attempt WHERE tenant = ?1 AND id = ?2 ORDER BY number";
+
+/// Index of the newest commit that the transaction sees.
+pub(crate) fn as_of(connection: &Connection, partition: u32) -> Result<u64, Error> {
+    let mut statement = connection.prepare_cached(SELECT_INDEX).during("read the partition")?;
+    let index: Option<i64> = statement.query_row([partition], |row| row.get(0)).optional().during("read the partition")?;
+    Ok(index.unwrap_or(0) as u64)
+}
+
+/// Answers a read of the engine.
+pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) -> Result<Loaded, Error> {
+    Ok(match wanted {
+        Load::Tasks(wanted) => {
+            let found = wanted.iter().map(|(tenant, id)| task(connection, *tenant, *id));
+            Loaded::Tasks(found.collect::<Result<_, _>>()?)
+        }
+        Load::Idempotency { tenant, hash } => Loaded::Idempotency(key(connection, index, *tenant, hash)?),
+        Load::Lane { queue, lane, from, limit } => Loaded::Lane(rows_of(connection, *queue, *lane, *from, *limit)?),
+        Load::Lanes { queue, from, until, lanes, rows } => {
+            let mut found = Vec::new();
+            let mut start = *from;
+            while found.len() < *lanes {
+                let Some(lane) = next_lane(connection, *queue, start, *until)? else { break };
+                found.push((lane, rows_of(connection, *queue, lane, 0, *rows)?));
+                let Some(next) = lane.checked_add(1) else { break };
+                start = next;
+            }
+            Loaded::Lanes(found)
+        }
+        Load::Due { from, until, limit } => {
+            let bounds = params![signed(from.0), from.1.to_bytes(), signed(*until), signed(*limit as u64)];
+            Loaded::Due(tasks(connection, SELECT_DUE, bounds)?)
+        }
+    })
+}
+
+fn tasks(connection: &Connection, sql: &str, bounds: &[&dyn rusqlite::ToSql]) -> Result<Vec<Task>, Error> {
+    let mut statement = connection.prepare_cached(sql).during("read tasks")?;
+    let mut rows = statement.query(bounds).during("read tasks")?;
+    let mut found = Vec::new();
+    while let Some(next) = rows.next().during("read tasks")? {
+        found.push(row::full(connection, next)?);
+    }
+    Ok(found)
+}
+
+fn rows_of(connection: &Connection, queue: QueueId, lane: i64, from: u64, limit: usize) -> Result<Vec<Task>, Error> {
+    tasks(connection, SELECT_LANE, params![queue.0, lane, signed(from), signed(limit as u64)])
+}
+
+/// One seek, however many rows a lane has.
+fn next_lane(connection: &Connection, queue: QueueId, from: i64, until: i64) -> Result<Option<i64>, Error> {
+    let mut statement = connection.prepare_cached(SELECT_NEXT_LANE).during("read lanes")?;
+    statement.query_row(params![queue.0, from, until], |row| row.get(0)).optional().during("read lanes")
+}
+
+/// One task with its input.
+pub(crate) fn task(connection: &Connection, tenant: TenantId, id: TaskId) -> Result<Option<Task>, Error> {
+    let mut statement = connection.prepare_cached(SELECT_TASK).during("read a task")?;
+    let mut rows = statement.query(params![tenant_number(tenant), id.to_bytes()]).during("read a task")?;
+    match rows.next().during("read a task")? {
+        Some(found) => row::full(connection, found).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn key(
+    connection: &Connection,
+    index: &keys::Index,
+    tenant: TenantId,
+    hash: &[u8; 16],
+) -> Result<Option<(TaskId, u64)>, Error> {
+    for page in index.pages(keys::fingerprint(tenant, hash)) {
+        let mut statement = connection.prepare_cached(SELECT_KEY_PAGE).during("read a key")?;
+        let entries: Option<Vec<u8>> =
+            statement.query_row([page as i64], |row| row.get(0)).optional().during("read a key")?;
+        if let Some(found) = entries.and_then(|entries| keys::find(&entries, tenant, hash)) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Ended attempts of a task, oldest first.
+pub(crate) fn attempts(connection: &Connection, tenant: TenantId, id: TaskId) -> Result<Vec<AttemptRecord>, Error> {
+    let mut statement = connection.prepare_cached(SELECT_ATTEMPTS).during("read attempts")?;
+    let mut rows = statement.query(params![tenant_number(tenant), id.to_bytes()]).during("read attempts")?;
+    let mut found = Vec::new();
+    while let Some(next) = rows.next().during("read attempts")? {
+        let number: u32 = next.get(0).during("read attempts")?;
+        let body: Vec<u8> = next.get(1).during("read attempts")?;
+        found.push(codec::decode_attempt(tenant, id, number, &body)?);
+    }
+    Ok(found)
+}

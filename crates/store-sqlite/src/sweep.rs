@@ -1,0 +1,111 @@
+//! Forgetting: finished tasks beyond their retention and idempotency keys beyond their life.
+
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, params};
+use tidewheel_engine::id::{TaskId, TenantId};
+use tidewheel_store::Error;
+
+use crate::batch::{marks, signed, tenant as tenant_number};
+use crate::error::During;
+use crate::reader::Readers;
+use crate::row::{self, cold_columns};
+
+pub(crate) const SELECT_AFTER: &str = concat!(
+    "SELECT ",
+    cold_columns!(),
+    " FROM task t WHERE (t.tenant, t.id) > (?1, ?2) ORDER BY t.tenant, t.id LIMIT ?3"
+);
+const DELETE_TASK: &str = "DELETE FROM task WHERE tenant = ?1 AND id = ?2";
+const DELETE_PAYLOADS: &str = "DELETE FROM payload WHERE tenant = ?1 AND id = ?2";
+const DELETE_ATTEMPTS: &str = "DELETE FROM attempt WHERE tenant = ?1 AND id = ?2";
+const DELETE_MARK: &str = "DELETE FROM mark WHERE tenant = ?1 AND mark = ?2 AND id = ?3";
+const DELETE_KEY_PAGES: &str = "DELETE FROM key_page WHERE page >= ?1 AND page < ?2";
+
+/// Rows looked at for each one that may go, so that a sweep over long-lived tasks stays short.
+const LOOKED_AT_PER_ROW: usize = 16;
+
+/// Where the next sweep goes on. Tasks that were passed over are seen again in the next round.
+#[derive(Default)]
+pub(crate) struct Cursor(Mutex<Option<(TenantId, TaskId)>>);
+
+/// A task that may go.
+pub(crate) struct Old {
+    tenant: TenantId,
+    id: TaskId,
+    marks: Vec<i64>,
+}
+
+/// Finds finished tasks last changed before a time, from where the last call ended.
+pub(crate) fn find(readers: &Readers, cursor: &Cursor, before: u64, limit: usize) -> Result<Vec<Old>, Error> {
+    let from = cursor.0.lock().unwrap_or_default();
+    let look = limit.saturating_mul(LOOKED_AT_PER_ROW);
+    let (old, last) = readers.read(|connection| {
+        let mut statement = connection.prepare_cached(SELECT_AFTER).during("find old tasks")?;
+        let bounds = params![tenant_number(from.0), from.1.to_bytes(), signed(look as u64)];
+        let mut rows = statement.query(bounds).during("find old tasks")?;
+        let (mut old, mut last, mut seen) = (Vec::new(), None, 0);
+        while let Some(found) = rows.next().during("find old tasks")? {
+            let mut task = row::head(found)?;
+            seen += 1;
+            last = Some((task.tenant, task.id));
+            if task.state.is_terminal() && task.changed < before {
+                row::cold_body(connection, found, &mut task)?;
+                old.push(Old { tenant: task.tenant, id: task.id, marks: marks(&task.spec).collect() });
+                if old.len() == limit {
+                    return Ok((old, last));
+                }
+            }
+        }
+        // The end: begin again at the oldest.
+        Ok((old, last.filter(|_| seen == look)))
+    })?;
+    *cursor.0.lock() = last;
+    Ok(old)
+}
+
+/// Removes tasks, on the writer. What has been taken up again since it was found stays.
+pub(crate) fn remove(connection: &Connection, old: &[Old], before: u64) -> Result<u64, Error> {
+    let mut gone = 0;
+    for task in old {
+        let current = crate::reader::task(connection, task.tenant, task.id)?;
+        if !current.is_some_and(|current| current.state.is_terminal() && current.changed < before) {
+            continue;
+        }
+        let (tenant, id) = (tenant_number(task.tenant), task.id.to_bytes());
+        for sql in [DELETE_TASK, DELETE_PAYLOADS, DELETE_ATTEMPTS] {
+            let mut statement = connection.prepare_cached(sql).during("remove a task")?;
+            statement.execute(params![tenant, id]).during("remove a task")?;
+        }
+        let mut statement = connection.prepare_cached(DELETE_MARK).during("remove a task")?;
+        for mark in &task.marks {
+            statement.execute(params![tenant, mark, id]).during("remove a task")?;
+        }
+        gone += 1;
+    }
+    Ok(gone)
+}
+
+/// Removes pages of keys.
+pub(crate) fn remove_pages(connection: &Connection, ranges: &[(u64, u64)]) -> Result<(), Error> {
+    let mut statement = connection.prepare_cached(DELETE_KEY_PAGES).during("forget keys")?;
+    for range in ranges {
+        statement.execute(params![signed(range.0), signed(range.1)]).during("forget keys")?;
+    }
+    Ok(())
+}
+
+/// Runs statements as one transaction on the writer's connection.
+pub(crate) fn transaction<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let run = |sql: &str| connection.prepare_cached(sql).and_then(|mut s| s.raw_execute()).during("transaction");
+    run("BEGIN IMMEDIATE")?;
+    let result = work(connection).and_then(|value| run("COMMIT").map(|_| value));
+    if result.is_err() && !connection.is_autocommit() {
+        run("ROLLBACK")?;
+    }
+    result
+}
+
