@@ -3,6 +3,16 @@
 /// Tasks of one lane held ready in memory. A refill costs one indexed read; 64 rows make that read cheap per task while
 /// 100,000 lanes would still need no more than the lanes of [`LINE_LANES`] in memory.
 pub const LANE_WINDOW: usize = 64;
+/// Tasks of one lane held ready while memory is plenty: two full batches, so that a queue of one lane never waits for a
+/// read.
+pub const LANE_WINDOW_MOST: usize = 16_384;
+/// Tasks of one lane held ready when memory is short.
+pub const LANE_WINDOW_LEAST: usize = 4;
+/// Tasks in memory up to which windows may be large. About 400 bytes each: 64 MB at twice this number, where windows
+/// shrink to [`LANE_WINDOW_LEAST`].
+pub const WINDOW_TASKS: usize = 80_000;
+/// Rows of one lane read at once: about 10 ms of a reader's time.
+pub const LANE_READ: usize = 4_096;
 /// Lanes of one line (queue and class) in memory. Beyond, lanes are found by a skip scan in lane order.
 pub const LINE_LANES: usize = 256;
 /// Tasks without work in memory (scheduled, close to due) that are kept to spare a read when they fire. About 300 bytes each.
@@ -14,7 +24,7 @@ pub const DUE_PAGE: usize = 10_000;
 /// Timers fired in one apply turn, so that a burst of due timers delays other commands by a few milliseconds only.
 pub const TIMERS_PER_TURN: usize = 2_048;
 /// Grants in one apply turn, for the same reason.
-pub const GRANTS_PER_TURN: usize = 4_096;
+pub const GRANTS_PER_TURN: usize = 8_192;
 /// Commands that wait for a load. Above, a command that would wait is refused as overloaded.
 pub const PARKED_COMMANDS: usize = 10_000;
 /// Payload bytes kept inline in a record; larger ones are blobs (`architecture.md`, section 6).

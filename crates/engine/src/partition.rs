@@ -5,6 +5,7 @@
 //! and must not be performed before it is durable. Loads may be performed at once. If a commit fails, the partition is
 //! dropped and a new one is built from the store at a higher epoch.
 
+mod audit;
 mod config;
 mod control;
 mod dispatch;
@@ -34,6 +35,7 @@ use crate::task::{Payload, Resources, Spec, State, Task};
 use crate::time::Now;
 use crate::wheel::{TimerKey, Wheel};
 
+pub use audit::{Audit, SessionAudit};
 pub(crate) use pool::Pool;
 pub(crate) use worker::Session;
 
@@ -44,6 +46,10 @@ pub struct Options {
     pub partition: u32,
     /// See [`limit::LANE_WINDOW`].
     pub lane_window: usize,
+    /// See [`limit::LANE_WINDOW_MOST`]; never below `lane_window`.
+    pub lane_window_most: usize,
+    /// See [`limit::WINDOW_TASKS`].
+    pub window_tasks: usize,
     /// See [`limit::LINE_LANES`].
     pub line_lanes: usize,
     /// See [`limit::WARM_TASKS`].
@@ -66,6 +72,8 @@ impl Default for Options {
         Options {
             partition: 0,
             lane_window: limit::LANE_WINDOW,
+            lane_window_most: limit::LANE_WINDOW_MOST,
+            window_tasks: limit::WINDOW_TASKS,
             line_lanes: limit::LINE_LANES,
             warm_tasks: limit::WARM_TASKS,
             timer_horizon_ms: limit::TIMER_HORIZON_MS,

@@ -140,6 +140,8 @@ pub struct Lane {
     pub spill_batch: u64,
     /// A read is under way.
     pub loading: bool,
+    /// Rows it asked for.
+    pub asked: usize,
     /// It is in its line's ring.
     pub in_ring: bool,
     /// What its tasks need.
@@ -177,6 +179,8 @@ pub struct Line {
     pub spill_batch: u64,
     /// A read is under way.
     pub loading: bool,
+    /// Rows per lane it asked for.
+    pub asked: usize,
     /// Lanes that were parked, oldest first; looked at when room is needed.
     pub parked: VecDeque<i64>,
 }

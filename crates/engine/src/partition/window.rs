@@ -4,6 +4,7 @@
 
 use super::{LaterRead, Partition, Purpose};
 use crate::id::{QueueId, TaskId};
+use crate::limit;
 use crate::load::Load;
 use crate::planted::Bug;
 use crate::ready::{Lane, Parked, Ready, class_of_lane, class_range};
@@ -48,6 +49,7 @@ impl Partition {
                 from: 0,
                 spill_batch,
                 loading: false,
+                asked: 0,
                 in_ring: false,
                 requirement,
                 key: spec.concurrency_key.clone(),
@@ -69,10 +71,20 @@ impl Partition {
         self.offer_lane(queue, lane_id);
     }
 
+    /// Tasks a lane may hold in memory now: plenty while there is room, a few rows when there is none.
+    fn window_cap(&self) -> usize {
+        let (held, budget) = (self.tasks.len(), self.options.window_tasks);
+        match held {
+            n if n < budget => self.options.lane_window.max(self.options.lane_window_most),
+            n if n < budget * 2 => self.options.lane_window,
+            _ => self.options.lane_window.min(limit::LANE_WINDOW_LEAST),
+        }
+    }
+
     /// Inserts in order; what does not fit is left to the store.
     fn into_window(&mut self, queue: QueueId, lane_id: i64, ready: Ready, _now: Now) {
         let index = self.index;
-        let cap = self.options.lane_window;
+        let cap = self.window_cap();
         let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller made it");
         let beyond = lane.spilled && !lane.unverified && ready.order >= lane.from;
         let full = lane.window.len() >= cap && lane.window.back().is_some_and(|last| ready.order > last.order);
@@ -165,7 +177,8 @@ impl Partition {
 
     /// After a grant: the next lane's turn, and a look at whether the window runs low.
     pub(crate) fn after_grant(&mut self, queue: QueueId, lane_id: i64) {
-        let low = self.options.lane_window / 4;
+        // Early enough that the read is back before the window is empty, however fast it drains.
+        let low = self.window_cap() / 4;
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         let Some(lane) = q.lanes.get_mut(&lane_id) else { return };
         let (left, spilled) = (lane.window.len(), lane.spilled);
@@ -196,14 +209,16 @@ impl Partition {
     }
 
     pub(crate) fn read_lane(&mut self, queue: QueueId, lane_id: i64) {
-        let cap = self.options.lane_window;
+        let cap = self.window_cap().min(limit::LANE_READ);
         let Some(lane) = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)) else { return };
         if lane.loading || !lane.spilled {
             return;
         }
         lane.loading = true;
+        // What is held already comes again where the window reaches beyond `from`: it must not fill the answer.
         let held = lane.window.iter().filter(|r| r.order >= lane.from).count();
-        let load = Load::Lane { queue, lane: lane_id, from: lane.from, limit: cap + held };
+        lane.asked = cap + held;
+        let load = Load::Lane { queue, lane: lane_id, from: lane.from, limit: lane.asked };
         self.ask(load, Purpose::Lane(queue, lane_id));
     }
 
@@ -220,10 +235,9 @@ impl Partition {
     }
 
     pub(super) fn lane_loaded(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
-        let cap = self.options.lane_window;
         let Some(lane) = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)) else { return };
         lane.loading = false;
-        let seen_all = rows.len() < cap;
+        let seen_all = rows.len() < lane.asked;
         let next = rows.last().map_or(lane.from, |row| order(row) + 1);
         let blind = as_of < lane.spill_batch;
         let unverified = lane.unverified;
@@ -273,7 +287,7 @@ impl Partition {
 
     /// Windows may come to twice their size by a read; what is beyond goes back to the store.
     fn cut_window(&mut self, queue: QueueId, lane_id: i64, _now: Now) {
-        let cap = self.options.lane_window * 2;
+        let cap = self.window_cap() * 2;
         loop {
             let index = self.committed;
             let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller found it");
@@ -291,6 +305,7 @@ impl Partition {
     /// Looks for lanes that are only in the store, when few are left in memory and there is room.
     pub(crate) fn scan_lanes(&mut self, queue: QueueId, class: usize) {
         let cap = self.options.line_lanes;
+        let rows = self.window_cap().min(self.options.lane_window);
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         let line = &mut q.lines[class];
         if !line.unloaded || line.loading || line.scan_idle || line.ring.len() >= 8 {
@@ -311,7 +326,8 @@ impl Partition {
             line.scan_useful = false;
         }
         line.loading = true;
-        let load = Load::Lanes { queue, from: line.cursor, until, lanes: room.min(64).max(1), rows: self.options.lane_window };
+        line.asked = rows;
+        let load = Load::Lanes { queue, from: line.cursor, until, lanes: room.clamp(1, 64), rows };
         self.ask(load, Purpose::Lanes(queue, class));
     }
 
@@ -352,6 +368,7 @@ impl Partition {
     /// Brings a lane back that was left to the store while it waited.
     pub(crate) fn fetch_lane(&mut self, queue: QueueId, lane_id: i64) {
         let class = class_of_lane(lane_id);
+        let rows = self.window_cap().min(self.options.lane_window);
         let Some(q) = self.queues.get_mut(&queue) else { return };
         if q.lanes.contains_key(&lane_id) {
             return self.unpark(queue, lane_id);
@@ -368,7 +385,8 @@ impl Partition {
         }
         // One lane exactly: a scan that begins and ends at its key.
         line.loading = true;
-        let load = Load::Lanes { queue, from: lane_id, until: lane_id + 1, lanes: 2, rows: self.options.lane_window };
+        line.asked = rows;
+        let load = Load::Lanes { queue, from: lane_id, until: lane_id + 1, lanes: 2, rows };
         self.ask(load, Purpose::Lanes(queue, class + 4));
     }
 
@@ -429,7 +447,6 @@ impl Partition {
         };
         let (kind, spec) = (first.kind, first.spec.clone());
         let requirement = self.requirement_of(kind, &spec);
-        let cap = self.options.lane_window;
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         if let Some(name) = &spec.concurrency_key {
             let limit = if spec.concurrency_limit > 0 { spec.concurrency_limit } else { q.queue.config.key_concurrency };
@@ -447,7 +464,7 @@ impl Partition {
         let line = &mut q.lines[class];
         line.lanes += 1;
         line.scan_useful = true;
-        let full = rows.len() >= cap;
+        let full = rows.len() >= line.asked;
         let blind = as_of < line.spill_batch;
         let spill_batch = line.spill_batch;
         let from = match (blind, full) {
@@ -460,6 +477,7 @@ impl Partition {
             from,
             spill_batch,
             loading: false,
+            asked: 0,
             in_ring: false,
             requirement,
             key: spec.concurrency_key.clone(),

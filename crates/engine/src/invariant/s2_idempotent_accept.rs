@@ -1,0 +1,43 @@
+//! S2: one idempotency key stands for one task.
+
+use std::collections::BTreeMap;
+
+use super::{Invariant, Step, Violation};
+use crate::id::{TaskId, TenantId};
+use crate::mutation::Mutation;
+
+#[derive(Default)]
+pub(super) struct IdempotentAccept {
+    keys: BTreeMap<(TenantId, [u8; 16]), (TaskId, u64)>,
+}
+
+impl Invariant for IdempotentAccept {
+    fn id(&self) -> &'static str {
+        "S2"
+    }
+
+    fn statement(&self) -> &'static str {
+        "within its life an idempotency key of a tenant is written once and names a task that the same commit inserts"
+    }
+
+    fn provenance(&self) -> &'static str {
+        "Dkron 1210, 541: jobs doubled around an election; a retry after an unknown outcome is the ordinary case"
+    }
+
+    fn commit(&mut self, step: &Step<'_>, found: &mut Vec<Violation>) {
+        for mutation in &step.batch.mutations {
+            let Mutation::PutIdempotency { tenant, hash, task, expires, .. } = mutation else { continue };
+            let inserted = step.changes.iter().any(|c| c.before.is_none() && c.after.id == *task);
+            if !inserted {
+                let text = format!("commit {} gives a key to task {:x}, which it does not insert", step.batch.index, task.0);
+                found.push(Violation { id: "S2", text });
+            }
+            if let Some((earlier, until)) = self.keys.insert((*tenant, *hash), (*task, *expires))
+                && until > step.batch.wall
+            {
+                let text = format!("one key stands for task {:x} and for task {:x}", earlier.0, task.0);
+                found.push(Violation { id: "S2", text });
+            }
+        }
+    }
+}

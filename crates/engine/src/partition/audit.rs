@@ -1,0 +1,79 @@
+//! Audit: what the partition believes of permits and records, for tests and the simulator to hold against the log.
+
+use super::Partition;
+use crate::id::{Name, QueueId, SessionId, TenantId, WorkerId};
+use crate::task::Task;
+
+/// Permits as the partition counts them; zeros are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Attempts out.
+    pub running: usize,
+    /// By queue.
+    pub queues: Vec<(QueueId, u32)>,
+    /// By tenant.
+    pub tenants: Vec<(TenantId, u32)>,
+    /// By concurrency key.
+    pub keys: Vec<(QueueId, Name, u32)>,
+    /// By session.
+    pub sessions: Vec<SessionAudit>,
+}
+
+/// A session's permits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionAudit {
+    /// Which.
+    pub session: SessionId,
+    /// Its worker.
+    pub worker: WorkerId,
+    /// Permits in use.
+    pub used: u32,
+    /// Attempts out.
+    pub attempts: u32,
+    /// It takes another attempt.
+    pub free: bool,
+}
+
+impl Partition {
+    /// See [`Audit`].
+    pub fn audit(&self) -> Audit {
+        let mut audit = Audit { running: self.running, ..Audit::default() };
+        audit.queues = self.queues.iter().filter(|(_, q)| q.running > 0).map(|(id, q)| (*id, q.running)).collect();
+        audit.tenants = self.tenants.iter().filter(|(_, t)| t.running > 0).map(|(id, t)| (*id, t.running)).collect();
+        for (id, q) in &self.queues {
+            let used = q.keys.iter().filter(|(_, k)| k.running > 0);
+            audit.keys.extend(used.map(|(name, k)| (*id, name.clone(), k.running)));
+        }
+        audit.sessions = self.sessions.iter().map(|(id, s)| SessionAudit {
+            session: *id,
+            worker: s.worker,
+            used: s.used,
+            attempts: u32::try_from(s.attempts.len()).unwrap_or(u32::MAX),
+            free: s.is_free(),
+        }).collect();
+        audit.queues.sort();
+        audit.tenants.sort();
+        audit.keys.sort();
+        audit.sessions.sort_by_key(|s| s.session);
+        audit
+    }
+
+    /// Records in memory that the store has in the same form.
+    pub fn settled_records(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().filter(|e| !e.dirty && !e.new && e.batch <= self.committed).map(|e| &e.task)
+    }
+
+    /// Whether a session could run a task, with what it has left.
+    pub fn session_fits(&self, session: SessionId, task: &Task) -> bool {
+        let Some(s) = self.sessions.get(&session) else { return false };
+        let Some(kind) = self.types.get(&task.kind) else { return false };
+        let pool = &self.pools[s.pool];
+        let requirement = super::Requirement {
+            kind: kind.name.clone(),
+            requires: task.spec.requires.clone(),
+            resources: task.spec.resources,
+        };
+        let queue = self.queues.get(&task.queue);
+        queue.is_some_and(|q| pool.serves(task.tenant, &q.queue.name)) && s.is_free() && super::pool::fits(&requirement, s)
+    }
+}

@@ -1,0 +1,267 @@
+//! Checkers: facts across the log, what clients were told and what workers saw. Facts inside one log are the engine's
+//! own [`Watch`], which runs on every commit. Any violation fails the seed.
+
+mod accept;
+mod cancel;
+mod dispatch;
+mod fairness;
+mod lost_worker;
+mod memory;
+mod overload;
+mod owner;
+mod stale;
+mod visible;
+
+use std::collections::BTreeMap;
+
+use tidewheel_engine::effect::{Grant, Submitted};
+use tidewheel_engine::id::{Name, QueueId, TaskId, TenantId, Token};
+use tidewheel_engine::invariant::{Fold, Violation, Watch};
+use tidewheel_engine::partition::Audit;
+use tidewheel_engine::task::{State, Task};
+use tidewheel_engine::{Batch, Mutation, Reply};
+use tidewheel_store::memory as store;
+
+use crate::plan::{Plan, Scenario};
+use crate::world::Item;
+
+/// A task in the world: ids are unique within a partition.
+pub(crate) type At = (usize, TaskId);
+
+/// All checkers of a run.
+pub(crate) struct Checkers {
+    pub(crate) violations: Vec<Violation>,
+    watches: Vec<Watch>,
+    /// Tasks of an ordering key that have not ended.
+    ordered: Vec<BTreeMap<(QueueId, Name), BTreeMap<u64, TaskId>>>,
+    /// Failed, dead, cancelled and expired tasks.
+    failed: Vec<Vec<TaskId>>,
+    pub(crate) accept: accept::Accept,
+    pub(crate) overload: overload::Overload,
+    pub(crate) stale: stale::Stale,
+    pub(crate) lost_worker: lost_worker::LostWorker,
+    pub(crate) dispatch: dispatch::Dispatch,
+    visible: visible::Visible,
+    owner: owner::Owner,
+    cancel: cancel::Cancel,
+    fairness: fairness::Fairness,
+    measured: bool,
+}
+
+impl Checkers {
+    pub(crate) fn new(plan: &Plan) -> Checkers {
+        let partitions = plan.partitions as usize;
+        Checkers {
+            violations: Vec::new(),
+            watches: (0..partitions).map(|_| Watch::default()).collect(),
+            ordered: vec![BTreeMap::new(); partitions],
+            failed: vec![Vec::new(); partitions],
+            accept: accept::Accept::default(),
+            overload: overload::Overload::default(),
+            stale: stale::Stale::default(),
+            lost_worker: lost_worker::LostWorker::default(),
+            dispatch: dispatch::Dispatch::new(partitions),
+            visible: visible::Visible::default(),
+            owner: owner::Owner::new(partitions),
+            cancel: cancel::Cancel::default(),
+            fairness: fairness::Fairness::default(),
+            measured: plan.scenario != Scenario::Swarm,
+        }
+    }
+
+    pub(crate) fn fail(&mut self, id: &'static str, text: String) {
+        self.violations.push(Violation { id, text });
+    }
+
+    fn add(&mut self, id: &'static str, texts: impl IntoIterator<Item = String>) {
+        texts.into_iter().for_each(|text| self.violations.push(Violation { id, text }));
+    }
+
+    /// A new owner opened a partition.
+    pub(crate) fn opened(&mut self, partition: usize, epoch: u32) {
+        let found = self.owner.opened(partition, epoch);
+        self.add("S16", found);
+    }
+
+    /// A batch is stored.
+    pub(crate) fn landed(&mut self, partition: usize, batch: &Batch, now: u64) {
+        let found = self.owner.landed(partition, batch);
+        self.add("S16", found);
+        let mut granted = false;
+        for mutation in &batch.mutations {
+            if let Mutation::InsertTask(task) | Mutation::UpdateTask(task) = mutation {
+                granted |= self.follow(partition, task, now);
+            }
+        }
+        if granted {
+            self.dispatch.granted(partition, now);
+        }
+        let found = self.watches[partition].commit(batch);
+        self.violations.extend(found);
+    }
+
+    /// A task as it is committed, before the watch folds it. Returns whether it is a grant.
+    fn follow(&mut self, partition: usize, task: &Task, now: u64) -> bool {
+        let before = self.watches[partition].fold().tasks.get(&task.id).cloned();
+        let was = before.as_ref().map(|task| task.state);
+        let found = self.cancel.changed((partition, task.id), was, task);
+        self.add("S6", found);
+        let found = self.stale.changed(partition, was, task);
+        self.add("S4", found);
+        self.accept.stored(partition, task, was.is_none());
+        let found = self.overload.stored(task, was.is_none());
+        self.add("S21", found);
+        if let Some(key) = &task.spec.ordering_key {
+            let tasks = self.ordered[partition].entry((task.queue, key.clone())).or_default();
+            if task.state.is_terminal() { tasks.remove(&task.seq) } else { tasks.insert(task.seq, task.id) };
+        }
+        if task.state.is_terminal() && task.state != State::Succeeded {
+            self.failed[partition].push(task.id);
+        }
+        let granted = task.state == State::Running && before.is_none_or(|b| b.token != task.token);
+        if granted {
+            self.visible.committed(partition, task);
+            if self.measured {
+                self.fairness.granted(task, now);
+            }
+        }
+        granted
+    }
+
+    /// Grants leave the node.
+    pub(crate) fn sent(&mut self, partition: usize, grants: &[Grant]) {
+        let found = self.visible.sent(partition, grants);
+        self.add("S3", found);
+    }
+
+    /// A worker got a grant.
+    pub(crate) fn worker_saw(&mut self, partition: usize, task: TaskId, token: Token) {
+        let found = self.visible.seen(partition, task, token);
+        self.add("S3", found);
+    }
+
+    /// An answer leaves the node.
+    pub(crate) fn replied(&mut self, partition: usize, reply: &Reply) {
+        let found = self.accept.replied(partition, reply);
+        self.add("S1", found);
+    }
+
+    /// A client got the outcome of a submit.
+    pub(crate) fn submitted(&mut self, item: &Item, outcome: &Submitted) -> Option<TaskId> {
+        let found = self.accept.told(item, outcome);
+        found.into_iter().for_each(|(id, text)| self.fail(id, text));
+        match outcome {
+            Submitted::New(id) | Submitted::Replayed(id) => Some(*id),
+            Submitted::Refused(_) => {
+                self.overload.refused(item);
+                None
+            }
+        }
+    }
+
+    /// A client asks, or asked, for a retry.
+    pub(crate) fn retried(&mut self, partition: usize, task: TaskId) {
+        self.cancel.retried((partition, task));
+    }
+
+    pub(crate) fn fold(&self, partition: usize) -> &Fold {
+        self.watches[partition].fold()
+    }
+
+    pub(crate) fn wall(&self, partition: usize) -> u64 {
+        self.owner.wall(partition)
+    }
+
+    /// Tasks that have not ended.
+    pub(crate) fn live(&self, partition: usize) -> u64 {
+        self.fold(partition).live
+    }
+
+    pub(crate) fn oldest_live(&self, partition: usize) -> Option<(TenantId, TaskId)> {
+        let live = self.fold(partition).tasks.values().find(|task| !task.state.is_terminal())?;
+        Some((live.tenant, live.id))
+    }
+
+    /// Tasks due after a wall time.
+    pub(crate) fn due_after(&self, partition: usize, wall: u64) -> Vec<(TenantId, TaskId)> {
+        let fold = self.fold(partition);
+        let late = fold.due.range((wall, TaskId(0))..).map(|(_, id)| &fold.tasks[id]);
+        late.filter(|task| task.state == State::Scheduled).map(|task| (task.tenant, task.id)).collect()
+    }
+
+    /// The first due time, if every task that has not ended waits for its time or for one of an ordering key that does.
+    pub(crate) fn only_due(&self, partition: usize) -> Option<u64> {
+        let fold = self.fold(partition);
+        if !fold.running.is_empty() {
+            return None;
+        }
+        let free = |id: &TaskId| {
+            let task = &fold.tasks[id];
+            task.spec.ordering_key.is_none() || self.is_first(partition, task)
+        };
+        if fold.queued.iter().any(free) {
+            return None;
+        }
+        fold.due.first().map(|(due, _)| *due)
+    }
+
+    /// Whether no task of its ordering key is before it.
+    pub(crate) fn is_first(&self, partition: usize, task: &Task) -> bool {
+        let Some(key) = &task.spec.ordering_key else { return true };
+        let Some(tasks) = self.ordered[partition].get(&(task.queue, key.clone())) else { return true };
+        let fold = self.fold(partition);
+        let others = tasks.values().filter(|id| **id != task.id);
+        tasks.first_key_value().is_some_and(|(_, id)| *id == task.id)
+            && others.into_iter().all(|id| fold.tasks[id].attempt == 0)
+    }
+
+    pub(crate) fn some_failed(&self, partition: usize, draw: u64) -> Option<TaskId> {
+        let failed = &self.failed[partition];
+        let window = failed.len().min(40);
+        (window > 0).then(|| failed[failed.len() - 1 - (draw % window as u64) as usize])
+    }
+
+    pub(crate) fn tenant_of(&self, partition: usize, task: TaskId) -> Option<TenantId> {
+        self.fold(partition).tasks.get(&task).map(|task| task.tenant)
+    }
+
+    pub(crate) fn look_for_lost(
+        &mut self,
+        partition: usize,
+        now: u64,
+        opened: u64,
+        allowed: u64,
+        held: impl Fn(TaskId, Token) -> bool,
+    ) -> Vec<String> {
+        let fold = self.watches[partition].fold();
+        let running = fold.running.iter().map(|id| (*id, fold.tasks[id].token));
+        self.lost_worker.look(partition, now, opened, allowed, running, held)
+    }
+
+    /// Hours go by in which nobody is there.
+    pub(crate) fn leap(&mut self) {
+        for partition in 0..self.watches.len() {
+            self.dispatch.unwell(partition);
+        }
+    }
+
+    /// The log, what clients were told, and what is stored, held against each other.
+    pub(crate) fn end(&mut self, partition: usize, state: &store::State) {
+        let found = self.accept.end(partition, self.watches[partition].fold());
+        self.add("S1", found);
+        let found = memory::end(self.watches[partition].fold(), state);
+        self.add("S12", found);
+    }
+
+    pub(crate) fn end_memory(&mut self, partition: usize, audit: &Audit, records: &[Task]) {
+        let found = memory::permits(self.watches[partition].fold(), audit);
+        self.add("S8", found);
+        let found = memory::records(self.watches[partition].fold(), records);
+        self.add("S12", found);
+    }
+
+    pub(crate) fn end_measured(&mut self, plan: &Plan) {
+        let found = self.fairness.end(plan, self.watches[0].fold());
+        found.into_iter().for_each(|(id, text)| self.fail(id, text));
+    }
+}

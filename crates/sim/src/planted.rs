@@ -1,0 +1,27 @@
+//! Planted bugs: each has to be caught by a checker within a bounded number of seeds. A checker that cannot fail proves
+//! nothing.
+
+use tidewheel_engine::planted::Bug;
+
+use crate::run::run;
+
+/// Seeds a bug is given.
+pub const SEEDS: u64 = 60;
+
+/// What caught a bug.
+#[derive(Clone, Debug)]
+pub struct Catch {
+    /// Which bug.
+    pub bug: Bug,
+    /// Checker, seed and what it said; `None` = it survived.
+    pub by: Option<(String, u64, String)>,
+}
+
+/// Hunts one bug.
+pub fn hunt(bug: Bug, minutes: f64) -> Catch {
+    let caught = (0..SEEDS).find_map(|seed| {
+        let outcome = run(seed, minutes, Some(bug), false);
+        outcome.violations.into_iter().next().map(|(id, text)| (id, seed, text))
+    });
+    Catch { bug, by: caught }
+}

@@ -1,0 +1,236 @@
+//! The world of a run: one clock, one queue of events, one source of randomness, and everything that lives in it.
+//!
+//! One thread takes the earliest event, lets what it concerns react, and schedules what follows. So a seed is the whole
+//! story: the same seed and the same code give the same events.
+
+mod client;
+mod fault;
+mod network;
+mod node;
+mod quiet;
+mod submit;
+mod tick;
+mod worker;
+
+use std::collections::{BTreeMap, BinaryHeap};
+
+use tidewheel_engine::planted::Planted;
+
+use crate::checker::Checkers;
+use crate::disk::Disk;
+use crate::event::{Event, Fault, Phase, Scheduled};
+use crate::plan::{MS, Plan, Scenario, SECOND};
+use crate::rng::Rng;
+
+pub(crate) use client::{Call, CallKind, Client, Item};
+pub(crate) use network::Conn;
+pub(crate) use node::Process;
+pub(crate) use worker::{Link, Worker};
+
+/// The wall clock when a run begins.
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+/// How often the checkers look.
+pub const TICK: u64 = 500 * MS;
+/// A run that comes to so many events goes round in circles.
+const MOST_EVENTS: u64 = 30_000_000;
+
+/// See the module.
+pub struct World {
+    pub(crate) plan: Plan,
+    pub(crate) planted: Planted,
+    pub(crate) rng: Rng,
+    pub(crate) now: u64,
+    pub(crate) phase: Option<Phase>,
+    pub(crate) over: bool,
+    heap: BinaryHeap<Scheduled>,
+    seq: u64,
+    /// A hash of all that happened.
+    pub(crate) trace: u64,
+    pub(crate) talk: bool,
+    pub(crate) events: u64,
+    /// Wall clock of the node's machine, ahead of the true time, in milliseconds.
+    pub(crate) wall_offset: i64,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) full_until: u64,
+    pub(crate) slow_until: u64,
+    pub(crate) processes: BTreeMap<u64, Process>,
+    /// The process that clients and workers reach.
+    pub(crate) current: Option<u64>,
+    pub(crate) next_process: u64,
+    pub(crate) conns: BTreeMap<u64, Conn>,
+    pub(crate) next_conn: u64,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) client: Client,
+    pub(crate) checkers: Checkers,
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// Microseconds that were leapt over with nothing but a sleeping node in them.
+    pub(crate) leapt: u64,
+    pub(crate) asleep: bool,
+}
+
+impl World {
+    /// A world as its plan says, before anything happened.
+    pub fn new(plan: Plan, planted: Planted, talk: bool) -> World {
+        let mut rng = Rng::new(plan.seed ^ 0x7469_6465);
+        let disks = (0..plan.partitions).map(|_| Disk::new(planted)).collect();
+        let workers = plan.workers.iter().map(|w| Worker::new(w.clone(), plan.partitions as usize)).collect();
+        let client = Client::new(&plan, rng.fork());
+        let checkers = Checkers::new(&plan);
+        let mut world = World {
+            plan,
+            planted,
+            rng,
+            now: 0,
+            phase: None,
+            over: false,
+            heap: BinaryHeap::new(),
+            seq: 0,
+            trace: 0,
+            talk,
+            events: 0,
+            wall_offset: 0,
+            disks,
+            full_until: 0,
+            slow_until: 0,
+            processes: BTreeMap::new(),
+            current: None,
+            next_process: 1,
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            workers,
+            client,
+            checkers,
+            faults: BTreeMap::new(),
+            leapt: 0,
+            asleep: false,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        self.start_node();
+        self.set_up_tenants();
+        for worker in 0..self.workers.len() {
+            let at = self.rng.below(SECOND);
+            self.at(at, Event::WorkerStarts { worker });
+        }
+        match self.plan.scenario {
+            Scenario::Swarm => {
+                self.plan_acts();
+                self.plan_faults();
+            }
+            Scenario::Fairness | Scenario::Aging => self.flood(),
+        }
+        self.at(TICK, Event::Tick);
+        self.at(self.plan.length, Event::Phase(Phase::Heal));
+    }
+
+    /// Runs to the end.
+    pub fn run(&mut self) {
+        while !self.over && self.checkers.violations.is_empty() {
+            let Some(next) = self.heap.pop() else { break };
+            self.now = next.at;
+            self.events += 1;
+            if self.events > MOST_EVENTS {
+                self.checkers.fail("L4", format!("{MOST_EVENTS} events and no end: something goes round in circles"));
+                break;
+            }
+            self.note(&next.event);
+            self.happen(next.event);
+        }
+        if self.checkers.violations.is_empty() {
+            self.end();
+        }
+    }
+
+    /// Schedules an event at a time.
+    pub(crate) fn at(&mut self, at: u64, event: Event) {
+        self.seq += 1;
+        self.heap.push(Scheduled { at: at.max(self.now), seq: self.seq, event });
+    }
+
+    /// Schedules an event after a time.
+    pub(crate) fn after(&mut self, wait: u64, event: Event) {
+        self.at(self.now + wait, event);
+    }
+
+    /// Adds to the trace's hash, and prints the event if that is wanted.
+    fn note(&mut self, event: &Event) {
+        let kind = std::mem::discriminant(event);
+        let mut hash = Fnv(self.trace ^ self.now);
+        std::hash::Hash::hash(&kind, &mut hash);
+        self.trace = hash.0;
+        if self.talk {
+            let mut text = format!("{event:?}");
+            text.truncate(text.char_indices().nth(400).map_or(text.len(), |(i, _)| i));
+            eprintln!("{:>14} {text}", self.now);
+        }
+    }
+
+    /// Adds a number to the trace's hash.
+    pub(crate) fn mark(&mut self, number: u64) {
+        self.trace = tidewheel_engine::ready::mix(self.trace ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+
+    pub(crate) fn count(&mut self, fault: &'static str) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake { process, partition } => self.wake(process, partition),
+            Event::Written { partition } => self.written(partition),
+            Event::Reported { .. } | Event::Loaded { .. } => self.node_event(event),
+            Event::Read { process, partition, epoch, id, load } => self.read_rows(process, partition, epoch, id, load),
+            Event::Reopen { process, partition } => self.reopen(process, partition),
+            Event::Asked { partition, request, command } => self.asked(partition, request, command),
+            Event::Answered { request, reply } => self.answered(request, reply.map(|r| *r)),
+            Event::CallTimeout { request } => self.call_timeout(request),
+            Event::Act(act) => self.act(act),
+            Event::FromWorker { conn, command } => self.from_worker(conn, command),
+            Event::NodeSeesBreak { conn } => self.node_sees_break(conn),
+            Event::ToWorker { conn, message } => self.to_worker_arrives(conn, message),
+            Event::WorkerSeesBreak { conn } => self.worker_sees_break(conn),
+            Event::Connect { worker, link, life } => self.connect(worker, link, life),
+            Event::Beat { worker, life } => self.beat(worker, life),
+            Event::Done { worker, link, life, task, token, how } => self.done(worker, link, life, (task, token), how),
+            Event::Progress { worker, link, life, task, token, every } => {
+                self.progress(worker, link, life, (task, token), every);
+            }
+            Event::WorkerStarts { worker } => self.worker_starts(worker),
+            Event::WorkerDrains { worker, life, draining } => self.worker_drains(worker, life, draining),
+            Event::NodeStarts => self.node_starts(),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Tick => self.tick(),
+            Event::Phase(phase) => self.enter_phase(phase),
+        }
+    }
+
+    /// Whether faults and load are over.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.phase.is_some()
+    }
+
+    pub(crate) fn fault_after(&mut self, mean: u64, fault: Fault) {
+        if mean > 0 {
+            let wait = self.rng.exponential(mean).max(MS);
+            self.after(wait, Event::Fault(fault));
+        }
+    }
+}
+
+/// A hasher that is the same everywhere.
+struct Fnv(u64);
+
+impl std::hash::Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! Workers as the protocol allows them to be: they connect, take grants, run, report in batches, resend what was not
+//! acknowledged, resume, drain, freeze and die. A worker has one link (stream, permits, attempts) per partition.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use tidewheel_engine::Command;
+use tidewheel_engine::command::{Hello, Usage};
+use tidewheel_engine::effect::Grant;
+use tidewheel_engine::id::{SessionId, TaskId, TenantId, Token};
+use tidewheel_engine::ready::mix;
+use tidewheel_engine::task::{Failure, Outcome, Payload, Resources};
+
+use super::World;
+use crate::event::{Event, How, ToWorker};
+use crate::plan::{MS, SECOND, WorkerPlan};
+
+/// Time between heartbeats.
+const BEAT: u64 = SECOND;
+
+/// A worker process.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) plan: WorkerPlan,
+    pub(crate) up: bool,
+    /// Rises with each start.
+    pub(crate) life: u32,
+    pub(crate) frozen_until: u64,
+    pub(crate) draining: bool,
+    /// It shall not connect by itself.
+    pub(crate) away: bool,
+    pub(crate) links: Vec<Link>,
+}
+
+/// A worker's stream to one partition and what it got through it.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) conn: Option<u64>,
+    pub(crate) welcomed: bool,
+    pub(crate) attempts: BTreeMap<(TaskId, Token), Attempt>,
+    waiting: VecDeque<(TaskId, Token)>,
+    /// Handler calls that run, with their members that are left.
+    calls: BTreeMap<u64, u32>,
+    next_call: u64,
+    unacked: VecDeque<(TaskId, Token, Outcome)>,
+    /// Of `unacked`, from the front, sent on this stream.
+    sent: usize,
+    heard: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    grant: Grant,
+    call: u64,
+    running: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(plan: WorkerPlan, links: usize) -> Worker {
+        let links = (0..links).map(|_| Link::default()).collect();
+        Worker { plan, up: false, life: 0, frozen_until: 0, draining: false, away: false, links }
+    }
+
+    /// Whether it is alive and still has this attempt, or its unsent result.
+    pub(crate) fn holds(&self, link: usize, now: u64, task: TaskId, token: Token) -> bool {
+        let l = &self.links[link];
+        self.up
+            && self.frozen_until <= now
+            && l.welcomed
+            && (l.attempts.contains_key(&(task, token)) || l.unacked.iter().any(|u| (u.0, u.1) == (task, token)))
+    }
+}
+
+/// The name of a worker.
+pub(crate) fn name_of(worker: usize) -> String {
+    format!("w{worker}")
+}
+
+impl World {
+    pub(crate) fn worker_starts(&mut self, worker: usize) {
+        let links = self.workers[worker].links.len();
+        let w = &mut self.workers[worker];
+        if w.up {
+            return;
+        }
+        w.up = true;
+        w.life += 1;
+        w.frozen_until = 0;
+        w.draining = false;
+        let life = w.life;
+        w.links = (0..links).map(|_| Link::default()).collect();
+        for link in 0..links {
+            self.after(0, Event::Connect { worker, link, life });
+        }
+        let wait = self.rng.below(BEAT);
+        self.after(wait, Event::Beat { worker, life });
+    }
+
+    /// Whether an event of a worker is still its own; a frozen one gets it later.
+    fn awake(&mut self, worker: usize, life: u32, again: Event) -> bool {
+        let w = &self.workers[worker];
+        if !w.up || w.life != life {
+            return false;
+        }
+        let until = w.frozen_until;
+        if until > self.now {
+            self.at(until, again);
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn connect(&mut self, worker: usize, link: usize, life: u32) {
+        if !self.awake(worker, life, Event::Connect { worker, link, life }) {
+            return;
+        }
+        let w = &self.workers[worker];
+        if w.links[link].conn.is_some() || w.away {
+            return;
+        }
+        let reachable = self.current.filter(|p| self.processes[p].parts[link].shell.is_some());
+        let Some(process) = reachable else {
+            let wait = self.rng.range(50, 500) * MS;
+            return self.after(wait, Event::Connect { worker, link, life });
+        };
+        let conn = self.open_conn(worker, link, process);
+        let hello = self.hello(worker, link);
+        let l = &mut self.workers[worker].links[link];
+        (l.conn, l.welcomed, l.sent) = (Some(conn), false, 0);
+        self.send_to_node(conn, Command::Connect { session: SessionId(conn), hello: Box::new(hello) });
+        // A hello that gets no answer is given up.
+        self.after(5 * SECOND, Event::Connect { worker, link, life });
+    }
+
+    fn hello(&self, worker: usize, link: usize) -> Hello {
+        let w = &self.workers[worker];
+        let l = &w.links[link];
+        let unsent = l.unacked.iter().map(|u| (u.0, u.1));
+        let resume: BTreeSet<_> = l.attempts.keys().copied().chain(unsent).collect();
+        let label = |n: &usize| match n {
+            usize::MAX => ["l0", "l1", "l2"].map(|l| (l.into(), "*".into())).to_vec(),
+            n => vec![(format!("l{n}").into(), "yes".into())],
+        };
+        Hello {
+            tenant: w.plan.tenant.map(|t| TenantId(t as u32 + 1)),
+            name: name_of(worker).as_str().into(),
+            instance: format!("{}", w.life).as_str().into(),
+            queues: w.plan.queues.iter().map(|q| format!("q{q}").into()).collect(),
+            types: w.plan.types.iter().map(|t| format!("t{t}").into()).collect(),
+            labels: w.plan.labels.iter().flat_map(label).collect(),
+            resources: Resources { cpu_millis: w.plan.cpu_millis, memory_bytes: 0 },
+            permits: w.plan.permits,
+            buffer: w.plan.buffer,
+            resume: if w.plan.resumes { resume.into_iter().collect() } else { Vec::new() },
+            ..Hello::default()
+        }
+    }
+
+    pub(crate) fn worker_hears(&mut self, worker: usize, link: usize, conn: u64, message: ToWorker) {
+        let now = self.now;
+        let l = &mut self.workers[worker].links[link];
+        if l.conn != Some(conn) {
+            return;
+        }
+        l.heard = now;
+        match message {
+            ToWorker::Welcome(resumed) => self.welcomed(worker, link, &resumed),
+            ToWorker::Grants(grants) => grants.into_iter().for_each(|grant| self.take_grant(worker, link, grant)),
+            ToWorker::Accepted(count) => {
+                let count = (count as usize).min(l.sent);
+                l.unacked.drain(..count);
+                l.sent -= count;
+            }
+            ToWorker::Cancel(task, token) => self.told_to_stop(worker, link, task, token),
+            ToWorker::Revoke(attempts) => {
+                attempts.into_iter().for_each(|at| self.drop_attempt(worker, link, at));
+                self.start_waiting(worker, link);
+            }
+            ToWorker::Close => self.worker_lost_conn(worker, link, conn),
+        }
+    }
+
+    fn welcomed(&mut self, worker: usize, link: usize, resumed: &[(TaskId, Token)]) {
+        let draining = self.workers[worker].draining;
+        let l = &mut self.workers[worker].links[link];
+        l.welcomed = true;
+        let gone: Vec<_> = l.attempts.keys().filter(|at| !resumed.contains(at)).copied().collect();
+        let conn = l.conn.unwrap_or_default();
+        for at in gone {
+            self.drop_attempt(worker, link, at);
+        }
+        self.start_waiting(worker, link);
+        self.send_results(worker, link);
+        if draining {
+            let name = name_of(worker).into();
+            let drain = Command::DrainWorker {
+                request: None,
+                tenant: None,
+                name,
+                session: Some(SessionId(conn)),
+                draining: true,
+            };
+            self.send_to_node(conn, drain);
+        }
+    }
+
+    fn take_grant(&mut self, worker: usize, link: usize, grant: Grant) {
+        let at = (grant.task, grant.token);
+        self.checkers.worker_saw(link, at.0, at.1);
+        let l = &mut self.workers[worker].links[link];
+        let call = if grant.batch > 0 {
+            u64::from(grant.batch)
+        } else {
+            l.next_call += 1;
+            l.next_call << 32
+        };
+        l.attempts.insert(at, Attempt { grant, call, running: false });
+        l.waiting.push_back(at);
+        self.start_waiting(worker, link);
+    }
+
+    /// Starts what waits, as far as permits go. Members of one call share a permit.
+    fn start_waiting(&mut self, worker: usize, link: usize) {
+        let permits = self.workers[worker].plan.permits as usize;
+        let mut started = Vec::new();
+        loop {
+            let l = &mut self.workers[worker].links[link];
+            let Some(at) = l.waiting.front().copied() else { break };
+            let Some(attempt) = l.attempts.get_mut(&at) else {
+                l.waiting.pop_front();
+                continue;
+            };
+            if l.calls.len() >= permits && !l.calls.contains_key(&attempt.call) {
+                break;
+            }
+            attempt.running = true;
+            *l.calls.entry(attempt.call).or_default() += 1;
+            l.waiting.pop_front();
+            started.push(at);
+        }
+        for at in &started {
+            self.run_attempt(worker, link, *at);
+        }
+        let l = &self.workers[worker].links[link];
+        if let Some(conn) = l.conn
+            && l.welcomed
+            && !started.is_empty()
+        {
+            self.send_to_node(conn, Command::Started { session: SessionId(conn), attempts: started });
+        }
+    }
+
+    /// What an attempt does is drawn from its task and number, so that a repeat can differ.
+    fn run_attempt(&mut self, worker: usize, link: usize, at: (TaskId, Token)) {
+        let life = self.workers[worker].life;
+        let Some(attempt) = self.workers[worker].links[link].attempts.get(&at) else { return };
+        let Payload::Inline(marker) = &attempt.grant.input else {
+            return self.checkers.fail("S1", format!("task {:x} is granted without its input", at.0.0));
+        };
+        let marker = std::str::from_utf8(marker).ok().and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+        let draw = mix(mix(marker) ^ u64::from(attempt.grant.attempt));
+        let part = |n: u32| ((mix(draw ^ u64::from(n)) >> 11) as f64) / (1u64 << 53) as f64;
+        let load = &self.plan.load;
+        let usual = load.run_ms as f64;
+        let length = match part(1) {
+            p if p < 0.6 => usual * 0.02 + usual * 0.2 * part(2),
+            p if p < 0.92 => usual * part(2),
+            p if p < 0.99 => usual * 3.0 * part(2),
+            _ => usual * 15.0 * part(2),
+        };
+        let heartbeat = attempt.grant.spec.timeouts.heartbeat_ms;
+        let limited = attempt.grant.spec.timeouts.run_ms > 0;
+        let hangs = limited && part(3) < load.hanging && !self.is_quiet();
+        let how = match part(4) {
+            p if p < load.poison => How::Poison,
+            p if p < load.poison + load.failing => How::Error((part(5) * 4.0) as u8),
+            _ => How::Ok,
+        };
+        if heartbeat > 0 && part(6) < 0.8 {
+            let every = heartbeat * MS / 3;
+            self.after(every, Event::Progress { worker, link, life, task: at.0, token: at.1, every });
+        }
+        if !hangs {
+            let wait = (length * MS as f64) as u64 + 100;
+            self.after(wait, Event::Done { worker, link, life, task: at.0, token: at.1, how });
+        }
+    }
+
+    pub(crate) fn progress(&mut self, worker: usize, link: usize, life: u32, at: (TaskId, Token), every: u64) {
+        let again = |at: (TaskId, Token)| Event::Progress { worker, link, life, task: at.0, token: at.1, every };
+        if !self.awake(worker, life, again(at)) {
+            return;
+        }
+        let l = &self.workers[worker].links[link];
+        if !l.attempts.contains_key(&at) {
+            return;
+        }
+        if let Some(conn) = l.conn {
+            let (session, fraction, text) = (SessionId(conn), 0.5, "half way".into());
+            self.send_to_node(conn, Command::Progress { session, task: at.0, token: at.1, fraction, text });
+        }
+        self.after(every, again(at));
+    }
+
+    pub(crate) fn done(&mut self, worker: usize, link: usize, life: u32, at: (TaskId, Token), how: How) {
+        if !self.awake(worker, life, Event::Done { worker, link, life, task: at.0, token: at.1, how }) {
+            return;
+        }
+        if !self.workers[worker].links[link].attempts.contains_key(&at) {
+            return;
+        }
+        if how == How::Poison && !self.is_quiet() {
+            self.count("worker killed by its task");
+            return self.kill_worker(worker);
+        }
+        self.drop_attempt(worker, link, at);
+        self.workers[worker].links[link].unacked.push_back((at.0, at.1, outcome(at.1, how)));
+        self.start_waiting(worker, link);
+        self.send_results(worker, link);
+    }
+
+    fn send_results(&mut self, worker: usize, link: usize) {
+        let l = &mut self.workers[worker].links[link];
+        let Some(conn) = l.conn.filter(|_| l.welcomed) else { return };
+        let results: Vec<_> = l.unacked.iter().skip(l.sent).cloned().collect();
+        if results.is_empty() {
+            return;
+        }
+        l.sent = l.unacked.len();
+        self.checkers.stale.reported(link, &results);
+        self.send_to_node(conn, Command::Results { session: SessionId(conn), results });
+    }
+
+    /// The attempt is no longer here; a permit is free when it was the last of its call.
+    fn drop_attempt(&mut self, worker: usize, link: usize, at: (TaskId, Token)) {
+        let l = &mut self.workers[worker].links[link];
+        let Some(attempt) = l.attempts.remove(&at) else { return };
+        if attempt.running
+            && let Some(members) = l.calls.get_mut(&attempt.call)
+        {
+            *members -= 1;
+            if *members == 0 {
+                l.calls.remove(&attempt.call);
+            }
+        }
+    }
+
+    fn told_to_stop(&mut self, worker: usize, link: usize, task: TaskId, token: Token) {
+        let life = self.workers[worker].life;
+        let draw = self.rng.fraction();
+        let wait = self.rng.below(SECOND);
+        match draw {
+            // It does not listen: its grace runs out.
+            d if d < 0.1 && !self.is_quiet() => {}
+            // It had finished at that moment.
+            d if d < 0.3 => self.after(0, Event::Done { worker, link, life, task, token, how: How::Ok }),
+            _ => self.after(wait, Event::Done { worker, link, life, task, token, how: How::Cancelled }),
+        }
+    }
+
+    pub(crate) fn beat(&mut self, worker: usize, life: u32) {
+        if !self.awake(worker, life, Event::Beat { worker, life }) {
+            return;
+        }
+        let lease = self.plan.options.lease_ms * MS;
+        for link in 0..self.workers[worker].links.len() {
+            let guarded = self.workers[worker].plan.guarded;
+            let l = &self.workers[worker].links[link];
+            match l.conn {
+                Some(conn) if l.welcomed => {
+                    let usage = Usage { tight: !self.is_quiet() && mix(self.now ^ conn) % 200 == 0, ..Usage::default() };
+                    self.send_to_node(conn, Command::Heartbeat {
+                        session: SessionId(conn),
+                        usage,
+                        packages_added: Vec::new(),
+                        packages_removed: Vec::new(),
+                        clock_offset_ms: 0,
+                    });
+                }
+                _ if guarded && self.now > l.heard + lease => {
+                    let gone: Vec<_> = l.attempts.keys().copied().collect();
+                    gone.into_iter().for_each(|at| self.drop_attempt(worker, link, at));
+                }
+                _ => {}
+            }
+        }
+        self.after(BEAT, Event::Beat { worker, life });
+    }
+
+    pub(crate) fn worker_lost_conn(&mut self, worker: usize, link: usize, conn: u64) {
+        let l = &mut self.workers[worker].links[link];
+        if l.conn != Some(conn) {
+            return;
+        }
+        (l.conn, l.welcomed, l.sent) = (None, false, 0);
+        if let Some(c) = self.conns.get_mut(&conn) {
+            c.worker_told = true;
+        }
+        let life = self.workers[worker].life;
+        let wait = self.rng.range(1, 800) * MS;
+        self.after(wait, Event::Connect { worker, link, life });
+    }
+
+    pub(crate) fn kill_worker(&mut self, worker: usize) {
+        let w = &mut self.workers[worker];
+        if !w.up {
+            return;
+        }
+        w.up = false;
+        let conns: Vec<u64> = w.links.iter_mut().filter_map(|l| l.conn.take()).collect();
+        w.links.iter_mut().for_each(|l| *l = Link::default());
+        conns.into_iter().for_each(|conn| self.break_conn(conn));
+        let wait = self.rng.range(100, 15_000) * MS;
+        self.after(wait, Event::WorkerStarts { worker });
+    }
+
+    /// A drain: nothing new, unstarted grants go back, and after a while it serves again.
+    pub(crate) fn worker_drains(&mut self, worker: usize, life: u32, draining: bool) {
+        if !self.awake(worker, life, Event::WorkerDrains { worker, life, draining }) {
+            return;
+        }
+        self.workers[worker].draining = draining;
+        for link in 0..self.workers[worker].links.len() {
+            let l = &mut self.workers[worker].links[link];
+            let Some(conn) = l.conn.filter(|_| l.welcomed) else { continue };
+            let back: Vec<_> = if draining { l.waiting.drain(..).collect() } else { Vec::new() };
+            back.iter().for_each(|at| drop(l.attempts.remove(at)));
+            let (name, session) = (name_of(worker).into(), Some(SessionId(conn)));
+            self.send_to_node(conn, Command::DrainWorker { request: None, tenant: None, name, session, draining });
+            if !back.is_empty() {
+                self.send_to_node(conn, Command::Returned { session: SessionId(conn), attempts: back });
+            }
+        }
+        if draining {
+            let wait = self.rng.range(1, 5) * SECOND;
+            self.after(wait, Event::WorkerDrains { worker, life, draining: false });
+        }
+    }
+}
+
+/// What a worker reports. It names its token, so that a result can be traced to the attempt that made it.
+fn outcome(token: Token, how: How) -> Outcome {
+    let mark = format!("\"{}-{}\"", token.epoch, token.grant);
+    match how {
+        How::Ok | How::Poison => Outcome::Ok { result: Payload::Inline(Bytes::from(mark)), artifacts: Vec::new() },
+        How::Error(kind) => Outcome::Failed {
+            failure: Failure {
+                kind: format!("E{kind}").into(),
+                message: mark.into(),
+                detail: "".into(),
+                retryable: kind != 3,
+            },
+            artifacts: Vec::new(),
+            cancelled: false,
+        },
+        How::Cancelled => Outcome::Failed {
+            failure: Failure { message: mark.into(), ..Failure::ours("cancelled", "") },
+            artifacts: Vec::new(),
+            cancelled: true,
+        },
+    }
+}
