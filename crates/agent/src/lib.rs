@@ -1,1 +1,42 @@
-//! placeholder
+//! The agent: connects to a Tidewheel server, discovers what the machine can do, and runs attempts: Python packages in warm
+//! processes, command lines, and built-in types. It knows the worker protocol and nothing of the engine or the stores.
+//!
+//! `link` talks to the server, `runner` decides, `process` starts and kills, `pump` listens to processes, `package` and
+//! `environment` prepare code, `bundle` builds packages from projects.
+
+mod attempt;
+mod blobs;
+mod bundle;
+mod capacity;
+mod cgroup;
+mod client;
+mod config;
+mod dispatch;
+mod environment;
+mod error;
+mod guard;
+mod lease;
+mod link;
+mod log_ship;
+mod noop;
+mod outbox;
+mod package;
+mod process;
+mod procfs;
+mod project;
+mod pump;
+mod python;
+mod rest;
+mod runner;
+mod sandbox;
+mod shell;
+mod shim;
+mod start;
+mod unpack;
+mod warm;
+
+pub use bundle::{BuildOptions, BuiltPackage, build_package, describe};
+pub use config::{AgentConfig, Isolation, Limits, Secret};
+pub use error::Error;
+pub use package::local_name;
+pub use start::{Agent, AgentHandle, AgentStatus, inspect, run};

@@ -399,6 +399,7 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
     } else {
         vec![plain(100, 2_000)]
     };
+    let tight = fairness && rng.chance(0.5);
     let worker = WorkerPlan {
         tenant: None,
         queues: Vec::new(),
@@ -415,7 +416,7 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
         scenario,
         length: if fairness { 120 } else { 90 } * SECOND,
         partitions: 1,
-        options: options(rng, fairness && rng.chance(0.5)),
+        options: options(rng, tight),
         tenants,
         workers: vec![worker.clone(), worker],
         load: LoadPlan { task_every: SECOND / 10, bulk: 1, types: 1, keys: 1, run_ms: 400, ..LoadPlan::default() },

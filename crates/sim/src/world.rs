@@ -22,10 +22,10 @@ use crate::event::{Event, Fault, Phase, Scheduled};
 use crate::plan::{MS, Plan, Scenario, SECOND};
 use crate::rng::Rng;
 
-pub(crate) use client::{Call, CallKind, Client, Item};
+pub(crate) use client::{CallKind, Client, Item};
 pub(crate) use network::Conn;
 pub(crate) use node::Process;
-pub(crate) use worker::{Link, Worker};
+pub(crate) use worker::Worker;
 
 /// The wall clock when a run begins.
 pub const EPOCH_MS: u64 = 1_700_000_000_000;

@@ -8,6 +8,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tidewheel_store::Error;
 
@@ -17,7 +18,7 @@ use crate::error::During;
 pub(crate) struct Place {
     pub(crate) path: PathBuf,
     /// Held, never read: the lock ends with it.
-    _lock: File,
+    lock: Mutex<Option<File>>,
     temporary: bool,
 }
 
@@ -30,7 +31,12 @@ impl Place {
             std::fs::create_dir_all(folder).map_err(|e| failed("create the folder of", &path, &e))?;
         }
         let lock = lock(&path)?;
-        Ok(Place { path, _lock: lock, temporary })
+        Ok(Place { path, lock: Mutex::new(Some(lock)), temporary })
+    }
+
+    /// Lets another process open the database; all connections are closed.
+    pub(crate) fn give_back(&self) {
+        drop(self.lock.lock().take());
     }
 }
 

@@ -57,7 +57,6 @@ pub struct SqliteStore {
     copier: Arc<checkpoint::Shared>,
     cursor: sweep::Cursor,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Declared last: the lock is given back after all connections are closed.
     place: files::Place,
 }
 
@@ -178,8 +177,8 @@ impl Store for SqliteStore {
 
     fn close(&self) {
         self.inbox.close();
-        let mut threads = self.threads.lock();
         self.readers.close();
+        let mut threads = self.threads.lock();
         // The writer first, since it may still ask the copier.
         if let Some(copier) = threads.pop() {
             for writer in threads.drain(..) {
@@ -187,6 +186,7 @@ impl Store for SqliteStore {
             }
             self.copier.end();
             let _ = copier.join();
+            self.place.give_back();
         }
     }
 }

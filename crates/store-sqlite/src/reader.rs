@@ -30,6 +30,7 @@ pub(crate) struct Readers {
 struct Pool {
     idle: Vec<Connection>,
     opened: usize,
+    closed: bool,
 }
 
 impl Readers {
@@ -55,6 +56,9 @@ impl Readers {
     fn take(&self) -> Result<Connection, Error> {
         let mut pool = self.pool.lock();
         loop {
+            if pool.closed {
+                return Err(Error::Closed);
+            }
             if let Some(connection) = pool.idle.pop() {
                 return Ok(connection);
             }
@@ -63,18 +67,26 @@ impl Readers {
                 drop(pool);
                 return files::open_reader(&self.path).inspect_err(|_| {
                     self.pool.lock().opened -= 1;
-                    self.returned.notify_one();
+                    self.returned.notify_all();
                 });
             }
             self.returned.wait(&mut pool);
         }
     }
 
-    /// Closes what is idle.
+    /// Lets nobody in any more, and returns when all connections are closed.
     pub(crate) fn close(&self) {
         let mut pool = self.pool.lock();
-        pool.opened -= pool.idle.len();
-        pool.idle.clear();
+        pool.closed = true;
+        self.returned.notify_all();
+        loop {
+            pool.opened -= pool.idle.len();
+            pool.idle.clear();
+            if pool.opened == 0 {
+                return;
+            }
+            self.returned.wait(&mut pool);
+        }
     }
 }
 
@@ -87,7 +99,7 @@ impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.readers.pool.lock().idle.push(connection);
-            self.readers.returned.notify_one();
+            self.readers.returned.notify_all();
         }
     }
 }

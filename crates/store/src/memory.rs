@@ -314,17 +314,18 @@ pub fn tasks(state: &State, query: &TaskQuery) -> TaskPage {
     let mut page = TaskPage { as_of: state.last_index(), ..TaskPage::default() };
     let below = (query.tenant, query.before.unwrap_or(TaskId(u128::MAX)));
     let rows = state.tasks.range((query.tenant, TaskId(0))..below).rev();
+    let mut last = None;
     for (looked_at, (key, task)) in rows.enumerate() {
         if page.tasks.len() == query.page_limit() {
             page.next = page.tasks.last().map(|task| task.id);
             break;
         }
         if looked_at == query.scan_limit.max(1) {
-            // The row before this one was the last that was looked at; ids are exclusive bounds.
-            page.next = Some(TaskId(key.1.0 + 1));
+            page.next = last;
             page.searched_back_to = Some(task.id.millis());
             break;
         }
+        last = Some(key.1);
         if query.matches(task) {
             let mut task = without_input(task);
             if let Some(ending) = task.ending.as_mut().filter(|ending| ending.result != Payload::None) {

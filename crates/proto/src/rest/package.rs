@@ -70,3 +70,22 @@ pub struct PackageManifest {
     #[serde(default)]
     pub requires_python: String,
 }
+
+/// `PUT /packages/{name}/{version}` with a JSON body: the archive was stored before with `PUT /blobs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutPackage {
+    /// `sha256:...` of the stored archive.
+    pub hash: String,
+    /// What the archive brings.
+    pub manifest: PackageManifest,
+}
+
+/// Answer to `PUT /blobs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Blob {
+    /// `sha256:...`
+    pub hash: String,
+    /// Bytes.
+    pub size: u64,
+}

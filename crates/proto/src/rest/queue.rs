@@ -87,3 +87,18 @@ pub struct QueueStats {
     /// Permits that would keep the depth from growing: what an autoscaler reads.
     pub desired_permits: u64,
 }
+
+/// `POST /queues/{name}/dead:redrive`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redrive {
+    /// Only those that this filter finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// At most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// Count only, change nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}

@@ -219,6 +219,9 @@ pub struct Task {
     /// How the result is held: `inline`, or `sha256:...` of a blob. The value is at `/tasks/{id}/result`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_ref: Option<String>,
+    /// Address of the input's blob, where it is too large to be held inline; in single reads only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_ref: Option<String>,
     /// The input; in single reads only, never in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
@@ -227,9 +230,25 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub result: Option<Box<RawValue>>,
+    /// A cancel was asked for and the worker has not ended the attempt yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelling: bool,
+    /// What a running task last reported; in single reads only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// True when an earlier task was found by its idempotency key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
+}
+
+/// How far a running task is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, PartialEq)]
+pub struct Progress {
+    /// 0 to 1.
+    pub fraction: f32,
+    /// What it is doing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
 }
 
 /// Why an attempt ended without a result.
@@ -415,4 +434,86 @@ pub struct Operation {
     pub failed: u64,
     /// RFC 3339.
     pub created_at: String,
+    /// RFC 3339; when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+    /// The first few tasks that could not be changed, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<OperationFailure>,
+    /// It only counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// A task that an operation could not change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct OperationFailure {
+    /// Task id.
+    pub task: String,
+    /// Why.
+    pub detail: String,
+}
+
+/// `POST /tasks:cancel`, `POST /tasks:retry`: an operation over all tasks that a filter finds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkRequest {
+    /// Which tasks, in the filter grammar; an empty one is refused.
+    pub filter: String,
+    /// Shown in each task's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// New priority (`reprioritise`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Count only, change nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Change at most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+}
+
+/// A task type that a package serves.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct TaskType {
+    /// Task type.
+    pub name: String,
+    /// Package that serves it.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// `sha256:...` of its archive.
+    pub hash: String,
+    /// `module:function`
+    pub entrypoint: String,
+    /// First paragraph of the docstring.
+    #[serde(default)]
+    pub doc: String,
+    /// JSON Schema of the input.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub schema_in: serde_json::Value,
+    /// What the decorator says: queue, retry, timeout, priority, resources, requires, batch.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub defaults: serde_json::Value,
+}
+
+/// A change of a task, as the live streams send it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct TaskChange {
+    /// Task id.
+    pub id: String,
+    /// Its new state.
+    pub state: String,
+    /// Task type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Queue.
+    pub queue: String,
+    /// Grants so far.
+    pub attempt: u32,
+    /// RFC 3339.
+    pub at: String,
 }

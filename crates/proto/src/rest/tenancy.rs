@@ -84,3 +84,50 @@ pub struct WhoAmI {
     /// System scope.
     pub system: bool,
 }
+
+/// `GET /system/status`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct SystemStatus {
+    /// Version of the server.
+    pub version: String,
+    /// `ready`, `starting` or `draining`
+    pub state: String,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// Newest commit.
+    pub committed_index: u64,
+    /// Epoch of the partition.
+    pub epoch: u32,
+    /// Running attempts.
+    pub running: u64,
+    /// Task records in memory.
+    pub tasks_in_memory: u64,
+    /// Pending timers in memory.
+    pub timers: u64,
+    /// Open worker sessions.
+    pub workers: u64,
+    /// Live streams that are open.
+    pub streams: u64,
+    /// Figures of the store since the start.
+    pub store: StoreStatus,
+}
+
+/// Figures of the store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct StoreStatus {
+    /// Transactions.
+    pub commits: u64,
+    /// Batches in them.
+    pub batches: u64,
+    /// Mutations in them.
+    pub mutations: u64,
+    /// Syncs of the log file.
+    pub fsyncs: u64,
+    /// Size of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Size of the database.
+    pub database_bytes: u64,
+}

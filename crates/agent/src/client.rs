@@ -1,0 +1,97 @@
+//! The channel to the server: address, certificate authority, token, keep-alive and compression. It dials when it is
+//! first used and again whenever the connection is gone; what is said over it is not its business.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidewheel_proto::v1::worker_client::WorkerClient;
+use tonic::codec::CompressionEncoding;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Status};
+
+use crate::config::AgentConfig;
+use crate::error::Error;
+
+/// A silent peer is noticed after interval + timeout. Half a lease: attempts may still be handed to a new connection.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(1);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What the server may send in one message; its own bound on grants is far below.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Makes stubs of the service `Worker`. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    channel: Channel,
+    auth: Auth,
+    compress: Arc<AtomicBool>,
+}
+
+/// Adds the token to every call.
+#[derive(Clone)]
+pub(crate) struct Auth {
+    header: MetadataValue<Ascii>,
+}
+
+impl tonic::service::Interceptor for Auth {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.header.clone());
+        Ok(request)
+    }
+}
+
+impl Client {
+    pub(crate) fn new(config: &AgentConfig) -> Result<Self, Error> {
+        let bad = |e: &dyn std::fmt::Display| Error::Config(format!("`{}` is not a server address: {e}", config.server));
+        let mut endpoint = Endpoint::from_shared(config.server.clone()).map_err(|e| bad(&e))?;
+        let host = endpoint.uri().host().unwrap_or_default().to_owned();
+        if endpoint.uri().scheme_str() == Some("https") {
+            let mut tls = ClientTlsConfig::new();
+            tls = match &config.ca {
+                Some(path) => {
+                    let pem = std::fs::read(path).map_err(Error::file("read", path))?;
+                    tls.ca_certificate(Certificate::from_pem(pem))
+                }
+                None => tls.with_native_roots(),
+            };
+            endpoint = endpoint.tls_config(tls).map_err(|e| bad(&e))?;
+        }
+        let endpoint = endpoint
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .tcp_keepalive(Some(Duration::from_secs(15)))
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20);
+        let mut header = MetadataValue::try_from(format!("Bearer {}", config.token.expose()))
+            .map_err(|_| Error::Config("the token holds a character that no token has".into()))?;
+        header.set_sensitive(true);
+        let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1" | "[::1]");
+        Ok(Self {
+            channel: endpoint.connect_lazy(),
+            auth: Auth { header },
+            // On one machine compression costs more than the bytes it saves.
+            compress: Arc::new(AtomicBool::new(!local)),
+        })
+    }
+
+    pub(crate) fn worker(&self) -> WorkerClient<InterceptedService<Channel, Auth>> {
+        let mut client = WorkerClient::with_interceptor(self.channel.clone(), self.auth.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip);
+        if self.compress.load(Ordering::Relaxed) {
+            client = client.send_compressed(CompressionEncoding::Zstd);
+        }
+        client
+    }
+
+    /// The server may not know the compression: the next stub goes without.
+    pub(crate) fn without_compression(&self) -> bool {
+        self.compress.swap(false, Ordering::Relaxed)
+    }
+}

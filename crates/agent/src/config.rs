@@ -1,0 +1,126 @@
+//! What an agent is told at its start. Plain data: it reads no environment, no file and no command line, which is the
+//! work of whoever starts it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A token. It has no `Debug` and no `Display`, so that it cannot reach a log by accident.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether attempts run behind namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Only where the server asks for it (it serves several tenants).
+    #[default]
+    Auto,
+    /// Always; attempts are refused where it is not possible.
+    On,
+    /// Never; attempts are refused when the server asks for it.
+    Off,
+}
+
+/// Bounds of one process of user code, where a task names none of its own. Zero means no bound.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    pub memory_bytes: u64,
+    pub cpu_millis: u32,
+    /// Processes and threads together; a fork bomb ends here.
+    pub processes: u32,
+    pub open_files: u64,
+    /// The largest file that may be written.
+    pub file_bytes: u64,
+    /// Captured output of one attempt; what comes after is dropped.
+    pub output_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 0,
+            cpu_millis: 0,
+            processes: 512,
+            open_files: 4096,
+            file_bytes: 0,
+            output_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Everything an agent has to know.
+#[derive(Clone)]
+pub struct AgentConfig {
+    /// `http://host:port` or `https://host:port`.
+    pub server: String,
+    pub token: Secret,
+    /// Shown to people; the host name if absent.
+    pub name: Option<String>,
+    pub queues: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    /// Task types served; empty = all.
+    pub types: Vec<String>,
+    /// Attempts that run at once.
+    pub permits: u32,
+    /// The most grants held ready beside those that run. What is asked for follows the pace of the tasks: two per
+    /// permit while they are long, up to this many while they are short.
+    pub buffer: u32,
+    pub data_dir: PathBuf,
+    pub isolation: Isolation,
+    /// Network inside the sandbox.
+    pub isolated_network: bool,
+    pub limits: Limits,
+    /// Certificate authority (PEM) the server's certificate is checked against, instead of the machine's.
+    pub ca: Option<PathBuf>,
+    /// User and group id of the children; only root can change them.
+    pub run_as: Option<(u32, u32)>,
+    /// The Python to use where an environment does not bring one; found on PATH if absent.
+    pub python: Option<PathBuf>,
+    /// An idle process of user code ends after so long.
+    pub idle: Duration,
+    /// What runs may go on for so long after a shutdown was asked for.
+    pub drain: Duration,
+    /// Bytes of unpacked packages and environments kept; the least recently used go first.
+    pub cache_bytes: u64,
+    /// Kinds of the worker shown to people.
+    pub kind: String,
+}
+
+impl AgentConfig {
+    /// The defaults for a server, a token and a folder.
+    pub fn new(server: impl Into<String>, token: Secret, data_dir: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get() as u32);
+        Self {
+            server: server.into(),
+            token,
+            name: None,
+            queues: vec!["*".into()],
+            labels: BTreeMap::new(),
+            types: Vec::new(),
+            // A task that waits for the network uses no core: one permit would make a small machine look dead.
+            permits: cores.max(2),
+            buffer: 1024,
+            data_dir: data_dir.into(),
+            isolation: Isolation::Auto,
+            isolated_network: false,
+            limits: Limits::default(),
+            ca: None,
+            run_as: None,
+            python: None,
+            idle: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+            cache_bytes: 20 << 30,
+            kind: "agent".into(),
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! The Python side of the runner: lanes are prepared, processes started, fed, listened to and ended. It is part of the
+//! runner's one task and holds no state of its own.
+
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+use tidewheel_proto::v1::{Artifact, Progress, worker_message::Message as Wire};
+use tokio::sync::mpsc;
+
+use crate::attempt::{AttemptId, Phase};
+use crate::error::Fault;
+use crate::process::{Spawn, Tree, describe_exit};
+use crate::pump::{self, Item, Pump};
+use crate::runner::{Event, Runner, Tools, child_env, limits_of, remove_later};
+use crate::sandbox::View;
+use crate::shim::{self, FromShim, Start};
+use crate::warm::{Home, LaneId, LaneKey, Next, Proc, ProcId, ProcState, Sent, Unit};
+
+/// Lines a process printed outside of any task, kept for the message when it does not start.
+const TAIL_LINES: usize = 30;
+/// A process that says nothing for so long while it starts hangs in an import.
+const START_TIME: Duration = Duration::from_secs(60);
+/// An unused lane is forgotten, and its package may be removed from the cache.
+const LANE_IDLE: Duration = Duration::from_secs(600);
+/// Room for the frame around a task's input.
+const FRAME_ROOM: usize = 64 << 10;
+
+impl Runner {
+    // -- lanes -------------------------------------------------------------------------------------------------------
+
+    pub(crate) fn route_python(&mut self, unit: Unit, now: Instant) {
+        let Some(attempt) = self.attempts.get(unit.members[0]) else { return };
+        let isolated = match self.tools.sandbox.decide(self.require_isolation) {
+            Ok(isolated) => isolated,
+            Err(fault) => return self.fail_all(&unit.members, &fault),
+        };
+        if let Some(why) = &self.tools.no_python {
+            let fault = Fault::new("environment", format!("this agent has no Python: {why}"), true);
+            return self.fail_all(&unit.members, &fault);
+        }
+        let bytes: usize =
+            unit.members.iter().filter_map(|id| self.attempts.get(*id)).map(|a| a.grant.input.len() + 1024).sum();
+        if bytes + FRAME_ROOM > shim::MAX_FRAME {
+            let fault = Fault::new("too-large", "the input is larger than a task can be handed (16 MiB)", false);
+            return self.fail_all(&unit.members, &fault);
+        }
+        let limits = limits_of(&attempt.grant, &self.tools.config.limits);
+        let token = attempt.grant.token.clone();
+        let key = LaneKey { package: attempt.grant.package.clone(), limits, isolated };
+        let (id, new) = self.pool.lane(key, now);
+        let lane = self.pool.lanes.get_mut(&id).expect("the pool just named it");
+        lane.last_used = now;
+        lane.ready.push_back(unit);
+        if new {
+            self.prepare(id, token);
+        }
+    }
+
+    /// Fetches the package and builds the environment, apart.
+    fn prepare(&self, id: LaneId, token: Bytes) {
+        let Some(lane) = self.pool.lanes.get(&id) else { return };
+        let (generation, hash) = (lane.generation, lane.key.package.clone());
+        let (tools, events) = (self.tools.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let home = tools.home(&hash, token).await.map(Arc::new).map_err(Fault::from);
+            let _ = events.send(Event::LaneReady(id, generation, home)).await;
+        });
+    }
+
+    pub(crate) fn lane_ready(&mut self, id: LaneId, generation: u64, home: Result<Arc<Home>, Fault>) {
+        let Some(lane) = self.pool.lanes.get_mut(&id) else { return };
+        if lane.generation != generation {
+            return;
+        }
+        match home {
+            Ok(home) => {
+                let hash = lane.key.package.clone();
+                lane.home = Some(home);
+                let in_use = self.pool.lanes.values().map(|l| l.key.package.clone()).collect();
+                let removed = self.tools.packages.prune(self.tools.config.cache_bytes, &in_use);
+                self.note_packages(Some(hash), removed);
+            }
+            Err(fault) => self.fail_lane(id, &fault),
+        }
+    }
+
+    /// Nothing that waits in a lane can run. The next grant tries again from the start.
+    fn fail_lane(&mut self, id: LaneId, fault: &Fault) {
+        let Some(lane) = self.pool.lanes.get_mut(&id) else { return };
+        let waiting: Vec<Unit> = lane.ready.drain(..).collect();
+        if lane.procs.is_empty() {
+            self.pool.remove_lane(id);
+        }
+        waiting.iter().for_each(|unit| self.fail_all(&unit.members, fault));
+    }
+
+    /// The code of a folder changed: what is idle ends, what is busy finishes, and both are replaced.
+    pub(crate) fn folder_changed(&mut self, name: &str) {
+        let lanes: Vec<LaneId> =
+            self.pool.lanes.iter().filter(|(_, l)| l.key.package == name).map(|(id, _)| *id).collect();
+        for id in lanes {
+            let lane = self.pool.lanes.get_mut(&id).expect("listed above");
+            lane.generation += 1;
+            lane.home = None;
+            let procs = lane.procs.clone();
+            procs.into_iter().for_each(|proc| self.retire(proc));
+            self.prepare(id, Bytes::new());
+        }
+    }
+
+    // -- handing out -------------------------------------------------------------------------------------------------
+
+    /// Gives waiting work to processes until nothing more fits.
+    pub(crate) fn dispatch(&mut self, now: Instant) {
+        let mut lanes: Vec<(Instant, Option<LaneId>)> = self
+            .pool
+            .lanes
+            .iter()
+            .filter(|(_, l)| l.home.is_some() && !l.ready.is_empty())
+            .map(|(id, l)| (l.last_served, Some(*id)))
+            .collect();
+        if !self.shell_queue.is_empty() {
+            lanes.push((self.shell_served, None));
+        }
+        // The lane that was served longest ago first, so that a busy one cannot keep the permits for itself.
+        lanes.sort_unstable();
+        for (_, lane) in lanes {
+            match lane {
+                Some(id) => self.serve_lane(id, now),
+                None => self.start_shells(now),
+            }
+        }
+    }
+
+    fn serve_lane(&mut self, id: LaneId, now: Instant) {
+        let mut frames: Vec<(ProcId, BytesMut)> = Vec::new();
+        let mut free = self.free_permits();
+        while let Some(lane) = self.pool.lanes.get(&id)
+            && let Some(unit) = lane.ready.front()
+        {
+            let function = self.attempts.get(unit.members[0]).map_or("", |a| a.grant.entrypoint.as_str());
+            match self.pool.next(lane, function, unit.batch, free) {
+                Next::Send(proc) => {
+                    let expected = lane.expected_ms(function);
+                    let sent = Sent::new(unit.clone(), function.to_owned(), expected);
+                    if !self.pool.procs[&proc].is_busy() {
+                        free = free.saturating_sub(1);
+                    }
+                    let at = frames.iter().position(|(p, _)| *p == proc).unwrap_or_else(|| {
+                        frames.push((proc, BytesMut::new()));
+                        frames.len() - 1
+                    });
+                    self.send(proc, sent, &mut frames[at].1, now);
+                    let lane = self.pool.lanes.get_mut(&id).expect("looked at above");
+                    lane.ready.pop_front();
+                    lane.last_served = now;
+                }
+                Next::Start => {
+                    free = free.saturating_sub(1);
+                    self.start(id, now);
+                }
+                Next::Wait => break,
+            }
+        }
+        for (proc, bytes) in frames {
+            if let Some(sender) = self.pool.procs.get(&proc).and_then(|p| p.frames.as_ref()) {
+                let _ = sender.send(bytes.freeze());
+            }
+        }
+    }
+
+    fn send(&mut self, proc_id: ProcId, sent: Sent, out: &mut BytesMut, now: Instant) {
+        let proc = self.pool.procs.get_mut(&proc_id).expect("the pool chose it");
+        if proc.queue.is_empty() {
+            proc.since = now;
+        }
+        let ids: Vec<String> = sent
+            .unit
+            .members
+            .iter()
+            .map(|id| self.attempts.get(*id).map_or_else(String::new, |a| task_id(&a.grant.task)))
+            .collect();
+        for id in &sent.unit.members {
+            if let Some(attempt) = self.attempts.get_mut(*id) {
+                attempt.phase = Phase::Sent(proc_id);
+            }
+        }
+        let starts: Vec<Start<'_>> = sent
+            .unit
+            .members
+            .iter()
+            .zip(&ids)
+            .filter_map(|(id, task_id)| Some(Start { lease: *id, task_id, grant: &self.attempts.get(*id)?.grant }))
+            .collect();
+        if sent.unit.batch {
+            shim::batch_start(out, sent.unit.lease, &starts);
+        } else if let Some(start) = starts.first() {
+            shim::task_start(out, start);
+        }
+        proc.queue.push_back(sent);
+    }
+
+    fn start(&mut self, lane_id: LaneId, now: Instant) {
+        let keep = (self.tools.config.permits as usize * 2).max(4);
+        if let Some(idle) = self.pool.to_evict(keep) {
+            self.retire(idle);
+        }
+        let id = self.pool.number();
+        let lane = self.pool.lanes.get_mut(&lane_id).expect("the caller looked at it");
+        let home = lane.home.clone().expect("only a prepared lane is served");
+        let key = lane.key.clone();
+        lane.procs.push(id);
+        let name = format!("p{id}");
+        let proc = Proc {
+            lane: lane_id,
+            state: ProcState::Starting,
+            tree: None,
+            frames: None,
+            queue: Default::default(),
+            current: None,
+            muted: Arc::default(),
+            since: now,
+            killed: None,
+            tail: Default::default(),
+            work: self.tools.work.join(&name),
+        };
+        let muted = proc.muted.clone();
+        self.pool.procs.insert(id, proc);
+        let (tools, events) = (self.tools.clone(), self.events.clone());
+        tokio::spawn(async move {
+            match tools.start_python(&name, &home, &key).await {
+                Ok((running, socket)) => {
+                    let tree = running.tree.clone();
+                    let opened = pump::open_socket(socket);
+                    let Ok((read, frames)) = opened else { return };
+                    // Sent before the pump begins, so that the runner knows the process before its first word.
+                    let _ = events.send(Event::Started(id, Ok((tree, frames)))).await;
+                    Pump::new(running, Some(read), muted).run(events, move |said| Event::Said(id, said)).await;
+                }
+                Err(fault) => drop(events.send(Event::Started(id, Err(fault))).await),
+            }
+        });
+    }
+
+    // -- listening ---------------------------------------------------------------------------------------------------
+
+    pub(crate) fn proc_started(
+        &mut self,
+        id: ProcId,
+        outcome: Result<(Arc<Tree>, mpsc::UnboundedSender<Bytes>), Fault>,
+    ) {
+        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
+        match outcome {
+            Ok((tree, frames)) => {
+                proc.tree = Some(tree);
+                proc.frames = Some(frames);
+                if proc.state == ProcState::Retiring {
+                    self.retire(id);
+                }
+            }
+            Err(fault) => {
+                let lane = proc.lane;
+                self.forget(id);
+                self.fail_lane(lane, &fault);
+            }
+        }
+    }
+
+    pub(crate) fn proc_said(&mut self, id: ProcId, items: Vec<Item>, now: Instant) {
+        let mut done: Vec<(String, u32)> = Vec::new();
+        for item in items {
+            match item {
+                Item::Line(stream, text) => self.printed(id, stream.as_str(), text),
+                Item::Frame(FromShim::Started { lease }) => self.began(id, lease),
+                Item::Frame(FromShim::Done { lease, outcome }) => {
+                    if let Some(function) = self.finished(id, lease, outcome.map_err(|f| *f)) {
+                        match done.last_mut().filter(|(f, _)| *f == function) {
+                            Some((_, count)) => *count += 1,
+                            None => done.push((function, 1)),
+                        }
+                    }
+                }
+                Item::Frame(frame) => self.said(id, frame, now),
+                Item::Broken(why) => {
+                    tracing::warn!(proc = id, %why, "a process broke the protocol and is ended");
+                    self.kill_proc(id, "protocol");
+                }
+            }
+        }
+        let total: u32 = done.iter().map(|(_, n)| n).sum();
+        let Some(proc) = self.pool.procs.get_mut(&id).filter(|_| total > 0) else { return };
+        let each = now.saturating_duration_since(proc.since) / total;
+        proc.since = now;
+        if let Some(lane) = self.pool.lanes.get_mut(&proc.lane) {
+            done.iter().for_each(|(function, count)| lane.note(function, each * *count, *count));
+        }
+        if proc.state == ProcState::Retiring && proc.queue.is_empty() {
+            self.retire(id);
+        }
+    }
+
+    fn began(&mut self, id: ProcId, lease: AttemptId) {
+        if let Some(proc) = self.pool.procs.get_mut(&id) {
+            proc.current = Some(lease);
+            proc.muted.store(false, Ordering::Relaxed);
+        }
+        if let Some(attempt) = self.attempts.get_mut(lease).filter(|a| a.phase == Phase::Sent(id)) {
+            attempt.phase = Phase::Running(id);
+            self.outgoing.started.push(attempt.grant.token.clone());
+        }
+    }
+
+    /// One attempt is done; the function's name when it was the last of its call.
+    fn finished(&mut self, id: ProcId, lease: AttemptId, outcome: Result<Bytes, Fault>) -> Option<String> {
+        let proc = self.pool.procs.get_mut(&id)?;
+        let at = proc.queue.iter().position(|sent| sent.open.contains(&lease))?;
+        let sent = &mut proc.queue[at];
+        sent.open.retain(|member| *member != lease);
+        let function = sent.open.is_empty().then(|| proc.queue.remove(at).expect("found above").function);
+        if proc.current == Some(lease) {
+            proc.current = None;
+        }
+        self.settle(lease, outcome);
+        function
+    }
+
+    fn printed(&mut self, id: ProcId, stream: &str, text: String) {
+        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
+        // Output may overtake the word that its task has begun; then it belongs to the one that is next.
+        let owner = proc.current.or_else(|| proc.queue.front().and_then(|s| s.open.first().copied()));
+        let Some(owner) = owner else {
+            tracing::debug!(proc = id, stream, "{text}");
+            if proc.tail.len() == TAIL_LINES {
+                proc.tail.pop_front();
+            }
+            proc.tail.push_back(text);
+            return;
+        };
+        let (lane, muted) = (proc.lane, proc.muted.clone());
+        if let Some(function) = proc.queue.front().map(|s| s.function.clone())
+            && let Some(lane) = self.pool.lanes.get_mut(&lane)
+        {
+            lane.printed(&function);
+        }
+        if self.log(owner, stream, "info", text, 0) {
+            muted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn said(&mut self, id: ProcId, frame: FromShim, now: Instant) {
+        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
+        match frame {
+            FromShim::Hello { python, sdk } => {
+                tracing::debug!(proc = id, %python, %sdk, ms = now.duration_since(proc.since).as_millis() as u64, "ready");
+                if proc.state == ProcState::Starting {
+                    proc.state = ProcState::Ready;
+                }
+                proc.since = now;
+                if let Some(frames) = &proc.frames {
+                    let limits = json!({ "max_frame": shim::MAX_FRAME });
+                    let _ = frames.send(shim::frame_of(&json!({ "t": "hello_ack", "proto": shim::PROTO, "limits": limits })));
+                }
+                if proc.state == ProcState::Retiring {
+                    self.retire(id);
+                }
+            }
+            FromShim::Log { lease, level, text, at_ms } => {
+                let level = match level.as_str() {
+                    "debug" | "info" | "warning" | "error" => level.as_str(),
+                    "warn" => "warning",
+                    "critical" | "fatal" => "error",
+                    _ => "info",
+                };
+                self.log(lease, "log", level, text, at_ms);
+            }
+            FromShim::Progress { lease, fraction, text } => {
+                if let Some(attempt) = self.attempts.get(lease) {
+                    let token = attempt.grant.token.clone();
+                    self.outgoing.other.push(Wire::Progress(Progress { token, fraction, text }));
+                }
+            }
+            FromShim::Artifact { lease, name, path, content_type } => self.artifact(id, lease, name, &path, content_type),
+            FromShim::Enqueue { req, items } => {
+                self.ask(id, |tools| async move { tools.rest.enqueue(req, items).await });
+            }
+            FromShim::Handle { req, op, id: task, body } => {
+                self.ask(id, |tools| async move { tools.rest.handle(req, &op, &task, body).await });
+            }
+            FromShim::Asset { req } => {
+                if let Some(frames) = &proc.frames {
+                    let _ = frames.send(crate::rest::no_asset(&req));
+                }
+            }
+            FromShim::LoadError { message, traceback } => {
+                let fault = Fault::new("load-error", message, false).with_detail(traceback);
+                let lane = proc.lane;
+                proc.killed = Some("load-error");
+                self.fail_lane(lane, &fault);
+            }
+            FromShim::Fatal { message } => {
+                tracing::warn!(proc = id, %message, "a process gave up");
+            }
+            FromShim::Started { .. } | FromShim::Done { .. } => {}
+        }
+    }
+
+    /// A question of a task, answered apart.
+    fn ask<F>(&self, id: ProcId, question: impl FnOnce(Arc<Tools>) -> F)
+    where
+        F: Future<Output = Bytes> + Send + 'static,
+    {
+        let Some(frames) = self.pool.procs.get(&id).and_then(|p| p.frames.clone()) else { return };
+        let answer = question(self.tools.clone());
+        tokio::spawn(async move { drop(frames.send(answer.await)) });
+    }
+
+    fn artifact(&mut self, id: ProcId, lease: AttemptId, name: String, path: &str, content_type: String) {
+        let Some(proc) = self.pool.procs.get(&id) else { return };
+        let confined = self.pool.lanes.get(&proc.lane).is_some_and(|l| l.key.isolated) || self.tools.spawner.run_as().is_some();
+        let Some(attempt) = self.attempts.get_mut(lease) else { return };
+        attempt.uploads += 1;
+        // Opened now: the task may remove the file as soon as it goes on.
+        let file = open_artifact(&proc.work, path, confined);
+        let (tools, events, token) = (self.tools.clone(), self.events.clone(), attempt.grant.token.clone());
+        tokio::spawn(async move {
+            let stored = match file {
+                Ok(file) => tools.blobs.put_file(file, token).await.map_err(Fault::from),
+                Err(error) => Err(Fault::new("artifact", error.to_string(), false)),
+            };
+            let stored = stored
+                .map(|s| Artifact { name: name.clone(), hash: s.hash, size: s.size, content_type })
+                .map_err(|f| Fault { message: format!("artifact `{name}`: {}", f.message), kind: "artifact".into(), ..f });
+            let _ = events.send(Event::Artifact(lease, stored)).await;
+        });
+    }
+
+    // -- ending ------------------------------------------------------------------------------------------------------
+
+    pub(crate) fn ask_to_stop(&mut self, proc: ProcId, id: AttemptId, reason: &str, grace: Duration) {
+        if let Some(frames) = self.pool.procs.get(&proc).and_then(|p| p.frames.as_ref()) {
+            let grace = grace.as_millis() as u64;
+            let _ = frames.send(shim::frame_of(
+                &json!({ "t": "cancel", "lease": id.to_string(), "reason": reason, "grace_ms": grace }),
+            ));
+        }
+    }
+
+    /// A batch is killed only when none of its open members is to live.
+    pub(crate) fn may_kill(&self, proc: ProcId, id: AttemptId) -> bool {
+        let Some(proc) = self.pool.procs.get(&proc) else { return false };
+        let Some(sent) = proc.queue.iter().find(|s| s.open.contains(&id)) else { return false };
+        sent.open.iter().all(|m| self.attempts.get(*m).is_none_or(|a| a.ending.is_some()))
+    }
+
+    pub(crate) fn kill_proc(&mut self, id: ProcId, why: &'static str) {
+        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
+        proc.killed.get_or_insert(why);
+        if let Some(tree) = proc.tree.clone() {
+            tokio::spawn(tree.kill());
+        }
+    }
+
+    /// Ends a process once it has nothing to do.
+    fn retire(&mut self, id: ProcId) {
+        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
+        proc.state = ProcState::Retiring;
+        if proc.queue.is_empty()
+            && let Some(frames) = proc.frames.take()
+        {
+            // It leaves by itself when the socket ends, which it does once this sender is gone.
+            let _ = frames.send(shim::frame_of(&json!({ "t": "drain" })));
+            if let Some(tree) = proc.tree.clone() {
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    tree.kill().await;
+                });
+            }
+        }
+    }
+
+    pub(crate) fn retire_idle(&mut self, now: Instant) {
+        let idle = self.tools.config.idle;
+        let old: Vec<ProcId> = (self.pool.procs.iter())
+            .filter(|(_, p)| p.state == ProcState::Ready && p.queue.is_empty() && now.duration_since(p.since) >= idle)
+            .map(|(id, _)| *id)
+            .collect();
+        old.into_iter().for_each(|id| self.retire(id));
+        let stuck: Vec<ProcId> = (self.pool.procs.iter())
+            .filter(|(_, p)| p.state == ProcState::Starting && now.duration_since(p.since) >= START_TIME)
+            .map(|(id, _)| *id)
+            .collect();
+        stuck.into_iter().for_each(|id| self.kill_proc(id, "start-timeout"));
+        let unused: Vec<LaneId> = (self.pool.lanes.iter())
+            .filter(|(_, l)| l.procs.is_empty() && l.ready.is_empty() && now.duration_since(l.last_used) >= LANE_IDLE)
+            .map(|(id, _)| *id)
+            .collect();
+        unused.into_iter().for_each(|id| drop(self.pool.remove_lane(id)));
+    }
+
+    fn forget(&mut self, id: ProcId) -> Option<Proc> {
+        let proc = self.pool.procs.remove(&id)?;
+        if let Some(lane) = self.pool.lanes.get_mut(&proc.lane) {
+            lane.procs.retain(|p| *p != id);
+        }
+        remove_later(proc.work.clone());
+        Some(proc)
+    }
+
+    /// The process is gone. What it worked on failed with it; what it had not begun goes to another.
+    pub(crate) fn proc_exited(&mut self, id: ProcId, status: Option<ExitStatus>, now: Instant) {
+        let Some(mut proc) = self.forget(id) else { return };
+        let verdict = proc.tree.as_ref().and_then(|t| t.verdict());
+        // What it left running goes with it.
+        if let Some(tree) = proc.tree.take() {
+            tokio::spawn(tree.kill());
+        }
+        let said: Vec<String> = proc.tail.drain(..).collect();
+        if proc.state == ProcState::Starting && proc.killed != Some("load-error") {
+            let why = if proc.killed == Some("start-timeout") {
+                format!("the worker process was not ready after {} s", START_TIME.as_secs())
+            } else {
+                format!("the worker process did not start: {}", describe_exit(status))
+            };
+            let fault = Fault::new(verdict.unwrap_or("worker-start"), why, true).with_detail(said.join("\n"));
+            return self.fail_lane(proc.lane, &fault);
+        }
+        let fault = match verdict {
+            Some(verdict) => Fault::new(verdict, format!("over the {}: {}", verdict.replace('-', " "), describe_exit(status)), true),
+            None => Fault::new("worker-exit", format!("the task ended its process: {}", describe_exit(status)), true),
+        };
+        let began = |m: &AttemptId, s: &Self| s.attempts.get(*m).is_some_and(|a| a.phase == Phase::Running(id));
+        // A process that vanished before it said what it had begun had begun the first: else a task that ends its process at
+        // once would be sent to one process after another.
+        let any_began = proc.queue.iter().any(|s| s.open.iter().any(|m| began(m, self)));
+        let blame_first = proc.killed.is_none() && !any_began;
+        let mut again: Vec<Unit> = Vec::new();
+        for (at, sent) in proc.queue.into_iter().enumerate() {
+            let started = sent.open.iter().any(|m| began(m, self)) || at == 0 && blame_first;
+            let mut left = Vec::new();
+            for member in sent.open {
+                let Some(attempt) = self.attempts.get_mut(member) else { continue };
+                if started || attempt.silent || attempt.ending.is_some() {
+                    self.settle(member, Err(fault.clone()));
+                } else {
+                    attempt.phase = Phase::Waiting;
+                    left.push(member);
+                }
+            }
+            if !left.is_empty() {
+                again.push(Unit { members: left, ..sent.unit });
+            }
+        }
+        self.requeue(proc.lane, again, now);
+    }
+
+    fn requeue(&mut self, lane: LaneId, units: Vec<Unit>, now: Instant) {
+        match self.pool.lanes.get_mut(&lane) {
+            Some(lane) => units.into_iter().rev().for_each(|unit| lane.ready.push_front(unit)),
+            None => units.into_iter().for_each(|unit| self.route_python(unit, now)),
+        }
+    }
+}
+
+impl Tools {
+    async fn home(&self, hash: &str, token: Bytes) -> Result<Home, crate::error::Error> {
+        let environments = self.environments.as_ref().expect("grants for Python are refused without it");
+        let package = self.packages.get(hash, token, &environments.python).await?;
+        let environment = environments.get(&package.manifest.lock, &package.manifest.requires_python).await?;
+        Ok(Home { package, environment })
+    }
+
+    async fn start_python(
+        &self,
+        name: &str,
+        home: &Home,
+        key: &LaneKey,
+    ) -> Result<(crate::process::Running, std::os::unix::net::UnixStream), Fault> {
+        let failed = |e: std::io::Error| Fault::new("worker-start", format!("a worker process could not be started: {e}"), true);
+        let work = self.make_work(name)?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+        let theirs = OwnedFd::from(theirs);
+        let mut env = child_env(&work, key.isolated);
+        let path = std::env::join_paths(&home.package.paths).unwrap_or_default();
+        let own: [(&str, OsString); 7] = [
+            ("PYTHONPATH", self.library.clone().into()),
+            ("TIDEWHEEL_FD", theirs.as_raw_fd().to_string().into()),
+            ("TIDEWHEEL_PROTO", shim::PROTO.to_string().into()),
+            ("TIDEWHEEL_SLOTS", "1".into()),
+            ("TIDEWHEEL_PATH", path),
+            ("TIDEWHEEL_MODULES", home.package.manifest.modules.join(",").into()),
+            ("TIDEWHEEL_ARTIFACTS", work.clone().into()),
+        ];
+        env.extend(own.map(|(k, v)| (k.into(), v)));
+        // A compiled file is found stale by its second and size: two quick edits of a folder would look the same.
+        if key.isolated || key.package.starts_with("local:") {
+            env.push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
+        }
+        let mut args: Vec<OsString> = vec!["-m".into(), "tidewheel._shim".into()];
+        if home.package.manifest.modules.is_empty() {
+            args.extend(["--dir".into(), home.package.root.clone().into()]);
+        }
+        let mut program = home.environment.program.clone();
+        if key.isolated {
+            let mut readable = home.environment.readable.clone();
+            readable.extend([self.library.clone(), home.package.root.clone()]);
+            let view = View { readable: &readable, writable: &work };
+            (program, args) = self.sandbox.wrap(&view, &program, args);
+        }
+        let spawn = Spawn { program, args, env, dir: work, limits: key.limits.clone(), keep: Some(theirs), stdin: false };
+        let running = self.spawner.spawn(spawn).await.map_err(failed)?;
+        Ok((running, ours))
+    }
+}
+
+fn task_id(bytes: &Bytes) -> String {
+    match <[u8; 16]>::try_from(&bytes[..]) {
+        Ok(id) => tidewheel_proto::id::format("task", u128::from_be_bytes(id)),
+        Err(_) => hex::encode(bytes),
+    }
+}
+
+/// A confined task may only name plain files in its own folder: the agent must not read for it what it cannot read itself.
+fn open_artifact(work: &Path, path: &str, confined: bool) -> std::io::Result<std::fs::File> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+    let full = work.join(path);
+    let file = if confined {
+        let outside = || std::io::Error::other("an isolated task can only store files of its working folder");
+        let inner = full.strip_prefix(work).map_err(|_| outside())?;
+        let dir = std::fs::File::open(work)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let only = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        std::fs::File::from(openat2(&dir, inner, flags, Mode::empty(), only)?)
+    } else {
+        std::fs::File::open(&full)?
+    };
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a plain file"));
+    }
+    Ok(file)
+}

@@ -1,0 +1,169 @@
+//! The cache of packages: fetched by content hash, checked, unpacked once, moved into place in one step, and given up
+//! again when the cache is full. What lies under a hash never changes. It does not build environments.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::blobs::{Blobs, digest_of};
+use crate::error::Error;
+use crate::project::{self, MANIFEST, Manifest, Project};
+use crate::python::{self, Python};
+
+/// A package that can be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Package {
+    pub(crate) root: PathBuf,
+    pub(crate) manifest: Manifest,
+    /// Folders for the module search path.
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// Packages under `data_dir/packages` and folders run in place.
+pub(crate) struct Packages {
+    dir: PathBuf,
+    blobs: Blobs,
+    /// One fetch of a package at a time, whoever asks.
+    flights: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    folders: Mutex<HashMap<String, PathBuf>>,
+}
+
+impl Packages {
+    pub(crate) fn open(data_dir: &Path, blobs: Blobs) -> Result<Self, Error> {
+        let dir = data_dir.join("packages");
+        std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
+        // What a killed agent left half unpacked.
+        for entry in std::fs::read_dir(&dir).map_err(Error::file("read", &dir))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".part-") {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(Self { dir, blobs, flights: Mutex::default(), folders: Mutex::default() })
+    }
+
+    /// Hashes of what is here, for the server's choice of a worker.
+    pub(crate) fn cached(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries
+            .filter(|e| e.path().is_dir())
+            .map(|e| format!("sha256:{}", e.file_name().to_string_lossy()))
+            .filter(|hash| digest_of(hash).is_some())
+            .collect()
+    }
+
+    /// A folder to run in place, under the name `local:<hash of its path>`.
+    pub(crate) fn add_folder(&self, dir: &Path) -> Result<String, Error> {
+        let dir = std::fs::canonicalize(dir).map_err(Error::file("open", dir))?;
+        let name = local_name(&dir);
+        self.folders.lock().insert(name.clone(), dir);
+        Ok(name)
+    }
+
+    /// The package of a hash, fetched if need be.
+    pub(crate) async fn get(&self, hash: &str, token: Bytes, python: &Python) -> Result<Package, Error> {
+        if let Some(dir) = self.folders.lock().get(hash) {
+            return open(dir);
+        }
+        let Some(digest) = digest_of(hash) else {
+            return Err(Error::Package(format!("`{hash}` is not a package this agent knows")));
+        };
+        let dir = self.dir.join(digest);
+        let flight = self.flights.lock().entry(digest.to_owned()).or_default().clone();
+        let _one = flight.lock().await;
+        if !dir.is_dir() {
+            let archive = self.dir.join(format!("{digest}.archive"));
+            self.blobs.fetch_file(hash, token, &archive).await?;
+            let outcome = self.place(&archive, &dir, python).await;
+            let _ = std::fs::remove_file(&archive);
+            outcome?;
+        }
+        touch(&self.used_file(digest));
+        open(&dir)
+    }
+
+    async fn place(&self, archive: &Path, dir: &Path, python: &Python) -> Result<(), Error> {
+        let part = tempfile::Builder::new().prefix(".part-").tempdir_in(&self.dir);
+        let part = part.map_err(Error::file("write in", &self.dir))?;
+        let (from, to) = (archive.to_owned(), part.path().to_owned());
+        let bytes = tokio::task::spawn_blocking(move || crate::unpack::unpack(&from, &to))
+            .await
+            .map_err(|_| Error::Package("the package cannot be unpacked".into()))??;
+        python::compile(python, part.path()).await;
+        python::open_to_all(part.path());
+        let digest = dir.file_name().expect("a package's folder is named by its hash").to_string_lossy();
+        let used = self.used_file(&digest);
+        std::fs::write(&used, bytes.to_string()).map_err(Error::file("write", &used))?;
+        std::fs::rename(part.keep(), dir).map_err(Error::file("make", dir))
+    }
+
+    fn used_file(&self, digest: &str) -> PathBuf {
+        self.dir.join(format!("{digest}.used"))
+    }
+
+    /// Removes the least recently used packages until the rest fits; returns the hashes of those removed.
+    pub(crate) fn prune(&self, keep_bytes: u64, in_use: &HashSet<String>) -> Vec<String> {
+        let mut known: Vec<(SystemTime, u64, String)> = self
+            .cached()
+            .into_iter()
+            .filter_map(|hash| {
+                let file = self.used_file(digest_of(&hash)?);
+                let used = file.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                let size = std::fs::read_to_string(&file).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+                Some((used, size, hash))
+            })
+            .collect();
+        known.sort();
+        let mut total: u64 = known.iter().map(|(_, size, _)| size).sum();
+        let mut removed = Vec::new();
+        for (_, size, hash) in known {
+            if total <= keep_bytes {
+                break;
+            }
+            let digest = digest_of(&hash).expect("only hashes are listed").to_owned();
+            if !in_use.contains(&hash) && std::fs::remove_dir_all(self.dir.join(&digest)).is_ok() {
+                let _ = std::fs::remove_file(self.used_file(&digest));
+                total -= size;
+                removed.push(hash);
+            }
+        }
+        removed
+    }
+}
+
+/// The name of a folder that is run in place.
+pub fn local_name(dir: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    format!("local:{}", &crate::blobs::hash_of(dir.as_os_str().as_bytes())["sha256:".len()..][..32])
+}
+
+fn open(dir: &Path) -> Result<Package, Error> {
+    let root = project::inner_root(dir);
+    let file = root.join(MANIFEST);
+    let manifest = match std::fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Package(format!("{MANIFEST} of the package cannot be read: {e}")))?,
+        // A folder run in place, or an archive made by other means: its own metadata has to do.
+        Err(_) => {
+            let project = Project::read(&root)?;
+            Manifest {
+                format: "folder".into(),
+                lock: project.requirements(),
+                modules: project.modules,
+                requires_python: project.requires_python,
+                ..Manifest::default()
+            }
+        }
+    };
+    Ok(Package { paths: project::module_paths(&root), root, manifest })
+}
+
+fn touch(file: &Path) {
+    if let Ok(file) = std::fs::OpenOptions::new().append(true).open(file) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+}

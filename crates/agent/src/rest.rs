@@ -1,0 +1,188 @@
+//! What a task asks the server through its agent: submit further tasks, look at them, wait for them. The agent uses its own
+//! token; the shim has no network. Every answer is a frame for the shim, a problem included.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::config::{AgentConfig, Secret};
+use crate::error::Error;
+use crate::shim;
+
+const TRIES: u32 = 5;
+/// One question about a result stays open so long at most; the shim asks again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The server's REST interface.
+#[derive(Clone)]
+pub(crate) struct Rest {
+    http: reqwest::Client,
+    base: String,
+    token: Secret,
+}
+
+/// The parts of a `handle` message that matter here.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Handle {
+    timeout_ms: u64,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct BatchAnswer<'a> {
+    #[serde(borrow)]
+    items: Vec<ItemAnswer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ItemAnswer<'a> {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(borrow, default)]
+    problem: Option<&'a RawValue>,
+}
+
+impl Rest {
+    pub(crate) fn new(config: &AgentConfig) -> Result<Self, Error> {
+        let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
+        if let Some(path) = &config.ca {
+            let pem = std::fs::read(path).map_err(Error::file("read", path))?;
+            let authority = reqwest::Certificate::from_pem(&pem)
+                .map_err(|e| Error::Config(format!("{} is not a certificate: {e}", path.display())))?;
+            builder = builder.tls_certs_only([authority]);
+        }
+        let http = builder.build().map_err(|e| Error::Config(format!("no HTTP client: {e}")))?;
+        let base = format!("{}/api/v1", config.server.trim_end_matches('/'));
+        Ok(Self { http, base, token: config.token.clone() })
+    }
+
+    /// The answer to `enqueue`: ids, or the first problem.
+    pub(crate) async fn enqueue(&self, req: Bytes, items: Bytes) -> Bytes {
+        let mut body = BytesMut::with_capacity(items.len() + 12);
+        body.put_slice(b"{\"tasks\":");
+        body.put_slice(&items);
+        body.put_u8(b'}');
+        let answer = self.call(Method::POST, "/tasks:batch", Some(body.freeze()), Duration::from_secs(60)).await;
+        match answer {
+            Ok(text) => match serde_json::from_slice::<BatchAnswer<'_>>(&text) {
+                Ok(answer) => match answer.items.iter().find_map(|i| i.problem) {
+                    Some(problem) => reply("enqueued", &req, "problem", problem.get().as_bytes()),
+                    None => {
+                        let ids: Vec<_> = answer.items.into_iter().map(|i| i.id.unwrap_or_default()).collect();
+                        reply("enqueued", &req, "ids", json!(ids).to_string().as_bytes())
+                    }
+                },
+                Err(error) => reply("enqueued", &req, "problem", &problem(&format!("unreadable answer: {error}"))),
+            },
+            Err(text) => reply("enqueued", &req, "problem", &text),
+        }
+    }
+
+    /// The answer to `handle`.
+    pub(crate) async fn handle(&self, req: Bytes, op: &str, id: &str, body: Bytes) -> Bytes {
+        let more: Handle = serde_json::from_slice(&body).unwrap_or_default();
+        let known = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if !known {
+            return reply("handle_reply", &req, "problem", &problem("the id of the task is not readable"));
+        }
+        let usual = Duration::from_secs(30);
+        let answer = match op {
+            "status" => self.call(Method::GET, &format!("/tasks/{id}"), None, usual).await,
+            "why" => self.call(Method::GET, &format!("/tasks/{id}/why"), None, usual).await,
+            "logs" => self.call(Method::GET, &format!("/tasks/{id}/logs"), None, usual).await,
+            "cancel" => {
+                let body = json!({ "reason": more.reason }).to_string();
+                self.call(Method::POST, &format!("/tasks/{id}:cancel"), Some(body.into()), usual).await
+            }
+            "result" => {
+                let wait = Duration::from_millis(more.timeout_ms).min(LONGEST_WAIT);
+                let path = format!("/tasks/{id}/result?wait={}ms", wait.as_millis());
+                self.call(Method::GET, &path, None, wait + usual).await
+            }
+            other => Err(problem(&format!("this agent does not know the operation `{other}`"))),
+        };
+        match answer {
+            Ok(text) if text.is_empty() => reply("handle_reply", &req, "body", b"{}"),
+            Ok(text) => reply("handle_reply", &req, "body", &text),
+            Err(text) => reply("handle_reply", &req, "problem", &text),
+        }
+    }
+
+    /// The body of a 2xx answer, or a problem. Repeats what was certainly not accepted.
+    async fn call(&self, method: Method, path: &str, body: Option<Bytes>, time: Duration) -> Result<Bytes, Vec<u8>> {
+        let url = format!("{}{path}", self.base);
+        let mut tries = 0;
+        loop {
+            let mut request = self.http.request(method.clone(), &url).bearer_auth(self.token.expose()).timeout(time);
+            if let Some(body) = &body {
+                request = request.header("content-type", "application/json").body(body.clone());
+            }
+            tries += 1;
+            let pause = match request.send().await {
+                Ok(answer) => {
+                    let status = answer.status();
+                    let after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+                    let text = answer.bytes().await.map_err(|e| problem(&format!("the answer broke off: {e}")))?;
+                    let busy = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+                    if status.is_success() {
+                        return Ok(text);
+                    }
+                    // It may have been stored: only the task can know whether a second time does harm.
+                    let unknown = text.windows(15).any(|w| w == b"outcome-unknown");
+                    if !busy || unknown || tries >= TRIES {
+                        return Err(as_problem(status, &text));
+                    }
+                    after.map_or(Duration::from_millis(100 << tries), Duration::from_secs)
+                }
+                Err(error) if error.is_connect() && tries < TRIES => Duration::from_millis(100 << tries),
+                Err(error) if error.is_timeout() => return Err(problem_with("wait-timeout", 504, "the wait ran out")),
+                Err(error) => return Err(problem(&format!("the server cannot be reached: {error}"))),
+            };
+            tokio::time::sleep(pause.min(Duration::from_secs(5))).await;
+        }
+    }
+}
+
+/// `{"t":...,"req":...,"<field>":<raw>}`; a value above the bound of a frame becomes a problem.
+fn reply(kind: &str, req: &[u8], field: &str, raw: &[u8]) -> Bytes {
+    if raw.len() + req.len() + 256 > shim::MAX_FRAME || serde_json::from_slice::<&RawValue>(raw).is_err() {
+        let why = if raw.len() > 1024 { "the answer is too large for a frame" } else { "the server's answer is not JSON" };
+        return reply(kind, req, "problem", &problem(why));
+    }
+    let mut out = BytesMut::with_capacity(raw.len() + 64);
+    shim::frame(&mut out, |out| {
+        out.put_slice(format!("{{\"t\":\"{kind}\",\"req\":").as_bytes());
+        out.put_slice(req);
+        out.put_slice(format!(",\"{field}\":").as_bytes());
+        out.put_slice(raw);
+        out.put_u8(b'}');
+    });
+    out.freeze()
+}
+
+pub(crate) fn no_asset(req: &[u8]) -> Bytes {
+    let text = problem_with("not-found", 404, "this server has no assets");
+    reply("asset_value", req, "problem", &text)
+}
+
+fn as_problem(status: StatusCode, text: &Bytes) -> Vec<u8> {
+    match serde_json::from_slice::<Value>(text) {
+        Ok(Value::Object(_)) => text.to_vec(),
+        _ => problem_with("internal", status.as_u16(), &format!("the server answered {status}")),
+    }
+}
+
+fn problem(detail: &str) -> Vec<u8> {
+    problem_with("unavailable", 503, detail)
+}
+
+fn problem_with(code: &str, status: u16, detail: &str) -> Vec<u8> {
+    json!({ "code": code, "status": status, "title": detail, "detail": detail, "retryable": status >= 500 })
+        .to_string()
+        .into_bytes()
+}

@@ -1,0 +1,821 @@
+//! The heart of the agent: one task that owns every attempt, lane and process and decides what happens to them.
+//!
+//! ```text
+//!  link ---events--->  +--------+  ---Out---> link
+//!  pumps --events--->  | runner |  ---frames-> processes
+//!  helpers -events-->  +--------+  ---spawn--> helpers (fetch, prepare, start, upload, kill)
+//! ```
+//! Events come through one bounded queue; the runner never waits for any of its senders, so none can deadlock it. Everything
+//! that takes time (fetching, building, starting, uploading, killing) is a helper task that answers with an event. Per
+//! round it takes what is ready, handles it, hands out work, and sends what came of it in one message of each kind.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tidewheel_proto::v1::server_message::Message as In;
+use tidewheel_proto::v1::task_result::Outcome;
+use tidewheel_proto::v1::worker_message::Message as Wire;
+use tidewheel_proto::v1::{Artifact, Attempt as LiveAttempt, Credit, Drain, Failure, Grant, Hello, LogLine, Returned, TaskResult, Welcome};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::{AttemptId, Attempts, Ending, Logged, Phase};
+use crate::blobs::Blobs;
+use crate::capacity::{Appetite, Gauge};
+use crate::config::{AgentConfig, Limits};
+use crate::environment::Environments;
+use crate::error::Fault;
+use crate::lease::Lease;
+use crate::link::{LinkEvent, LinkState, Out, now_ms};
+use crate::noop::{self, Builtin};
+use crate::package::Packages;
+use crate::process::{Spawner, Tree};
+use crate::pump::Said;
+use crate::rest::Rest;
+use crate::sandbox::Sandbox;
+use crate::shell::{self, ShellSaid};
+use crate::warm::{Home, LaneId, Pool, ProcId, Unit};
+
+/// Deadlines, cancellations and the lease are looked at so often while there are attempts.
+const TICK: Duration = Duration::from_millis(20);
+/// Idle processes are looked at so often.
+const SLOW_TICK: Duration = Duration::from_secs(1);
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+/// Between asking a task to stop at its deadline and killing it.
+const DEADLINE_GRACE: Duration = Duration::from_millis(500);
+/// Events handled before their effects are sent.
+const ROUND: usize = 256;
+const DEFAULT_INLINE: usize = 64 << 10;
+
+/// Whatever happens to the runner.
+pub(crate) enum Event {
+    Link(LinkEvent),
+    LaneReady(LaneId, u64, Result<Arc<Home>, Fault>),
+    Started(ProcId, Result<(Arc<Tree>, mpsc::UnboundedSender<Bytes>), Fault>),
+    Said(ProcId, Said),
+    Shell(AttemptId, ShellSaid),
+    Input(AttemptId, Result<Bytes, Fault>),
+    Stored(AttemptId, Result<String, Fault>),
+    Artifact(AttemptId, Result<Artifact, Fault>),
+    FolderChanged(String),
+}
+
+/// What every helper may use.
+pub(crate) struct Tools {
+    pub(crate) config: AgentConfig,
+    pub(crate) instance: String,
+    pub(crate) spawner: Spawner,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) packages: Arc<Packages>,
+    pub(crate) environments: Option<Environments>,
+    /// Why there is no Python here.
+    pub(crate) no_python: Option<String>,
+    pub(crate) library: PathBuf,
+    pub(crate) work: PathBuf,
+    pub(crate) blobs: Blobs,
+    pub(crate) rest: Rest,
+}
+
+pub(crate) struct Runner {
+    pub(crate) tools: Arc<Tools>,
+    pub(crate) events: mpsc::Sender<Event>,
+    queue: mpsc::Receiver<Event>,
+    link: mpsc::UnboundedSender<Out>,
+    state: Arc<LinkState>,
+    lease: Arc<Lease>,
+    gauge: Gauge,
+    hello: Hello,
+    pub(crate) attempts: Attempts,
+    pub(crate) pool: Pool,
+    /// Command lines: waiting ones, and what runs.
+    pub(crate) shell_queue: std::collections::VecDeque<AttemptId>,
+    pub(crate) shell_served: Instant,
+    shells: std::collections::HashMap<AttemptId, Shell>,
+    pub(crate) outgoing: Outgoing,
+    appetite: Appetite,
+    inline_bytes: usize,
+    pub(crate) require_isolation: bool,
+    draining: Option<Instant>,
+    last_watch: Instant,
+}
+
+struct Shell {
+    tree: Option<Arc<Tree>>,
+    muted: Arc<std::sync::atomic::AtomicBool>,
+    work: PathBuf,
+}
+
+/// What leaves at the end of a round.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    pub(crate) results: Vec<TaskResult>,
+    pub(crate) started: Vec<Bytes>,
+    pub(crate) returned: Vec<Bytes>,
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) other: Vec<Wire>,
+}
+
+/// The ends of the runner that others hold.
+pub(crate) struct Wiring {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) queue: mpsc::Receiver<Event>,
+    pub(crate) link: mpsc::UnboundedSender<Out>,
+    pub(crate) state: Arc<LinkState>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) gauge: Gauge,
+    pub(crate) hello: Hello,
+}
+
+impl Runner {
+    pub(crate) fn new(tools: Arc<Tools>, wiring: Wiring) -> Self {
+        let now = Instant::now();
+        let appetite = Appetite::new(tools.config.permits, tools.config.buffer, now);
+        let Wiring { events, queue, link, state, lease, gauge, hello } = wiring;
+        Self {
+            tools,
+            events,
+            queue,
+            link,
+            state,
+            lease,
+            gauge,
+            hello,
+            attempts: Attempts::default(),
+            pool: Pool::default(),
+            shell_queue: Default::default(),
+            shell_served: now,
+            shells: Default::default(),
+            outgoing: Outgoing::default(),
+            appetite,
+            inline_bytes: DEFAULT_INLINE,
+            require_isolation: false,
+            draining: None,
+            last_watch: now,
+        }
+    }
+
+    /// Runs until a shutdown was asked for and everything that ran has ended, or was killed.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut round = Vec::with_capacity(ROUND);
+        let mut last_tick = Instant::now();
+        loop {
+            let pause = if self.attempts.is_empty() { SLOW_TICK } else { TICK };
+            let idle = self.attempts.is_empty() && self.pool.procs.is_empty();
+            tokio::select! {
+                _ = self.queue.recv_many(&mut round, ROUND) => {}
+                () = tokio::time::sleep_until((last_tick + pause).into()), if !idle => {}
+                () = shutdown.cancelled(), if self.draining.is_none() => self.begin_drain(),
+            }
+            let now = Instant::now();
+            let tick = now.duration_since(last_tick) >= pause;
+            // Before anything else: after a freeze the events that waited are not to be believed.
+            if self.lease.take_lapse(now) {
+                self.lose_all("the server was not reached for the length of the lease");
+            }
+            for event in round.drain(..) {
+                self.handle(event, now);
+            }
+            if tick {
+                last_tick = now;
+                self.tick(now);
+            }
+            self.dispatch(now);
+            self.flush(now);
+            if self.draining.is_some() && self.attempts.is_empty() {
+                break;
+            }
+        }
+        self.end_all().await;
+    }
+
+    fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Link(LinkEvent::Hello(reply)) => drop(reply.send(self.make_hello())),
+            Event::Link(LinkEvent::Welcome(welcome)) => self.welcome(&welcome, now),
+            Event::Link(LinkEvent::Message(message)) => self.message(message, now),
+            Event::Link(LinkEvent::Lost) => {}
+            Event::LaneReady(lane, generation, home) => self.lane_ready(lane, generation, home),
+            Event::Started(proc, outcome) => self.proc_started(proc, outcome),
+            Event::Said(proc, Said::Items(items)) => self.proc_said(proc, items, now),
+            Event::Said(proc, Said::Exited(status)) => self.proc_exited(proc, status, now),
+            Event::Shell(id, said) => self.shell_said(id, said),
+            Event::Input(id, input) => self.input_came(id, input, now),
+            Event::Stored(id, stored) => self.stored(id, stored),
+            Event::Artifact(id, artifact) => self.artifact_came(id, artifact),
+            Event::FolderChanged(name) => self.folder_changed(&name),
+        }
+    }
+
+    // -- the server's messages ---------------------------------------------------------------------------------------
+
+    fn make_hello(&self) -> Hello {
+        let live = |token: &Bytes| LiveAttempt { token: token.clone() };
+        Hello {
+            packages: self.tools.packages.cached(),
+            resume: self.attempts.tokens().map(live).collect(),
+            permits: if self.draining.is_some() { 0 } else { self.hello.permits },
+            buffer: if self.draining.is_some() { 0 } else { self.appetite.current() },
+            ..self.hello.clone()
+        }
+    }
+
+    fn welcome(&mut self, welcome: &Welcome, now: Instant) {
+        if welcome.inline_bytes > 0 {
+            self.inline_bytes = welcome.inline_bytes as usize;
+        }
+        self.require_isolation = welcome.require_isolation;
+        let current: HashSet<&Bytes> = welcome.resumed.iter().collect();
+        let gone: Vec<AttemptId> =
+            self.attempts.iter().filter(|(_, a)| !current.contains(&a.grant.token)).map(|(id, _)| id).collect();
+        for id in gone {
+            self.silence(id, now);
+        }
+    }
+
+    fn message(&mut self, message: In, now: Instant) {
+        match message {
+            In::Grants(grants) => grants_by_batch(grants.grants).into_iter().for_each(|group| self.take(group, now)),
+            In::Cancel(cancel) => {
+                if let Some(id) = self.attempts.find(&cancel.token) {
+                    let grace = Duration::from_millis(cancel.grace_ms.into());
+                    self.end(id, Fault::cancelled(&cancel.reason), grace, now);
+                }
+            }
+            In::Revoke(revoke) => {
+                let ids: Vec<_> = revoke.tokens.iter().filter_map(|t| self.attempts.find(t)).collect();
+                ids.into_iter().for_each(|id| self.silence(id, now));
+            }
+            In::Recall(recall) => {
+                let wanted: HashSet<AttemptId> =
+                    recall.tokens.iter().filter_map(|t| self.attempts.find(t)).collect();
+                self.give_back(|id| wanted.contains(&id));
+            }
+            In::Drain(drain) => {
+                tracing::info!(reason = %drain.reason, "the server asks this agent to finish");
+                self.outgoing.other.push(Wire::Credit(Credit { permits: 0, buffer: 0 }));
+                self.give_back(|_| true);
+            }
+            // Fetching ahead is worth little before a grant names its token; the hint is only a hint.
+            In::PackageHint(_) => {}
+            In::Welcome(_) | In::Ack(_) | In::LogAck(_) | In::Reconnect(_) => {}
+        }
+    }
+
+    fn take(&mut self, group: Vec<Grant>, now: Instant) {
+        let batch = group.first().is_some_and(|g| g.batch != 0);
+        let mut members = Vec::with_capacity(group.len());
+        for grant in group {
+            if self.draining.is_some() {
+                self.outgoing.returned.push(grant.token);
+                continue;
+            }
+            let by_reference = !grant.input_ref.is_empty();
+            let Some(id) = self.attempts.add(grant) else { continue };
+            if by_reference {
+                self.fetch_input(id);
+            } else {
+                members.push(id);
+            }
+        }
+        // A member whose input has to be fetched runs by itself; a batch is an optimisation and no promise.
+        if batch && members.len() > 1 {
+            let lease = self.attempts.number();
+            self.route(Unit { lease, members, batch: true }, now);
+        } else {
+            members.into_iter().for_each(|id| self.route(Unit { lease: id, members: vec![id], batch: false }, now));
+        }
+    }
+
+    /// Decides who does it.
+    fn route(&mut self, unit: Unit, now: Instant) {
+        let id = unit.members[0];
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let grant = &attempt.grant;
+        if !grant.input.is_empty() && serde_json::from_slice::<&serde_json::value::RawValue>(&grant.input).is_err() {
+            self.fail_all(&unit.members, &Fault::new("invalid-input", "the input is not JSON", false));
+        } else if grant.r#type.starts_with(noop::PREFIX) {
+            unit.members.iter().for_each(|id| self.builtin(*id, now));
+        } else if grant.entrypoint.is_empty() && grant.r#type == shell::TYPE {
+            self.shell_queue.extend(unit.members);
+        } else if grant.entrypoint.is_empty() || grant.package.is_empty() {
+            let why = format!("the grant of a task of type `{}` names no package to run it", grant.r#type);
+            self.fail_all(&unit.members, &Fault::new("no-package", why, false));
+        } else {
+            self.route_python(unit, now);
+        }
+    }
+
+    fn builtin(&mut self, id: AttemptId, now: Instant) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        match noop::run(&attempt.grant) {
+            Builtin::Done(outcome) => self.settle(id, outcome),
+            Builtin::Sleep(time) => {
+                attempt.phase = Phase::Sleeping(now + time);
+                self.outgoing.started.push(attempt.grant.token.clone());
+            }
+        }
+    }
+
+    // -- ends --------------------------------------------------------------------------------------------------------
+
+    /// The attempt is to end: at once if it has not begun, else asked first and killed after `grace`.
+    pub(crate) fn end(&mut self, id: AttemptId, fault: Fault, grace: Duration, now: Instant) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        if attempt.ending.is_some() {
+            return;
+        }
+        match attempt.phase {
+            Phase::Fetching | Phase::Sleeping(_) => self.settle(id, Err(fault)),
+            Phase::Waiting => {
+                self.forget_waiting(id);
+                self.settle(id, Err(fault));
+            }
+            // The process cannot be told to leave it out before it is done with the one it works on.
+            Phase::Sent(proc) | Phase::Running(proc) => {
+                self.ask_to_stop(proc, id, &fault.message, grace);
+                self.set_ending(id, fault, now + grace);
+            }
+            Phase::Shell => {
+                if let Some(tree) = self.shells.get(&id).and_then(|s| s.tree.as_ref()) {
+                    tree.terminate();
+                }
+                self.set_ending(id, fault, now + grace);
+            }
+            Phase::Storing => {}
+        }
+    }
+
+    fn set_ending(&mut self, id: AttemptId, fault: Fault, kill_at: Instant) {
+        if let Some(attempt) = self.attempts.get_mut(id) {
+            attempt.ending = Some(Ending { fault, kill_at, killed: false });
+        }
+    }
+
+    /// It belongs to somebody else now: stopped at once, nothing is reported.
+    fn silence(&mut self, id: AttemptId, now: Instant) {
+        if let Some(attempt) = self.attempts.get_mut(id) {
+            attempt.silent = true;
+            if let Some(ending) = &mut attempt.ending {
+                ending.kill_at = now;
+            }
+            self.end(id, Fault::cancelled("no longer this worker's"), Duration::ZERO, now);
+        }
+    }
+
+    fn lose_all(&mut self, why: &str) {
+        if self.attempts.is_empty() {
+            return;
+        }
+        tracing::warn!(attempts = self.attempts.len(), "every attempt is stopped: {why}");
+        let now = Instant::now();
+        for id in self.attempts.ids() {
+            self.silence(id, now);
+        }
+        self.tick(now);
+    }
+
+    /// What was not begun and fits `wanted` goes back to the server.
+    fn give_back(&mut self, wanted: impl Fn(AttemptId) -> bool) {
+        let ids: Vec<AttemptId> = self
+            .attempts
+            .iter()
+            .filter(|(id, a)| matches!(a.phase, Phase::Waiting | Phase::Fetching) && wanted(*id))
+            .map(|(id, _)| id)
+            .collect();
+        for id in ids {
+            self.forget_waiting(id);
+            if let Some(attempt) = self.attempts.remove(id) {
+                self.outgoing.returned.push(attempt.grant.token);
+            }
+        }
+    }
+
+    fn forget_waiting(&mut self, id: AttemptId) {
+        self.shell_queue.retain(|waiting| *waiting != id);
+        for lane in self.pool.lanes.values_mut() {
+            for unit in &mut lane.ready {
+                unit.members.retain(|member| *member != id);
+            }
+            lane.ready.retain(|unit| !unit.members.is_empty());
+        }
+    }
+
+    pub(crate) fn fail_all(&mut self, members: &[AttemptId], fault: &Fault) {
+        members.iter().for_each(|id| self.settle(*id, Err(fault.clone())));
+    }
+
+    /// The attempt has its outcome. It leaves once what it made is stored.
+    pub(crate) fn settle(&mut self, id: AttemptId, outcome: Result<Bytes, Fault>) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        self.appetite.finished(1);
+        if attempt.silent {
+            self.attempts.remove(id);
+            return;
+        }
+        let outcome = match (outcome, attempt.ending.take()) {
+            (Err(fault), Some(ending)) => {
+                let detail = if ending.fault.detail.is_empty() { fault.detail } else { ending.fault.detail.clone() };
+                Err(Fault { detail, ..ending.fault })
+            }
+            (outcome, _) => outcome,
+        };
+        attempt.outcome = Some(outcome);
+        self.release(id);
+    }
+
+    fn release(&mut self, id: AttemptId) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let Some(outcome) = &attempt.outcome else { return };
+        if attempt.uploads > 0 {
+            attempt.phase = Phase::Storing;
+            return;
+        }
+        match outcome {
+            Ok(value) if value.len() > self.inline_bytes => {
+                let value = value.clone();
+                attempt.phase = Phase::Storing;
+                let (tools, events, token) = (self.tools.clone(), self.events.clone(), attempt.grant.token.clone());
+                tokio::spawn(async move {
+                    let stored = tools.blobs.put(value, token).await.map(|s| s.hash).map_err(Fault::from);
+                    let _ = events.send(Event::Stored(id, stored)).await;
+                });
+            }
+            Ok(value) => {
+                let value = Outcome::Ok(value.clone());
+                self.report(id, value);
+            }
+            Err(fault) => {
+                let failure: Failure = fault.clone().into_wire();
+                self.report(id, Outcome::Failed(failure));
+            }
+        }
+    }
+
+    fn report(&mut self, id: AttemptId, outcome: Outcome) {
+        let Some(attempt) = self.attempts.remove(id).filter(|a| !a.silent) else { return };
+        self.outgoing.results.push(TaskResult {
+            token: attempt.grant.token,
+            outcome: Some(outcome),
+            artifacts: attempt.artifacts,
+        });
+    }
+
+    // -- what helpers answer -----------------------------------------------------------------------------------------
+
+    fn fetch_input(&mut self, id: AttemptId) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        attempt.phase = Phase::Fetching;
+        let (hash, token) = (attempt.grant.input_ref.clone(), attempt.grant.token.clone());
+        let (tools, events) = (self.tools.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let input = tools.blobs.fetch(&hash, token).await.map_err(|e| Fault {
+                kind: "input".into(),
+                ..Fault::from(e)
+            });
+            let _ = events.send(Event::Input(id, input)).await;
+        });
+    }
+
+    fn input_came(&mut self, id: AttemptId, input: Result<Bytes, Fault>, now: Instant) {
+        let Some(attempt) = self.attempts.get_mut(id).filter(|a| a.phase == Phase::Fetching) else { return };
+        match input {
+            Ok(bytes) => {
+                attempt.grant.input = bytes;
+                attempt.phase = Phase::Waiting;
+                self.route(Unit { lease: id, members: vec![id], batch: false }, now);
+            }
+            Err(fault) => self.settle(id, Err(fault)),
+        }
+    }
+
+    fn stored(&mut self, id: AttemptId, stored: Result<String, Fault>) {
+        match stored {
+            Ok(hash) => self.report(id, Outcome::OkRef(hash)),
+            Err(fault) => {
+                let message = format!("the result could not be stored: {}", fault.message);
+                let failure = Fault { kind: "result".into(), message, ..fault };
+                self.report(id, Outcome::Failed(failure.into_wire()));
+            }
+        }
+    }
+
+    fn artifact_came(&mut self, id: AttemptId, artifact: Result<Artifact, Fault>) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        attempt.uploads = attempt.uploads.saturating_sub(1);
+        match artifact {
+            Ok(artifact) => attempt.artifacts.push(artifact),
+            // A task that names an artifact counts on it.
+            Err(fault) => {
+                if matches!(attempt.outcome, Some(Ok(_))) || attempt.outcome.is_none() {
+                    attempt.ending.get_or_insert(Ending {
+                        fault: fault.clone(),
+                        kill_at: Instant::now() + Duration::from_secs(86_400 * 365),
+                        killed: false,
+                    });
+                    if attempt.outcome.is_some() {
+                        attempt.outcome = Some(Err(fault));
+                    }
+                }
+            }
+        }
+        self.release(id);
+    }
+
+    // -- command lines -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn free_permits(&self) -> usize {
+        (self.tools.config.permits as usize).saturating_sub(self.pool.busy() + self.shells.len())
+    }
+
+    pub(crate) fn start_shells(&mut self, now: Instant) {
+        self.shell_served = now;
+        while self.free_permits() > 0
+            && let Some(id) = self.shell_queue.pop_front()
+        {
+            let Some(attempt) = self.attempts.get_mut(id) else { continue };
+            let command = match shell::parse(&attempt.grant.input) {
+                Ok(command) => command,
+                Err(fault) => {
+                    self.settle(id, Err(fault));
+                    continue;
+                }
+            };
+            let isolated = match self.tools.sandbox.decide(self.require_isolation) {
+                Ok(isolated) => isolated,
+                Err(fault) => {
+                    self.settle(id, Err(fault));
+                    continue;
+                }
+            };
+            attempt.phase = Phase::Shell;
+            self.outgoing.started.push(attempt.grant.token.clone());
+            let limits = limits_of(&attempt.grant, &self.tools.config.limits);
+            let work = match self.tools.make_work(&format!("s{id}")) {
+                Ok(work) => work,
+                Err(fault) => {
+                    self.settle(id, Err(fault));
+                    continue;
+                }
+            };
+            let muted = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let place = shell::Place {
+                spawner: self.tools.spawner.clone(),
+                sandbox: isolated.then(|| self.tools.sandbox.clone()),
+                limits,
+                work: work.clone(),
+                env: child_env(&work, isolated),
+                muted: muted.clone(),
+            };
+            self.shells.insert(id, Shell { tree: None, muted, work });
+            tokio::spawn(shell::run(command, place, self.events.clone(), move |said| Event::Shell(id, said)));
+        }
+    }
+
+    fn shell_said(&mut self, id: AttemptId, said: ShellSaid) {
+        match said {
+            ShellSaid::Began(tree) => {
+                if let Some(shell) = self.shells.get_mut(&id) {
+                    shell.tree = Some(tree);
+                }
+            }
+            ShellSaid::Lines(lines) => {
+                for (stream, text) in lines {
+                    if self.log(id, stream.as_str(), "info", text, 0)
+                        && let Some(shell) = self.shells.get(&id)
+                    {
+                        shell.muted.store(true, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            }
+            ShellSaid::Done(outcome) => {
+                if let Some(shell) = self.shells.remove(&id) {
+                    remove_later(shell.work);
+                }
+                self.settle(id, outcome);
+            }
+        }
+    }
+
+    /// Adds a line; true when the attempt's bound was passed by it.
+    pub(crate) fn log(&mut self, id: AttemptId, stream: &str, level: &str, text: String, at_ms: i64) -> bool {
+        let max = self.tools.config.limits.output_bytes;
+        let Some(attempt) = self.attempts.get_mut(id) else { return false };
+        match attempt.log(stream, level, text, at_ms, max) {
+            Logged::Line(line) => self.outgoing.logs.push(line),
+            Logged::Last(line) => {
+                self.outgoing.logs.push(line);
+                return true;
+            }
+            Logged::Dropped => return true,
+        }
+        false
+    }
+
+    // -- time --------------------------------------------------------------------------------------------------------
+
+    fn tick(&mut self, now: Instant) {
+        let wall = now_ms();
+        let mut late = Vec::new();
+        let mut kill = Vec::new();
+        let mut awake = Vec::new();
+        for (id, attempt) in self.attempts.iter() {
+            let deadline = attempt.grant.deadline_unix_ms;
+            if deadline > 0 && wall >= deadline && attempt.ending.is_none() {
+                late.push(id);
+            }
+            if attempt.ending.as_ref().is_some_and(|e| !e.killed && now >= e.kill_at) {
+                kill.push(id);
+            }
+            if matches!(attempt.phase, Phase::Sleeping(until) if now >= until) {
+                awake.push(id);
+            }
+        }
+        for id in late {
+            self.end(id, Fault::new("timeout", "the time for this attempt ran out", true), DEADLINE_GRACE, now);
+        }
+        kill.into_iter().for_each(|id| self.kill(id));
+        awake.into_iter().for_each(|id| self.settle(id, Ok(Bytes::from_static(b"null"))));
+        if let Some(until) = self.draining
+            && now >= until
+        {
+            for id in self.attempts.ids() {
+                let fault = Fault::new("agent-stopped", "the agent was stopped before the task was done", true);
+                self.end(id, fault, Duration::from_secs(1), now);
+            }
+        }
+        self.retire_idle(now);
+        if now.duration_since(self.last_watch) >= WATCH_EVERY && !self.attempts.is_empty() {
+            self.last_watch = now;
+            self.watch();
+        }
+    }
+
+    fn kill(&mut self, id: AttemptId) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        match attempt.phase {
+            Phase::Running(proc) => {
+                if !self.may_kill(proc, id) {
+                    return;
+                }
+                self.kill_proc(proc, "stopped");
+            }
+            Phase::Shell => {
+                if let Some(tree) = self.shells.get(&id).and_then(|s| s.tree.clone()) {
+                    tokio::spawn(tree.kill());
+                } else {
+                    return;
+                }
+            }
+            _ => return,
+        }
+        if let Some(ending) = self.attempts.get_mut(id).and_then(|a| a.ending.as_mut()) {
+            ending.killed = true;
+        }
+    }
+
+    /// Bounds what no control group bounds.
+    fn watch(&self) {
+        let trees: Vec<Arc<Tree>> = (self.pool.procs.values().filter_map(|p| p.tree.clone()))
+            .chain(self.shells.values().filter_map(|s| s.tree.clone()))
+            .filter(|tree| tree.is_watched())
+            .collect();
+        if trees.is_empty() {
+            return;
+        }
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let table = crate::procfs::table();
+            for tree in trees {
+                if tree.over_limit(&table).is_some() {
+                    runtime.spawn(tree.kill());
+                }
+            }
+        });
+    }
+
+    // -- the end -----------------------------------------------------------------------------------------------------
+
+    fn begin_drain(&mut self) {
+        tracing::info!(running = self.attempts.len(), "the agent is stopping");
+        self.draining = Some(Instant::now() + self.tools.config.drain);
+        self.outgoing.other.push(Wire::Drain(Drain { reason: "the agent is stopping".into() }));
+        self.give_back(|_| true);
+    }
+
+    async fn end_all(&mut self) {
+        let trees: Vec<_> = self.pool.procs.values().filter_map(|p| p.tree.clone()).collect();
+        futures::future::join_all(trees.into_iter().map(Tree::kill)).await;
+        let _ = std::fs::remove_dir_all(&self.tools.work);
+    }
+
+    fn flush(&mut self, now: Instant) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let out = std::mem::take(&mut self.outgoing);
+        // A result says that its attempt had begun.
+        let done: HashSet<&Bytes> = out.results.iter().map(|r| &r.token).collect();
+        let started: Vec<Bytes> = out.started.into_iter().filter(|t| !done.contains(t)).collect();
+        let send = |message: Out| drop(self.link.send(message));
+        if !started.is_empty() {
+            send(Out::Started(started));
+        }
+        if !out.logs.is_empty() {
+            send(Out::Logs(out.logs));
+        }
+        if !out.results.is_empty() {
+            send(Out::Results(out.results));
+        }
+        if !out.returned.is_empty() {
+            send(Out::Other(Wire::Returned(Returned { tokens: out.returned })));
+        }
+        out.other.into_iter().for_each(|message| send(Out::Other(message)));
+        if self.draining.is_none()
+            && let Some(buffer) = self.appetite.review(now)
+            && self.state.connected.load(Relaxed)
+        {
+            send(Out::Other(Wire::Credit(Credit { permits: self.tools.config.permits, buffer })));
+        }
+        let running = self.pool.busy() + self.shells.len();
+        self.gauge.running.store(running as u32, Relaxed);
+        self.gauge.buffered.store(self.attempts.len().saturating_sub(running) as u32, Relaxed);
+    }
+
+    pub(crate) fn note_packages(&self, added: Option<String>, removed: Vec<String>) {
+        self.state.packages_added.lock().extend(added);
+        self.state.packages_removed.lock().extend(removed);
+    }
+}
+
+/// Grants with the same number, next to each other or not, form one group.
+fn grants_by_batch(grants: Vec<Grant>) -> Vec<Vec<Grant>> {
+    let mut groups: Vec<Vec<Grant>> = Vec::with_capacity(grants.len());
+    let mut open: std::collections::HashMap<u32, usize> = Default::default();
+    for grant in grants {
+        if grant.batch == 0 {
+            groups.push(vec![grant]);
+        } else if let Some(at) = open.get(&grant.batch) {
+            groups[*at].push(grant);
+        } else {
+            open.insert(grant.batch, groups.len());
+            groups.push(vec![grant]);
+        }
+    }
+    groups
+}
+
+/// The limits of a grant, where it names any.
+pub(crate) fn limits_of(grant: &Grant, default: &Limits) -> Limits {
+    let mut limits = default.clone();
+    if let Some(wanted) = &grant.resources {
+        if wanted.memory_bytes > 0 {
+            limits.memory_bytes = wanted.memory_bytes;
+        }
+        if wanted.cpu_millis > 0 {
+            limits.cpu_millis = wanted.cpu_millis;
+        }
+        if wanted.disk_bytes > 0 {
+            limits.file_bytes = wanted.disk_bytes;
+        }
+    }
+    limits
+}
+
+/// Variables of the host a trusted child may see: how to reach the network and how to speak, nothing that is a secret of the agent.
+const SHARED: &[&str] = &[
+    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+];
+
+pub(crate) fn child_env(work: &Path, isolated: bool) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+    let mut env: Vec<(std::ffi::OsString, std::ffi::OsString)> = vec![("HOME".into(), work.into())];
+    if !isolated {
+        env.extend(SHARED.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?))));
+    }
+    for (name, value) in [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")] {
+        if !env.iter().any(|(k, _)| k == name) {
+            env.push((name.into(), value.into()));
+        }
+    }
+    env
+}
+
+/// A folder of a process that ended; it may be large.
+pub(crate) fn remove_later(dir: PathBuf) {
+    tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir));
+}
+
+impl Tools {
+    /// A folder for one process, writable by it.
+    pub(crate) fn make_work(&self, name: &str) -> Result<PathBuf, Fault> {
+        let dir = self.work.join(name);
+        let made = std::fs::create_dir_all(&dir).and_then(|()| match self.spawner.run_as() {
+            Some((uid, gid)) => std::os::unix::fs::chown(&dir, Some(uid), Some(gid)),
+            None => Ok(()),
+        });
+        made.map_err(|e| Fault::new("agent", format!("cannot make {}: {e}", dir.display()), true))?;
+        Ok(dir)
+    }
+}

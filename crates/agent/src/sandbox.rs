@@ -1,0 +1,116 @@
+//! Isolation with bubblewrap: namespaces for users, processes, network, IPC and host name; a root file system that
+//! shows system libraries, Python, the environment and the package read-only; a private /tmp; no environment of the
+//! host. It only builds the command line; `process` starts it behind the same limits as any other child.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::config::Isolation;
+use crate::error::Fault;
+
+/// Where bubblewrap was found and whether it works here.
+#[derive(Clone, Debug)]
+pub(crate) struct Sandbox {
+    program: Option<PathBuf>,
+    setting: Isolation,
+    network: bool,
+}
+
+/// What a process may see of the host beside system libraries.
+pub(crate) struct View<'a> {
+    pub(crate) readable: &'a [PathBuf],
+    pub(crate) writable: &'a Path,
+}
+
+impl Sandbox {
+    /// Tries bubblewrap once: a kernel that forbids namespaces shows only when it is run.
+    pub(crate) async fn detect(setting: Isolation, network: bool) -> Self {
+        let none = Self { program: None, setting, network };
+        let given = std::env::var_os("TIDEWHEEL_BWRAP").map(PathBuf::from);
+        let Some(program) = given.or_else(|| crate::capacity::find("bwrap")) else { return none };
+        if setting == Isolation::Off {
+            return none;
+        }
+        let probe = tokio::process::Command::new(&program)
+            .args(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "true"])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .await;
+        match probe {
+            Ok(output) if output.status.success() => Self { program: Some(program), ..none },
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                tracing::warn!(%why, "bubblewrap is present but cannot make namespaces here");
+                none
+            }
+            Err(_) => none,
+        }
+    }
+
+    pub(crate) fn describe(&self) -> &'static str {
+        match (&self.program, self.setting) {
+            (Some(_), Isolation::On) => "bubblewrap",
+            (Some(_), _) => "bubblewrap (when asked for)",
+            (None, _) => "none",
+        }
+    }
+
+    /// Whether attempts are to be isolated; an error where they have to be and cannot.
+    pub(crate) fn decide(&self, server_requires: bool) -> Result<bool, Fault> {
+        let wanted = server_requires || self.setting == Isolation::On;
+        if !wanted {
+            return Ok(false);
+        }
+        if self.program.is_some() {
+            return Ok(true);
+        }
+        let why = if self.setting == Isolation::Off {
+            "isolation is switched off on this agent, and the server requires it"
+        } else {
+            "isolation is required, and bubblewrap is missing or cannot make namespaces on this machine"
+        };
+        // Another agent may have what this one lacks.
+        Err(Fault::new("isolation-unavailable", why, true))
+    }
+
+    /// The command line in front of `program`.
+    pub(crate) fn wrap(&self, view: &View<'_>, program: &Path, args: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
+        let bwrap = self.program.clone().expect("decide() said that there is a sandbox");
+        let mut out: Vec<OsString> = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+            .iter()
+            .map(OsString::from)
+            .collect();
+        if self.network {
+            out.push("--share-net".into());
+        }
+        out.extend(["--hostname", "tidewheel", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"].map(OsString::from));
+        for dir in ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
+            system_dir(&mut out, Path::new(dir));
+        }
+        for file in ["/etc/ld.so.cache", "/etc/ssl", "/etc/alternatives", "/etc/localtime", "/etc/mime.types"] {
+            bind(&mut out, "--ro-bind-try", Path::new(file));
+        }
+        if self.network {
+            bind(&mut out, "--ro-bind-try", Path::new("/etc/resolv.conf"));
+            bind(&mut out, "--ro-bind-try", Path::new("/etc/hosts"));
+        }
+        view.readable.iter().for_each(|path| bind(&mut out, "--ro-bind", path));
+        bind(&mut out, "--bind", view.writable);
+        out.extend(["--chdir".into(), view.writable.into(), "--".into(), program.into()]);
+        out.extend(args);
+        (bwrap, out)
+    }
+}
+
+/// Merged systems have /bin as a link into /usr; a link is made again as a link.
+fn system_dir(out: &mut Vec<OsString>, dir: &Path) {
+    match std::fs::read_link(dir) {
+        Ok(target) => out.extend(["--symlink".into(), target.into(), dir.into()]),
+        Err(_) if dir.is_dir() => bind(out, "--ro-bind", dir),
+        Err(_) => {}
+    }
+}
+
+fn bind(out: &mut Vec<OsString>, how: &str, path: &Path) {
+    out.extend([how.into(), path.into(), path.into()]);
+}

@@ -1,0 +1,160 @@
+//! The stream: losing it, resuming, acknowledging, leases and leaving.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidewheel_agent::{Agent, AgentConfig, Error, Secret};
+use tidewheel_proto::v1::server_message::Message as ToAgent;
+use tidewheel_proto::v1::{Ack, Grant, Recall, Revoke};
+
+use crate::mock::*;
+
+fn list(tokens: &[&str]) -> Vec<Bytes> {
+    tokens.iter().map(|t| Bytes::copy_from_slice(t.as_bytes())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_attempts_survive_a_lost_connection() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let flag = bench.dir.path().join("flag");
+    let input = serde_json::json!({ "path": flag }).to_string();
+    s.grant(vec![bench.python("1", "wait_for", &input), bench.python("2", "wait_for", &input)]).await;
+    s.started("1").await;
+    s.started("2").await;
+    s.hang_up();
+    let mut s = bench.session().await;
+    let mut resume: Vec<_> = s.hello.resume.iter().map(|a| a.token.clone()).collect();
+    resume.sort();
+    assert_eq!(resume, list(&["1", "2"]));
+    // The server gave the second one away.
+    s.welcome(|w| w.resumed = list(&["1"])).await;
+    let marker = format!("TIDEWHEEL_ARTIFACTS={}", bench.dir.path().display());
+    eventually("the process of the second is gone", || processes_of(&marker).len() == 1).await;
+    std::fs::write(&flag, "").expect("written");
+    assert_eq!(s.ok("1").await, "seen");
+    s.grant(vec![bench.python("3", "add", "[1]")]).await;
+    s.ok("3").await;
+    assert!(!s.results.contains_key(&b"2"[..]), "a revoked attempt reports nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_sent_again_until_it_is_acknowledged() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    s.acknowledge = false;
+    s.grant(vec![bench.python("1", "add", "[1]"), bench.python("2", "add", "[2]"), bench.python("3", "add", "[3]")]).await;
+    for token in ["1", "2", "3"] {
+        s.result(token).await;
+    }
+    s.send(ToAgent::Ack(Ack { accepted: 1, refused: Vec::new() })).await;
+    // An answer to a later grant shows that the acknowledgement was read.
+    s.grant(vec![Grant { r#type: "builtin.noop".into(), ..grant("4", "") }]).await;
+    s.result("4").await;
+    let kept = s.results.clone();
+    s.hang_up();
+    let mut s = bench.session().await;
+    assert_eq!(s.hello.resume.len(), 3, "all but the acknowledged one: {:?}", s.hello.resume);
+    s.acknowledge = false;
+    s.welcome(|_| {}).await;
+    s.until("three results", |s| s.results.len() == 3).await;
+    assert!(s.results.iter().all(|(token, result)| kept[token] == *result), "the same results");
+    s.hang_up();
+    // A server that no longer knows one of them does not get it again.
+    let mut s = bench.session().await;
+    let first = s.hello.resume[0].token.clone();
+    s.welcome(|w| w.resumed = vec![first.clone()]).await;
+    s.until("one result", |s| s.results.contains_key(&first)).await;
+    s.hang_up();
+    let s = bench.session().await;
+    assert!(s.hello.resume.is_empty(), "everything was acknowledged or given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unstarted_grants_go_back_when_the_agent_stops() {
+    let mut bench = Bench::start_with(|c| c.permits = 1).await;
+    let mut s = bench.connected().await;
+    let flag = bench.dir.path().join("flag");
+    let input = serde_json::json!({ "path": flag }).to_string();
+    s.grant(vec![bench.python("1", "wait_for", &input)]).await;
+    s.started("1").await;
+    s.grant(vec![bench.python("2", "add", "[1]"), shell("3", "true"), Grant { r#type: "builtin.noop".into(), ..grant("n", "") }]).await;
+    s.ok("n").await;
+    bench.shutdown.cancel();
+    s.until("both come back", |s| s.returned.len() == 2).await;
+    assert_eq!(tokens(&s.returned), ["2", "3"].map(str::to_owned).into());
+    s.grant(vec![bench.python("4", "add", "[1]")]).await;
+    s.until("the late one comes back too", |s| s.returned.len() == 3).await;
+    std::fs::write(&flag, "").expect("written");
+    assert_eq!(s.ok("1").await, "seen");
+    s.until("goodbye", |s| s.bye).await;
+    s.hang_up();
+    bench.end().await.expect("it ends well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_end_in_the_drain_time_is_killed_and_reported() {
+    let mut bench = Bench::start_with(|c| c.drain = Duration::from_millis(200)).await;
+    let mut s = bench.connected().await;
+    s.grant(vec![bench.python("1", "spin", "null")]).await;
+    s.started("1").await;
+    bench.shutdown.cancel();
+    let failure = s.failure("1").await;
+    assert_eq!((failure.r#type.as_str(), failure.retryable), ("agent-stopped", true));
+    s.until("goodbye", |s| s.bye).await;
+    s.hang_up();
+    let marker = format!("TIDEWHEEL_ARTIFACTS={}", bench.dir.path().display());
+    bench.end().await.expect("it ends well");
+    assert!(processes_of(&marker).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_takes_back_what_waits_and_what_runs() {
+    let mut bench = Bench::start_with(|c| c.permits = 1).await;
+    let mut s = bench.connected().await;
+    s.grant(vec![bench.python("1", "spin", "null"), bench.python("2", "add", "[1]"), bench.python("3", "add", "[1]")]).await;
+    s.started("1").await;
+    s.send(ToAgent::Recall(Recall { tokens: list(&["1", "2", "9"]) })).await;
+    s.until("one comes back", |s| !s.returned.is_empty()).await;
+    assert_eq!(s.returned, list(&["2"]), "a running attempt is not recalled");
+    s.send(ToAgent::Revoke(Revoke { tokens: list(&["1"]) })).await;
+    assert_eq!(s.ok("3").await, 2);
+    assert!(!s.results.contains_key(&b"1"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_cannot_reach_the_server_ends_its_attempts_with_its_lease() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.session().await;
+    s.welcome(|w| w.lease_ms = 1500).await;
+    s.grant(vec![bench.python("1", "spin", "null"), shell("2", "sleep 600")]).await;
+    s.started("1").await;
+    s.started("2").await;
+    s.hang_up();
+    // The agent comes back, and is never welcomed.
+    let s = bench.session().await;
+    assert_eq!(s.hello.resume.len(), 2);
+    let marker = format!("HOME={}/work", bench.dir.path().display());
+    eventually("both are gone", || processes_of(&marker).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_ends_the_agent_with_a_clear_error() {
+    let bench = Bench::start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = AgentConfig::new(format!("http://{}", bench.addr), Secret::new("wrong"), dir.path());
+    let agent = Agent::new(config).await.expect("it starts");
+    let ended = tokio::time::timeout(PATIENCE, agent.run(bench.shutdown.clone())).await.expect("it ends");
+    assert!(matches!(ended, Err(Error::Refused(why)) if why == "unknown token"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_says_what_it_is() {
+    let mut bench = Bench::start_with(|c| c.labels = [("zone".to_owned(), "a".to_owned())].into()).await;
+    let s = bench.session().await;
+    let hello = &s.hello;
+    assert_eq!((hello.name.as_str(), hello.queues.as_slice()), ("bench", ["*".to_owned()].as_slice()));
+    assert_eq!((hello.labels["os"].as_str(), hello.labels["zone"].as_str()), ("linux", "a"));
+    assert!(hello.permits >= 2 && hello.resources.as_ref().is_some_and(|r| r.cpu_millis >= 1000 && r.memory_bytes > 0));
+    assert!(hello.enforced.contains_key("cgroup") && hello.enforced.contains_key("sandbox"), "{:?}", hello.enforced);
+}

@@ -1,0 +1,367 @@
+//! A server that speaks the worker protocol and does exactly what a test tells it.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tidewheel_agent::{AgentConfig, AgentHandle, Secret};
+use tidewheel_proto::v1::server_message::Message as ToAgent;
+use tidewheel_proto::v1::task_result::Outcome;
+use tidewheel_proto::v1::worker_message::Message as FromAgent;
+use tidewheel_proto::v1::worker_server::{Worker, WorkerServer};
+use tidewheel_proto::v1::*;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Nothing in these tests takes longer, on however slow a machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+type Blobs = Arc<Mutex<HashMap<String, Bytes>>>;
+
+#[derive(Clone)]
+struct Service {
+    sessions: mpsc::UnboundedSender<Session>,
+    blobs: Blobs,
+}
+
+/// One stream of an agent.
+pub(crate) struct Session {
+    pub(crate) hello: Hello,
+    incoming: mpsc::UnboundedReceiver<FromAgent>,
+    outgoing: Option<mpsc::Sender<Result<ServerMessage, Status>>>,
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) started: Vec<Bytes>,
+    pub(crate) results: HashMap<Bytes, TaskResult>,
+    pub(crate) returned: Vec<Bytes>,
+    pub(crate) credits: Vec<Credit>,
+    pub(crate) bye: bool,
+    pub(crate) closed: bool,
+    stored: u64,
+    /// Whether results are acknowledged as they come.
+    pub(crate) acknowledge: bool,
+}
+
+type Answers = Pin<Box<dyn tokio_stream::Stream<Item = Result<ServerMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Worker for Service {
+    type ConnectStream = Answers;
+    type FetchBlobStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<BlobChunk, Status>> + Send>>;
+
+    async fn connect(&self, request: Request<Streaming<WorkerMessage>>) -> Result<Response<Answers>, Status> {
+        if request.metadata().get("authorization").is_none_or(|t| t != "Bearer secret") {
+            return Err(Status::unauthenticated("unknown token"));
+        }
+        let mut stream = request.into_inner();
+        let Some(WorkerMessage { message: Some(FromAgent::Hello(hello)) }) = stream.message().await? else {
+            return Err(Status::invalid_argument("hello first"));
+        };
+        let (outgoing, answers) = mpsc::channel(1024);
+        let (sender, incoming) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = stream.message().await {
+                let _ = sender.send(message.message.expect("a message says something"));
+            }
+        });
+        let session = Session {
+            hello,
+            incoming,
+            outgoing: Some(outgoing),
+            logs: Vec::new(),
+            started: Vec::new(),
+            results: HashMap::new(),
+            returned: Vec::new(),
+            credits: Vec::new(),
+            bye: false,
+            closed: false,
+            stored: 0,
+            acknowledge: true,
+        };
+        let _ = self.sessions.send(session);
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn fetch_blob(&self, request: Request<FetchBlobRequest>) -> Result<Response<Self::FetchBlobStream>, Status> {
+        let request = request.into_inner();
+        let blob = self.blobs.lock().get(&request.hash).cloned().ok_or_else(|| Status::not_found("no such blob"))?;
+        let total = blob.len() as u64;
+        let rest = blob.slice(request.offset as usize..);
+        let chunks: Vec<_> = rest.chunks(64 << 10).map(|c| Ok(BlobChunk { data: Bytes::copy_from_slice(c), total })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn put_blob(&self, request: Request<Streaming<PutBlobRequest>>) -> Result<Response<PutBlobResponse>, Status> {
+        let mut stream = request.into_inner();
+        let mut all = Vec::new();
+        while let Some(part) = stream.next().await {
+            all.extend_from_slice(&part?.data);
+        }
+        let size = all.len() as u64;
+        let hash = hash_of(&all);
+        self.blobs.lock().insert(hash.clone(), all.into());
+        Ok(Response::new(PutBlobResponse { hash, size }))
+    }
+}
+
+pub(crate) fn hash_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+impl Session {
+    pub(crate) async fn send(&self, message: ToAgent) {
+        let sender = self.outgoing.as_ref().expect("the stream is open");
+        sender.send(Ok(ServerMessage { message: Some(message) })).await.expect("the agent listens");
+    }
+
+    /// Ends the stream as a server does that goes away.
+    pub(crate) fn hang_up(&mut self) {
+        self.outgoing = None;
+    }
+
+    pub(crate) async fn welcome(&self, change: impl FnOnce(&mut Welcome)) {
+        let mut welcome = Welcome {
+            worker_id: "work_1".into(),
+            lease_ms: 30_000,
+            heartbeat_ms: 100,
+            resumed: self.hello.resume.iter().map(|a| a.token.clone()).collect(),
+            inline_bytes: 64 << 10,
+            ..Welcome::default()
+        };
+        change(&mut welcome);
+        self.send(ToAgent::Welcome(welcome)).await;
+    }
+
+    pub(crate) async fn grant(&self, grants: Vec<Grant>) {
+        self.send(ToAgent::Grants(Grants { grants })).await;
+    }
+
+    /// Takes the next message in; false at the end of the stream.
+    async fn step(&mut self) -> bool {
+        let Some(message) = self.incoming.recv().await else {
+            self.closed = true;
+            return false;
+        };
+        match message {
+            FromAgent::Logs(logs) => {
+                self.logs.extend(logs.lines);
+                self.send(ToAgent::LogAck(LogAck { sequence: logs.sequence })).await;
+            }
+            FromAgent::Results(results) => {
+                self.stored += results.results.len() as u64;
+                self.results.extend(results.results.into_iter().map(|r| (r.token.clone(), r)));
+                if self.acknowledge {
+                    self.send(ToAgent::Ack(Ack { accepted: self.stored, refused: Vec::new() })).await;
+                }
+            }
+            FromAgent::Started(started) => self.started.extend(started.tokens),
+            FromAgent::Returned(returned) => self.returned.extend(returned.tokens),
+            FromAgent::Credit(credit) => self.credits.push(credit),
+            FromAgent::Bye(_) => self.bye = true,
+            FromAgent::Hello(_) => panic!("hello twice"),
+            FromAgent::Heartbeat(_) | FromAgent::Progress(_) | FromAgent::Drain(_) => {}
+        }
+        true
+    }
+
+    /// Reads until `done`.
+    pub(crate) async fn until(&mut self, what: &str, mut done: impl FnMut(&Session) -> bool) {
+        let wait = async {
+            while !done(self) {
+                assert!(self.step().await, "the stream ended before {what}");
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("waited in vain for {what}");
+        }
+    }
+
+    pub(crate) async fn result(&mut self, token: &str) -> TaskResult {
+        let token = Bytes::copy_from_slice(token.as_bytes());
+        self.until(&format!("the result of {token:?}"), |s| s.results.contains_key(&token)).await;
+        self.results[&token].clone()
+    }
+
+    pub(crate) async fn ok(&mut self, token: &str) -> serde_json::Value {
+        match self.result(token).await.outcome {
+            Some(Outcome::Ok(value)) => serde_json::from_slice(&value).expect("a result is JSON"),
+            other => panic!("{token} did not succeed: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn failure(&mut self, token: &str) -> Failure {
+        match self.result(token).await.outcome {
+            Some(Outcome::Failed(failure)) => failure,
+            other => panic!("{token} did not fail: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn started(&mut self, token: &str) {
+        let token = Bytes::copy_from_slice(token.as_bytes());
+        self.until(&format!("the start of {token:?}"), |s| s.started.contains(&token)).await;
+    }
+
+    pub(crate) fn lines(&self, token: &str) -> Vec<&str> {
+        self.logs.iter().filter(|l| l.token == token.as_bytes()).map(|l| l.text.as_str()).collect()
+    }
+}
+
+/// A server, an agent that talks to it, and a package with the tasks of `tasks.py`.
+pub(crate) struct Bench {
+    sessions: mpsc::UnboundedReceiver<Session>,
+    pub(crate) blobs: Blobs,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) package: String,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) handle: AgentHandle,
+    agent: tokio::task::JoinHandle<Result<(), tidewheel_agent::Error>>,
+    pub(crate) addr: std::net::SocketAddr,
+}
+
+impl Bench {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut AgentConfig)) -> Self {
+        let _ = tracing_subscriber::fmt().with_env_filter("tidewheel_agent=debug").with_test_writer().try_init();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let (sender, sessions) = mpsc::unbounded_channel();
+        let blobs: Blobs = Arc::default();
+        let service = Service { sessions: sender, blobs: blobs.clone() };
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener).map(|s| {
+            s.inspect(|s| s.set_nodelay(true).expect("a socket"))
+        });
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .initial_stream_window_size(4 << 20)
+                .add_service(WorkerServer::new(service).max_decoding_message_size(64 << 20))
+                .serve_with_incoming(incoming),
+        );
+        let package = pack(&[("tasks.py", include_bytes!("tasks.py"))], &["tasks"]);
+        let hash = hash_of(&package);
+        blobs.lock().insert(hash.clone(), package.into());
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut config = AgentConfig::new(format!("http://{addr}"), Secret::new("secret"), dir.path());
+        config.name = Some("bench".into());
+        config.drain = Duration::from_secs(5);
+        change(&mut config);
+        let agent = tidewheel_agent::Agent::new(config).await.expect("the agent starts");
+        let handle = agent.handle();
+        let shutdown = CancellationToken::new();
+        let agent = tokio::spawn(agent.run(shutdown.clone()));
+        Self { sessions, blobs, dir, package: hash, shutdown, handle, agent, addr }
+    }
+
+    /// The next stream the agent opens.
+    pub(crate) async fn session(&mut self) -> Session {
+        tokio::time::timeout(PATIENCE, self.sessions.recv()).await.expect("the agent connects").expect("the server runs")
+    }
+
+    /// The next stream, welcomed.
+    pub(crate) async fn connected(&mut self) -> Session {
+        let session = self.session().await;
+        session.welcome(|_| {}).await;
+        session
+    }
+
+    pub(crate) async fn end(self) -> Result<(), tidewheel_agent::Error> {
+        tokio::time::timeout(PATIENCE, self.agent).await.expect("the agent ends").expect("the agent does not panic")
+    }
+
+    /// A grant of a function of `tasks.py`.
+    pub(crate) fn python(&self, token: &str, function: &str, input: &str) -> Grant {
+        Grant {
+            package: self.package.clone(),
+            entrypoint: format!("tasks:{function}"),
+            r#type: function.into(),
+            ..grant(token, input)
+        }
+    }
+}
+
+pub(crate) fn grant(token: &str, input: &str) -> Grant {
+    Grant {
+        token: Bytes::copy_from_slice(token.as_bytes()),
+        task: Bytes::from(vec![7; 16]),
+        queue: "default".into(),
+        attempt: 1,
+        input: Bytes::copy_from_slice(input.as_bytes()),
+        ..Grant::default()
+    }
+}
+
+pub(crate) fn shell(token: &str, command: &str) -> Grant {
+    let input = serde_json::json!({ "command": command }).to_string();
+    Grant { r#type: "shell".into(), ..grant(token, &input) }
+}
+
+/// A package archive.
+pub(crate) fn pack(files: &[(&str, &[u8])], modules: &[&str]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let manifest = serde_json::json!({ "format": "folder", "entries": [], "lock": "", "modules": modules, "requires_python": "" });
+    let manifest = manifest.to_string();
+    let all = [("tidewheel-manifest.json", manifest.as_bytes())].into_iter().chain(files.iter().copied());
+    for (name, content) in all {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("a member");
+        zip.write_all(content).expect("content");
+    }
+    zip.finish().expect("an archive").into_inner()
+}
+
+/// Processes whose command line or environment names `needle`, zombies left out.
+pub(crate) fn processes_of(needle: &str) -> Vec<i32> {
+    let own = std::process::id() as i32;
+    let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    entries
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own)
+        .filter(|pid| {
+            let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let stat = String::from_utf8_lossy(&read("stat")).into_owned();
+            let zombie = stat.rfind(')').is_some_and(|at| stat[at..].starts_with(") Z"));
+            let names = [read("cmdline"), read("environ")];
+            !zombie && names.iter().any(|text| text.windows(needle.len()).any(|w| w == needle.as_bytes()))
+        })
+        .collect()
+}
+
+/// Waits for a condition that nothing announces.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) fn alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+}
+
+pub(crate) fn tokens(all: &[Bytes]) -> HashSet<String> {
+    all.iter().map(|t| String::from_utf8_lossy(t).into_owned()).collect()
+}
+
+pub(crate) fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+pub(crate) fn read_pid(path: &Path) -> Option<i32> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// bubblewrap, where a developer or the machine has it.
+pub(crate) fn bwrap() -> Option<PathBuf> {
+    let given = std::env::var_os("TIDEWHEEL_BWRAP").map(PathBuf::from);
+    given.or_else(|| std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join("bwrap")).find(|p| p.is_file()))
+}

@@ -1,0 +1,267 @@
+//! What becomes of attempts: good ones, bad ones and those that have to be ended.
+
+use tidewheel_proto::v1::server_message::Message as ToAgent;
+use tidewheel_proto::v1::task_result::Outcome;
+use tidewheel_proto::v1::{Cancel, Grant, Resources};
+
+use crate::mock::*;
+
+fn cancel(token: &str, grace_ms: u32) -> ToAgent {
+    ToAgent::Cancel(Cancel { token: token.as_bytes().to_vec().into(), reason: "asked".into(), grace_ms })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_tasks_end_with_their_result_or_their_exception() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    s.grant(vec![
+        bench.python("1", "add", r#"{"a": 2, "b": 3}"#),
+        bench.python("2", "fail", "null"),
+        bench.python("3", "strange", "null"),
+        bench.python("4", "missing", "null"),
+        bench.python("5", "add", r#"{"a": "x"}"#),
+        bench.python("6", "add", "{not json"),
+        Grant { package: String::new(), ..bench.python("7", "add", "[1]") },
+    ])
+    .await;
+    assert_eq!(s.ok("1").await, 5);
+    let fail = s.failure("2").await;
+    assert_eq!((fail.r#type.as_str(), fail.message.as_str(), fail.retryable), ("ValueError", "no luck", true));
+    assert!(fail.detail.contains("tasks.py"), "{}", fail.detail);
+    assert!(s.failure("3").await.message.contains("object"));
+    assert!(!s.failure("4").await.retryable);
+    assert_eq!(s.failure("5").await.r#type, "TypeError");
+    assert_eq!(s.failure("6").await.r#type, "invalid-input");
+    assert_eq!(s.failure("7").await.r#type, "no-package");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ends_its_process_fails_alone() {
+    let mut bench = Bench::start_with(|c| c.permits = 1).await;
+    let mut s = bench.connected().await;
+    let grants = (0..40).map(|i| match i {
+        20 => bench.python("20", "quit_hard", "null"),
+        _ => bench.python(&i.to_string(), "add", &format!(r#"{{"a": {i}}}"#)),
+    });
+    s.grant(grants.collect()).await;
+    for i in 0..40 {
+        if i == 20 {
+            let failure = s.failure("20").await;
+            assert_eq!(failure.r#type, "worker-exit");
+            assert!(failure.message.contains("code 3"), "{}", failure.message);
+        } else {
+            assert_eq!(s.ok(&i.to_string()).await, i + 1);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_loop_is_killed_when_it_is_cancelled() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    s.grant(vec![bench.python("1", "spin", "null"), bench.python("2", "stubborn", "null")]).await;
+    s.started("1").await;
+    s.started("2").await;
+    let marker = bench.dir.path().display().to_string();
+    assert_eq!(processes_of(&format!("TIDEWHEEL_ARTIFACTS={marker}")).len(), 2);
+    s.send(cancel("1", 100)).await;
+    s.send(cancel("2", 100)).await;
+    for token in ["1", "2"] {
+        let failure = s.failure(token).await;
+        assert!(failure.cancelled, "{failure:?}");
+        assert!(failure.message.contains("asked"));
+    }
+    eventually("both processes are gone", || processes_of(&format!("TIDEWHEEL_ARTIFACTS={marker}")).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_attempt_is_cancelled_without_being_run() {
+    let mut bench = Bench::start_with(|c| c.permits = 1).await;
+    let mut s = bench.connected().await;
+    s.grant(vec![bench.python("1", "spin", "null"), bench.python("2", "add", "[1]")]).await;
+    s.started("1").await;
+    s.send(cancel("2", 60_000)).await;
+    assert!(s.failure("2").await.cancelled);
+    assert!(!tokens(&s.started).contains("2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_ends_at_its_deadline() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let late = Grant { deadline_unix_ms: now_ms() + 1500, ..bench.python("1", "spin", "null") };
+    let shell = Grant { deadline_unix_ms: now_ms() + 1500, ..shell("2", "sleep 600") };
+    s.grant(vec![late, shell]).await;
+    for token in ["1", "2"] {
+        let failure = s.failure(token).await;
+        assert_eq!((failure.r#type.as_str(), failure.retryable, failure.cancelled), ("timeout", true, false));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_left_running_is_killed_with_it() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let pid_file = bench.dir.path().join("grandchild");
+    let input = serde_json::json!({ "path": pid_file }).to_string();
+    s.grant(vec![bench.python("1", "fork", &input)]).await;
+    eventually("the grandchild is there", || read_pid(&pid_file).is_some_and(alive)).await;
+    s.send(cancel("1", 0)).await;
+    assert!(s.failure("1").await.cancelled);
+    let grandchild = read_pid(&pid_file).expect("read above");
+    eventually("the grandchild is gone", || !alive(grandchild)).await;
+    let marker = format!("HOME={}", bench.dir.path().display());
+    eventually("everything is gone", || processes_of(&marker).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gigabyte_of_output_neither_blocks_the_task_nor_fills_the_log() {
+    let mut bench = Bench::start_with(|c| c.limits.output_bytes = 1 << 20).await;
+    let mut s = bench.connected().await;
+    s.grant(vec![bench.python("1", "chatter", r#"{"megabytes": 1024}"#), bench.python("2", "say", r#"{"what": "hi"}"#)]).await;
+    assert_eq!(s.ok("2").await, "hi");
+    assert_eq!(s.ok("1").await, "done");
+    s.until("the last line", |s| s.lines("1").last() == Some(&"output truncated")).await;
+    assert!(s.lines("1").len() <= 1025, "{}", s.lines("1").len());
+    s.until("the other's lines", |s| s.lines("2").len() >= 2).await;
+    assert_eq!(s.lines("2"), ["hi", "logged hi"].as_slice());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_belongs_to_the_task_that_wrote_it() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let names: Vec<String> = (0..100).map(|i| i.to_string()).collect();
+    s.grant(names.iter().map(|n| bench.python(n, "say", &format!(r#"{{"what": "it is {n}"}}"#))).collect()).await;
+    for name in &names {
+        s.ok(name).await;
+    }
+    s.until("all lines", |s| s.logs.len() >= 200).await;
+    for name in &names {
+        let mut lines = s.lines(name);
+        lines.sort_unstable();
+        assert_eq!(lines, [format!("it is {name}"), format!("logged it is {name}")], "task {name}");
+        let offsets: Vec<u64> = s.logs.iter().filter(|l| l.token == name.as_bytes()).map(|l| l.offset).collect();
+        assert_eq!(offsets, [0, 1]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_one_call_and_a_failing_member_fails_alone() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let member = |token: &str, input: &str| Grant { batch: 1, ..bench.python(token, "squares", input) };
+    s.grant(vec![member("1", "2"), member("2", "13"), member("3", "4")]).await;
+    assert_eq!(s.ok("1").await, 4);
+    assert_eq!(s.failure("2").await.message, "odd one out");
+    assert_eq!(s.ok("3").await, 16);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let resources = Some(Resources { memory_bytes: 128 << 20, ..Resources::default() });
+    let greedy = Grant { resources, ..bench.python("1", "hoard", r#"{"megabytes": 4096}"#) };
+    s.grant(vec![greedy, bench.python("2", "add", "[1]")]).await;
+    let failure = s.failure("1").await;
+    assert!(["memory-limit", "MemoryError"].contains(&failure.r#type.as_str()), "{failure:?}");
+    assert_eq!(s.ok("2").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_is_bounded() {
+    let mut bench = Bench::start_with(|c| c.limits.processes = 64).await;
+    let mut s = bench.connected().await;
+    let bomb = Grant { deadline_unix_ms: now_ms() + 3000, ..shell("1", "b() { b | b & b; }; b; sleep 600") };
+    s.grant(vec![bomb]).await;
+    s.started("1").await;
+    s.grant(vec![bench.python("2", "add", "[1]")]).await;
+    assert_eq!(s.ok("2").await, 2);
+    s.failure("1").await;
+    let marker = format!("HOME={}/work", bench.dir.path().display());
+    eventually("the bomb is gone", || processes_of(&marker).iter().all(|p| processes_of("tidewheel._shim").contains(p))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shell_commands_run() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let input = serde_json::json!({ "command": "cat; echo \"$1 $X\" >&2", "args": ["one"], "env": {"X": "two"}, "stdin": "three" });
+    s.grant(vec![
+        Grant { r#type: "shell".into(), ..grant("1", &input.to_string()) },
+        shell("2", "echo before; exit 7"),
+        Grant { r#type: "shell".into(), ..grant("3", r#"{"command": 5}"#) },
+        shell("4", "sleep 600 & echo left"),
+        Grant { r#type: "builtin.echo".into(), ..grant("5", "[1]") },
+    ])
+    .await;
+    assert_eq!(s.ok("1").await, serde_json::json!({ "code": 0, "stdout": "three\n", "stderr": "one two\n" }));
+    let failure = s.failure("2").await;
+    assert_eq!(failure.r#type, "exit-code");
+    assert!(failure.message.contains("code 7") && failure.detail.contains("before"));
+    assert_eq!(s.failure("3").await.r#type, "invalid-input");
+    assert_eq!(s.ok("4").await["stdout"], "left\n");
+    assert_eq!(s.ok("5").await, serde_json::json!([1]));
+    let marker = format!("HOME={}", bench.dir.path().display());
+    eventually("the background process is gone", || processes_of(&marker).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_results_inputs_and_artifacts_go_through_the_blob_store() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let text = serde_json::json!({ "what": "w".repeat(200_000) }).to_string();
+    let hash = hash_of(text.as_bytes());
+    bench.blobs.lock().insert(hash.clone(), text.clone().into());
+    s.grant(vec![
+        bench.python("1", "big", r#"{"n": 1000000}"#),
+        Grant { input_ref: hash, ..bench.python("2", "say", "") },
+        bench.python("3", "report", "null"),
+    ])
+    .await;
+    for (token, size) in [("1", 1_000_002), ("2", 200_002)] {
+        let Some(Outcome::OkRef(stored)) = s.result(token).await.outcome else { panic!("{token} is stored apart") };
+        assert_eq!(bench.blobs.lock()[&stored].len(), size);
+    }
+    let result = s.result("3").await;
+    let [artifact] = &result.artifacts[..] else { panic!("one artifact: {result:?}") };
+    assert_eq!((artifact.name.as_str(), artifact.size), ("report.csv", 8));
+    assert_eq!(&bench.blobs.lock()[&artifact.hash][..], b"a,b\n1,2\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn isolation_is_had_or_refused() {
+    let mut bench = Bench::start_with(|c| c.isolation = tidewheel_agent::Isolation::Off).await;
+    let mut s = bench.session().await;
+    s.welcome(|w| w.require_isolation = true).await;
+    s.grant(vec![bench.python("1", "add", "[1]"), shell("2", "true")]).await;
+    assert_eq!(s.failure("1").await.r#type, "isolation-unavailable");
+    assert_eq!(s.failure("2").await.r#type, "isolation-unavailable");
+    if bwrap().is_none() {
+        return;
+    }
+    let mut bench = Bench::start_with(|c| c.isolation = tidewheel_agent::Isolation::On).await;
+    let mut s = bench.connected().await;
+    assert_eq!(s.hello.enforced["sandbox"], "bubblewrap");
+    s.grant(vec![
+        bench.python("1", "look", "null"),
+        bench.python("2", "report", "null"),
+        shell("3", "ls /root /home 2>&1; cat /proc/1/environ; id -u"),
+        bench.python("4", "spin", "null"),
+    ])
+    .await;
+    let seen = s.ok("1").await;
+    assert_eq!((seen["tmp"].as_array().map(Vec::len), seen["root"].as_bool()), (Some(1), Some(false)), "{seen}");
+    assert!(seen["pid"].as_i64().is_some_and(|pid| pid < 20), "{seen}");
+    assert_eq!(s.result("2").await.artifacts.len(), 1);
+    s.result("3").await;
+    s.started("4").await;
+    s.send(cancel("4", 0)).await;
+    assert!(s.failure("4").await.cancelled);
+    let marker = format!("{}/work", bench.dir.path().display());
+    eventually("the sandbox is gone", || {
+        processes_of(&marker).len() <= processes_of("tidewheel._shim").len().min(2 * 4)
+    })
+    .await;
+}

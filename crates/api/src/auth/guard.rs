@@ -1,0 +1,120 @@
+//! Access rules as types. A route's handler has to begin with one of them; the rule is then in the handler's signature, in
+//! the OpenAPI document and in the test that walks all routes with all roles.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use tidewheel_proto::code::Code;
+
+use super::{Principal, Role};
+use crate::problem::Failure;
+use crate::state::Api;
+
+/// Who may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Any of these.
+    pub(crate) roles: &'static [Role],
+    /// With system scope only.
+    pub(crate) system: bool,
+}
+
+impl Access {
+    pub(crate) fn allows(&self, role: Role, system: bool) -> bool {
+        self.roles.contains(&role) && (system || !self.system)
+    }
+}
+
+/// An extractor that proves an access rule.
+pub(crate) trait Guard: FromRequestParts<Api, Rejection = Failure> {
+    const ACCESS: Access;
+}
+
+/// Name of the header by which a caller with system scope chooses its tenant.
+pub(crate) const TENANT_HEADER: &str = "tidewheel-tenant";
+
+fn admit(api: &Api, parts: &Parts, access: Access) -> Result<Arc<Principal>, Failure> {
+    let authorization = parts.headers.get(axum::http::header::AUTHORIZATION).map(|v| v.as_bytes());
+    let tenant = parts.headers.get(TENANT_HEADER).map(|v| v.as_bytes());
+    let principal = Principal::of(api, authorization, tenant)?;
+    check(&principal, access)?;
+    Ok(principal)
+}
+
+/// Refuses a principal that the rule does not name.
+pub(crate) fn check(principal: &Principal, access: Access) -> Result<(), Failure> {
+    if access.allows(principal.role, principal.system) {
+        return Ok(());
+    }
+    let names: Vec<_> = access.roles.iter().map(|r| r.as_str()).collect();
+    let scope = if access.system { " with system scope" } else { "" };
+    let detail = format!("This needs the role {}{scope}; the token's role is {}.", names.join(" or "), principal.role.as_str());
+    Err(Failure::new(Code::NotAllowed, detail))
+}
+
+macro_rules! guards {
+    ($($(#[$doc:meta])* $name:ident = [$($role:ident),+] $(, $system:ident)?;)*) => { $(
+        $(#[$doc])*
+        pub(crate) struct $name(Arc<Principal>);
+
+        impl Guard for $name {
+            const ACCESS: Access = Access { roles: &[$(Role::$role),+], system: guards!(@system $($system)?) };
+        }
+
+        impl FromRequestParts<Api> for $name {
+            type Rejection = Failure;
+            async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Failure> {
+                admit(api, parts, Self::ACCESS).map($name)
+            }
+        }
+
+        impl Deref for $name {
+            type Target = Principal;
+            fn deref(&self) -> &Principal {
+                &self.0
+            }
+        }
+    )* };
+    (@system) => { false };
+    (@system system) => { true };
+}
+
+guards! {
+    /// Every valid token.
+    Anyone = [Viewer, Operator, Admin, Worker];
+    /// May look.
+    Viewer = [Viewer, Operator, Admin];
+    /// May submit tasks and store blobs.
+    Submitter = [Operator, Admin, Worker];
+    /// May act.
+    Operator = [Operator, Admin];
+    /// May give rights within the tenant.
+    Admin = [Admin];
+    /// May manage tenants.
+    SystemAdmin = [Admin], system;
+}
+
+/// The rule of the worker protocol. An admin passes, so that `tidewheel dev` needs one token only.
+pub(crate) const WORKER_ACCESS: Access = Access { roles: &[Role::Worker, Role::Admin], system: false };
+
+/// Tuples of extractors that begin with a guard: what a route's handler has to look like.
+pub(crate) trait Guarded {
+    const ACCESS: Access;
+}
+
+macro_rules! guarded {
+    ($($name:ident),*) => {
+        impl<M, G: Guard, $($name),*> Guarded for (M, G, $($name,)*) {
+            const ACCESS: Access = G::ACCESS;
+        }
+    };
+}
+
+guarded!();
+guarded!(A);
+guarded!(A, B);
+guarded!(A, B, C);
+guarded!(A, B, C, D);
+guarded!(A, B, C, D, E);

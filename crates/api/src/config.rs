@@ -1,0 +1,51 @@
+//! What the interfaces can be told. Every bound has a default that suits a single node.
+
+use std::time::Duration;
+
+/// Settings of the interfaces.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Shown in `/system/status` and in the OpenAPI document.
+    pub version: String,
+    /// How callers reach this server, such as `http://127.0.0.1:8080`; used in the text of errors that show a command line.
+    pub public_url: String,
+    /// The configuration in force, secrets already masked; shown at `/system/config`.
+    pub shown_config: serde_json::Value,
+    /// How long a cancelled attempt may take to end by itself before its worker kills it.
+    pub cancel_grace: Duration,
+    /// Several tenants share the workers: attempts run isolated or not at all.
+    pub require_isolation: bool,
+    /// Body of a single call. 4 MiB: an input of that size is a blob already.
+    pub body_bytes: usize,
+    /// Body of `POST /tasks:batch`.
+    pub batch_bytes: usize,
+    /// A package archive.
+    pub package_bytes: u64,
+    /// A blob.
+    pub blob_bytes: u64,
+    /// Longest `?wait=`; longer ones are cut to it.
+    pub max_wait: Duration,
+    /// Live streams at once over all tenants; each holds a bounded buffer.
+    pub max_streams: usize,
+    /// Where uploads are kept until they are checked.
+    pub temp_dir: std::path::PathBuf,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            public_url: "http://127.0.0.1:8080".to_owned(),
+            shown_config: serde_json::Value::Object(serde_json::Map::new()),
+            cancel_grace: Duration::from_secs(5),
+            require_isolation: false,
+            body_bytes: 4 << 20,
+            batch_bytes: 16 << 20,
+            package_bytes: 512 << 20,
+            blob_bytes: 4 << 30,
+            max_wait: Duration::from_secs(60),
+            max_streams: 1_000,
+            temp_dir: std::env::temp_dir(),
+        }
+    }
+}

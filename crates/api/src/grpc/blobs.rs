@@ -1,0 +1,95 @@
+//! Blobs over gRPC: in parts, with bounded memory, in the tenant of the attempt that names them.
+
+use futures::{Stream, StreamExt};
+use tidewheel_engine::id::TenantId;
+use tidewheel_proto::code::Code;
+use tidewheel_proto::v1;
+use tonic::{Status, Streaming};
+
+use super::seal::Sealer;
+use crate::auth::Principal;
+use crate::problem::Failure;
+use crate::service::blob::{self, Upload};
+use crate::state::Api;
+use crate::text::{hash_text, parse_hash};
+
+pub(crate) async fn fetch(
+    api: &Api,
+    caller: &Principal,
+    request: v1::FetchBlobRequest,
+) -> Result<impl Stream<Item = Result<v1::BlobChunk, Status>> + Send + 'static + use<>, Failure> {
+    let hash = parse_hash(&request.hash).ok_or_else(|| Failure::not_found("blob", &request.hash))?;
+    let (tenant, total) = locate(api, caller, &request.token, hash).await?;
+    if request.offset > total {
+        return Err(Failure::new(Code::InvalidField, format!("the offset lies behind the end at {total}")));
+    }
+    // An empty blob is one empty part: the stream has to say the total once.
+    let empty = (request.offset == total).then_some(Ok(v1::BlobChunk { data: bytes::Bytes::new(), total }));
+    let parts = blob::stream(api, tenant, hash, request.offset, total)
+        .map(move |part| part.map(|data| v1::BlobChunk { data, total }).map_err(Status::from));
+    Ok(futures::stream::iter(empty).chain(parts))
+}
+
+/// The tenant that has the blob. A worker with system scope may run tasks of any tenant: the attempt's token says which, else
+/// the first one that has such content serves, since equal hashes are equal bytes.
+async fn locate(api: &Api, caller: &Principal, token: &[u8], hash: [u8; 32]) -> Result<(TenantId, u64), Failure> {
+    let home = tenant_of(api, caller, token).await?;
+    if let Some(size) = api.runtime.blobs().size(home.0, hash).await? {
+        return Ok((home, size));
+    }
+    if caller.system && !caller.tenant_named {
+        for tenant in api.runtime.directory().tenants() {
+            if let Some(size) = api.runtime.blobs().size(tenant.id.0, hash).await? {
+                return Ok((tenant.id, size));
+            }
+        }
+    }
+    Err(Failure::not_found("blob", &hash_text(&hash)))
+}
+
+/// The tenant of an attempt, or the caller's own.
+async fn tenant_of(api: &Api, caller: &Principal, token: &[u8]) -> Result<TenantId, Failure> {
+    if !caller.system || caller.tenant_named || token.is_empty() {
+        return Ok(caller.tenant);
+    }
+    let sealer = Sealer::new(api.runtime.token_key(), None);
+    let (task, _) = sealer.open(token).ok_or_else(|| Failure::new(Code::NotAllowed, "The attempt token is not valid."))?;
+    let tenants: Vec<TenantId> = api.runtime.directory().tenants().iter().map(|t| t.id).collect();
+    let found = api.read_store(move |store| {
+        for tenant in tenants {
+            if store.task(tenant, task)?.is_some() {
+                return Ok(Some(tenant));
+            }
+        }
+        Ok(None)
+    });
+    found.await?.ok_or_else(|| Failure::not_found("task", &crate::text::task_text(task)))
+}
+
+pub(crate) async fn put(
+    api: &Api,
+    caller: &Principal,
+    mut parts: Streaming<v1::PutBlobRequest>,
+) -> Result<v1::PutBlobResponse, Status> {
+    let limit = api.config.blob_bytes;
+    let Some(first) = parts.message().await? else {
+        return Err(Status::invalid_argument("the first message names the size"));
+    };
+    if first.size > limit {
+        return Err(Failure::new(Code::TooLarge, format!("A blob has at most {limit} bytes.")).into());
+    }
+    let tenant = tenant_of(api, caller, &first.token).await?;
+    let declared = first.size;
+    let mut upload = Upload::new(api, limit);
+    upload.push(&first.data)?;
+    while let Some(part) = parts.message().await? {
+        upload.push(&part.data)?;
+    }
+    let uploaded = upload.finish()?;
+    if declared != 0 && declared != uploaded.size {
+        return Err(Status::invalid_argument(format!("{declared} bytes were announced and {} came", uploaded.size)));
+    }
+    let size = uploaded.size;
+    let hash = uploaded.keep(api, tenant).await?;
+    Ok(v1::PutBlobResponse { hash: hash_text(&hash), size })
+}

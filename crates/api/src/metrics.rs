@@ -1,0 +1,265 @@
+//! Metrics of the interfaces, and `/metrics`: the runtime's families and ours in one text. Queue and worker gauges are read
+//! from the engine when somebody scrapes; nothing is kept up to date for nobody.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::response::Response;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tidewheel_engine::task::State;
+use tidewheel_engine::view::{Answer, View};
+use tidewheel_proto::code::Code;
+use tower::{Layer, Service};
+
+use crate::problem::Failure;
+use crate::service::queue::desired_permits;
+use crate::state::Api;
+
+/// Bucket edges: they contain the limits that the requirement documents name.
+const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+type Labels<const N: usize> = [(&'static str, String); N];
+type Number = Gauge<f64, AtomicU64>;
+
+pub(crate) struct ApiMetrics {
+    registry: parking_lot::Mutex<Registry>,
+    http: Family<Labels<3>, Histogram, fn() -> Histogram>,
+    grpc: Family<Labels<2>, Histogram, fn() -> Histogram>,
+    refused: Family<Labels<1>, Counter>,
+    streams: Gauge,
+    depth: [Family<Labels<3>, Gauge>; 2],
+    plain_depth: Family<Labels<1>, Gauge>,
+    active: Family<Labels<3>, Gauge>,
+    oldest: Family<Labels<2>, Number>,
+    dead: Family<Labels<2>, Gauge>,
+    desired: Family<Labels<2>, Gauge>,
+    workers: Family<Labels<1>, Gauge>,
+    permits: Family<Labels<1>, Gauge>,
+    /// One scrape at a time fills the gauges.
+    scrape: tokio::sync::Mutex<()>,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl ApiMetrics {
+    pub(crate) fn new(version: &str) -> ApiMetrics {
+        let metrics = ApiMetrics {
+            registry: parking_lot::Mutex::default(),
+            http: Family::new_with_constructor(histogram as fn() -> Histogram),
+            grpc: Family::new_with_constructor(histogram as fn() -> Histogram),
+            refused: Family::default(),
+            streams: Gauge::default(),
+            depth: Default::default(),
+            plain_depth: Family::default(),
+            active: Family::default(),
+            oldest: Family::default(),
+            dead: Family::default(),
+            desired: Family::default(),
+            workers: Family::default(),
+            permits: Family::default(),
+            scrape: tokio::sync::Mutex::default(),
+        };
+        metrics.register(version);
+        metrics
+    }
+
+    fn register(&self, version: &str) {
+        let mut r = self.registry.lock();
+        let name = "tidewheel_http_request_duration_seconds";
+        r.register(name, "Time from request to the head of its answer", self.http.clone());
+        let name = "tidewheel_grpc_request_duration_seconds";
+        r.register(name, "Time of calls that are no streams", self.grpc.clone());
+        r.register("tidewheel_requests_refused", "Requests that ended in a problem, by code", self.refused.clone());
+        r.register("tidewheel_sse_clients", "Live streams that are open", self.streams.clone());
+        let [depth, job_depth] = &self.depth;
+        r.register("tidewheel_queue_depth", "Tasks that could run", depth.clone());
+        // Names that document B's autoscaler reads.
+        r.register("orchestrator_job_queue_depth", "The same as tidewheel_queue_depth", job_depth.clone());
+        r.register("queue_depth", "Tasks that could run, over all tenants", self.plain_depth.clone());
+        r.register("tidewheel_tasks_active", "Tasks that have not ended", self.active.clone());
+        r.register("tidewheel_queue_oldest_wait_seconds", "Age of the oldest waiting task", self.oldest.clone());
+        r.register("tidewheel_queue_dead", "Tasks in the dead-letter queue", self.dead.clone());
+        let help = "Permits that would keep the depth from growing";
+        r.register("tidewheel_queue_desired_permits", help, self.desired.clone());
+        r.register("tidewheel_workers", "Workers by state", self.workers.clone());
+        r.register("tidewheel_worker_permits", "Permits of connected workers", self.permits.clone());
+        let build = Info::new([("version", version.to_owned())]);
+        r.register("tidewheel_build", "Version of the server", build);
+    }
+
+    /// The layer that observes one route.
+    pub(crate) fn route(&self, method: &str, route: &'static str) -> ObserveLayer {
+        let codes = Default::default();
+        ObserveLayer(Arc::new(RouteMetrics { family: self.http.clone(), method: method.to_owned(), route, codes }))
+    }
+
+    /// Counts a request that ended in a problem.
+    pub(crate) fn refused(&self, code: Code) {
+        self.refused.get_or_create(&[("code", code.as_str().to_owned())]).inc();
+    }
+
+    /// Observes a unary call.
+    pub(crate) fn grpc(&self, method: &'static str, started: Instant, is_ok: bool) {
+        let code = if is_ok { "ok" } else { "error" };
+        let labels = [("method", method.to_owned()), ("code", code.to_owned())];
+        self.grpc.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+    }
+
+    fn clear(&self) {
+        self.depth.iter().for_each(Family::clear);
+        self.plain_depth.clear();
+        self.active.clear();
+        self.oldest.clear();
+        self.dead.clear();
+        self.desired.clear();
+        self.workers.clear();
+        self.permits.clear();
+    }
+}
+
+/// The histograms of a route, one per status, found without a map.
+struct RouteMetrics {
+    family: Family<Labels<3>, Histogram, fn() -> Histogram>,
+    method: String,
+    route: &'static str,
+    codes: [OnceLock<Histogram>; CODES.len() + 1],
+}
+
+/// Statuses with a place of their own; the rest share the last one.
+const CODES: [u16; 17] = [200, 201, 202, 204, 206, 304, 400, 401, 403, 404, 409, 412, 413, 415, 422, 500, 503];
+
+impl RouteMetrics {
+    fn observe(&self, status: u16, seconds: f64) {
+        let index = CODES.iter().position(|code| *code == status).unwrap_or(CODES.len());
+        let histogram = self.codes[index].get_or_init(|| {
+            let code = CODES.get(index).map_or_else(|| "other".to_owned(), u16::to_string);
+            let labels = [("route", self.route.to_owned()), ("method", self.method.clone()), ("code", code)];
+            self.family.get_or_create_owned(&labels)
+        });
+        histogram.observe(seconds);
+    }
+}
+
+/// See [`ApiMetrics::route`].
+#[derive(Clone)]
+pub(crate) struct ObserveLayer(Arc<RouteMetrics>);
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe { inner, metrics: self.0.clone() }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Observe<S> {
+    inner: S,
+    metrics: Arc<RouteMetrics>,
+}
+
+impl<S> Service<Request> for Observe<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let started = Instant::now();
+        let metrics = self.metrics.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            metrics.observe(response.status().as_u16(), started.elapsed().as_secs_f64());
+            Ok(response)
+        })
+    }
+}
+
+/// The text of `/metrics`.
+pub(crate) async fn encode(api: &Api) -> Result<String, Failure> {
+    let metrics = &api.metrics;
+    let _one = metrics.scrape.lock().await;
+    metrics.clear();
+    metrics.streams.set(i64::try_from(api.streams.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+    fill_queues(api).await?;
+    fill_workers(api).await?;
+    let mut text = String::with_capacity(64 * 1024);
+    let encoded = encode_registry(&mut text, &api.runtime.metrics().registry.lock())
+        .and_then(|()| encode_registry(&mut text, &metrics.registry.lock()))
+        .and_then(|()| encode_eof(&mut text));
+    encoded.map_err(|_| Failure::internal("metrics cannot be written"))?;
+    Ok(text)
+}
+
+async fn fill_queues(api: &Api) -> Result<(), Failure> {
+    let metrics = &api.metrics;
+    let now = api.runtime.now_ms();
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    for tenant in api.runtime.directory().tenants() {
+        let Answer::Queues(queues) = api.runtime.read(View::Queues { tenant: tenant.id, name: None }).await? else {
+            continue;
+        };
+        for figures in queues {
+            let (tenant, queue) = (tenant.name.to_string(), figures.name.to_string());
+            let depth = figures.counts[State::Queued as usize];
+            // The engine counts a queue as one; the label is there because the documents' queries name it.
+            let labels = [("tenant", tenant.clone()), ("queue", queue.clone()), ("priority", "all".to_owned())];
+            for family in &metrics.depth {
+                family.get_or_create(&labels).set(count(depth));
+            }
+            metrics.plain_depth.get_or_create(&[("queue", queue.clone())]).inc_by(count(depth));
+            for state in [State::Scheduled, State::Queued, State::Running, State::Waiting] {
+                let labels =
+                    [("tenant", tenant.clone()), ("queue", queue.clone()), ("state", state.as_str().to_owned())];
+                metrics.active.get_or_create(&labels).set(count(figures.counts[state as usize]));
+            }
+            let labels = [("tenant", tenant), ("queue", queue)];
+            let oldest = if figures.oldest == 0 { 0 } else { now.saturating_sub(figures.oldest) };
+            metrics.oldest.get_or_create(&labels).set(oldest as f64 / 1_000.0);
+            metrics.dead.get_or_create(&labels).set(count(figures.counts[State::Dead as usize]));
+            let running = figures.counts[State::Running as usize];
+            let desired = desired_permits(running, depth, figures.in_per_s, figures.out_per_s);
+            metrics.desired.get_or_create(&labels).set(count(desired));
+        }
+    }
+    Ok(())
+}
+
+async fn fill_workers(api: &Api) -> Result<(), Failure> {
+    let metrics = &api.metrics;
+    let Answer::Workers(workers) = api.runtime.read(View::Workers { tenant: None }).await? else { return Ok(()) };
+    for worker in workers {
+        let state = match (worker.connected, worker.draining) {
+            (false, _) => "lost",
+            (true, true) => "draining",
+            (true, false) => "online",
+        };
+        metrics.workers.get_or_create(&[("state", state.to_owned())]).inc();
+        if worker.connected {
+            let free = worker.hello.permits.saturating_sub(worker.used);
+            metrics.permits.get_or_create(&[("state", "used".to_owned())]).inc_by(i64::from(worker.used));
+            metrics.permits.get_or_create(&[("state", "free".to_owned())]).inc_by(i64::from(free));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! `/logs` and the logs of a task.
+
+use axum::extract::{Path, State};
+use axum::http::Method;
+use axum::response::IntoResponse;
+use tidewheel_proto::rest;
+
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params};
+use super::reply::{Reply, json, page};
+use super::route::{Param, Route};
+use crate::auth::guard::Viewer;
+use crate::live::stream::{self, LastEvent};
+use crate::problem::Failure;
+use crate::service::logs::{self, DEFAULT_LINES, LinesRequest, MAX_LINES};
+use crate::service::task_query::moment;
+use crate::service::get_task;
+use crate::state::Api;
+use crate::text::task_id;
+
+const SEARCH: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS];
+pub(super) const TASK_LOGS: &[Param] = &[
+    ("follow", "Streams lines as server-sent events until the task has ended."),
+    ("tail", "Only the last so many lines."),
+    ("since", "Only lines from this time on: `10m` (ago), a date or a time."),
+    ("level", "At least this severe: debug, info, warning, error."),
+    ("attempt", "Only this attempt."),
+    ("after", "Only lines after this row, as `id` of the stream gives it."),
+    ("limit", "Lines of the answer, 1 to 10,000; default 1,000."),
+];
+
+pub(super) fn routes() -> Vec<Route> {
+    let search = Route::new(Method::GET, "/logs", "searchLogs", "Searches the log lines of the tenant, newest first.", search);
+    vec![search.query(SEARCH).answers_page::<rest::LogLine>("A page.")]
+}
+
+async fn search(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(SEARCH)?;
+    let list = params.list()?;
+    let found = logs::search(&api, &caller, &list.filter, list.cursor.as_deref(), list.limit).await?;
+    page("/api/v1/logs", &params, &found)
+}
+
+pub(super) async fn of_task(
+    caller: Viewer,
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    params: Params,
+    last: LastEvent,
+) -> Reply {
+    params.only(TASK_LOGS)?;
+    let task = task_id(&id)?;
+    let mut wanted = lines(&api, &params)?;
+    get_task::record(&api, &caller, task).await?;
+    if params.flag("follow")? {
+        // A client that resumes names the last row it has.
+        wanted.after = last.row().or(wanted.after);
+        if last.row().is_some() {
+            wanted.tail = None;
+        }
+        return Ok(stream::follow_logs(&api, &caller, task, wanted)?.into_response());
+    }
+    let rows = logs::of_task(&api, &caller, task, &wanted).await?;
+    let next = (rows.len() == wanted.limit && wanted.tail.is_none()).then(|| rows.last().map(|(row, _)| row.to_string()));
+    let answer = rest::Page {
+        items: rows.iter().map(|(_, line)| logs::shown(line)).collect(),
+        next_cursor: next.flatten(),
+        as_of: api.runtime.committed_index(),
+        searched_back_to: None,
+    };
+    json(200, &answer)
+}
+
+fn lines(api: &Api, params: &Params) -> Result<LinesRequest, Failure> {
+    let level = match params.get("level") {
+        None => None,
+        Some(text) => {
+            let level = logs::level(text);
+            Some(level.ok_or_else(|| Failure::query("level", "a level is debug, info, warning or error"))?)
+        }
+    };
+    let since = match params.get("since") {
+        None => None,
+        Some(text) => Some(moment(text, api.runtime.now_ms()).map_err(|detail| Failure::query("since", detail))?.0),
+    };
+    let number = |name: &str, max: u64| params.number(name, 1..=max);
+    Ok(LinesRequest {
+        attempt: number("attempt", u64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok()),
+        level,
+        tail: number("tail", MAX_LINES as u64)?.map(|n| n as usize),
+        since,
+        after: params.number("after", 0..=u64::MAX)?,
+        limit: number("limit", MAX_LINES as u64)?.map_or(DEFAULT_LINES, |n| n as usize),
+    })
+}

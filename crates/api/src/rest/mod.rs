@@ -1,0 +1,81 @@
+//! REST: thin adapters over `service`. One table holds every route with its access rule, its documentation and its handler;
+//! the router, the OpenAPI document and the test of roles against routes are all made from it.
+
+mod blobs;
+mod logs;
+mod operations;
+mod packages;
+mod params;
+mod queues;
+mod reply;
+mod route;
+mod stream;
+mod system;
+mod tasks;
+mod tenancy;
+mod workers;
+
+use axum::Router;
+use axum::extract::Request;
+use tidewheel_proto::code::Code;
+use tower_http::compression::CompressionLayer;
+
+pub(crate) use route::{Answer, Body, Route};
+
+use crate::problem::Failure;
+use crate::state::Api;
+
+/// Where the versioned surface stands, and its permanent alias.
+pub(crate) const PREFIXES: [&str; 2] = ["/api/v1", "/api"];
+
+/// Every route below the prefixes.
+pub(crate) fn table() -> Vec<Route> {
+    let mut routes = tasks::routes();
+    routes.extend(queues::routes());
+    routes.extend(workers::routes());
+    routes.extend(packages::routes());
+    routes.extend(blobs::routes());
+    routes.extend(logs::routes());
+    routes.extend(operations::routes());
+    routes.extend(tenancy::routes());
+    routes.extend(stream::routes());
+    routes.extend(system::routes());
+    routes
+}
+
+/// Everything over HTTP that is not gRPC.
+pub(crate) fn build(api: &Api) -> Router {
+    let compression = CompressionLayer::new().gzip(true).zstd(true).br(true);
+    let mut router: Router<Api> = Router::new();
+    for prefix in PREFIXES {
+        for route in table() {
+            let path = format!("{prefix}{}", route.inner_path());
+            let observe = api.metrics.route(route.method.as_str(), route.path);
+            let mut handler = route.handler;
+            // Compression costs a wrapped body and a header scan, so the one hot route and raw bytes go without.
+            if route.compressed {
+                handler = handler.route_layer(compression.clone());
+            }
+            router = router.route(&path, handler.route_layer(observe));
+        }
+    }
+    router = system::open_routes(router);
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api.clone())
+}
+
+async fn not_found(request: Request) -> Failure {
+    let path = request.uri().path();
+    if let Some((_, verb)) = path.rsplit_once("/~") {
+        let verb: String = verb.chars().take(40).collect();
+        return Failure::new(Code::NotFound, format!("There is no action ':{verb}' here. /openapi.json lists what there is."));
+    }
+    Failure::new(Code::NotFound, "There is nothing at this path. /openapi.json lists what there is.")
+}
+
+async fn method_not_allowed(request: Request) -> Failure {
+    let detail = format!("{} is not a method of this path; the Allow header names those that are.", request.method());
+    Failure::new(Code::MethodNotAllowed, detail)
+}

@@ -1,0 +1,44 @@
+//! `/operations`.
+
+use axum::extract::{Path, State};
+use axum::http::Method;
+use axum::response::IntoResponse;
+use tidewheel_proto::rest;
+
+use super::reply::{Items, Reply, json};
+use super::route::Route;
+use crate::auth::guard::{Operator, Viewer};
+use crate::live::stream;
+use crate::service::operation;
+use crate::state::Api;
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/operations", "listOperations", "Lists background operations, newest first.", list)
+            .answers_list::<rest::Operation>("The operations."),
+        Route::new(Method::GET, "/operations/{id}", "getOperation", "Shows how far an operation is.", get)
+            .answers::<rest::Operation>(200, "The operation."),
+        Route::new(Method::GET, "/operations/{id}/events", "watchOperation", "Streams its progress.", events)
+            .answers_plain(200, "Server-sent events.", "text/event-stream")
+            .raw(),
+        Route::new(Method::POST, "/operations/{id}:cancel", "cancelOperation", "Stops it before its next page.", cancel)
+            .answers::<rest::Operation>(200, "Cancelled; what was changed stays changed."),
+    ]
+}
+
+async fn list(caller: Viewer, State(api): State<Api>) -> Reply {
+    json(200, &Items { items: operation::list(&api, &caller) })
+}
+
+async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    json(200, &operation::get(&api, &caller, &id)?)
+}
+
+async fn events(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    operation::get(&api, &caller, &id)?;
+    Ok(stream::operation(&api, &caller, id)?.into_response())
+}
+
+async fn cancel(caller: Operator, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    json(200, &operation::cancel(&api, &caller, &id).await?)
+}

@@ -1,0 +1,159 @@
+//! `/packages`.
+
+use axum::extract::{FromRequest, Multipart, Path, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use tidewheel_proto::code::Code;
+use tidewheel_proto::rest;
+
+use super::blobs;
+use super::params::{FIELDS, Params};
+use super::reply::{Conditions, Items, Reply, check_length, json, read_body, versioned, with_header};
+use super::route::{Param, Route};
+use crate::auth::guard::{Anyone, Operator, Viewer};
+use crate::body;
+use crate::problem::Failure;
+use crate::service::blob::{self, Upload, Uploaded};
+use crate::service::package::{self, Source};
+use crate::state::Api;
+use crate::text::parse_hash;
+
+const ONE: &[Param] = &[FIELDS];
+const LIST: &[Param] = &[("name", "Only versions of this package."), FIELDS];
+/// A manifest: entries with their schemas, and a lock file.
+const MANIFEST_BYTES: usize = 4 << 20;
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/packages", "listPackages", "Lists package versions, newest first.", list)
+            .query(LIST)
+            .answers_list::<rest::Package>("The packages."),
+        Route::new(Method::PUT, "/packages/{name}/{version}", "putPackage", "Uploads a version; versions are immutable.", put)
+            .takes::<rest::PutPackage>()
+            .answers::<rest::Package>(201, "Stored and registered.")
+            .answers::<rest::Package>(200, "The same content was there already."),
+        Route::new(Method::GET, "/packages/{name}", "listVersions", "Lists the versions of a package.", versions)
+            .answers_list::<rest::Package>("The versions."),
+        Route::new(Method::GET, "/packages/{name}/{version}", "getPackage", "Shows a version.", get)
+            .query(ONE)
+            .answers::<rest::Package>(200, "The version."),
+        Route::new(Method::GET, "/packages/{name}/{version}/analysis", "getAnalysis", "Shows what the check found.", analysis)
+            .answers_plain(200, "The findings.", "application/json"),
+        Route::new(Method::GET, "/packages/{name}/{version}/content", "getContent", "Gives the archive.", content)
+            .answers_plain(200, "The archive.", "application/octet-stream")
+            .raw(),
+        Route::new(Method::POST, "/packages/{name}/{version}:yank", "yankPackage", "Takes a version out of use.", yank)
+            .answers::<rest::Package>(200, "Yanked."),
+    ]
+}
+
+async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(LIST)?;
+    json(200, &Items { items: package::list(&api, &caller, params.get("name")) })
+}
+
+async fn versions(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+    let items = package::list(&api, &caller, Some(&name));
+    if items.is_empty() {
+        return Err(Failure::not_found("package", &name));
+    }
+    json(200, &Items { items })
+}
+
+async fn get(
+    caller: Anyone,
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
+    params.only(ONE)?;
+    let package = package::get(&api, &caller, &name, &version)?;
+    let etag = format!("\"{}-{}\"", package.hash, package.state);
+    versioned(&conditions, &params, &etag, &package)
+}
+
+async fn analysis(caller: Viewer, State(api): State<Api>, Path((name, version)): Path<(String, String)>) -> Reply {
+    json(200, &package::get(&api, &caller, &name, &version)?.analysis)
+}
+
+async fn content(
+    caller: Anyone,
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Reply {
+    let package = package::get(&api, &caller, &name, &version)?;
+    let hash = parse_hash(&package.hash).ok_or_else(|| Failure::internal("a stored package has no hash"))?;
+    blobs::content(&api, &caller, hash, &headers).await
+}
+
+async fn yank(caller: Operator, State(api): State<Api>, Path((name, version)): Path<(String, String)>) -> Reply {
+    json(200, &package::yank(&api, &caller, &name, &version).await?)
+}
+
+/// Three forms: multipart (`manifest`, `archive`), JSON that names a stored blob, or the archive alone with its manifest in it.
+async fn put(
+    caller: Operator,
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    request: Request,
+) -> Reply {
+    check_length(request.headers(), api.config.package_bytes + MANIFEST_BYTES as u64)?;
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let (source, manifest) = match essence.as_str() {
+        "multipart/form-data" => {
+            let (upload, manifest) = multipart(&api, request).await?;
+            (Source::Upload(upload), manifest)
+        }
+        "application/json" => {
+            let wanted: rest::PutPackage = body::parse(&read_body(request, MANIFEST_BYTES).await?)?;
+            let hash = parse_hash(&wanted.hash)
+                .ok_or_else(|| Failure::field("/hash", "a hash is sha256: and 64 hexadecimal digits"))?;
+            (Source::Blob(hash), Some(wanted.manifest))
+        }
+        "" | "application/octet-stream" | "application/zip" | "application/gzip" | "application/x-gzip" => {
+            let stream = request.into_body().into_data_stream();
+            (Source::Upload(blob::receive(&api, api.config.package_bytes, stream).await?), None)
+        }
+        other => {
+            let shown: String = other.chars().take(60).collect();
+            let known = "multipart/form-data, application/json, application/zip, application/gzip or application/octet-stream";
+            return Err(Failure::new(Code::UnsupportedMediaType, format!("This path takes {known}, not {shown}.")));
+        }
+    };
+    let (stored, is_new) = package::put(&api, &caller, &name, &version, source, manifest).await?;
+    let response = json(if is_new { 201 } else { 200 }, &stored)?;
+    Ok(with_header(response, header::LOCATION, &format!("/api/v1/packages/{name}/{version}")))
+}
+
+async fn multipart(api: &Api, request: Request) -> Result<(Uploaded, Option<rest::PackageManifest>), Failure> {
+    let broken = |detail: &str| Failure::new(Code::MalformedBody, format!("The multipart body is broken: {detail}."));
+    let mut form = Multipart::from_request(request, api).await.map_err(|e| broken(&e.body_text()))?;
+    let mut manifest = None;
+    let mut archive = None;
+    while let Some(mut field) = form.next_field().await.map_err(|e| broken(&e.body_text()))? {
+        match field.name() {
+            Some("manifest") if manifest.is_none() => {
+                let mut text = Vec::new();
+                while let Some(part) = field.chunk().await.map_err(|e| broken(&e.body_text()))? {
+                    if text.len() + part.len() > MANIFEST_BYTES {
+                        return Err(Failure::new(Code::TooLarge, format!("A manifest has at most {MANIFEST_BYTES} bytes.")));
+                    }
+                    text.extend_from_slice(&part);
+                }
+                manifest = Some(body::parse(&text)?);
+            }
+            Some("archive") if archive.is_none() => {
+                let mut upload = Upload::new(api, api.config.package_bytes);
+                while let Some(part) = field.chunk().await.map_err(|e| broken(&e.body_text()))? {
+                    upload.push(&part)?;
+                }
+                archive = Some(upload.finish()?);
+            }
+            _ => return Err(broken("there is one field 'manifest' and one field 'archive'")),
+        }
+    }
+    let archive = archive.ok_or_else(|| broken("the field 'archive' is missing"))?;
+    Ok((archive, manifest))
+}

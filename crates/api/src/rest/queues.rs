@@ -1,0 +1,172 @@
+//! `/queues`.
+
+use axum::extract::{Path, State};
+use axum::http::{Method, header};
+use tidewheel_engine::config::QueueState;
+use tidewheel_proto::rest;
+
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, SORT};
+use super::reply::{Conditions, JsonBody, Reply, json, no_content, page, versioned, with_header};
+use super::route::{Param, Route};
+use super::tasks::bulk;
+use crate::auth::guard::{Operator, Viewer};
+use crate::body;
+use crate::service::list_filter;
+use crate::service::list_tasks::{self, refused};
+use crate::service::queue::{self, Write};
+use crate::state::Api;
+
+const LIST: &[Param] = &[FILTER, FIELDS];
+const DEAD: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS, SORT];
+const ONE: &[Param] = &[FIELDS];
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/queues", "listQueues", "Lists the queues with their live figures.", list)
+            .query(LIST)
+            .answers_list::<rest::QueueStats>("The queues."),
+        Route::new(Method::PUT, "/queues/{name}", "putQueue", "Creates a queue or replaces its settings.", put)
+            .may_take::<rest::QueueSettings>()
+            .answers::<rest::Queue>(200, "Changed.")
+            .answers::<rest::Queue>(201, "Created."),
+        Route::new(Method::PATCH, "/queues/{name}", "patchQueue", "Changes some settings of a queue.", patch)
+            .takes::<rest::QueueSettings>()
+            .answers::<rest::Queue>(200, "Changed."),
+        Route::new(Method::GET, "/queues/{name}", "getQueue", "Shows a queue and its settings.", get)
+            .query(ONE)
+            .answers::<rest::Queue>(200, "The queue."),
+        Route::new(Method::DELETE, "/queues/{name}", "deleteQueue", "Deletes an empty queue.", delete)
+            .answers_plain(204, "Deleted.", ""),
+        Route::new(Method::GET, "/queues/{name}/stats", "getQueueStats", "Shows live figures; autoscalers read it.", stats)
+            .answers::<rest::QueueStats>(200, "The figures."),
+        Route::new(Method::POST, "/queues/{name}:pause", "pauseQueue", "Stops giving out tasks.", pause)
+            .answers::<rest::Queue>(200, "Paused."),
+        Route::new(Method::POST, "/queues/{name}:resume", "resumeQueue", "Gives out and takes in again.", resume)
+            .answers::<rest::Queue>(200, "Active."),
+        Route::new(Method::POST, "/queues/{name}:drain", "drainQueue", "Takes no new tasks; works off what is there.", drain)
+            .answers::<rest::Queue>(200, "Draining."),
+        Route::new(Method::POST, "/queues/{name}:purge", "purgeQueue", "Cancels every task that waits in it.", purge)
+            .may_take::<rest::ActionBody>()
+            .answers::<rest::Operation>(202, "Started; follow it at Location."),
+        Route::new(Method::GET, "/queues/{name}/dead", "listDead", "Lists its dead tasks, newest first.", dead)
+            .query(DEAD)
+            .answers_page::<rest::Task>("A page."),
+        Route::new(Method::POST, "/queues/{name}/dead:redrive", "redriveDead", "Runs its dead tasks again.", redrive)
+            .may_take::<rest::Redrive>()
+            .answers::<rest::Operation>(202, "Started; follow it at Location."),
+    ]
+}
+
+async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(LIST)?;
+    let all = queue::all_stats(&api, &caller).await?;
+    let items = list_filter::queues(params.get("filter").unwrap_or_default(), all).map_err(refused)?;
+    let as_of = api.runtime.committed_index();
+    page("/api/v1/queues", &params, &rest::Page { items, next_cursor: None, as_of, searched_back_to: None })
+}
+
+async fn put(
+    caller: Operator,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    conditions: Conditions,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    write(&api, &caller, &name, &conditions, &bytes, Write::Put).await
+}
+
+async fn patch(
+    caller: Operator,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    conditions: Conditions,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    write(&api, &caller, &name, &conditions, &bytes, Write::Patch).await
+}
+
+async fn write(
+    api: &Api,
+    caller: &crate::auth::Principal,
+    name: &str,
+    conditions: &Conditions,
+    bytes: &[u8],
+    write: Write,
+) -> Reply {
+    let settings: rest::QueueSettings = body::parse_or_default(bytes)?;
+    let (queue, is_new) = queue::put(api, caller, name, &settings, write, conditions.if_match.as_deref()).await?;
+    let response = json(if is_new { 201 } else { 200 }, &queue::shown(&queue))?;
+    let response = with_header(response, header::ETAG, &queue::etag(&queue));
+    Ok(if is_new { with_header(response, header::LOCATION, &format!("/api/v1/queues/{name}")) } else { response })
+}
+
+async fn get(
+    caller: Viewer,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
+    params.only(ONE)?;
+    let queue = queue::find(&api, &caller, &name)?;
+    versioned(&conditions, &params, &queue::etag(&queue), &queue::shown(&queue))
+}
+
+async fn delete(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+    queue::delete(&api, &caller, &name).await?;
+    Ok(no_content())
+}
+
+async fn stats(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+    json(200, &queue::stats(&api, &caller, &name).await?)
+}
+
+async fn pause(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+    set(&api, &caller, &name, QueueState::Paused).await
+}
+
+async fn resume(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+    set(&api, &caller, &name, QueueState::Active).await
+}
+
+async fn drain(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+    set(&api, &caller, &name, QueueState::Draining).await
+}
+
+async fn set(api: &Api, caller: &crate::auth::Principal, name: &str, state: QueueState) -> Reply {
+    let queue = queue::set_state(api, caller, name, state).await?;
+    Ok(with_header(json(200, &queue::shown(&queue))?, header::ETAG, &queue::etag(&queue)))
+}
+
+async fn purge(caller: Operator, State(api): State<Api>, Path(name): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    let body: rest::ActionBody = body::parse_or_default(&bytes)?;
+    let queue = queue::find(&api, &caller, &name)?;
+    let request = rest::BulkRequest {
+        filter: format!("queue:{} state:queued,scheduled", queue.name),
+        reason: Some(body.reason.unwrap_or_else(|| "the queue was purged".to_owned())),
+        ..rest::BulkRequest::default()
+    };
+    bulk(&api, &caller, "cancel", &request).await
+}
+
+async fn dead(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
+    params.only(DEAD)?;
+    let queue = queue::find(&api, &caller, &name)?;
+    let mut request = params.list()?;
+    request.filter = format!("queue:{} state:dead {}", queue.name, request.filter);
+    let found = list_tasks::list(&api, &caller, &request).await?;
+    page(&format!("/api/v1/queues/{name}/dead"), &params, &found)
+}
+
+async fn redrive(caller: Operator, State(api): State<Api>, Path(name): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    let body: rest::Redrive = body::parse_or_default(&bytes)?;
+    let queue = queue::find(&api, &caller, &name)?;
+    let more = body.filter.unwrap_or_default();
+    let request = rest::BulkRequest {
+        filter: format!("queue:{} state:dead {more}", queue.name).trim_end().to_owned(),
+        max: body.max,
+        dry_run: body.dry_run,
+        ..rest::BulkRequest::default()
+    };
+    bulk(&api, &caller, "redrive", &request).await
+}

@@ -1,0 +1,205 @@
+//! Bodies in, responses out: the few forms that all routes share.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+use tidewheel_proto::code::Code;
+use tidewheel_proto::rest::Page;
+
+use super::params::Params;
+use crate::problem::Failure;
+use crate::state::Api;
+
+/// What a handler gives back.
+pub(crate) type Reply = Result<Response, Failure>;
+
+/// A body that does not arrive within this time is given up (slow senders hold a connection each).
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);
+
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// A JSON body up to the limit of single calls.
+pub(crate) struct JsonBody(pub(crate) Bytes);
+
+/// A JSON body up to the limit of batches.
+pub(crate) struct BatchBody(pub(crate) Bytes);
+
+impl FromRequest<Api> for JsonBody {
+    type Rejection = Failure;
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Failure> {
+        read_json(request, api.config.body_bytes).await.map(JsonBody)
+    }
+}
+
+impl FromRequest<Api> for BatchBody {
+    type Rejection = Failure;
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Failure> {
+        read_json(request, api.config.batch_bytes).await.map(BatchBody)
+    }
+}
+
+async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
+    check_json_type(request.headers())?;
+    read_body(request, limit).await
+}
+
+/// The whole body, bounded in size and time.
+pub(crate) async fn read_body(request: Request, limit: usize) -> Result<Bytes, Failure> {
+    check_length(request.headers(), limit as u64)?;
+    let read = axum::body::to_bytes(request.into_body(), limit);
+    match tokio::time::timeout(BODY_TIME, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large(limit as u64)),
+        Ok(Err(_)) => Err(Failure::new(Code::MalformedBody, "The body ended before it was complete.")),
+        Err(_) => {
+            Err(Failure::new(Code::MalformedBody, format!("The body did not arrive within {} s.", BODY_TIME.as_secs())))
+        }
+    }
+}
+
+/// Refuses before reading what says that it is too long.
+pub(crate) fn check_length(headers: &HeaderMap, limit: u64) -> Result<(), Failure> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit) {
+        return Err(too_large(limit));
+    }
+    Ok(())
+}
+
+fn too_large(limit: u64) -> Failure {
+    Failure::new(Code::TooLarge, format!("The body is larger than {limit} bytes. Store large inputs with PUT /api/v1/blobs."))
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(current) = source {
+        if current.to_string().contains("length limit") {
+            return true;
+        }
+        source = current.source();
+    }
+    false
+}
+
+fn check_json_type(headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let shown: String = essence.chars().take(60).collect();
+    let detail = format!("This path takes application/json, not {shown}. With curl, add -H 'Content-Type: application/json'.");
+    Err(Failure::new(Code::UnsupportedMediaType, detail))
+}
+
+/// Headers that make a request conditional or repeatable.
+pub(crate) struct Conditions {
+    pub(crate) if_match: Option<String>,
+    pub(crate) if_none_match: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Conditions {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let read = |name: HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Ok(Conditions { if_match: read(header::IF_MATCH), if_none_match: read(header::IF_NONE_MATCH) })
+    }
+}
+
+impl Conditions {
+    /// Whether the caller already has this version.
+    pub(crate) fn has(&self, etag: &str) -> bool {
+        let is = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == etag;
+        self.if_none_match.as_deref().is_some_and(|list| list.split(',').any(|tag| is(tag.trim())))
+    }
+}
+
+/// `{"items": [...]}`
+#[derive(Serialize)]
+pub(crate) struct Items<T> {
+    pub(crate) items: Vec<T>,
+}
+
+/// JSON with a status.
+pub(crate) fn json<T: Serialize>(status: u16, value: &T) -> Reply {
+    let bytes = serde_json::to_vec(value).map_err(|_| Failure::internal("an answer does not serialise"))?;
+    Ok(bytes_of(status, "application/json", bytes.into()))
+}
+
+pub(crate) fn bytes_of(status: u16, content_type: &'static str, bytes: Bytes) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+pub(crate) fn no_content() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// Adds a header whose value we made ourselves; one that is no header value is left out.
+pub(crate) fn with_header(mut response: Response, name: HeaderName, value: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// JSON with an `ETag`, or 304 when the caller has it; only the wanted fields.
+pub(crate) fn versioned<T: Serialize>(conditions: &Conditions, params: &Params, etag: &str, value: &T) -> Reply {
+    if conditions.has(etag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(with_header(response, header::ETAG, etag));
+    }
+    let response = match params.get("fields") {
+        None => json(200, value)?,
+        Some(fields) => {
+            let mut value = to_value(value)?;
+            project(&mut value, fields);
+            json(200, &value)?
+        }
+    };
+    Ok(with_header(response, header::ETAG, etag))
+}
+
+/// A page with its `Link` and only the wanted fields.
+pub(crate) fn page<T: Serialize>(path: &str, params: &Params, page: &Page<T>) -> Reply {
+    let response = match params.get("fields") {
+        None => json(200, page)?,
+        Some(fields) => {
+            let mut value = to_value(page)?;
+            if let Some(Value::Array(items)) = value.get_mut("items") {
+                items.iter_mut().for_each(|item| project(item, fields));
+            }
+            json(200, &value)?
+        }
+    };
+    Ok(match &page.next_cursor {
+        Some(cursor) => {
+            let link = format!("<{path}?{}>; rel=\"next\"", params.with_cursor(cursor));
+            with_header(response, header::LINK, &link)
+        }
+        None => response,
+    })
+}
+
+fn to_value<T: Serialize>(value: &T) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(|_| Failure::internal("an answer does not serialise"))
+}
+
+fn project(value: &mut Value, fields: &str) {
+    if let Value::Object(map) = value {
+        map.retain(|key, _| fields.split(',').any(|field| field.trim() == key));
+    }
+}

@@ -1,0 +1,93 @@
+//! Health, metrics, documentation, status.
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::{Method, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use tidewheel_proto::code::Code;
+use tidewheel_proto::rest;
+
+use super::reply::{Reply, bytes_of, json as answer};
+use super::route::Route;
+use crate::auth::Principal;
+use crate::auth::guard::{self, Admin, Guard, Viewer};
+use crate::problem::Failure;
+use crate::server::Peer;
+use crate::service::status;
+use crate::state::Api;
+use crate::{metrics, openapi};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/system/status", "getStatus", "Shows how the server is.", show_status)
+            .answers::<rest::SystemStatus>(200, "The status."),
+        Route::new(Method::GET, "/system/config", "getConfig", "Shows the configuration in force, secrets masked.", config)
+            .answers_plain(200, "The configuration.", "application/json"),
+    ]
+}
+
+/// The few paths without a token (`decisions.md` G17), and `/metrics`, which has a rule of its own.
+pub(super) fn open_routes(router: Router<Api>) -> Router<Api> {
+    router
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(show_metrics))
+        .route("/openapi.json", get(document))
+        .route("/docs", get(docs))
+        .route("/docs/reference/errors", get(errors))
+        .route("/docs/{*page}", get(no_page))
+}
+
+async fn live() -> Response {
+    bytes_of(200, "application/json", "{\"status\":\"live\"}".into())
+}
+
+async fn ready(State(api): State<Api>) -> Reply {
+    if api.runtime.is_draining() {
+        return Err(Failure::new(Code::Unavailable, "The server is draining."));
+    }
+    match api.runtime.is_ready() {
+        Ok(()) => answer(200, &json!({ "status": "ready", "committed_index": api.runtime.committed_index() })),
+        Err(why) => Err(Failure::new(Code::Unavailable, format!("The server is not ready: {why}."))),
+    }
+}
+
+/// Open on loopback, so that a scraper on the same machine needs no secret; from elsewhere with a viewer's token.
+async fn show_metrics(State(api): State<Api>, request: Request) -> Reply {
+    let near = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.ip().is_loopback());
+    // A proxy on this machine makes everybody look near.
+    let forwarded = request.headers().contains_key("forwarded") || request.headers().contains_key("x-forwarded-for");
+    if !near || forwarded {
+        let authorization = request.headers().get(header::AUTHORIZATION).map(|v| v.as_bytes());
+        let caller = Principal::of(&api, authorization, None)?;
+        guard::check(&caller, Viewer::ACCESS)?;
+    }
+    let text = metrics::encode(&api).await?;
+    Ok(bytes_of(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))
+}
+
+async fn document(State(api): State<Api>) -> Response {
+    bytes_of(200, "application/json", openapi::openapi_json(&api.config.version).into())
+}
+
+async fn docs() -> Html<String> {
+    Html(openapi::listing_html())
+}
+
+async fn errors() -> Response {
+    bytes_of(200, "text/markdown; charset=utf-8", openapi::errors_markdown().into())
+}
+
+async fn no_page(Path(_): Path<String>) -> Response {
+    Failure::new(Code::NotFound, "There is no such page; /docs lists what there is.").into_response()
+}
+
+async fn show_status(_: Viewer, State(api): State<Api>) -> Reply {
+    answer(200, &status::status(&api).await?)
+}
+
+async fn config(_: Admin, State(api): State<Api>) -> Reply {
+    answer(200, &api.config.shown_config)
+}

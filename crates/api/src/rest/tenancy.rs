@@ -1,0 +1,107 @@
+//! `/tenants`, `/tokens`, `/whoami`.
+
+use axum::extract::{Path, State};
+use axum::http::{Method, header};
+use tidewheel_proto::rest;
+
+use super::reply::{Items, JsonBody, Reply, json, no_content, with_header};
+use super::route::Route;
+use crate::auth::guard::{Admin, Anyone, SystemAdmin, Viewer};
+use crate::auth::Principal;
+use crate::body;
+use crate::service::queue::Write;
+use crate::service::{tenant, token};
+use crate::state::Api;
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/whoami", "whoAmI", "Says who the token is.", who_am_i).answers::<rest::WhoAmI>(200, "You."),
+        Route::new(Method::GET, "/tenants", "listTenants", "Lists the tenants that the caller may see.", tenants)
+            .answers_list::<rest::Tenant>("The tenants."),
+        Route::new(Method::GET, "/tenants/{name}", "getTenant", "Shows a tenant.", get_tenant)
+            .answers::<rest::Tenant>(200, "The tenant."),
+        Route::new(Method::PUT, "/tenants/{name}", "putTenant", "Creates a tenant or replaces its limits.", put_tenant)
+            .may_take::<rest::PutTenant>()
+            .answers::<rest::Tenant>(200, "Changed.")
+            .answers::<rest::Tenant>(201, "Created."),
+        Route::new(Method::PATCH, "/tenants/{name}", "patchTenant", "Changes some limits of a tenant.", patch_tenant)
+            .takes::<rest::PutTenant>()
+            .answers::<rest::Tenant>(200, "Changed."),
+        Route::new(Method::POST, "/tokens", "createToken", "Creates an API token; its secret is shown once.", create)
+            .takes::<rest::CreateToken>()
+            .answers::<rest::Token>(201, "Created."),
+        Route::new(Method::GET, "/tokens", "listTokens", "Lists the tokens of the tenant.", tokens)
+            .answers_list::<rest::Token>("The tokens."),
+        Route::new(Method::GET, "/tokens/{id}", "getToken", "Shows a token, without its secret.", get_token)
+            .answers::<rest::Token>(200, "The token."),
+        Route::new(Method::DELETE, "/tokens/{id}", "revokeToken", "Revokes a token at once.", revoke)
+            .answers_plain(204, "Revoked.", ""),
+    ]
+}
+
+async fn who_am_i(caller: Anyone) -> Reply {
+    json(
+        200,
+        &rest::WhoAmI {
+            token: caller.token_id.to_string(),
+            name: caller.name.to_string(),
+            role: caller.role.as_str().to_owned(),
+            tenant: caller.tenant_name.to_string(),
+            system: caller.system,
+        },
+    )
+}
+
+async fn tenants(caller: Viewer, State(api): State<Api>) -> Reply {
+    json(200, &Items { items: tenant::list(&api, &caller) })
+}
+
+async fn get_tenant(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+    let found = tenant::find(&api, &caller, &name)?;
+    Ok(with_header(json(200, &tenant::shown(&found))?, header::ETAG, &format!("\"{}\"", found.version)))
+}
+
+async fn put_tenant(
+    caller: SystemAdmin,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    write(&api, &caller, &name, &bytes, Write::Put).await
+}
+
+async fn patch_tenant(
+    caller: SystemAdmin,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    write(&api, &caller, &name, &bytes, Write::Patch).await
+}
+
+async fn write(api: &Api, caller: &Principal, name: &str, bytes: &[u8], write: Write) -> Reply {
+    let settings: rest::PutTenant = body::parse_or_default(bytes)?;
+    let (tenant, is_new) = tenant::put(api, caller, name, &settings, write).await?;
+    let response = json(if is_new { 201 } else { 200 }, &tenant::shown(&tenant))?;
+    Ok(with_header(response, header::ETAG, &format!("\"{}\"", tenant.version)))
+}
+
+async fn create(caller: Admin, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    let wanted: rest::CreateToken = body::parse(&bytes)?;
+    let token = token::create(&api, &caller, &wanted).await?;
+    let location = format!("/api/v1/tokens/{}", token.id);
+    Ok(with_header(json(201, &token)?, header::LOCATION, &location))
+}
+
+async fn tokens(caller: Admin, State(api): State<Api>) -> Reply {
+    json(200, &Items { items: token::list(&api, &caller) })
+}
+
+async fn get_token(caller: Admin, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    json(200, &token::get(&api, &caller, &id)?)
+}
+
+async fn revoke(caller: Admin, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    token::revoke(&api, &caller, &id).await?;
+    Ok(no_content())
+}

@@ -1,0 +1,58 @@
+//! `/workers`.
+
+use axum::extract::{Path, State};
+use axum::http::Method;
+use tidewheel_proto::rest;
+
+use super::params::{FIELDS, FILTER, Params};
+use super::reply::{JsonBody, Reply, json, page};
+use super::route::{Param, Route};
+use crate::auth::guard::{Operator, Viewer};
+use crate::body;
+use crate::service::list_tasks::refused;
+use crate::service::{list_filter, worker};
+use crate::state::Api;
+
+const LIST: &[Param] = &[FILTER, FIELDS];
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/workers", "listWorkers", "Lists the workers that are or just were connected.", list)
+            .query(LIST)
+            .answers_list::<rest::Worker>("The workers."),
+        Route::new(Method::GET, "/workers/{id}", "getWorker", "Shows a worker, by its id or name.", get)
+            .answers::<rest::Worker>(200, "The worker."),
+        Route::new(Method::PATCH, "/workers/{id}", "patchWorker", "Changes a worker's permits or labels.", patch)
+            .takes::<rest::PatchWorker>()
+            .answers::<rest::Worker>(200, "The worker as it is now."),
+        Route::new(Method::POST, "/workers/{id}:drain", "drainWorker", "Gives a worker nothing new.", drain)
+            .answers::<rest::Worker>(200, "The worker as it is now."),
+        Route::new(Method::POST, "/workers/{id}:resume", "resumeWorker", "Gives a worker tasks again.", resume)
+            .answers::<rest::Worker>(200, "The worker as it is now."),
+    ]
+}
+
+async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(LIST)?;
+    let all = worker::list(&api, &caller).await?;
+    let items = list_filter::workers(params.get("filter").unwrap_or_default(), all).map_err(refused)?;
+    let as_of = api.runtime.committed_index();
+    page("/api/v1/workers", &params, &rest::Page { items, next_cursor: None, as_of, searched_back_to: None })
+}
+
+async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    json(200, &worker::shown(&api, &worker::find(&api, &caller, &id).await?))
+}
+
+async fn patch(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    let change: rest::PatchWorker = body::parse(&bytes)?;
+    json(200, &worker::patch(&api, &caller, &id, &change).await?)
+}
+
+async fn drain(caller: Operator, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    json(200, &worker::drain(&api, &caller, &id, true).await?)
+}
+
+async fn resume(caller: Operator, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    json(200, &worker::drain(&api, &caller, &id, false).await?)
+}

@@ -1,0 +1,293 @@
+//! Packages: immutable versions of automation code. An upload is checked, kept as a blob, and its entries become task types.
+
+use std::sync::Arc;
+
+use tidewheel_engine::config::RetryPolicy;
+use tidewheel_engine::effect::Refusal;
+use tidewheel_engine::id::Name;
+use tidewheel_engine::mutation::{Record, RecordKind};
+use tidewheel_proto::code::Code;
+use tidewheel_proto::rest;
+
+use super::archive::{Kind, analyse};
+use super::blob::{self, Uploaded};
+use super::task_type::{StoredType, entry_defaults};
+use super::{queue, records, spec};
+use crate::auth::Principal;
+use crate::problem::{Failure, from_refusal};
+use crate::state::Api;
+use crate::text::{check_name, hash_text, is_name, nearest, parse_hash};
+use crate::units::time_text;
+
+/// Tasks that one package may bring.
+const MAX_ENTRIES: usize = 1_000;
+/// Bytes of a lock file; kept in the record.
+const MAX_LOCK: usize = 1 << 20;
+
+/// Where the archive of a new version comes from.
+pub(crate) enum Source {
+    /// In this request.
+    Upload(Uploaded),
+    /// Stored before as a blob.
+    Blob([u8; 32]),
+}
+
+/// Registers a version; true = it is new. The same content again changes nothing, other content is a conflict.
+pub(crate) async fn put(
+    api: &Api,
+    caller: &Principal,
+    name: &str,
+    version: &str,
+    source: Source,
+    manifest: Option<rest::PackageManifest>,
+) -> Result<(rest::Package, bool), Failure> {
+    check_name("package", name)?;
+    if !is_version(version) {
+        return Err(Failure::new(
+            Code::InvalidField,
+            "A package version has 1 to 100 letters, digits, '.', '_', '+', '!' or '-', and does not start with '.'.",
+        ));
+    }
+    let (hash, size) = match &source {
+        Source::Upload(upload) => (upload.hash, upload.size),
+        Source::Blob(hash) => (*hash, blob::size(api, caller.tenant, *hash).await?),
+    };
+    if let Some(existing) = find(api, caller, name, version) {
+        return same_or_conflict(existing, &hash).map(|package| (package, false));
+    }
+    let source = match source {
+        Source::Blob(hash) => Source::Upload(fetch(api, caller, hash, size).await?),
+        upload => upload,
+    };
+    let Source::Upload(upload) = source else { return Err(Failure::internal("an archive has no content")) };
+    let reader = upload.open().map_err(|_| Failure::new(Code::Unavailable, "The upload cannot be read now."))?;
+    let analysis = tokio::task::spawn_blocking(move || analyse(reader, size)).await;
+    let analysis = analysis.map_err(|_| Failure::new(Code::InvalidPackage, "The archive cannot be read."))??;
+    let manifest = manifest_of(manifest, analysis.manifest.as_deref())?;
+    let entries = check_manifest(&manifest, analysis.kind)?;
+    // Durable first: the record that names the blob is committed after it.
+    upload.keep(api, caller.tenant).await?;
+    for (_, wanted) in &entries {
+        if let Some(name) = &wanted.queue {
+            queue::ensure(api, caller, name).await?;
+        }
+    }
+    let package = rest::Package {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        hash: hash_text(&hash),
+        size,
+        format: manifest.format.clone(),
+        entries: manifest.entries.clone(),
+        lock: manifest.lock.clone(),
+        state: "active".to_owned(),
+        created_at: time_text(api.runtime.now_ms()),
+        analysis: analysis.shown(size),
+    };
+    let key = key_of(name, version);
+    match records::put(api, RecordKind::Package, caller.tenant, &key, &package, Some(0)).await? {
+        Ok(_) => {}
+        // Two uploads of one version at once: the second is judged like any later one.
+        Err(Refusal::Version { .. }) => {
+            let existing = find(api, caller, name, version).ok_or_else(|| Failure::not_found("package", name))?;
+            return same_or_conflict(existing, &hash).map(|package| (package, false));
+        }
+        Err(other) => return Err(from_refusal(other)),
+    }
+    register(api, caller, &package).await?;
+    Ok((package, true))
+}
+
+fn same_or_conflict(existing: rest::Package, hash: &[u8; 32]) -> Result<rest::Package, Failure> {
+    if existing.hash == hash_text(hash) {
+        return Ok(existing);
+    }
+    let detail = format!(
+        "{} {} exists with other content ({}); versions are immutable, so upload it under a new version.",
+        existing.name, existing.version, existing.hash
+    );
+    Err(Failure::new(Code::Conflict, detail))
+}
+
+/// A blob that was stored before, as an upload, so that one check serves both ways.
+async fn fetch(api: &Api, caller: &Principal, hash: [u8; 32], size: u64) -> Result<Uploaded, Failure> {
+    if size > api.config.package_bytes {
+        let detail = format!("A package has at most {} bytes.", api.config.package_bytes);
+        return Err(Failure::new(Code::TooLarge, detail));
+    }
+    let stream = Box::pin(blob::stream(api, caller.tenant, hash, 0, size));
+    blob::receive(api, api.config.package_bytes, stream).await
+}
+
+fn manifest_of(given: Option<rest::PackageManifest>, inside: Option<&[u8]>) -> Result<rest::PackageManifest, Failure> {
+    match (given, inside) {
+        (Some(manifest), _) => Ok(manifest),
+        (None, Some(bytes)) => crate::body::parse(bytes).map_err(|f| {
+            let detail = format!("The tidewheel.json in the archive cannot be read: {}", f.0.detail);
+            Failure::new(Code::InvalidPackage, detail)
+        }),
+        (None, None) => Err(Failure::new(
+            Code::InvalidPackage,
+            "There is no manifest: send it as the multipart field 'manifest', or put a tidewheel.json into the archive.",
+        )),
+    }
+}
+
+/// Entries with what their tasks get.
+fn check_manifest<'a>(
+    manifest: &'a rest::PackageManifest,
+    kind: Kind,
+) -> Result<Vec<(&'a rest::PackageEntry, rest::SubmitTask)>, Failure> {
+    let wanted = match manifest.format.as_str() {
+        "wheel" => vec![Kind::Zip],
+        "folder" => vec![Kind::Zip, Kind::TarGz],
+        "sdist" => vec![Kind::TarGz, Kind::Zip],
+        _ => return Err(Failure::field("/format", "a format is wheel, sdist or folder")),
+    };
+    if !wanted.contains(&kind) {
+        return Err(Failure::field("/format", "the archive is not of this format"));
+    }
+    if manifest.entries.len() > MAX_ENTRIES {
+        return Err(Failure::field("/entries", format!("a package brings at most {MAX_ENTRIES} tasks")));
+    }
+    if manifest.lock.len() > MAX_LOCK {
+        return Err(Failure::field("/lock", format!("a lock has at most {MAX_LOCK} bytes")));
+    }
+    let mut out = Vec::with_capacity(manifest.entries.len());
+    for (index, entry) in manifest.entries.iter().enumerate() {
+        let prefix = format!("/entries/{index}");
+        let checked = check_entry(entry).map_err(|f| f.under(&prefix))?;
+        if manifest.entries[..index].iter().any(|e| e.name == entry.name) {
+            return Err(Failure::field(format!("{prefix}/name"), format!("the task '{}' is named twice", entry.name)));
+        }
+        out.push((entry, checked));
+    }
+    Ok(out)
+}
+
+fn check_entry(entry: &rest::PackageEntry) -> Result<rest::SubmitTask, Failure> {
+    spec::check_type(&entry.name).map_err(|_| Failure::field("/name", "a task name has 1 to 200 characters"))?;
+    // `module:function`; the shim imports it, and nothing else may be put into its place.
+    let sound = |part: &str| {
+        !part.is_empty() && part.split('.').all(|p| !p.is_empty() && p.chars().all(|c| c.is_alphanumeric() || c == '_'))
+    };
+    let ok = entry.function.len() <= 512
+        && entry.function.split_once(':').is_some_and(|(module, function)| sound(module) && sound(function));
+    if !ok {
+        return Err(Failure::field("/fn", "an entry point is module:function"));
+    }
+    let wanted = entry_defaults(&entry.defaults)?;
+    let mut probe = tidewheel_engine::task::Spec::default();
+    spec::overlay(&mut probe, &wanted, &entry.name, RetryPolicy::default).map_err(|f| f.under("/defaults"))?;
+    if let Some(priority) = &wanted.priority {
+        spec::priority(priority).map_err(|f| f.under("/defaults"))?;
+    }
+    if let Some(queue) = &wanted.queue {
+        if !is_name(queue) {
+            return Err(Failure::field("/defaults/queue", "a queue name has letters, digits, '.', '_' or '-'"));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Makes the entries of a package the task types of their names. The newest registration of a type wins.
+async fn register(api: &Api, caller: &Principal, package: &rest::Package) -> Result<(), Failure> {
+    for entry in &package.entries {
+        let stored = StoredType {
+            package: package.name.clone(),
+            version: package.version.clone(),
+            hash: package.hash.trim_start_matches("sha256:").to_owned(),
+            entrypoint: entry.function.clone(),
+            doc: entry.doc.clone(),
+            schema_in: entry.schema_in.clone(),
+            defaults: entry.defaults.clone(),
+        };
+        records::put(api, RecordKind::TaskType, caller.tenant, &entry.name, &stored, None).await?.map_err(from_refusal)?;
+    }
+    Ok(())
+}
+
+/// Takes a version out of use: tasks that run keep it, new ones get the newest active version that serves their type.
+pub(crate) async fn yank(api: &Api, caller: &Principal, name: &str, version: &str) -> Result<rest::Package, Failure> {
+    let mut package = get(api, caller, name, version)?;
+    package.state = "yanked".to_owned();
+    let key = key_of(name, version);
+    records::put(api, RecordKind::Package, caller.tenant, &key, &package, None).await?.map_err(from_refusal)?;
+    for entry in &package.entries {
+        let served = api.runtime.directory().record(RecordKind::TaskType, caller.tenant, &entry.name);
+        let ours = served.and_then(|r| serde_json::from_str::<StoredType>(&r.value).ok());
+        if ours.is_none_or(|s| s.package != name || s.version != version) {
+            continue;
+        }
+        let others = all(api, caller).into_iter();
+        let next = others
+            .filter(|p| p.name == name && p.state == "active" && p.version != version)
+            .filter(|p| p.entries.iter().any(|e| e.name == entry.name))
+            .max_by(|a, b| a.created_at.cmp(&b.created_at));
+        match next {
+            Some(mut other) => {
+                other.entries.retain(|e| e.name == entry.name);
+                register(api, caller, &other).await?;
+            }
+            None => records::delete(api, RecordKind::TaskType, caller.tenant, &entry.name).await?,
+        }
+    }
+    Ok(package)
+}
+
+/// Every version of every package, or of one, newest first.
+pub(crate) fn list(api: &Api, caller: &Principal, name: Option<&str>) -> Vec<rest::Package> {
+    let mut packages: Vec<_> = all(api, caller).into_iter().filter(|p| name.is_none_or(|n| p.name == n)).collect();
+    packages.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
+    packages
+}
+
+pub(crate) fn get(api: &Api, caller: &Principal, name: &str, version: &str) -> Result<rest::Package, Failure> {
+    find(api, caller, name, version).ok_or_else(|| Failure::not_found("package", &format!("{name} {version}")))
+}
+
+/// Hash and entry point for `name` or `name@version` and a task type.
+pub(crate) fn resolve(api: &Api, caller: &Principal, wanted: &str, kind: &str) -> Result<(Name, Name), Failure> {
+    let (name, version) = match wanted.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (wanted, None),
+    };
+    let versions = list(api, caller, Some(name));
+    let found = versions.iter().find(|p| match version {
+        Some(version) => p.version == version,
+        None => p.state == "active" && p.entries.iter().any(|e| e.name == kind),
+    });
+    let package = found.ok_or_else(|| {
+        let names: Vec<_> = all(api, caller).into_iter().map(|p| p.name).collect();
+        let hint = nearest(name, names.iter().map(String::as_str)).map(|n| format!("; did you mean '{n}'?"));
+        Failure::field("/package", format!("there is no such package{}", hint.unwrap_or_default()))
+    })?;
+    let entry = package.entries.iter().find(|e| e.name == kind).ok_or_else(|| {
+        let known: Vec<_> = package.entries.iter().map(|e| e.name.as_str()).collect();
+        Failure::field("/type", format!("{} {} brings no such task; it has {}", package.name, package.version, known.join(", ")))
+    })?;
+    let hash = parse_hash(&package.hash).map(hex::encode);
+    let hash = hash.ok_or_else(|| Failure::internal("a stored package has no hash"))?;
+    Ok((hash.as_str().into(), entry.function.as_str().into()))
+}
+
+fn all(api: &Api, caller: &Principal) -> Vec<rest::Package> {
+    let records: Vec<Arc<Record>> = api.runtime.directory().records(RecordKind::Package, caller.tenant);
+    records.iter().filter_map(|r| serde_json::from_str(&r.value).ok()).collect()
+}
+
+fn find(api: &Api, caller: &Principal, name: &str, version: &str) -> Option<rest::Package> {
+    let record = api.runtime.directory().record(RecordKind::Package, caller.tenant, &key_of(name, version))?;
+    serde_json::from_str(&record.value).ok()
+}
+
+fn key_of(name: &str, version: &str) -> String {
+    format!("{name}@{version}")
+}
+
+fn is_version(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 100
+        && !text.starts_with('.')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'!' | b'-'))
+}

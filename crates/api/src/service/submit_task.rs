@@ -1,0 +1,290 @@
+//! Accepting tasks. The way of each single create: read the body once, put what it asks for into an engine submit that shares
+//! what tasks of its type have in common, hand it to the runtime, answer after the commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tidewheel_engine::command::Submit;
+use tidewheel_engine::config::RetryPolicy;
+use tidewheel_engine::effect::Submitted;
+use tidewheel_engine::id::{Name, TaskId, TenantId};
+use tidewheel_engine::limit;
+use tidewheel_engine::task::{Payload, Spec};
+use tidewheel_proto::code::Code;
+use tidewheel_proto::rest;
+
+use super::{package, spec, task_type};
+use crate::auth::Principal;
+use crate::problem::{Failure, from_refusal};
+use crate::state::Api;
+use crate::units::{duration_ms, parse_time};
+use crate::{body, text};
+
+/// Tasks in one `POST /tasks:batch`.
+pub(crate) const BATCH_ITEMS: usize = 1_000;
+
+/// What stands around a body and belongs to the task.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Around<'a> {
+    /// `Idempotency-Key`
+    pub(crate) key: Option<&'a str>,
+    /// W3C `traceparent`
+    pub(crate) traceparent: Option<&'a str>,
+}
+
+/// A task that was accepted, with what its answer shows.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) id: TaskId,
+    pub(crate) tenant: TenantId,
+    /// An earlier task with the same key; only its id is known here.
+    pub(crate) replayed: bool,
+    pub(crate) kind: Name,
+    pub(crate) queue: Name,
+    pub(crate) priority: u8,
+    /// Wall time before which it does not run; 0 = at once.
+    pub(crate) due: u64,
+    pub(crate) spec: Arc<Spec>,
+}
+
+/// One task from its JSON body.
+pub(crate) async fn one(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) -> Result<Accepted, Failure> {
+    let item = read(api, caller, bytes, around).await?;
+    let shown = Shown::of(caller.tenant, &item, api.runtime.now_ms());
+    let outcome = api.runtime.submit(caller.tenant, vec![item]).await?.pop();
+    shown.accepted(outcome.ok_or_else(|| Failure::internal("a submit was answered with nothing"))?)
+}
+
+/// Many tasks; the answer has one outcome each. Only a broken frame refuses the whole.
+pub(crate) async fn batch(api: &Api, caller: &Principal, bytes: &Bytes) -> Result<rest::SubmitBatchAnswer, Failure> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Frame<'a> {
+        #[serde(borrow)]
+        tasks: Vec<&'a RawValue>,
+    }
+    let text = body::check(bytes)?;
+    let frame: Frame<'_> = body::parse_borrowed(text)?;
+    if frame.tasks.len() > BATCH_ITEMS {
+        return Err(Failure::field("/tasks", format!("a batch has at most {BATCH_ITEMS} tasks")));
+    }
+    let mut refused: Vec<Option<Failure>> = Vec::with_capacity(frame.tasks.len());
+    let mut items = Vec::with_capacity(frame.tasks.len());
+    for raw in &frame.tasks {
+        match read(api, caller, &bytes.slice_ref(raw.get().as_bytes()), Around::default()).await {
+            Ok(item) => {
+                items.push(item);
+                refused.push(None);
+            }
+            Err(failure) => refused.push(Some(failure)),
+        }
+    }
+    let outcomes = if items.is_empty() { Vec::new() } else { api.runtime.submit(caller.tenant, items).await? };
+    let mut outcomes = outcomes.into_iter();
+    let mut answer = rest::SubmitBatchAnswer { items: Vec::with_capacity(refused.len()), accepted: 0, refused: 0 };
+    for (index, failure) in refused.into_iter().enumerate() {
+        let item = match failure {
+            Some(failure) => refused_item(failure.under(&format!("/tasks/{index}"))),
+            None => match outcomes.next() {
+                Some(outcome) => item_of(outcome),
+                None => refused_item(Failure::internal("a submit was answered with too little")),
+            },
+        };
+        if item.id.is_some() {
+            answer.accepted += 1;
+        } else {
+            answer.refused += 1;
+        }
+        answer.items.push(item);
+    }
+    Ok(answer)
+}
+
+fn item_of(outcome: Submitted) -> rest::SubmitItemAnswer {
+    match outcome {
+        Submitted::New(id) => {
+            rest::SubmitItemAnswer { status: 201, id: Some(text::task_text(id)), replayed: false, problem: None }
+        }
+        Submitted::Replayed(id) => {
+            rest::SubmitItemAnswer { status: 200, id: Some(text::task_text(id)), replayed: true, problem: None }
+        }
+        Submitted::Refused(refusal) => refused_item(from_refusal(refusal)),
+    }
+}
+
+fn refused_item(failure: Failure) -> rest::SubmitItemAnswer {
+    rest::SubmitItemAnswer { status: failure.0.status, id: None, replayed: false, problem: Some(*failure.0) }
+}
+
+/// Reads, checks and prepares one body; a large input is in the blob store when this returns.
+async fn read(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) -> Result<Submit, Failure> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(empty_body(api));
+    }
+    let mut task: rest::SubmitTask = body::parse(bytes)?;
+    if let Some(key) = around.key {
+        match &task.idempotency_key {
+            Some(field) if field != key => {
+                let detail = "the body names another key than the Idempotency-Key header";
+                return Err(Failure::field("/idempotency_key", detail));
+            }
+            _ => task.idempotency_key = Some(key.to_owned()),
+        }
+    }
+    let input = task.input.take();
+    let mut item = prepare(api, caller, &task, bytes, around.traceparent)?;
+    if let Some(raw) = input {
+        let content = Bytes::from(Box::<str>::from(raw).into_boxed_bytes());
+        item.input = payload(api, caller.tenant, content).await?;
+    }
+    Ok(item)
+}
+
+/// Everything but the input.
+fn prepare(
+    api: &Api,
+    caller: &Principal,
+    task: &rest::SubmitTask,
+    raw: &[u8],
+    traceparent: Option<&str>,
+) -> Result<Submit, Failure> {
+    spec::check_type(&task.kind)?;
+    let given = task_type::defaults(api, caller.tenant, &task.kind);
+    let base = given.as_ref().map_or(&api.plain_spec, |g| &g.spec);
+    let queue: Name = match &task.queue {
+        Some(name) => {
+            if !text::is_name(name) {
+                return Err(Failure::field("/queue", "a queue name has 1 to 200 letters, digits, '.', '_' or '-'"));
+            }
+            name.as_str().into()
+        }
+        None => given.as_ref().and_then(|g| g.queue.clone()).unwrap_or_else(|| api.default_queue.clone()),
+    };
+    let wanted = if spec::is_plain(task) && traceparent.is_none() {
+        base.clone()
+    } else {
+        let mut own = Spec::clone(base);
+        if let Some(named) = &task.package {
+            let (hash, entrypoint) = package::resolve(api, caller, named, &task.kind)?;
+            own.package = Some(hash);
+            own.entrypoint = Some(entrypoint);
+        }
+        spec::overlay(&mut own, task, &task.kind, || queue_retry(api, caller.tenant, &queue))?;
+        own.traceparent = traceparent.filter(|t| t.len() <= spec::KEY_BYTES).map(Name::from);
+        Arc::new(own)
+    };
+    let priority = match &task.priority {
+        Some(value) => spec::priority(value)?,
+        None => given.as_ref().map_or(spec::DEFAULT_PRIORITY, |g| g.priority),
+    };
+    let run_at = match &task.run_at {
+        Some(text) => parse_time(text).map_err(|detail| Failure::field("/run_at", detail))?,
+        None => 0,
+    };
+    let delay_ms = match &task.delay {
+        Some(value) => duration_ms(value).map_err(|detail| Failure::field("/delay", detail))?,
+        None => 0,
+    };
+    if run_at > 0 && delay_ms > 0 {
+        return Err(Failure::field("/delay", "a task has run_at or delay, not both"));
+    }
+    let idempotency =
+        task.idempotency_key.as_deref().map(|key| (key_hash(caller.tenant, key), short_hash(&[raw])));
+    Ok(Submit {
+        kind: task.kind.as_str().into(),
+        queue,
+        priority,
+        run_at,
+        delay_ms,
+        input: Payload::None,
+        spec: wanted,
+        idempotency,
+    })
+}
+
+/// The policy of the queue, for tasks that change a part of it.
+pub(crate) fn queue_retry(api: &Api, tenant: TenantId, queue: &str) -> RetryPolicy {
+    api.runtime.directory().queue(tenant, queue).map(|q| q.config.retry.clone()).unwrap_or_default()
+}
+
+/// Inline, or a blob that is durable before the task that names it is submitted.
+pub(crate) async fn payload(api: &Api, tenant: TenantId, content: Bytes) -> Result<Payload, Failure> {
+    if content.len() <= limit::INLINE_BYTES {
+        return Ok(Payload::Inline(content));
+    }
+    let size = content.len() as u64;
+    let hash = api.runtime.blobs().put(tenant.0, content).await?;
+    Ok(Payload::Blob { hash, size })
+}
+
+/// The first 16 bytes of blake3 over tenant and key: what the engine keeps of an idempotency key.
+pub(crate) fn key_hash(tenant: TenantId, key: &str) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&tenant.0.to_be_bytes());
+    hasher.update(key.as_bytes());
+    let mut out = [0; 16];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    out
+}
+
+/// Eight bytes that tell one body from another.
+pub(crate) fn short_hash(parts: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    let mut out = [0; 8];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_be_bytes(out)
+}
+
+/// What an answer needs of a submit that is about to be given away.
+struct Shown {
+    tenant: TenantId,
+    kind: Name,
+    queue: Name,
+    priority: u8,
+    due: u64,
+    spec: Arc<Spec>,
+}
+
+impl Shown {
+    fn of(tenant: TenantId, item: &Submit, now: u64) -> Shown {
+        let due = if item.delay_ms > 0 { now + item.delay_ms } else { item.run_at };
+        Shown {
+            tenant,
+            kind: item.kind.clone(),
+            queue: item.queue.clone(),
+            priority: item.priority,
+            due: if due > now { due } else { 0 },
+            spec: item.spec.clone(),
+        }
+    }
+
+    fn accepted(self, outcome: Submitted) -> Result<Accepted, Failure> {
+        let (id, replayed) = match outcome {
+            Submitted::New(id) => (id, false),
+            Submitted::Replayed(id) => (id, true),
+            Submitted::Refused(refusal) => return Err(from_refusal(refusal)),
+        };
+        let Shown { tenant, kind, queue, priority, due, spec } = self;
+        Ok(Accepted { id, tenant, replayed, kind, queue, priority, due, spec })
+    }
+}
+
+/// The answer to an empty body: what is missing, the smallest body that works, and the line to try it with.
+fn empty_body(api: &Api) -> Failure {
+    let url = &api.config.public_url;
+    let detail = format!(
+        "The body is empty and 'type' is missing. The smallest valid body is {{\"type\":\"noop\"}}. Try: curl -X POST \
+         {url}/api/v1/tasks -H 'Authorization: Bearer $TIDEWHEEL_TOKEN' -H 'Content-Type: application/json' \
+         -d '{{\"type\":\"noop\"}}'"
+    );
+    let mut failure = Failure::new(Code::InvalidField, detail);
+    let field = rest::FieldError { pointer: "/type".to_owned(), detail: "this field is missing".to_owned() };
+    failure.0.errors.push(field);
+    failure
+}

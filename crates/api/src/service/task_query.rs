@@ -1,0 +1,459 @@
+//! From a filter to a query on tasks. What the store has an index or column for goes into the query; the rest is checked on
+//! the rows that come back.
+
+use tidewheel_engine::id::TenantId;
+use tidewheel_engine::task::{State, Task};
+use tidewheel_proto::id;
+use tidewheel_runtime::Directory;
+
+use super::filter::{Filter, FilterError, Op, Term, Value, What};
+use super::spec::priority_name;
+use crate::store::TaskQuery;
+use crate::text::{hash_text, nearest, parse_hash};
+use crate::units::{parse_duration_ms, parse_time};
+
+/// A query and what has to be checked on its rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) query: TaskQuery,
+    checks: Vec<Check>,
+    /// No row can pass: a name in the filter does not exist.
+    pub(crate) never: bool,
+    now: u64,
+}
+
+/// A condition on a row.
+#[derive(Clone, Debug)]
+struct Check {
+    negated: bool,
+    test: Test,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    /// A text of the row is any of these.
+    Text(Text, Vec<Value>),
+    /// A number of the row lies within any of these; `None` = the row has no such number.
+    Number(Number, Vec<(u64, u64)>),
+    /// The row has such a number at all.
+    HasNumber(Number),
+    /// It has a state of these.
+    State(Vec<State>),
+    Id(Vec<u128>),
+    /// The word occurs in the error's type or message.
+    Word(String),
+    Constant(bool),
+}
+
+/// Texts of a task.
+#[derive(Clone, Debug)]
+enum Text {
+    Type,
+    Queue,
+    Worker,
+    Workflow,
+    Key,
+    Correlation,
+    Error,
+    Package,
+    Executor,
+    Label(String),
+}
+
+/// Numbers of a task.
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    Priority,
+    Attempts,
+    Created,
+    Due,
+    Waiting,
+    Duration,
+}
+
+/// Who asks, and when: `me` and times that are given as "so long ago" depend on it.
+pub(crate) struct Asker<'a> {
+    pub(crate) tenant: TenantId,
+    pub(crate) me: &'a str,
+    pub(crate) now: u64,
+}
+
+/// Makes the plan.
+pub(crate) fn plan(directory: &Directory, asker: &Asker<'_>, filter: &Filter) -> Result<Plan, FilterError> {
+    let query = TaskQuery { tenant: asker.tenant, ..TaskQuery::default() };
+    let mut plan = Plan { query, checks: Vec::new(), never: false, now: asker.now };
+    for term in &filter.terms {
+        let fail = |message: String| FilterError { at: term.at, message };
+        match &term.what {
+            What::Word(word) if term.negated => plan.check(term, Test::Word(word.to_lowercase())),
+            What::Word(word) => plan.query.words.push(word.to_lowercase()),
+            What::Field { name, op, values } => plan.field(directory, asker, term, name, *op, values).map_err(fail)?,
+        }
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn check(&mut self, term: &Term, test: Test) {
+        self.checks.push(Check { negated: term.negated, test });
+    }
+
+    /// Whether rows have to be looked at beyond what the store already filtered.
+    pub(crate) fn has_checks(&self) -> bool {
+        !self.checks.is_empty()
+    }
+
+    /// Whether a row passes.
+    pub(crate) fn passes(&self, directory: &Directory, task: &Task) -> bool {
+        self.checks.iter().all(|check| check.test.holds(directory, task, self.now) != check.negated)
+    }
+
+    fn field(
+        &mut self,
+        directory: &Directory,
+        asker: &Asker<'_>,
+        term: &Term,
+        name: &str,
+        op: Op,
+        values: &[Value],
+    ) -> Result<(), String> {
+        if let Some(label) = name.strip_prefix("label.") {
+            return self.label(term, label, op, values);
+        }
+        match name {
+            "state" => self.state(term, op, values),
+            "id" => {
+                let ids: Option<Vec<u128>> = exact(op, values)?.iter().map(|text| id::parse("task", text)).collect();
+                self.check(term, Test::Id(ids.ok_or("an id looks like task_01h...")?));
+                Ok(())
+            }
+            "created" | "after" | "before" => self.created(term, asker.now, name, op, values),
+            "due" => self.number(term, Number::Due, op, values, |text| moment(text, asker.now)),
+            "priority" => {
+                let read = |text: &str| {
+                    let level = priority_name(text).ok_or("a priority is 0 to 9, low, medium or high")?;
+                    Ok((u64::from(level), u64::from(level)))
+                };
+                self.number(term, Number::Priority, op, values, read)
+            }
+            "attempts" => self.number(term, Number::Attempts, op, values, whole),
+            "waiting" => self.number(term, Number::Waiting, op, values, length),
+            "duration" => self.number(term, Number::Duration, op, values, length),
+            "type" | "queue" | "worker" => self.named(directory, asker, term, name, op, values),
+            "workflow" | "run" => self.text(term, Text::Workflow, op, values),
+            "correlation" => self.text(term, Text::Correlation, op, values),
+            "error" => self.text(term, Text::Error, op, values),
+            "key" => self.text(term, Text::Key, op, values),
+            "kind" => self.text(term, Text::Executor, op, values),
+            "package" => self.text(term, Text::Package, op, values),
+            // Tasks of this server have none of these; a filter on one finds nothing.
+            _ => {
+                self.check(term, Test::Constant(false));
+                Ok(())
+            }
+        }
+    }
+
+    fn state(&mut self, term: &Term, op: Op, values: &[Value]) -> Result<(), String> {
+        let mut states = Vec::new();
+        for text in exact(op, values)? {
+            let state = State::parse(&text.to_ascii_lowercase()).ok_or_else(|| {
+                let known = State::ALL.map(State::as_str);
+                match nearest(text, known) {
+                    Some(near) => format!("there is no state '{text}'; did you mean '{near}'?"),
+                    None => format!("there is no state '{text}'; states are {}", known.join(", ")),
+                }
+            })?;
+            states.push(state);
+        }
+        if term.negated {
+            self.query.not_states.extend(states);
+        } else if self.query.states.is_empty() {
+            self.query.states = states;
+        } else {
+            self.check(term, Test::State(states));
+        }
+        Ok(())
+    }
+
+    fn created(&mut self, term: &Term, now: u64, name: &str, op: Op, values: &[Value]) -> Result<(), String> {
+        let (op, values) = match (name, op, values) {
+            ("after", Op::Is, [Value::Exact(_)]) => (Op::AtLeast, values),
+            ("before", Op::Is, [Value::Exact(_)]) => (Op::Less, values),
+            ("after" | "before", ..) => return Err(format!("'{name}' takes one time, such as 2h, today or 2026-11-21")),
+            _ => (op, values),
+        };
+        let ranges = ranges(op, values, |text| moment(text, now))?;
+        if let (false, [(from, until)]) = (term.negated, ranges.as_slice()) {
+            let query = &mut self.query;
+            query.created_from = Some(query.created_from.map_or(*from, |old| old.max(*from)));
+            if *until < u64::MAX {
+                let until = until.saturating_add(1);
+                query.created_until = Some(query.created_until.map_or(until, |old| old.min(until)));
+            }
+            return Ok(());
+        }
+        self.check(term, Test::Number(Number::Created, ranges));
+        Ok(())
+    }
+
+    fn number(
+        &mut self,
+        term: &Term,
+        number: Number,
+        op: Op,
+        values: &[Value],
+        read: impl Fn(&str) -> Result<(u64, u64), String>,
+    ) -> Result<(), String> {
+        if values == [Value::Any] {
+            self.check(term, Test::HasNumber(number));
+            return Ok(());
+        }
+        let ranges = ranges(op, values, read)?;
+        if let (false, [(from, until)]) = (term.negated, ranges.as_slice()) {
+            let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+            match number {
+                Number::Priority if self.query.priority.is_none() => {
+                    self.query.priority = Some((small(*from).min(255) as u8, small(*until).min(255) as u8));
+                    return Ok(());
+                }
+                Number::Attempts if self.query.attempts.is_none() => {
+                    self.query.attempts = Some((small(*from), small(*until)));
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        self.check(term, Test::Number(number, ranges));
+        Ok(())
+    }
+
+    /// Types, queues and workers are numbers in the store: exact names are looked up once.
+    fn named(
+        &mut self,
+        directory: &Directory,
+        asker: &Asker<'_>,
+        term: &Term,
+        name: &str,
+        op: Op,
+        values: &[Value],
+    ) -> Result<(), String> {
+        let values: Vec<Value> = values
+            .iter()
+            .map(|v| match v {
+                Value::Exact(text) if name == "worker" && text == "me" => Value::Exact(asker.me.to_owned()),
+                other => other.clone(),
+            })
+            .collect();
+        let taken = match name {
+            "type" => !self.query.kinds.is_empty(),
+            "queue" => !self.query.queues.is_empty(),
+            _ => !self.query.workers.is_empty(),
+        };
+        let all_exact = values.iter().all(|v| matches!(v, Value::Exact(_)));
+        if term.negated || taken || !all_exact || op != Op::Is {
+            let text = match name {
+                "type" => Text::Type,
+                "queue" => Text::Queue,
+                _ => Text::Worker,
+            };
+            return self.text(term, text, op, &values);
+        }
+        for value in exact(op, &values)? {
+            match name {
+                "type" => self.query.kinds.extend(directory.type_id(asker.tenant, value)),
+                "queue" => self.query.queues.extend(directory.queue(asker.tenant, value).map(|q| q.id)),
+                _ => {
+                    let known = id::parse("work", value).and_then(|n| u32::try_from(n).ok());
+                    let number = known.map(tidewheel_engine::id::WorkerId);
+                    self.query.workers.extend(number.or_else(|| directory.worker_id(asker.tenant, value)));
+                }
+            }
+        }
+        // An empty list would not restrict at all: none of the names exists, so nothing can be found.
+        self.never |= match name {
+            "type" => self.query.kinds.is_empty(),
+            "queue" => self.query.queues.is_empty(),
+            _ => self.query.workers.is_empty(),
+        };
+        Ok(())
+    }
+
+    fn text(&mut self, term: &Term, text: Text, op: Op, values: &[Value]) -> Result<(), String> {
+        if op != Op::Is {
+            return Err("this field is a text; use ':'".to_owned());
+        }
+        if let (false, [Value::Exact(value)]) = (term.negated, values) {
+            let slot = match text {
+                Text::Workflow => Some(&mut self.query.workflow_id),
+                Text::Correlation => Some(&mut self.query.correlation_id),
+                Text::Error => Some(&mut self.query.error_kind),
+                _ => None,
+            };
+            if let Some(slot @ None) = slot {
+                *slot = Some(value.clone());
+                return Ok(());
+            }
+        }
+        let values = match text {
+            // Shown as `sha256:<hex>`, stored as hex.
+            Text::Package => values.iter().map(bare_hash).collect(),
+            _ => values.to_vec(),
+        };
+        self.check(term, Test::Text(text, values));
+        Ok(())
+    }
+
+    fn label(&mut self, term: &Term, label: &str, op: Op, values: &[Value]) -> Result<(), String> {
+        if let (false, Op::Is, [Value::Exact(value)]) = (term.negated, op, values) {
+            self.query.labels.push((label.to_owned(), value.clone()));
+            return Ok(());
+        }
+        self.text(term, Text::Label(label.to_owned()), op, values)
+    }
+}
+
+fn bare_hash(value: &Value) -> Value {
+    match value {
+        Value::Exact(text) => match parse_hash(text) {
+            Some(hash) => Value::Exact(hash_text(&hash).trim_start_matches("sha256:").to_owned()),
+            None => value.clone(),
+        },
+        Value::Prefix(text) => Value::Prefix(text.trim_start_matches("sha256:").to_owned()),
+        other => other.clone(),
+    }
+}
+
+fn exact(op: Op, values: &[Value]) -> Result<Vec<&String>, String> {
+    let texts = values.iter().map(|value| match value {
+        Value::Exact(text) if op == Op::Is => Ok(text),
+        _ => Err("this field takes whole values with ':'".to_owned()),
+    });
+    texts.collect()
+}
+
+/// The inclusive ranges that a comparison stands for. `read` gives the first and last number that a value means.
+fn ranges(op: Op, values: &[Value], read: impl Fn(&str) -> Result<(u64, u64), String>) -> Result<Vec<(u64, u64)>, String> {
+    let one = |value: &Value| match value {
+        Value::Exact(text) => {
+            let (first, last) = read(text)?;
+            Ok(match op {
+                Op::Is => (first, last),
+                Op::Greater => (last.saturating_add(1), u64::MAX),
+                Op::AtLeast => (first, u64::MAX),
+                // An impossible range is empty, not an error: nothing is below zero.
+                Op::Less => first.checked_sub(1).map_or((1, 0), |until| (0, until)),
+                Op::AtMost => (0, last),
+            })
+        }
+        Value::Range(from, to) => {
+            let from = from.as_deref().map(&read).transpose()?.map_or(0, |(first, _)| first);
+            let until = to.as_deref().map(&read).transpose()?.map_or(u64::MAX, |(_, last)| last);
+            Ok((from, until))
+        }
+        Value::Any | Value::Prefix(_) => Err("this field takes a value, a comparison or a range a..b".to_owned()),
+    };
+    values.iter().map(one).collect()
+}
+
+fn whole(text: &str) -> Result<(u64, u64), String> {
+    let number = text.parse::<u64>().map_err(|_| format!("'{text}' is not a whole number"))?;
+    Ok((number, number))
+}
+
+fn length(text: &str) -> Result<(u64, u64), String> {
+    let ms = parse_duration_ms(text)?;
+    Ok((ms, ms))
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+/// A time: a duration means so long ago, a date means the whole day.
+pub(crate) fn moment(text: &str, now: u64) -> Result<(u64, u64), String> {
+    if text == "today" {
+        let start = now - now % DAY_MS;
+        return Ok((start, start + DAY_MS - 1));
+    }
+    if text.len() == 10 && text.as_bytes()[4] == b'-' {
+        let start = parse_time(&format!("{text}T00:00:00Z"))?;
+        return Ok((start, start + DAY_MS - 1));
+    }
+    if let Ok(ms) = parse_duration_ms(text) {
+        let at = now.saturating_sub(ms);
+        return Ok((at, at));
+    }
+    let at = parse_time(text)
+        .map_err(|_| format!("'{text}' is not a time; write 2h (ago), today, 2026-11-21 or 2026-11-21T07:30:00Z"))?;
+    Ok((at, at))
+}
+
+impl Test {
+    fn holds(&self, directory: &Directory, task: &Task, now: u64) -> bool {
+        match self {
+            Test::Constant(value) => *value,
+            Test::State(states) => states.contains(&task.state),
+            Test::Id(ids) => ids.contains(&task.id.0),
+            Test::HasNumber(number) => number.of(task, now).is_some(),
+            Test::Number(number, ranges) => {
+                number.of(task, now).is_some_and(|n| ranges.iter().any(|(from, until)| (*from..=*until).contains(&n)))
+            }
+            Test::Word(word) => task.ending.as_ref().and_then(|e| e.failure.as_ref()).is_some_and(|failure| {
+                failure.kind.to_lowercase().contains(word) || failure.message.to_lowercase().contains(word)
+            }),
+            Test::Text(text, values) => {
+                let found = text.of(directory, task);
+                values.iter().any(|value| matches(value, found.as_deref()))
+            }
+        }
+    }
+}
+
+/// Whether a text is what a value asks for.
+pub(crate) fn matches(value: &Value, text: Option<&str>) -> bool {
+    let Some(text) = text.filter(|t| !t.is_empty()) else { return false };
+    match value {
+        Value::Any => true,
+        Value::Exact(wanted) => text == wanted,
+        Value::Prefix(prefix) => text.starts_with(prefix.as_str()),
+        Value::Range(from, to) => {
+            from.as_deref().is_none_or(|from| text >= from) && to.as_deref().is_none_or(|to| text <= to)
+        }
+    }
+}
+
+impl Number {
+    fn of(self, task: &Task, now: u64) -> Option<u64> {
+        match self {
+            Number::Priority => Some(u64::from(task.priority)),
+            Number::Attempts => Some(u64::from(task.attempt)),
+            Number::Created => Some(task.created),
+            Number::Due => Some(task.due.max(task.run_at)).filter(|due| *due > 0),
+            Number::Waiting => {
+                matches!(task.state, State::Queued | State::Scheduled).then(|| now.saturating_sub(task.changed))
+            }
+            Number::Duration if task.granted == 0 => None,
+            Number::Duration if task.state.is_terminal() => Some(task.changed.saturating_sub(task.granted)),
+            Number::Duration => (task.state == State::Running).then(|| now.saturating_sub(task.granted)),
+        }
+    }
+}
+
+impl Text {
+    fn of(&self, directory: &Directory, task: &Task) -> Option<String> {
+        let spec = &task.spec;
+        let text = |name: &Option<tidewheel_engine::id::Name>| name.as_ref().map(|n| n.to_string());
+        match self {
+            Text::Type => directory.type_name(task.kind).map(|n| n.to_string()),
+            Text::Queue => directory.queue_by_id(task.queue).map(|q| q.name.to_string()),
+            Text::Worker if task.attempt == 0 => None,
+            Text::Worker => directory.worker_name(task.worker).map(|n| n.to_string()),
+            Text::Workflow => text(&spec.workflow_id),
+            Text::Key => text(&spec.ordering_key),
+            Text::Correlation => text(&spec.correlation_id),
+            Text::Package => text(&spec.package),
+            Text::Error => task.ending.as_ref()?.failure.as_ref().map(|f| f.kind.to_string()),
+            Text::Executor => Some("automated".to_owned()),
+            Text::Label(name) => spec.labels.iter().find(|(k, _)| **k == **name).map(|(_, v)| v.to_string()),
+        }
+    }
+}

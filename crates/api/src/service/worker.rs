@@ -1,0 +1,148 @@
+//! Workers: who is there, what an operator changes about them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidewheel_engine::Command;
+use tidewheel_engine::effect::Reply;
+use tidewheel_engine::id::{Name, TenantId, WorkerId};
+use tidewheel_engine::mutation::RecordKind;
+use tidewheel_engine::view::{Answer, View, WorkerFigures};
+use tidewheel_proto::{id, rest, v1};
+
+use super::{convert, records, spec};
+use crate::auth::Principal;
+use crate::problem::{Failure, from_refusal};
+use crate::state::Api;
+use crate::units::time_text;
+
+/// What an operator set for a worker's name, as JSON under that name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct StoredOverride {
+    #[serde(default)]
+    pub(crate) permits: Option<u32>,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// Longest silence of a worker that is shown as online: three heartbeats.
+const SILENT_HEARTBEATS: u64 = 3;
+
+/// Workers that the caller sees: those of its tenant, and those that serve every tenant when it has system scope.
+async fn figures(api: &Api, caller: &Principal) -> Result<Vec<WorkerFigures>, Failure> {
+    let tenant = if caller.system && !caller.tenant_named { None } else { Some(caller.tenant) };
+    match api.runtime.read(View::Workers { tenant }).await? {
+        Answer::Workers(workers) => Ok(workers),
+        _ => Ok(Vec::new()),
+    }
+}
+
+pub(crate) async fn list(api: &Api, caller: &Principal) -> Result<Vec<rest::Worker>, Failure> {
+    let mut workers: Vec<_> = figures(api, caller).await?.iter().map(|w| shown(api, w)).collect();
+    workers.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(workers)
+}
+
+/// A worker by its id or its name.
+pub(crate) async fn find(api: &Api, caller: &Principal, wanted: &str) -> Result<WorkerFigures, Failure> {
+    let number = id::parse("work", wanted);
+    let all = figures(api, caller).await?;
+    let found = all.into_iter().find(|w| number == Some(u128::from(w.worker.0)) || &*w.hello.name.0 == wanted);
+    found.ok_or_else(|| Failure::not_found("worker", wanted))
+}
+
+/// How often a worker sends a heartbeat: four fit into a lease, so that three may be lost.
+pub(crate) fn heartbeat_ms(api: &Api) -> u64 {
+    (api.runtime.lease_ms() / 4).max(1)
+}
+
+/// The public text of a worker's id.
+pub(crate) fn worker_text(worker: WorkerId) -> String {
+    id::format("work", u128::from(worker.0))
+}
+
+pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
+    let hello = &worker.hello;
+    let silence = api.runtime.now_ms().saturating_sub(worker.seen);
+    let heartbeat = heartbeat_ms(api);
+    let state = match (worker.connected, worker.draining) {
+        (false, _) => "lost",
+        (true, true) => "draining",
+        (true, false) if silence > heartbeat * SILENT_HEARTBEATS => "silent",
+        (true, false) => "online",
+    };
+    rest::Worker {
+        id: worker_text(worker.worker),
+        name: hello.name.0.to_string(),
+        kind: hello.kind.0.to_string(),
+        state: state.to_owned(),
+        version: hello.version.0.to_string(),
+        queues: hello.queues.iter().map(|q| q.to_string()).collect(),
+        labels: convert::pairs(&hello.labels),
+        permits: hello.permits,
+        used: worker.used,
+        cpu: f64::from(hello.resources.cpu_millis) / 1_000.0,
+        memory_bytes: hello.resources.memory_bytes,
+        cpu_ratio: f64::from(worker.usage.cpu_ratio),
+        memory_used_bytes: worker.usage.memory_used_bytes,
+        disk_free_bytes: worker.usage.disk_free_bytes,
+        clock_offset_ms: hello.clock_offset_ms,
+        packages: hello.packages.iter().map(|p| format!("sha256:{p}")).collect(),
+        enforced: convert::pairs(&hello.enforced),
+        last_seen: time_text(worker.seen),
+    }
+}
+
+/// Stops giving a worker new tasks, or starts again.
+pub(crate) async fn drain(api: &Api, caller: &Principal, wanted: &str, draining: bool) -> Result<rest::Worker, Failure> {
+    let worker = find(api, caller, wanted).await?;
+    let tenant = worker.hello.tenant;
+    let name = worker.hello.name.0.clone();
+    let session = Some(worker.session);
+    let reply = api
+        .runtime
+        .call(move |request| Command::DrainWorker { request: Some(request), tenant, name, session, draining })
+        .await?;
+    if let Reply::Refused(refusal) = reply {
+        return Err(from_refusal(refusal));
+    }
+    find(api, caller, wanted).await.map(|w| shown(api, &w))
+}
+
+/// Changes permits and labels. Permits hold at once; labels hold after the worker's stream was opened anew, which this asks
+/// the worker to do, because the engine places work by what a session said when it began.
+pub(crate) async fn patch(
+    api: &Api,
+    caller: &Principal,
+    wanted: &str,
+    change: &rest::PatchWorker,
+) -> Result<rest::Worker, Failure> {
+    let worker = find(api, caller, wanted).await?;
+    let owner = worker.hello.tenant.unwrap_or(TenantId(0));
+    let name = worker.hello.name.0.clone();
+    let mut stored = overrides(api, owner, &name);
+    if let Some(permits) = change.permits {
+        stored.permits = Some(permits);
+    }
+    if let Some(labels) = &change.labels {
+        spec::labels(labels)?;
+        stored.labels = labels.clone();
+    }
+    records::put(api, RecordKind::WorkerOverride, owner, &name, &stored, None).await?.map_err(from_refusal)?;
+    if let Some(permits) = change.permits {
+        let buffer = if permits == 0 { 0 } else { worker.hello.buffer };
+        api.runtime.send_wait(Command::Capacity { session: worker.session, permits, buffer }).await?;
+    }
+    if change.labels.is_some() {
+        let reconnect = v1::Reconnect { address: String::new(), reason: "labels were changed by an operator".to_owned() };
+        let message = v1::ServerMessage { message: Some(v1::server_message::Message::Reconnect(reconnect)) };
+        api.sessions.tell(worker.worker, &message);
+    }
+    find(api, caller, wanted).await.map(|w| shown(api, &w))
+}
+
+/// What an operator set for this name.
+pub(crate) fn overrides(api: &Api, tenant: TenantId, name: &Name) -> StoredOverride {
+    let record = api.runtime.directory().record(RecordKind::WorkerOverride, tenant, name);
+    record.and_then(|r| serde_json::from_str(&r.value).ok()).unwrap_or_default()
+}

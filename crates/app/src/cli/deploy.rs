@@ -1,0 +1,72 @@
+//! `tidewheel deploy`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Ctx;
+use super::common::{as_page, field, items};
+use super::package;
+use super::shapes::{ENTRY, PACKAGE};
+use crate::client::segment;
+use crate::fail::Outcome;
+
+/// Build a package and put it into use
+///
+/// Builds the folder, uploads it and registers its tasks: the next task of one of its types runs the new version. With
+/// `--dry-run` it shows what would change.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  tidewheel deploy\n  tidewheel deploy reports --dry-run")]
+pub(crate) struct Deploy {
+    /// Folder with `pyproject.toml`, a wheel or an sdist
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Build and compare, upload nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave the dependencies unlocked
+    #[arg(long)]
+    no_lock: bool,
+}
+
+impl Deploy {
+    pub(crate) async fn run(self, ctx: &Ctx) -> Outcome {
+        let client = ctx.client()?;
+        let folder = package::scratch()?;
+        let built = package::build(ctx, &self.dir, folder.path(), !self.no_lock).await?;
+        if self.dry_run {
+            let path = format!("/packages/{}", segment(&built.name));
+            let known = match client.get(path).doing("compare with the server").value().await {
+                Ok(versions) => as_page(versions),
+                Err(failure) if failure.code() == Some(tidewheel_proto::code::Code::NotFound) => json!({ "items": [] }),
+                Err(failure) => return Err(failure),
+            };
+            let mut shown = package::shown(&built);
+            shown["change"] = json!(change(items(&known), &built.version, &built.hash));
+            ctx.out.note(&format!("{} {}: {}", built.name, built.version, field(&shown, "change")));
+            return ctx.out.brief(&PACKAGE, &shown);
+        }
+        let stored = package::push(ctx, &client, &built, None).await?;
+        ctx.out.brief(&PACKAGE, &stored)?;
+        if ctx.out.is_for_people() {
+            let entries = json!({ "items": stored["entries"] });
+            ctx.out.list(&ENTRY, &entries)?;
+            if let Some(first) = items(&entries).first() {
+                ctx.out.note(&format!("try it: tidewheel task submit {} --wait", field(first, "name")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a deploy would do, in a sentence.
+fn change(versions: &[Value], version: &str, hash: &str) -> String {
+    let same = versions.iter().find(|known| field(known, "version") == version);
+    match same {
+        Some(known) if field(known, "hash") == hash => "nothing changes: the server has this very content".to_owned(),
+        Some(_) => format!("would be refused: {version} exists with other content; raise the version"),
+        None if versions.is_empty() => "a new package".to_owned(),
+        None => format!("a new version beside {}", versions.len()),
+    }
+}

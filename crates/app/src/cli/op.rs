@@ -1,0 +1,199 @@
+//! `tidewheel op`: background operations, and how bulk verbs start and follow them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::Ctx;
+use super::common::{self, ShortArgs, Wait, field};
+use super::shapes::OPERATION;
+use crate::client::{Client, segment};
+use crate::fail::{Exit, Failure, Outcome};
+
+/// Pause between two looks at a running operation.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// Follow background operations
+///
+/// Actions over many tasks (bulk cancel, retry, redrive, reprioritise, purge) run at the server and survive restarts. Each
+/// has a record with its counts and the first failures.
+#[derive(Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  tidewheel op list\n  tidewheel op watch op_01jd8z5r7m0000000000000000")]
+pub(crate) struct OpCommand {
+    #[command(subcommand)]
+    verb: OpVerb,
+}
+
+#[derive(Subcommand)]
+enum OpVerb {
+    List(List),
+    Get(Get),
+    Watch(Watch),
+    Cancel(Cancel),
+}
+
+/// List operations, newest first
+///
+/// Running ones and the last hundred that ended, with their counts.
+#[derive(Args)]
+#[command(visible_alias = "ls")]
+#[command(after_help = "Examples:\n  tidewheel op list\n  tidewheel op list --watch")]
+struct List {
+    #[command(flatten)]
+    list: ShortArgs,
+}
+
+/// Show an operation
+///
+/// Counts, filter and the first tasks that could not be changed, with the reason.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel op get op_01jd8z5r7m0000000000000000
+  tidewheel op get op_01jd8z5r7m0000000000000000 -o json --jq .done")]
+struct Get {
+    /// Id of the operation
+    id: String,
+}
+
+/// Follow an operation to its end
+///
+/// Shows the counts while it runs. Exit 0 when every task was changed, 1 when some could not be.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel op watch op_01jd8z5r7m0000000000000000
+  tidewheel op watch op_01jd8z5r7m0000000000000000 --quiet -o json")]
+struct Watch {
+    /// Id of the operation
+    id: String,
+}
+
+/// Stop an operation
+///
+/// It ends before its next page of 256 tasks; what it changed so far stays changed.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel op cancel op_01jd8z5r7m0000000000000000
+  tidewheel op list --filter state:running -o name | xargs tidewheel op cancel")]
+struct Cancel {
+    /// Ids of the operations
+    #[arg(required = true, num_args = 1..)]
+    ids: Vec<String>,
+}
+
+impl OpCommand {
+    pub(crate) async fn run(self, ctx: &Ctx) -> Outcome {
+        let client = ctx.client()?;
+        match self.verb {
+            OpVerb::List(verb) => {
+                let make = || client.get("/operations").doing("list the operations");
+                common::short_list(ctx, &OPERATION, &verb.list, make).await
+            }
+            OpVerb::Get(verb) => ctx.out.one(&OPERATION, &read(&client, &verb.id).await?),
+            OpVerb::Watch(verb) => {
+                let operation = read(&client, &verb.id).await?;
+                let end = follow(ctx, &client, operation, Wait::Ever).await?;
+                end.map_or(Ok(()), |operation| show(ctx, &operation))
+            }
+            OpVerb::Cancel(verb) => {
+                common::each(ctx, &OPERATION, verb.ids, |id| {
+                    let path = format!("/operations/{}:cancel", segment(&id));
+                    client.post(path).doing(format!("cancel {id}")).json(&serde_json::json!({})).value()
+                })
+                .await
+            }
+        }
+    }
+}
+
+async fn read(client: &Client, id: &str) -> Outcome<Value> {
+    let request = client.get(format!("/operations/{}", segment(id))).doing(format!("read operation {id}"));
+    request.next("tidewheel op list").value().await
+}
+
+/// Prints an operation that has ended; failures of single tasks make it a failure.
+pub(crate) fn show(ctx: &Ctx, operation: &Value) -> Outcome {
+    ctx.out.brief(&OPERATION, operation)?;
+    let failed = operation.get("failed").and_then(Value::as_u64).unwrap_or(0);
+    if failed == 0 {
+        return Ok(());
+    }
+    let failures = operation.get("failures").and_then(Value::as_array);
+    for failure in failures.into_iter().flatten() {
+        ctx.out.note(&format!("{}: {}", field(failure, "task"), crate::text::one_line(field(failure, "detail"))));
+    }
+    Err(Failure::new(Exit::Failed, format!("{failed} tasks were not changed"), "the first of them are listed above")
+        .next(format!("tidewheel op get {}", field(operation, "id"))))
+}
+
+/// Waits for an operation's end with a progress line. Without a wait it is printed as it is, and `None` comes back.
+pub(crate) async fn follow(ctx: &Ctx, client: &Client, mut operation: Value, wait: Wait) -> Outcome<Option<Value>> {
+    let id = field(&operation, "id").to_owned();
+    if wait == Wait::No {
+        ctx.out.brief(&OPERATION, &operation)?;
+        if ctx.out.is_for_people() {
+            ctx.out.note(&format!("it runs in the background: tidewheel op watch {id}"));
+        }
+        return Ok(None);
+    }
+    let spinner = crate::progress::spinner(&ctx.out, field(&operation, "action"));
+    while field(&operation, "state") == "running" {
+        if wait.is_over() {
+            let why = "it goes on at the server";
+            return Err(Failure::new(Exit::Unreachable, format!("the wait for {id} ran out"), why)
+                .next(format!("tidewheel op watch {id}")));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        operation = read(client, &id).await?;
+        let count = |name: &str| crate::text::count(operation.get(name).and_then(Value::as_u64).unwrap_or(0));
+        spinner.set_message(format!("{} {} of {} seen", field(&operation, "action"), count("done"), count("seen")));
+    }
+    spinner.finish_and_clear();
+    Ok(Some(operation))
+}
+
+/// Counts by a dry run, asks with the count, then starts the operation and follows it as wished.
+pub(crate) async fn counted<R>(
+    ctx: &Ctx,
+    client: &Client,
+    verb: &str,
+    dry_run: bool,
+    wait: Wait,
+    start: impl Fn(bool) -> R,
+) -> Outcome
+where
+    R: Future<Output = Outcome<Value>>,
+{
+    // With --yes nobody reads the count: the first pass over the tasks is saved.
+    if dry_run || !ctx.ask.yes {
+        let operation = start(true).await?;
+        let Some(counted) = follow(ctx, client, operation, Wait::Ever).await? else { return Ok(()) };
+        let count = counted.get("done").and_then(Value::as_u64).unwrap_or(0);
+        if dry_run {
+            ctx.out.note(&format!("{} tasks would be {}", crate::text::count(count), past(verb)));
+            return ctx.out.brief(&OPERATION, &counted);
+        }
+        if count == 0 {
+            ctx.out.note("no task matches");
+            return Ok(());
+        }
+        ctx.ask.confirm(&format!("{} tasks will be {}.", crate::text::count(count), past(verb)))?;
+    }
+    let operation = start(false).await?;
+    match follow(ctx, client, operation, wait).await? {
+        Some(operation) => show(ctx, &operation),
+        None => Ok(()),
+    }
+}
+
+fn past(verb: &str) -> &str {
+    match verb {
+        "cancel" => "cancelled",
+        "retry" => "retried",
+        "redrive" | "run again" => "run again",
+        "reprioritise" => "given the new priority",
+        other => other,
+    }
+}

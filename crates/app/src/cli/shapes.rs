@@ -1,0 +1,268 @@
+//! Which columns people see of each kind of thing. The paths are the REST interface's field names.
+
+use crate::output::Kind::{Bytes, Count, Length, Names, Number, Seconds, Share, State, Text, Time};
+use crate::output::{Col, Shape};
+
+pub(crate) const TASK: Shape = Shape {
+    plural: "tasks",
+    id: "id",
+    cols: &[
+        Col::new("ID", "id", Text),
+        Col::new("STATE", "state", State),
+        Col::new("TYPE", "type", Text),
+        Col::new("QUEUE", "queue", Text),
+        Col::new("PRIO", "priority", Count),
+        Col::new("ATTEMPT", "attempt", Count),
+        Col::new("CREATED", "created_at", Time),
+        Col::new("ERROR", "error.message", Text),
+        Col::wide("STARTED", "started_at", Time),
+        Col::wide("FINISHED", "finished_at", Time),
+        Col::wide("WORKER", "worker", Text),
+        Col::wide("KEY", "key", Text),
+        Col::wide("LABELS", "labels", Names),
+        Col::wide("PACKAGE", "package", Text),
+    ],
+};
+
+pub(crate) const CHANGE: Shape = Shape {
+    plural: "changes",
+    id: "id",
+    cols: &[
+        Col::new("AT", "at", Time),
+        Col::new("ID", "id", Text),
+        Col::new("STATE", "state", State),
+        Col::new("TYPE", "type", Text),
+        Col::new("QUEUE", "queue", Text),
+        Col::new("ATTEMPT", "attempt", Count),
+    ],
+};
+
+pub(crate) const ATTEMPT: Shape = Shape {
+    plural: "attempts",
+    id: "number",
+    cols: &[
+        Col::new("NO", "number", Count),
+        Col::new("OUTCOME", "outcome", State),
+        Col::new("WORKER", "worker", Text),
+        Col::new("GRANTED", "granted_at", Time),
+        Col::new("ENDED", "ended_at", Time),
+        Col::new("ERROR", "error.type", Text),
+        Col::new("MESSAGE", "error.message", Text),
+    ],
+};
+
+pub(crate) const REASON: Shape = Shape {
+    plural: "reasons",
+    id: "code",
+    cols: &[Col::new("CODE", "code", Text), Col::new("REASON", "text", Text), Col::new("UNTIL", "until", Time)],
+};
+
+pub(crate) const SUBMITTED: Shape = Shape {
+    plural: "answers",
+    id: "id",
+    cols: &[
+        Col::new("LINE", "line", Count),
+        Col::new("STATUS", "status", Count),
+        Col::new("ID", "id", Text),
+        Col::new("WHY", "problem.detail", Text),
+    ],
+};
+
+pub(crate) const QUEUE: Shape = Shape {
+    plural: "queues",
+    id: "name",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("STATE", "state", State),
+        Col::new("CONCURRENCY", "settings.concurrency", Count),
+        Col::new("RATE", "settings.rate", Text),
+        Col::new("POLICY", "settings.policy", Text),
+        Col::new("MAX DEPTH", "settings.max_depth", Count),
+        Col::wide("PER KEY", "settings.key_concurrency", Count),
+        Col::wide("BATCH", "settings.batch_size", Count),
+        Col::wide("AGING", "settings.aging", Text),
+        Col::wide("VERSION", "version", Count),
+    ],
+};
+
+pub(crate) const QUEUE_STATS: Shape = Shape {
+    plural: "queues",
+    id: "name",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("STATE", "state", State),
+        Col::new("DEPTH", "depth", Count),
+        Col::new("OLDEST", "oldest_wait_seconds", Seconds),
+        Col::new("RUNNING", "running", Count),
+        Col::new("SCHEDULED", "scheduled", Count),
+        Col::new("DEAD", "dead", Count),
+        Col::new("IN/S", "in_per_s", Number),
+        Col::new("OUT/S", "out_per_s", Number),
+        Col::new("WORKERS", "workers", Count),
+        Col::wide("WANTED PERMITS", "desired_permits", Count),
+    ],
+};
+
+pub(crate) const WORKER: Shape = Shape {
+    plural: "workers",
+    id: "id",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("STATE", "state", State),
+        Col::new("ID", "id", Text),
+        Col::new("QUEUES", "queues", Names),
+        Col::new("USED", "used", Count),
+        Col::new("PERMITS", "permits", Count),
+        Col::new("CPU", "cpu_ratio", Share),
+        Col::new("SEEN", "last_seen", Time),
+        Col::wide("KIND", "kind", Text),
+        Col::wide("VERSION", "version", Text),
+        Col::wide("MEMORY", "memory_used_bytes", Bytes),
+        Col::wide("DISK FREE", "disk_free_bytes", Bytes),
+        Col::wide("CLOCK MS", "clock_offset_ms", Text),
+        Col::wide("LABELS", "labels", Names),
+        Col::wide("ENFORCED", "enforced", Names),
+    ],
+};
+
+pub(crate) const PACKAGE: Shape = Shape {
+    plural: "packages",
+    id: "name+version",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("VERSION", "version", Text),
+        Col::new("STATE", "state", State),
+        Col::new("FORMAT", "format", Text),
+        Col::new("TASKS", "entries", Length),
+        Col::new("SIZE", "size", Bytes),
+        Col::new("CREATED", "created_at", Time),
+        Col::wide("HASH", "hash", Text),
+    ],
+};
+
+pub(crate) const ENTRY: Shape = Shape {
+    plural: "tasks",
+    id: "name",
+    cols: &[
+        Col::new("TASK", "name", Text),
+        Col::new("FUNCTION", "fn", Text),
+        Col::new("DOC", "doc", Text),
+        Col::wide("DEFAULTS", "defaults", Names),
+    ],
+};
+
+pub(crate) const ARTIFACT: Shape = Shape {
+    plural: "artifacts",
+    id: "name",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("SIZE", "size", Bytes),
+        Col::new("TYPE", "content_type", Text),
+        Col::new("ATTEMPT", "attempt", Count),
+        Col::wide("HASH", "hash", Text),
+    ],
+};
+
+pub(crate) const LOG: Shape = Shape {
+    plural: "log lines",
+    id: "task",
+    cols: &[
+        Col::new("AT", "at", Time),
+        Col::new("LEVEL", "level", State),
+        Col::new("TASK", "task", Text),
+        Col::new("TEXT", "text", Text),
+        Col::wide("ATTEMPT", "attempt", Count),
+        Col::wide("STREAM", "stream", Text),
+    ],
+};
+
+pub(crate) const OPERATION: Shape = Shape {
+    plural: "operations",
+    id: "id",
+    cols: &[
+        Col::new("ID", "id", Text),
+        Col::new("ACTION", "action", Text),
+        Col::new("STATE", "state", State),
+        Col::new("SEEN", "seen", Count),
+        Col::new("DONE", "done", Count),
+        Col::new("FAILED", "failed", Count),
+        Col::new("FILTER", "filter", Text),
+        Col::new("CREATED", "created_at", Time),
+    ],
+};
+
+pub(crate) const TOKEN: Shape = Shape {
+    plural: "tokens",
+    id: "id",
+    cols: &[
+        Col::new("ID", "id", Text),
+        Col::new("NAME", "name", Text),
+        Col::new("ROLE", "role", Text),
+        Col::new("TENANT", "tenant", Text),
+        Col::new("SYSTEM", "system", Text),
+        Col::new("CREATED", "created_at", Time),
+        Col::new("EXPIRES", "expires_at", Time),
+    ],
+};
+
+pub(crate) const TENANT: Shape = Shape {
+    plural: "tenants",
+    id: "name",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("WEIGHT", "settings.weight", Count),
+        Col::new("CONCURRENCY", "settings.concurrency", Count),
+        Col::new("RATE", "settings.rate", Text),
+        Col::new("MAX QUEUED", "settings.max_queued", Count),
+        Col::wide("VERSION", "version", Count),
+    ],
+};
+
+pub(crate) const PROFILE: Shape = Shape {
+    plural: "profiles",
+    id: "name",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("CURRENT", "current", Text),
+        Col::new("URL", "url", Text),
+        Col::new("TENANT", "tenant", Text),
+        Col::new("TOKEN", "token", Text),
+    ],
+};
+
+pub(crate) const WHO: Shape = Shape {
+    plural: "principals",
+    id: "name",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("ROLE", "role", Text),
+        Col::new("TENANT", "tenant", Text),
+        Col::new("SYSTEM", "system", Text),
+        Col::new("TOKEN", "token", Text),
+        Col::new("URL", "url", Text),
+    ],
+};
+
+pub(crate) const STATUS: Shape = Shape {
+    plural: "servers",
+    id: "state",
+    cols: &[
+        Col::new("STATE", "state", State),
+        Col::new("VERSION", "version", Text),
+        Col::new("STARTED", "started_at", Time),
+        Col::new("RUNNING", "running", Count),
+        Col::new("WORKERS", "workers", Count),
+        Col::new("DATABASE", "store.database_bytes", Bytes),
+    ],
+};
+
+pub(crate) const CHECK: Shape = Shape {
+    plural: "checks",
+    id: "check",
+    cols: &[
+        Col::new("CHECK", "check", Text),
+        Col::new("RESULT", "result", State),
+        Col::new("FOUND", "found", Text),
+        Col::new("ADVICE", "advice", Text),
+    ],
+};

@@ -1,0 +1,3 @@
+//! The SQLite store from outside: its contract, its plans, its faults.
+
+mod contract;

@@ -1,0 +1,1 @@
+"""A weather almanac of Seattle and San Francisco; `tasks` has the tasks."""
