@@ -1,1 +1,298 @@
-//! placeholder
+//! Blobs in an object store: a local folder, or S3 and what speaks its protocol. Content-addressed, apart per tenant.
+//!
+//! A crate of its own, so that the object store client stays out of the builds of the engine, the stores and the
+//! simulator. Never here: what a blob is for.
+//!
+//! Path of a blob: `t<tenant>/<2 hex>/<2 hex>/<64 hex>`: the SHA-256 of its content. It is written once and never changed,
+//! so that a repeated put costs one look.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
+use sha2::{Digest, Sha256};
+use tidewheel_store::blob::{Blobs, Pending};
+use tidewheel_store::{Error, Hash};
+use tokio::io::AsyncReadExt;
+
+/// Part of a large upload. S3 takes no smaller part than 5 MiB but the last.
+const PART_BYTES: usize = 8 << 20;
+/// Parts under way at once: bounds the memory of one upload to three parts.
+const PARTS_AT_ONCE: usize = 2;
+/// A blob that nothing names is kept so long: what names it is committed after it.
+const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Where an S3 bucket is and how to get in.
+#[derive(Clone, Default)]
+pub struct S3Settings {
+    /// Bucket.
+    pub bucket: String,
+    /// Region; `us-east-1` if empty.
+    pub region: String,
+    /// Address of a server that is not Amazon's; empty = Amazon's.
+    pub endpoint: String,
+    /// Access key id.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: String,
+    /// Put before every path.
+    pub prefix: String,
+    /// Allow plain HTTP: for a server on the same machine.
+    pub allow_http: bool,
+}
+
+impl std::fmt::Debug for S3Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3Settings").field("bucket", &self.bucket).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ObjectBlobs {
+    store: Arc<dyn ObjectStore>,
+    prefix: String,
+}
+
+impl ObjectBlobs {
+    /// Blobs in a folder, which is made if it is missing. Every write is synced before it is named.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be made or used.
+    pub fn local(folder: &Path) -> Result<ObjectBlobs, Error> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::Failed(format!("{}: {e}", folder.display())))?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(failed)?.with_fsync(true);
+        Ok(ObjectBlobs { store: Arc::new(store), prefix: String::new() })
+    }
+
+    /// Blobs in a bucket.
+    ///
+    /// # Errors
+    ///
+    /// When the settings do not make sense; the bucket itself is first asked by the first call.
+    pub fn s3(settings: &S3Settings) -> Result<ObjectBlobs, Error> {
+        let region = if settings.region.is_empty() { "us-east-1" } else { &settings.region };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&settings.bucket)
+            .with_region(region)
+            .with_access_key_id(&settings.access_key_id)
+            .with_secret_access_key(&settings.secret_access_key)
+            .with_allow_http(settings.allow_http);
+        if !settings.endpoint.is_empty() {
+            builder = builder.with_endpoint(&settings.endpoint);
+        }
+        let store = builder.build().map_err(failed)?;
+        Ok(ObjectBlobs { store: Arc::new(store), prefix: settings.prefix.clone() })
+    }
+
+    fn folder(&self, tenant: u32) -> Key {
+        let base = Key::from(self.prefix.as_str());
+        base.join(format!("t{tenant}"))
+    }
+
+    fn key(&self, tenant: u32, hash: &Hash) -> Key {
+        let text = hex::encode(hash);
+        self.folder(tenant).join(text[0..2].to_owned()).join(text[2..4].to_owned()).join(text)
+    }
+
+    async fn has(&self, key: &Key) -> Result<Option<u64>, Error> {
+        match self.store.head(key).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn put_bytes(&self, tenant: u32, bytes: Bytes) -> Result<Hash, Error> {
+        let hash: Hash = Sha256::digest(&bytes).into();
+        let key = self.key(tenant, &hash);
+        if self.has(&key).await?.is_some() {
+            return Ok(hash);
+        }
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&key, bytes.into(), options).await {
+            // Somebody else was quicker with the same bytes.
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(hash),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn put_path(&self, tenant: u32, path: &Path) -> Result<(Hash, u64), Error> {
+        let (hash, size) = hash_of(path).await?;
+        let key = self.key(tenant, &hash);
+        if self.has(&key).await? == Some(size) {
+            return Ok((hash, size));
+        }
+        let upload = self.store.put_multipart(&key).await.map_err(failed)?;
+        let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
+        let mut file = tokio::fs::File::open(path).await.map_err(|e| io(path, &e))?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = file.read(&mut buffer).await.map_err(|e| io(path, &e))?;
+            if read == 0 {
+                break;
+            }
+            writer.wait_for_capacity(PARTS_AT_ONCE).await.map_err(failed)?;
+            writer.write(&buffer[..read]);
+        }
+        writer.finish().await.map_err(failed)?;
+        Ok((hash, size))
+    }
+
+    async fn read_range(&self, tenant: u32, hash: Hash, offset: u64, limit: u64) -> Result<Bytes, Error> {
+        let key = self.key(tenant, &hash);
+        let Some(size) = self.has(&key).await? else {
+            return Err(Error::Failed(format!("there is no blob {}", hex::encode(hash))));
+        };
+        let until = offset.saturating_add(limit).min(size);
+        if offset >= until {
+            return Ok(Bytes::new());
+        }
+        let options = GetOptions { range: Some(GetRange::Bounded(offset..until)), ..GetOptions::default() };
+        let bytes = self.store.get_opts(&key, options).await.map_err(failed)?.bytes().await.map_err(failed)?;
+        if offset == 0 && until == size && Hash::from(Sha256::digest(&bytes)) != hash {
+            return Err(Error::Corrupt(format!("the content of blob {} does not have its hash", hex::encode(hash))));
+        }
+        Ok(bytes)
+    }
+
+    async fn sweep_tenant(&self, tenant: u32, keep: &(dyn Fn(&Hash) -> bool + Send + Sync)) -> Result<u64, Error> {
+        let listed: Vec<_> = self.store.list(Some(&self.folder(tenant))).try_collect().await.map_err(failed)?;
+        let now = std::time::SystemTime::now();
+        let mut swept = 0;
+        for meta in listed {
+            let age = now.duration_since(meta.last_modified.into()).unwrap_or_default();
+            let hash = meta.location.filename().and_then(|name| hex::decode(name).ok()).and_then(|h| Hash::try_from(h).ok());
+            if age > ORPHAN_AGE && hash.is_some_and(|hash| !keep(&hash)) {
+                self.store.delete(&meta.location).await.map_err(failed)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl Blobs for ObjectBlobs {
+    fn put(&self, tenant: u32, bytes: Bytes) -> Pending<'_, Hash> {
+        Box::pin(self.put_bytes(tenant, bytes))
+    }
+
+    fn put_file<'a>(&'a self, tenant: u32, path: &'a Path) -> Pending<'a, (Hash, u64)> {
+        Box::pin(self.put_path(tenant, path))
+    }
+
+    fn size(&self, tenant: u32, hash: Hash) -> Pending<'_, Option<u64>> {
+        Box::pin(async move { self.has(&self.key(tenant, &hash)).await })
+    }
+
+    fn read(&self, tenant: u32, hash: Hash, offset: u64, limit: u64) -> Pending<'_, Bytes> {
+        Box::pin(self.read_range(tenant, hash, offset, limit))
+    }
+
+    fn sweep<'a>(&'a self, tenant: u32, keep: &'a (dyn Fn(&Hash) -> bool + Send + Sync)) -> Pending<'a, u64> {
+        Box::pin(self.sweep_tenant(tenant, keep))
+    }
+}
+
+async fn hash_of(path: &Path) -> Result<(Hash, u64), Error> {
+    let mut file = tokio::fs::File::open(path).await.map_err(|e| io(path, &e))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let read = file.read(&mut buffer).await.map_err(|e| io(path, &e))?;
+        if read == 0 {
+            return Ok((hasher.finalize().into(), size));
+        }
+        hasher.update(&buffer[..read]);
+        size += read as u64;
+    }
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => Error::Full(error.to_string()),
+        _ => Error::Failed(format!("{}: {error}", path.display())),
+    }
+}
+
+fn failed(error: object_store::Error) -> Error {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::StorageFull
+        {
+            return Error::Full(io.to_string());
+        }
+        source = cause.source();
+    }
+    Error::Failed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn blobs() -> (tempfile::TempDir, ObjectBlobs) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = ObjectBlobs::local(&folder.path().join("blobs")).expect("blobs");
+        (folder, blobs)
+    }
+
+    #[tokio::test]
+    async fn what_was_put_is_read_back_whole_and_in_parts() {
+        let (_folder, blobs) = blobs().await;
+        let hash = blobs.put(1, Bytes::from_static(b"hello world")).await.expect("put");
+        assert_eq!(hash, Hash::from(Sha256::digest(b"hello world")));
+        assert_eq!(blobs.put(1, Bytes::from_static(b"hello world")).await.expect("again"), hash);
+        assert_eq!(blobs.size(1, hash).await.expect("size"), Some(11));
+        assert_eq!(blobs.read(1, hash, 0, u64::MAX).await.expect("whole"), "hello world");
+        assert_eq!(blobs.read(1, hash, 6, 3).await.expect("part"), "wor");
+        assert_eq!(blobs.read(1, hash, 11, 3).await.expect("beyond"), "");
+    }
+
+    #[tokio::test]
+    async fn tenants_do_not_see_each_others_blobs() {
+        let (_folder, blobs) = blobs().await;
+        let hash = blobs.put(1, Bytes::from_static(b"mine")).await.expect("put");
+        assert_eq!(blobs.size(2, hash).await.expect("size"), None);
+        assert!(blobs.read(2, hash, 0, 10).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_large_file_goes_in_parts_and_comes_back_alike() {
+        let (folder, blobs) = blobs().await;
+        let path = folder.path().join("large");
+        let content: Vec<u8> = (0..20_000_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &content).expect("a file");
+        let (hash, size) = blobs.put_file(1, &path).await.expect("put");
+        assert_eq!(size, content.len() as u64);
+        assert_eq!(hash, Hash::from(Sha256::digest(&content)));
+        assert_eq!(blobs.read(1, hash, 0, u64::MAX).await.expect("whole"), content);
+    }
+
+    #[tokio::test]
+    async fn a_changed_byte_is_found_when_the_blob_is_read() {
+        let (folder, blobs) = blobs().await;
+        let hash = blobs.put(1, Bytes::from_static(b"precious")).await.expect("put");
+        let text = hex::encode(hash);
+        let path = folder.path().join("blobs/t1").join(&text[0..2]).join(&text[2..4]).join(&text);
+        std::fs::write(&path, b"Precious").expect("damage");
+        assert!(matches!(blobs.read(1, hash, 0, 100).await, Err(Error::Corrupt(_))));
+    }
+
+    #[tokio::test]
+    async fn young_orphans_are_kept() {
+        let (_folder, blobs) = blobs().await;
+        let hash = blobs.put(1, Bytes::from_static(b"just written")).await.expect("put");
+        assert_eq!(blobs.sweep(1, &|_| false).await.expect("sweep"), 0);
+        assert!(blobs.size(1, hash).await.expect("size").is_some());
+    }
+}
