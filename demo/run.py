@@ -33,6 +33,8 @@ from tidewheel.client import Client  # noqa: E402  (the folder has to be on the 
 BINARY = Path(os.environ.get("TIDEWHEEL_BIN") or ROOT / "target" / "release" / "tidewheel")
 OUT = Path(os.environ.get("DEMO_OUT") or ROOT / "demo-out")
 PACKAGE = ROOT / "demo" / "package"
+#: Environments and downloads. `deploy` and the agent share it, and later runs find it filled.
+CACHE = OUT / "cache" / "tidewheel" / "build"
 #: One split, 288 cells, 48 months of rain, one report: what `almanac/tasks.py` makes of its data.
 TASKS = 1 + 288 + 48 + 1
 HOURS, DAYS = 17_518, 1_461
@@ -141,8 +143,8 @@ class Demo:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.environment: dict = {"TIDEWHEEL_URL": self.url}
-        self.server = Process("server", SERVER(self.port), {})
+        self.environment: dict = {"TIDEWHEEL_URL": self.url, "XDG_CACHE_HOME": str(OUT / "cache")}
+        self.server = Process("server", ["server", "--data-dir", str(OUT / "server"), "--listen", f"127.0.0.1:{self.port}"], {})
         self.agent: "Process | None" = None
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -184,12 +186,22 @@ class Demo:
             log.unlink()
         self.start_server()
         say(f"  server: {self.url}, process {self.server.process.pid}, data in {shown(OUT / 'server')}")
-        self.environment["TIDEWHEEL_TOKEN"] = first_token()
+        self.environment["TIDEWHEEL_TOKEN"] = self.first_token()
         self.client = Client(self.url, self.environment["TIDEWHEEL_TOKEN"], patience=PATIENCE_S)
         made = json.loads(self.command("token", "create", "demo-agent", "--role", "worker", "-o", "json", show=False))
-        self.agent = Process("agent", AGENT(self.url), {"TIDEWHEEL_TOKEN": made["secret"]})
+        arguments = ["agent", "--server", self.url, "--capacity", str(CAPACITY), "--data-dir", str(CACHE)]
+        self.agent = Process("agent", arguments, {"TIDEWHEEL_TOKEN": made["secret"]})
         self.agent.start()
         say(f"  agent:  process {self.agent.process.pid}, a token with the role 'worker', {CAPACITY} attempts at once")
+
+    def first_token(self) -> str:
+        """The admin token, which the first start of a server writes into its folder."""
+        file = OUT / "server" / "admin-token"
+        for _ in range(100):
+            if file.exists():
+                return file.read_text().strip()
+            time.sleep(0.05)
+        raise Failed(f"the server wrote no {shown(file)}")
 
     def deploy(self) -> None:
         step("Deploy an automation package with third-party dependencies (pandas, matplotlib, vega_datasets)")

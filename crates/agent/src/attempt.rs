@@ -45,6 +45,8 @@ pub(crate) struct Attempt {
     pub(crate) silent: bool,
     pub(crate) artifacts: Vec<Artifact>,
     pub(crate) uploads: u32,
+    /// An artifact that could not be stored; it fails an attempt that would have succeeded, which counts on it.
+    pub(crate) artifact_fault: Option<Fault>,
     pub(crate) outcome: Option<Result<Bytes, Fault>>,
     next_line: u64,
     output_bytes: u64,
@@ -69,6 +71,7 @@ impl Attempt {
             silent: false,
             artifacts: Vec::new(),
             uploads: 0,
+            artifact_fault: None,
             outcome: None,
             next_line: 0,
             output_bytes: 0,
@@ -82,8 +85,7 @@ impl Attempt {
         }
         self.output_bytes += text.len() as u64 + 1;
         self.truncated = self.output_bytes > max_bytes;
-        let (level, text) =
-            if self.truncated { ("warning", "output truncated".to_owned()) } else { (level, text) };
+        let (level, text) = if self.truncated { ("warning", "output truncated".to_owned()) } else { (level, text) };
         let line = LogLine {
             token: self.grant.token.clone(),
             offset: self.next_line,
@@ -170,7 +172,9 @@ mod tests {
     fn output_ends_with_a_line_that_says_so() {
         let mut attempt = Attempt::new(Grant::default());
         assert!(matches!(attempt.log("stdout", "info", "12345".into(), 1, 10), Logged::Line(l) if l.offset == 0));
-        assert!(matches!(attempt.log("stdout", "info", "12345".into(), 1, 10), Logged::Last(l) if l.text == "output truncated"));
+        assert!(
+            matches!(attempt.log("stdout", "info", "12345".into(), 1, 10), Logged::Last(l) if l.text == "output truncated")
+        );
         assert_eq!(attempt.log("stdout", "info", "x".into(), 1, 10), Logged::Dropped);
     }
 

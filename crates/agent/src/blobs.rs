@@ -10,8 +10,8 @@ use tidewheel_proto::v1::{FetchBlobRequest, PutBlobRequest, PutBlobResponse};
 use tokio::io::AsyncReadExt;
 use tonic::Code;
 
-use crate::error::Error;
 use crate::client::Client;
+use crate::error::Error;
 
 /// Of one message; well below what any peer refuses.
 const CHUNK: usize = 256 << 10;
@@ -24,6 +24,9 @@ const TRIES: u32 = 6;
 pub(crate) struct Blobs {
     client: Client,
 }
+
+/// Takes a chunk and the size of the whole.
+type Sink<'a> = dyn FnMut(&[u8], u64) -> Result<(), Error> + Send + 'a;
 
 /// The hex digits of `sha256:<64 hex>`; refuses anything else, so that a hash can be part of a path.
 pub(crate) fn digest_of(hash: &str) -> Option<&str> {
@@ -85,13 +88,7 @@ impl Blobs {
         std::fs::rename(&part, path).map_err(Error::file("write", path))
     }
 
-    async fn download(
-        &self,
-        hash: &str,
-        token: Bytes,
-        mut offset: u64,
-        sink: &mut (dyn FnMut(&[u8], u64) -> Result<(), Error> + Send),
-    ) -> Result<(), Error> {
+    async fn download(&self, hash: &str, token: Bytes, mut offset: u64, sink: &mut Sink<'_>) -> Result<(), Error> {
         let what = format!("cannot fetch {hash}");
         let mut tries = 0;
         loop {

@@ -99,7 +99,8 @@ pub async fn build_package(source: &Path, out: &Path, options: &BuildOptions) ->
         requires_python: project.requires_python.clone(),
     };
     let manifest = serde_json::to_value(&manifest).expect("a manifest is plain data");
-    let file = if out.is_dir() { out.join(format!("{}-{}.zip", project.name, project.version)) } else { out.to_owned() };
+    let file =
+        if out.is_dir() { out.join(format!("{}-{}.zip", project.name, project.version)) } else { out.to_owned() };
     let (root, to, text) = (staged.root.clone(), file.clone(), manifest.to_string());
     let members = tokio::task::spawn_blocking(move || write_archive(&root, &to, &text))
         .await
@@ -164,7 +165,10 @@ impl Workshop {
         command.stdin(std::process::Stdio::null()).kill_on_drop(true).current_dir(&root);
         let output = tokio::time::timeout(std::time::Duration::from_secs(120), command.output()).await;
         let output = output
-            .map_err(|_| Error::Code { message: "importing the code took more than 120 s".into(), traceback: String::new() })?
+            .map_err(|_| Error::Code {
+                message: "importing the code took more than 120 s".into(),
+                traceback: String::new(),
+            })?
             .map_err(Error::file("run", &environment.program))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

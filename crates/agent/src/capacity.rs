@@ -31,7 +31,7 @@ impl Gauge {
         Usage {
             running: self.running.load(Ordering::Relaxed),
             buffered: self.buffered.load(Ordering::Relaxed),
-            ..self.usage.lock().clone()
+            ..*self.usage.lock()
         }
     }
 
@@ -77,9 +77,7 @@ fn disk(dir: &Path) -> (u64, u64) {
 fn measure(system: &System, dir: &Path) -> Usage {
     let (memory_total, memory_used) = memory(system);
     let (disk_total, disk_free) = disk(dir);
-    let short = |free: u64, total: u64| {
-        total > 0 && free < PLENTY_BYTES && (free as f64) < TIGHT_SHARE * total as f64
-    };
+    let short = |free: u64, total: u64| total > 0 && free < PLENTY_BYTES && (free as f64) < TIGHT_SHARE * total as f64;
     Usage {
         cpu_ratio: system.global_cpu_usage() / 100.0,
         memory_used_bytes: memory_used,
@@ -91,7 +89,8 @@ fn measure(system: &System, dir: &Path) -> Usage {
 
 /// Totals of the machine.
 pub(crate) fn resources(dir: &Path) -> Resources {
-    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
+    let system =
+        System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     Resources { cpu_millis: cores * 1000, memory_bytes: system.map_or(0, |s| memory(&s).0), disk_bytes: disk(dir).0 }
 }

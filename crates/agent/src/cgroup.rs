@@ -158,9 +158,10 @@ impl Group {
     /// Whether the kernel killed a member because the memory limit was reached.
     pub(crate) fn out_of_memory(&self) -> bool {
         let file = if self.unified { "memory.events" } else { "memory.oom_control" };
-        self.dirs.iter().filter_map(|dir| fs::read_to_string(dir.join(file)).ok()).any(|text| {
-            text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n.trim() != "0"))
-        })
+        self.dirs
+            .iter()
+            .filter_map(|dir| fs::read_to_string(dir.join(file)).ok())
+            .any(|text| text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n.trim() != "0")))
     }
 }
 

@@ -15,9 +15,9 @@ use tonic::{Request, Status};
 use crate::config::AgentConfig;
 use crate::error::Error;
 
-/// A silent peer is noticed after interval + timeout. Half a lease: attempts may still be handed to a new connection.
+/// A silent peer is noticed after interval + timeout: before a lease of 4 s is over, but not while a busy server stalls.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(1);
-pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the server may send in one message; its own bound on grants is far below.
 const MAX_MESSAGE: usize = 64 << 20;
 
@@ -44,7 +44,8 @@ impl tonic::service::Interceptor for Auth {
 
 impl Client {
     pub(crate) fn new(config: &AgentConfig) -> Result<Self, Error> {
-        let bad = |e: &dyn std::fmt::Display| Error::Config(format!("`{}` is not a server address: {e}", config.server));
+        let bad =
+            |e: &dyn std::fmt::Display| Error::Config(format!("`{}` is not a server address: {e}", config.server));
         let mut endpoint = Endpoint::from_shared(config.server.clone()).map_err(|e| bad(&e))?;
         let host = endpoint.uri().host().unwrap_or_default().to_owned();
         if endpoint.uri().scheme_str() == Some("https") {

@@ -47,14 +47,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            memory_bytes: 0,
-            cpu_millis: 0,
-            processes: 512,
-            open_files: 4096,
-            file_bytes: 0,
-            output_bytes: 64 << 20,
-        }
+        Self { memory_bytes: 0, cpu_millis: 0, processes: 512, open_files: 4096, file_bytes: 0, output_bytes: 64 << 20 }
     }
 }
 

@@ -54,12 +54,18 @@ impl Environments {
         if self.uv.is_some() { "uv" } else { "pip" }
     }
 
-    /// The environment of a lock; built if it is not there.
-    pub(crate) async fn get(&self, lock: &str, requires_python: &str) -> Result<Environment, Error> {
-        let fits = python::satisfies(&self.python.version, requires_python);
-        if is_empty(lock) && fits {
+    /// For a folder that is run in place: without dependencies of its own it sees what is installed on the machine.
+    pub(crate) async fn get_local(&self, lock: &str, requires_python: &str) -> Result<Environment, Error> {
+        if is_empty(lock) && python::satisfies(&self.python.version, requires_python) {
             return Ok(self.plain());
         }
+        self.get(lock, requires_python).await
+    }
+
+    /// The environment of a lock; built if it is not there. An empty lock has one too: what happens to be installed on
+    /// the machine must not decide whether a package runs, and its start-up files cost every process tens of milliseconds.
+    pub(crate) async fn get(&self, lock: &str, requires_python: &str) -> Result<Environment, Error> {
+        let fits = python::satisfies(&self.python.version, requires_python);
         let key = key_of(lock, &self.python.version, if fits { "" } else { requires_python });
         let place = self.dir.join(&key);
         let flight = self.flights.lock().entry(key.clone()).or_default().clone();
@@ -96,14 +102,18 @@ impl Environments {
         std::fs::write(&list, lock).map_err(Error::file("write", &list))?;
         let hashed = lock.contains("--hash=");
         match &self.uv {
+            _ if is_empty(lock) && *python == self.python.program => {
+                let mut make = Command::new(&self.python.program);
+                make.args(["-I", "-m", "venv", "--without-pip"]).arg(&venv);
+                run("python -m venv", make).await?;
+            }
             Some(_) => {
                 self.uv(&[&"venv", &"--relocatable", &"--python", python, &venv]).await?;
                 let program = venv.join("bin/python");
                 if hashed {
-                    self.uv(&[&"pip", &"sync", &"--compile-bytecode", &"--require-hashes", &"--python", &program, &list])
-                        .await?;
+                    self.uv(&[&"pip", &"sync", &"--require-hashes", &"--python", &program, &list]).await?;
                 } else if !is_empty(lock) {
-                    self.uv(&[&"pip", &"install", &"--compile-bytecode", &"--python", &program, &"-r", &list]).await?;
+                    self.uv(&[&"pip", &"install", &"--python", &program, &"-r", &list]).await?;
                 }
             }
             None => {
@@ -119,8 +129,25 @@ impl Environments {
             }
         }
         std::fs::rename(&venv, place).map_err(Error::file("make", place))?;
+        self.compile_later(place);
         tracing::info!(env = %place.display(), seconds = begin.elapsed().as_secs_f32(), by = self.builder(), "built");
         Ok(())
+    }
+
+    /// Compiles the modules behind the first tasks' back: done before them, it would be most of the time of a build.
+    fn compile_later(&self, place: &Path) {
+        let program = place.join("bin/python");
+        let mut command = match crate::capacity::find("nice") {
+            Some(nice) => {
+                let mut command = Command::new(nice);
+                command.args(["-n", "19"]).arg(&program);
+                command
+            }
+            None => Command::new(&program),
+        };
+        command.args(["-I", "-m", "compileall", "-q"]).arg(place.join("lib"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        tokio::spawn(async move { command.status().await });
     }
 
     async fn uv(&self, args: &[&(dyn AsRef<std::ffi::OsStr> + Sync)]) -> Result<String, Error> {
@@ -137,7 +164,8 @@ impl Environments {
         if self.uv.is_none() {
             return Ok(None);
         }
-        let file = tempfile::Builder::new().suffix(".in").tempfile().map_err(Error::io("cannot write a temporary file"))?;
+        let file =
+            tempfile::Builder::new().suffix(".in").tempfile().map_err(Error::io("cannot write a temporary file"))?;
         std::fs::write(file.path(), requirements).map_err(Error::file("write", file.path()))?;
         let uv = self.uv.as_ref().expect("looked at above");
         let mut command = Command::new(&uv[0]);
@@ -203,16 +231,30 @@ pub(crate) async fn run(what: &str, mut command: Command) -> Result<String, Erro
     }
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let said = clip_front(said.trim().to_owned(), TAIL_BYTES);
-    Err(Error::Environment { retryable: is_network(&said), message: format!("{what} failed ({}):\n{said}", output.status) })
+    Err(Error::Environment {
+        retryable: is_network(&said),
+        message: format!("{what} failed ({}):\n{said}", output.status),
+    })
 }
 
 /// Whether a tool's words are about the network, so that another try may work.
 fn is_network(said: &str) -> bool {
     let said = said.to_ascii_lowercase();
     [
-        "error sending request", "failed to fetch", "dns error", "timed out", "connection refused", "connection reset",
-        "tcp connect error", "temporary failure in name resolution", "network is unreachable", "502 bad gateway",
-        "503 service", "429 too many", "newconnectionerror", "max retries exceeded",
+        "error sending request",
+        "failed to fetch",
+        "dns error",
+        "timed out",
+        "connection refused",
+        "connection reset",
+        "tcp connect error",
+        "temporary failure in name resolution",
+        "network is unreachable",
+        "502 bad gateway",
+        "503 service",
+        "429 too many",
+        "newconnectionerror",
+        "max retries exceeded",
     ]
     .iter()
     .any(|sign| said.contains(sign))
@@ -239,7 +281,8 @@ mod tests {
     fn comments_are_an_empty_lock_and_the_key_depends_on_all_parts() {
         assert!(is_empty("# nothing\n\n"));
         assert!(!is_empty("a==1"));
-        let keys = [key_of("a", "3.11", ""), key_of("a", "3.12", ""), key_of("a3", ".11", ""), key_of("a", "3.11", ">=3.12")];
+        let keys =
+            [key_of("a", "3.11", ""), key_of("a", "3.12", ""), key_of("a3", ".11", ""), key_of("a", "3.11", ">=3.12")];
         assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), 4);
     }
 }

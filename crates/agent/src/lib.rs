@@ -11,7 +11,6 @@ mod capacity;
 mod cgroup;
 mod client;
 mod config;
-mod dispatch;
 mod environment;
 mod error;
 mod guard;

@@ -17,7 +17,9 @@ use bytes::Bytes;
 use futures::future::OptionFuture;
 use tidewheel_proto::v1::server_message::Message as In;
 use tidewheel_proto::v1::worker_message::Message as Wire;
-use tidewheel_proto::v1::{Bye, Heartbeat, Hello, LogLine, Results, ServerMessage, Started, TaskResult, Welcome, WorkerMessage};
+use tidewheel_proto::v1::{
+    Bye, Heartbeat, Hello, LogLine, Results, ServerMessage, Started, TaskResult, Welcome, WorkerMessage,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -42,7 +44,7 @@ pub(crate) enum Out {
     Results(Vec<TaskResult>),
     Logs(Vec<LogLine>),
     Started(Vec<Bytes>),
-    Other(Wire),
+    Other(Box<Wire>),
 }
 
 /// To the runner.
@@ -65,6 +67,8 @@ pub(crate) struct Link<E> {
     /// Set when everything was said: what is unacknowledged is sent, then the stream is closed.
     pub(crate) finish: CancellationToken,
     pub(crate) outbox: Outbox,
+    /// Attempts that began while there was no stream.
+    pub(crate) begun: Vec<Bytes>,
     pub(crate) logs: LogBuffer,
 }
 
@@ -110,7 +114,10 @@ impl<E: Send + 'static> Link<E> {
             if self.events.send((self.wrap)(LinkEvent::Lost)).await.is_err() {
                 return Ok(());
             }
-            let refused = matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied);
+            let refused = matches!(
+                status.code(),
+                Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition | Code::InvalidArgument
+            );
             if refused && !welcomed {
                 return Err(Error::Refused(status.message().to_owned()));
             }
@@ -124,9 +131,9 @@ impl<E: Send + 'static> Link<E> {
                 tracing::warn!(reason = %status.message(), "the connection to the server is gone; trying again");
                 said = delay >= Duration::from_secs(1);
             }
-            tokio::select! {
-                () = tokio::time::sleep(jitter(delay)) => {}
-                () = self.finish.cancelled(), if self.outbox.is_empty() => return Ok(()),
+            self.absorb_while(tokio::time::sleep(jitter(delay))).await;
+            if self.finish.is_cancelled() && self.outbox.is_empty() {
+                return Ok(());
             }
             delay = (delay * 2).min(LAST_RETRY);
         }
@@ -138,9 +145,7 @@ impl<E: Send + 'static> Link<E> {
             return End::Abandoned;
         }
         let Ok(mut hello) = answer.await else { return End::Abandoned };
-        hello.resume.extend(
-            self.outbox.tokens().map(|token| tidewheel_proto::v1::Attempt { token: token.clone() }),
-        );
+        hello.resume.extend(self.outbox.tokens().map(|token| tidewheel_proto::v1::Attempt { token: token.clone() }));
         hello.clock_unix_ms = now_ms();
         let (sender, queue) = mpsc::channel(64);
         let first = WorkerMessage { message: Some(Wire::Hello(hello)) };
@@ -153,7 +158,7 @@ impl<E: Send + 'static> Link<E> {
                 _ => Err(tonic::Status::aborted("the server did not say welcome")),
             }
         });
-        let (inbound, welcome) = match opened.await {
+        let (inbound, welcome) = match self.absorb_while(opened).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(status)) => return End::Broken(status),
             Err(_) => return End::Broken(tonic::Status::deadline_exceeded("the server did not answer in time")),
@@ -168,6 +173,31 @@ impl<E: Send + 'static> Link<E> {
             self.lease.was_silent(KEEP_ALIVE + KEEP_ALIVE_TIMEOUT);
         }
         end
+    }
+
+    /// Takes what the runner says while there is no stream, so that it waits here, where it is bounded. What is only worth
+    /// something at once is dropped; the next hello tells the server what is live.
+    async fn absorb_while<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        tokio::pin!(wait);
+        let mut commands = Vec::new();
+        loop {
+            tokio::select! {
+                done = &mut wait => return done,
+                count = self.commands.recv_many(&mut commands, 256), if !self.commands.is_closed() || !self.commands.is_empty() => {
+                    if count == 0 {
+                        self.finish.cancel();
+                    }
+                }
+            }
+            for command in commands.drain(..) {
+                match command {
+                    Out::Results(results) => self.outbox.push(results),
+                    Out::Logs(lines) => lines.into_iter().for_each(|line| self.logs.push(line)),
+                    Out::Started(tokens) => self.begun.extend(tokens),
+                    Out::Other(_) => {}
+                }
+            }
+        }
     }
 
     /// What follows from a welcome, and the heartbeat. A task of its own beats, so that neither a full stream of results nor
@@ -223,7 +253,8 @@ impl<E: Send + 'static> Link<E> {
         }
         let mut flush_logs = tokio::time::interval(FLUSH_LOGS);
         flush_logs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut commands = Vec::new();
+        let mut commands = vec![Out::Started(std::mem::take(&mut self.begun))];
+        self.obey(&mut commands, &sender).await;
         // A message taken from the stream that the runner has no room for yet. While it waits, nothing more is read.
         let mut pending: Option<E> = None;
         let mut due = false;
@@ -235,7 +266,8 @@ impl<E: Send + 'static> Link<E> {
                 return End::Broken(status.unwrap_or_else(|| tonic::Status::unavailable("the stream ended")));
             }
             due = false;
-            if self.finish.is_cancelled() && self.outbox.is_empty() && self.logs.is_empty() && self.commands.is_empty() {
+            if self.finish.is_cancelled() && self.outbox.is_empty() && self.logs.is_empty() && self.commands.is_empty()
+            {
                 let bye = Wire::Bye(Bye { reason: "the agent stopped".into() });
                 let _ = sender.send(WorkerMessage { message: Some(bye) }).await;
                 // The call ends when the last sender is gone, that of the heartbeat included; the server closes its side once it has read everything.
@@ -301,7 +333,7 @@ impl<E: Send + 'static> Link<E> {
                 Out::Results(results) => self.outbox.push(results),
                 Out::Logs(lines) => lines.into_iter().for_each(|line| self.logs.push(line)),
                 Out::Started(tokens) => started.extend(tokens),
-                Out::Other(message) => drop(sender.send(WorkerMessage { message: Some(message) }).await),
+                Out::Other(message) => drop(sender.send(WorkerMessage { message: Some(*message) }).await),
             }
         }
         if !started.is_empty() {

@@ -134,7 +134,13 @@ mod tests {
     use super::*;
 
     fn line(offset: u64, level: &str, text: &str) -> LogLine {
-        LogLine { token: Bytes::from_static(b"t"), offset, level: level.into(), text: text.into(), ..LogLine::default() }
+        LogLine {
+            token: Bytes::from_static(b"t"),
+            offset,
+            level: level.into(),
+            text: text.into(),
+            ..LogLine::default()
+        }
     }
 
     #[test]

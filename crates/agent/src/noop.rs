@@ -34,10 +34,18 @@ pub(crate) fn run(grant: &Grant) -> Builtin {
         "echo" => Builtin::Done(Ok(grant.input.clone())),
         "sleep" => match serde_json::from_slice::<Sleep>(&grant.input) {
             Ok(sleep) => Builtin::Sleep(Duration::from_millis(sleep.ms).min(MAX_SLEEP)),
-            Err(e) => Builtin::Done(Err(Fault::new("invalid-input", format!("builtin.sleep takes {{\"ms\": n}}: {e}"), false))),
+            Err(e) => Builtin::Done(Err(Fault::new(
+                "invalid-input",
+                format!("builtin.sleep takes {{\"ms\": n}}: {e}"),
+                false,
+            ))),
         },
         "fail" => Builtin::Done(Err(Fault::new("builtin-failure", "this task fails on purpose", true))),
-        _ => Builtin::Done(Err(Fault::new("unknown-type", format!("there is no built-in type `{}`", grant.r#type), false))),
+        _ => Builtin::Done(Err(Fault::new(
+            "unknown-type",
+            format!("there is no built-in type `{}`", grant.r#type),
+            false,
+        ))),
     }
 }
 

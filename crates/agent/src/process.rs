@@ -148,8 +148,7 @@ impl Inner {
         let child = command.spawn()?;
         let pid = child.id().expect("a child that was not waited for has an id") as i32;
         self.guard.add(pid, group.as_ref().and_then(Group::members_file).as_deref());
-        let tree =
-            Arc::new(Tree { pid, marker, group, limits: spawn.limits, owner: self, verdict: Mutex::new(None) });
+        let tree = Arc::new(Tree { pid, marker, group, limits: spawn.limits, owner: self, verdict: Mutex::new(None) });
         let receiver = pipe::Receiver::from_owned_fd;
         Ok(Running { child, stdout: receiver(stdout_read)?, stderr: receiver(stderr_read)?, tree })
     }
@@ -176,17 +175,17 @@ struct ChildPlan {
 }
 
 fn rlimits(limits: &Limits, memory_is_grouped: bool) -> Vec<(u32, u64)> {
-    let mut out = vec![(libc::RLIMIT_CORE as u32, 0)];
+    let mut out = vec![(libc::RLIMIT_CORE, 0)];
     let mut add = |resource: u32, value: u64| {
         if value > 0 {
             out.push((resource, value));
         }
     };
-    add(libc::RLIMIT_NOFILE as u32, limits.open_files);
-    add(libc::RLIMIT_FSIZE as u32, limits.file_bytes);
+    add(libc::RLIMIT_NOFILE, limits.open_files);
+    add(libc::RLIMIT_FSIZE, limits.file_bytes);
     if !memory_is_grouped {
         // Private writable memory; address space would forbid the large reservations numeric libraries make.
-        add(libc::RLIMIT_DATA as u32, limits.memory_bytes);
+        add(libc::RLIMIT_DATA, limits.memory_bytes);
     }
     out
 }
@@ -312,9 +311,7 @@ impl Tree {
 
     /// Why it ended, where that is more than its exit code.
     pub(crate) fn verdict(&self) -> Option<&'static str> {
-        self.verdict.lock().or_else(|| {
-            self.group.as_ref().is_some_and(Group::out_of_memory).then_some("memory-limit")
-        })
+        self.verdict.lock().or_else(|| self.group.as_ref().is_some_and(Group::out_of_memory).then_some("memory-limit"))
     }
 }
 

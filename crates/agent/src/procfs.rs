@@ -46,11 +46,8 @@ fn parse(pid: i32, stat: &str, page: u64) -> Option<Entry> {
 /// through a cgroup or ended by a process namespace.
 pub(crate) fn family<'a>(table: &'a [Entry], root: i32, marker: &str) -> Vec<&'a Entry> {
     let own = std::process::id() as i32;
-    let mut members: HashSet<i32> = table
-        .iter()
-        .filter(|e| e.pid == root || e.session == root || e.group == root)
-        .map(|e| e.pid)
-        .collect();
+    let mut members: HashSet<i32> =
+        table.iter().filter(|e| e.pid == root || e.session == root || e.group == root).map(|e| e.pid).collect();
     // Descendants whose parent died became children of this process, which is a subreaper.
     for entry in table.iter().filter(|e| e.parent == own && !e.zombie) {
         if !members.contains(&entry.pid) && carries(entry.pid, marker) {

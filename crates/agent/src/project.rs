@@ -115,7 +115,8 @@ impl Project {
 
 /// The agent brings this package itself.
 fn is_own(requirement: &str) -> bool {
-    let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).unwrap_or(requirement.len());
+    let end =
+        requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).unwrap_or(requirement.len());
     requirement[..end].eq_ignore_ascii_case("tidewheel")
 }
 
@@ -155,14 +156,17 @@ mod tests {
     #[test]
     fn a_wrong_pyproject_is_named_with_its_line() {
         let dir = tempfile::tempdir().expect("a folder");
-        std::fs::write(dir.path().join("pyproject.toml"), "[project]\nname = \"a\"\ndependencies = 7\n").expect("written");
+        std::fs::write(dir.path().join("pyproject.toml"), "[project]\nname = \"a\"\ndependencies = 7\n")
+            .expect("written");
         let error = Project::read(dir.path()).expect_err("refused").to_string();
         assert!(error.contains("pyproject.toml:3:"), "{error}");
     }
 
     #[test]
     fn the_own_package_is_not_a_dependency() {
-        for (text, own) in [("tidewheel", true), ("Tidewheel>=0.1", true), ("tidewheel-extras", false), ("requests", false)] {
+        for (text, own) in
+            [("tidewheel", true), ("Tidewheel>=0.1", true), ("tidewheel-extras", false), ("requests", false)]
+        {
             assert_eq!(is_own(text), own, "{text}");
         }
     }

@@ -25,7 +25,8 @@ pub(crate) struct Python {
     pub(crate) version: String,
 }
 
-const ASK: &str = "import sys,os\nprint(sys.executable)\nprint(sys.base_prefix)\nprint('%d.%d.%d' % sys.version_info[:3])";
+const ASK: &str =
+    "import sys,os\nprint(sys.executable)\nprint(sys.base_prefix)\nprint('%d.%d.%d' % sys.version_info[:3])";
 
 impl Python {
     /// The configured one, or `TIDEWHEEL_PYTHON`, or the first on PATH.
@@ -149,8 +150,20 @@ pub(crate) fn satisfies(version: &str, specifier: &str) -> bool {
             ">" => have > padded,
             "<=" => have <= padded,
             "<" => have < padded,
-            "==" | "===" => if prefix.is_some() { starts } else { have == padded },
-            "!=" => if prefix.is_some() { !starts } else { have != padded },
+            "==" | "===" => {
+                if prefix.is_some() {
+                    starts
+                } else {
+                    have == padded
+                }
+            }
+            "!=" => {
+                if prefix.is_some() {
+                    !starts
+                } else {
+                    have != padded
+                }
+            }
             "~=" => have >= padded && have.starts_with(&want[..want.len() - 1]),
             _ => true,
         }

@@ -99,11 +99,7 @@ impl Rest {
                 let body = json!({ "reason": more.reason }).to_string();
                 self.call(Method::POST, &format!("/tasks/{id}:cancel"), Some(body.into()), usual).await
             }
-            "result" => {
-                let wait = Duration::from_millis(more.timeout_ms).min(LONGEST_WAIT);
-                let path = format!("/tasks/{id}/result?wait={}ms", wait.as_millis());
-                self.call(Method::GET, &path, None, wait + usual).await
-            }
+            "result" => self.result(id, Duration::from_millis(more.timeout_ms).min(LONGEST_WAIT)).await,
             other => Err(problem(&format!("this agent does not know the operation `{other}`"))),
         };
         match answer {
@@ -113,8 +109,39 @@ impl Rest {
         }
     }
 
-    /// The body of a 2xx answer, or a problem. Repeats what was certainly not accepted.
+    /// The record of a task that has ended, as the shim reads it: state, result, error.
+    async fn result(&self, id: &str, wait: Duration) -> Result<Bytes, Vec<u8>> {
+        let time = wait + Duration::from_secs(30);
+        let path = format!("/tasks/{id}/result?wait={}ms", wait.as_millis());
+        match self.fetch(Method::GET, &path, None, time).await? {
+            (StatusCode::ACCEPTED, _) => Err(problem_with("wait-timeout", 504, "the wait ran out; the task goes on")),
+            (status, value) if status.is_success() => {
+                let mut record = BytesMut::with_capacity(value.len() + 40);
+                record.put_slice(b"{\"state\":\"succeeded\",\"result\":");
+                record.put_slice(if value.is_empty() { b"null" } else { &value });
+                record.put_u8(b'}');
+                Ok(record.freeze())
+            }
+            // It ended without a result: its record has the error.
+            (StatusCode::CONFLICT, _) => self.call(Method::GET, &format!("/tasks/{id}"), None, time).await,
+            (status, text) => Err(as_problem(status, &text)),
+        }
+    }
+
+    /// The body of a 2xx answer, or a problem.
     async fn call(&self, method: Method, path: &str, body: Option<Bytes>, time: Duration) -> Result<Bytes, Vec<u8>> {
+        let (status, text) = self.fetch(method, path, body, time).await?;
+        if status.is_success() { Ok(text) } else { Err(as_problem(status, &text)) }
+    }
+
+    /// Any answer of the server. Repeats what was certainly not accepted.
+    async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        time: Duration,
+    ) -> Result<(StatusCode, Bytes), Vec<u8>> {
         let url = format!("{}{path}", self.base);
         let mut tries = 0;
         loop {
@@ -129,13 +156,10 @@ impl Rest {
                     let after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
                     let text = answer.bytes().await.map_err(|e| problem(&format!("the answer broke off: {e}")))?;
                     let busy = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
-                    if status.is_success() {
-                        return Ok(text);
-                    }
                     // It may have been stored: only the task can know whether a second time does harm.
                     let unknown = text.windows(15).any(|w| w == b"outcome-unknown");
                     if !busy || unknown || tries >= TRIES {
-                        return Err(as_problem(status, &text));
+                        return Ok((status, text));
                     }
                     after.map_or(Duration::from_millis(100 << tries), Duration::from_secs)
                 }
@@ -151,7 +175,8 @@ impl Rest {
 /// `{"t":...,"req":...,"<field>":<raw>}`; a value above the bound of a frame becomes a problem.
 fn reply(kind: &str, req: &[u8], field: &str, raw: &[u8]) -> Bytes {
     if raw.len() + req.len() + 256 > shim::MAX_FRAME || serde_json::from_slice::<&RawValue>(raw).is_err() {
-        let why = if raw.len() > 1024 { "the answer is too large for a frame" } else { "the server's answer is not JSON" };
+        let why =
+            if raw.len() > 1024 { "the answer is too large for a frame" } else { "the server's answer is not JSON" };
         return reply(kind, req, "problem", &problem(why));
     }
     let mut out = BytesMut::with_capacity(raw.len() + 64);

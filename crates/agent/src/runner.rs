@@ -9,6 +9,11 @@
 //! that takes time (fetching, building, starting, uploading, killing) is a helper task that answers with an event. Per
 //! round it takes what is ready, handles it, hands out work, and sends what came of it in one message of each kind.
 
+mod commands;
+mod dispatch;
+mod outcome;
+mod processes;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +21,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidewheel_proto::v1::server_message::Message as In;
-use tidewheel_proto::v1::task_result::Outcome;
 use tidewheel_proto::v1::worker_message::Message as Wire;
-use tidewheel_proto::v1::{Artifact, Attempt as LiveAttempt, Credit, Drain, Failure, Grant, Hello, LogLine, Returned, TaskResult, Welcome};
+use tidewheel_proto::v1::{
+    Artifact, Attempt as LiveAttempt, Credit, Drain, Grant, Hello, LogLine, Returned, TaskResult, Welcome,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{AttemptId, Attempts, Ending, Logged, Phase};
+use crate::attempt::{AttemptId, Attempts, Phase};
 use crate::blobs::Blobs;
 use crate::capacity::{Appetite, Gauge};
 use crate::config::{AgentConfig, Limits};
@@ -91,8 +97,8 @@ pub(crate) struct Runner {
     pub(crate) attempts: Attempts,
     pub(crate) pool: Pool,
     /// Command lines: waiting ones, and what runs.
-    pub(crate) shell_queue: std::collections::VecDeque<AttemptId>,
-    pub(crate) shell_served: Instant,
+    shell_queue: std::collections::VecDeque<AttemptId>,
+    shell_served: Instant,
     shells: std::collections::HashMap<AttemptId, Shell>,
     pub(crate) outgoing: Outgoing,
     appetite: Appetite,
@@ -249,8 +255,7 @@ impl Runner {
                 ids.into_iter().for_each(|id| self.silence(id, now));
             }
             In::Recall(recall) => {
-                let wanted: HashSet<AttemptId> =
-                    recall.tokens.iter().filter_map(|t| self.attempts.find(t)).collect();
+                let wanted: HashSet<AttemptId> = recall.tokens.iter().filter_map(|t| self.attempts.find(t)).collect();
                 self.give_back(|id| wanted.contains(&id));
             }
             In::Drain(drain) => {
@@ -317,301 +322,6 @@ impl Runner {
                 self.outgoing.started.push(attempt.grant.token.clone());
             }
         }
-    }
-
-    // -- ends --------------------------------------------------------------------------------------------------------
-
-    /// The attempt is to end: at once if it has not begun, else asked first and killed after `grace`.
-    pub(crate) fn end(&mut self, id: AttemptId, fault: Fault, grace: Duration, now: Instant) {
-        let Some(attempt) = self.attempts.get_mut(id) else { return };
-        if attempt.ending.is_some() {
-            return;
-        }
-        match attempt.phase {
-            Phase::Fetching | Phase::Sleeping(_) => self.settle(id, Err(fault)),
-            Phase::Waiting => {
-                self.forget_waiting(id);
-                self.settle(id, Err(fault));
-            }
-            // The process cannot be told to leave it out before it is done with the one it works on.
-            Phase::Sent(proc) | Phase::Running(proc) => {
-                self.ask_to_stop(proc, id, &fault.message, grace);
-                self.set_ending(id, fault, now + grace);
-            }
-            Phase::Shell => {
-                if let Some(tree) = self.shells.get(&id).and_then(|s| s.tree.as_ref()) {
-                    tree.terminate();
-                }
-                self.set_ending(id, fault, now + grace);
-            }
-            Phase::Storing => {}
-        }
-    }
-
-    fn set_ending(&mut self, id: AttemptId, fault: Fault, kill_at: Instant) {
-        if let Some(attempt) = self.attempts.get_mut(id) {
-            attempt.ending = Some(Ending { fault, kill_at, killed: false });
-        }
-    }
-
-    /// It belongs to somebody else now: stopped at once, nothing is reported.
-    fn silence(&mut self, id: AttemptId, now: Instant) {
-        if let Some(attempt) = self.attempts.get_mut(id) {
-            attempt.silent = true;
-            if let Some(ending) = &mut attempt.ending {
-                ending.kill_at = now;
-            }
-            self.end(id, Fault::cancelled("no longer this worker's"), Duration::ZERO, now);
-        }
-    }
-
-    fn lose_all(&mut self, why: &str) {
-        if self.attempts.is_empty() {
-            return;
-        }
-        tracing::warn!(attempts = self.attempts.len(), "every attempt is stopped: {why}");
-        let now = Instant::now();
-        for id in self.attempts.ids() {
-            self.silence(id, now);
-        }
-        self.tick(now);
-    }
-
-    /// What was not begun and fits `wanted` goes back to the server.
-    fn give_back(&mut self, wanted: impl Fn(AttemptId) -> bool) {
-        let ids: Vec<AttemptId> = self
-            .attempts
-            .iter()
-            .filter(|(id, a)| matches!(a.phase, Phase::Waiting | Phase::Fetching) && wanted(*id))
-            .map(|(id, _)| id)
-            .collect();
-        for id in ids {
-            self.forget_waiting(id);
-            if let Some(attempt) = self.attempts.remove(id) {
-                self.outgoing.returned.push(attempt.grant.token);
-            }
-        }
-    }
-
-    fn forget_waiting(&mut self, id: AttemptId) {
-        self.shell_queue.retain(|waiting| *waiting != id);
-        for lane in self.pool.lanes.values_mut() {
-            for unit in &mut lane.ready {
-                unit.members.retain(|member| *member != id);
-            }
-            lane.ready.retain(|unit| !unit.members.is_empty());
-        }
-    }
-
-    pub(crate) fn fail_all(&mut self, members: &[AttemptId], fault: &Fault) {
-        members.iter().for_each(|id| self.settle(*id, Err(fault.clone())));
-    }
-
-    /// The attempt has its outcome. It leaves once what it made is stored.
-    pub(crate) fn settle(&mut self, id: AttemptId, outcome: Result<Bytes, Fault>) {
-        let Some(attempt) = self.attempts.get_mut(id) else { return };
-        self.appetite.finished(1);
-        if attempt.silent {
-            self.attempts.remove(id);
-            return;
-        }
-        let outcome = match (outcome, attempt.ending.take()) {
-            (Err(fault), Some(ending)) => {
-                let detail = if ending.fault.detail.is_empty() { fault.detail } else { ending.fault.detail.clone() };
-                Err(Fault { detail, ..ending.fault })
-            }
-            (outcome, _) => outcome,
-        };
-        attempt.outcome = Some(outcome);
-        self.release(id);
-    }
-
-    fn release(&mut self, id: AttemptId) {
-        let Some(attempt) = self.attempts.get_mut(id) else { return };
-        let Some(outcome) = &attempt.outcome else { return };
-        if attempt.uploads > 0 {
-            attempt.phase = Phase::Storing;
-            return;
-        }
-        match outcome {
-            Ok(value) if value.len() > self.inline_bytes => {
-                let value = value.clone();
-                attempt.phase = Phase::Storing;
-                let (tools, events, token) = (self.tools.clone(), self.events.clone(), attempt.grant.token.clone());
-                tokio::spawn(async move {
-                    let stored = tools.blobs.put(value, token).await.map(|s| s.hash).map_err(Fault::from);
-                    let _ = events.send(Event::Stored(id, stored)).await;
-                });
-            }
-            Ok(value) => {
-                let value = Outcome::Ok(value.clone());
-                self.report(id, value);
-            }
-            Err(fault) => {
-                let failure: Failure = fault.clone().into_wire();
-                self.report(id, Outcome::Failed(failure));
-            }
-        }
-    }
-
-    fn report(&mut self, id: AttemptId, outcome: Outcome) {
-        let Some(attempt) = self.attempts.remove(id).filter(|a| !a.silent) else { return };
-        self.outgoing.results.push(TaskResult {
-            token: attempt.grant.token,
-            outcome: Some(outcome),
-            artifacts: attempt.artifacts,
-        });
-    }
-
-    // -- what helpers answer -----------------------------------------------------------------------------------------
-
-    fn fetch_input(&mut self, id: AttemptId) {
-        let Some(attempt) = self.attempts.get_mut(id) else { return };
-        attempt.phase = Phase::Fetching;
-        let (hash, token) = (attempt.grant.input_ref.clone(), attempt.grant.token.clone());
-        let (tools, events) = (self.tools.clone(), self.events.clone());
-        tokio::spawn(async move {
-            let input = tools.blobs.fetch(&hash, token).await.map_err(|e| Fault {
-                kind: "input".into(),
-                ..Fault::from(e)
-            });
-            let _ = events.send(Event::Input(id, input)).await;
-        });
-    }
-
-    fn input_came(&mut self, id: AttemptId, input: Result<Bytes, Fault>, now: Instant) {
-        let Some(attempt) = self.attempts.get_mut(id).filter(|a| a.phase == Phase::Fetching) else { return };
-        match input {
-            Ok(bytes) => {
-                attempt.grant.input = bytes;
-                attempt.phase = Phase::Waiting;
-                self.route(Unit { lease: id, members: vec![id], batch: false }, now);
-            }
-            Err(fault) => self.settle(id, Err(fault)),
-        }
-    }
-
-    fn stored(&mut self, id: AttemptId, stored: Result<String, Fault>) {
-        match stored {
-            Ok(hash) => self.report(id, Outcome::OkRef(hash)),
-            Err(fault) => {
-                let message = format!("the result could not be stored: {}", fault.message);
-                let failure = Fault { kind: "result".into(), message, ..fault };
-                self.report(id, Outcome::Failed(failure.into_wire()));
-            }
-        }
-    }
-
-    fn artifact_came(&mut self, id: AttemptId, artifact: Result<Artifact, Fault>) {
-        let Some(attempt) = self.attempts.get_mut(id) else { return };
-        attempt.uploads = attempt.uploads.saturating_sub(1);
-        match artifact {
-            Ok(artifact) => attempt.artifacts.push(artifact),
-            // A task that names an artifact counts on it.
-            Err(fault) => {
-                if matches!(attempt.outcome, Some(Ok(_))) || attempt.outcome.is_none() {
-                    attempt.ending.get_or_insert(Ending {
-                        fault: fault.clone(),
-                        kill_at: Instant::now() + Duration::from_secs(86_400 * 365),
-                        killed: false,
-                    });
-                    if attempt.outcome.is_some() {
-                        attempt.outcome = Some(Err(fault));
-                    }
-                }
-            }
-        }
-        self.release(id);
-    }
-
-    // -- command lines -----------------------------------------------------------------------------------------------
-
-    pub(crate) fn free_permits(&self) -> usize {
-        (self.tools.config.permits as usize).saturating_sub(self.pool.busy() + self.shells.len())
-    }
-
-    pub(crate) fn start_shells(&mut self, now: Instant) {
-        self.shell_served = now;
-        while self.free_permits() > 0
-            && let Some(id) = self.shell_queue.pop_front()
-        {
-            let Some(attempt) = self.attempts.get_mut(id) else { continue };
-            let command = match shell::parse(&attempt.grant.input) {
-                Ok(command) => command,
-                Err(fault) => {
-                    self.settle(id, Err(fault));
-                    continue;
-                }
-            };
-            let isolated = match self.tools.sandbox.decide(self.require_isolation) {
-                Ok(isolated) => isolated,
-                Err(fault) => {
-                    self.settle(id, Err(fault));
-                    continue;
-                }
-            };
-            attempt.phase = Phase::Shell;
-            self.outgoing.started.push(attempt.grant.token.clone());
-            let limits = limits_of(&attempt.grant, &self.tools.config.limits);
-            let work = match self.tools.make_work(&format!("s{id}")) {
-                Ok(work) => work,
-                Err(fault) => {
-                    self.settle(id, Err(fault));
-                    continue;
-                }
-            };
-            let muted = Arc::new(std::sync::atomic::AtomicBool::new(false));
-            let place = shell::Place {
-                spawner: self.tools.spawner.clone(),
-                sandbox: isolated.then(|| self.tools.sandbox.clone()),
-                limits,
-                work: work.clone(),
-                env: child_env(&work, isolated),
-                muted: muted.clone(),
-            };
-            self.shells.insert(id, Shell { tree: None, muted, work });
-            tokio::spawn(shell::run(command, place, self.events.clone(), move |said| Event::Shell(id, said)));
-        }
-    }
-
-    fn shell_said(&mut self, id: AttemptId, said: ShellSaid) {
-        match said {
-            ShellSaid::Began(tree) => {
-                if let Some(shell) = self.shells.get_mut(&id) {
-                    shell.tree = Some(tree);
-                }
-            }
-            ShellSaid::Lines(lines) => {
-                for (stream, text) in lines {
-                    if self.log(id, stream.as_str(), "info", text, 0)
-                        && let Some(shell) = self.shells.get(&id)
-                    {
-                        shell.muted.store(true, std::sync::atomic::Ordering::Relaxed);
-                    }
-                }
-            }
-            ShellSaid::Done(outcome) => {
-                if let Some(shell) = self.shells.remove(&id) {
-                    remove_later(shell.work);
-                }
-                self.settle(id, outcome);
-            }
-        }
-    }
-
-    /// Adds a line; true when the attempt's bound was passed by it.
-    pub(crate) fn log(&mut self, id: AttemptId, stream: &str, level: &str, text: String, at_ms: i64) -> bool {
-        let max = self.tools.config.limits.output_bytes;
-        let Some(attempt) = self.attempts.get_mut(id) else { return false };
-        match attempt.log(stream, level, text, at_ms, max) {
-            Logged::Line(line) => self.outgoing.logs.push(line),
-            Logged::Last(line) => {
-                self.outgoing.logs.push(line);
-                return true;
-            }
-            Logged::Dropped => return true,
-        }
-        false
     }
 
     // -- time --------------------------------------------------------------------------------------------------------
@@ -728,14 +438,14 @@ impl Runner {
             send(Out::Results(out.results));
         }
         if !out.returned.is_empty() {
-            send(Out::Other(Wire::Returned(Returned { tokens: out.returned })));
+            send(Out::Other(Box::new(Wire::Returned(Returned { tokens: out.returned }))));
         }
-        out.other.into_iter().for_each(|message| send(Out::Other(message)));
+        out.other.into_iter().for_each(|message| send(Out::Other(Box::new(message))));
         if self.draining.is_none()
             && let Some(buffer) = self.appetite.review(now)
             && self.state.connected.load(Relaxed)
         {
-            send(Out::Other(Wire::Credit(Credit { permits: self.tools.config.permits, buffer })));
+            send(Out::Other(Box::new(Wire::Credit(Credit { permits: self.tools.config.permits, buffer }))));
         }
         let running = self.pool.busy() + self.shells.len();
         self.gauge.running.store(running as u32, Relaxed);
@@ -784,8 +494,23 @@ pub(crate) fn limits_of(grant: &Grant, default: &Limits) -> Limits {
 
 /// Variables of the host a trusted child may see: how to reach the network and how to speak, nothing that is a secret of the agent.
 const SHARED: &[&str] = &[
-    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "CUDA_VISIBLE_DEVICES",
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "USER",
+    "LOGNAME",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
 ];
 

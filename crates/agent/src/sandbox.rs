@@ -83,7 +83,9 @@ impl Sandbox {
         if self.network {
             out.push("--share-net".into());
         }
-        out.extend(["--hostname", "tidewheel", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"].map(OsString::from));
+        out.extend(
+            ["--hostname", "tidewheel", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"].map(OsString::from),
+        );
         for dir in ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
             system_dir(&mut out, Path::new(dir));
         }

@@ -40,7 +40,8 @@ pub(crate) struct Command {
 pub(crate) fn parse(input: &[u8]) -> Result<Command, Fault> {
     let bad = |why: String| Fault::new("invalid-input", format!("shell takes {{\"command\": \"...\"}}: {why}"), false);
     let command: Command = serde_json::from_slice(input).map_err(|e| bad(e.to_string()))?;
-    let texts = [&command.command].into_iter().chain(&command.args).chain(command.env.values()).chain(command.env.keys());
+    let texts =
+        [&command.command].into_iter().chain(&command.args).chain(command.env.values()).chain(command.env.keys());
     if texts.into_iter().any(|t| t.contains('\0')) {
         return Err(bad("a text holds a zero byte".into()));
     }
@@ -94,7 +95,8 @@ async fn execute<E: Send + 'static>(
         (program, args) = sandbox.wrap(&view, &program, args);
     }
     let stdin = command.stdin.into_bytes();
-    let spawn = Spawn { program, args, env, dir: place.work, limits: place.limits, keep: None, stdin: !stdin.is_empty() };
+    let spawn =
+        Spawn { program, args, env, dir: place.work, limits: place.limits, keep: None, stdin: !stdin.is_empty() };
     let mut running = place
         .spawner
         .spawn(spawn)
@@ -171,7 +173,9 @@ mod tests {
     #[test]
     fn wrong_inputs_are_named() {
         assert!(parse(br#"{"command":"true"}"#).is_ok());
-        for input in ["", "7", "{}", r#"{"command":1}"#, r#"{"command":"x","nonsense":1}"#, "{\"command\":\"a\\u0000b\"}"] {
+        for input in
+            ["", "7", "{}", r#"{"command":1}"#, r#"{"command":"x","nonsense":1}"#, "{\"command\":\"a\\u0000b\"}"]
+        {
             assert!(parse(input.as_bytes()).is_err_and(|f| f.kind == "invalid-input"), "{input}");
         }
     }

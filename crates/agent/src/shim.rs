@@ -153,12 +153,8 @@ fn decode(header: &Bytes, payload: Option<Bytes>) -> Result<FromShim, BadFrame> 
             items: bytes(raw.items).ok_or_else(|| BadFrame("enqueue without items".into()))?,
         },
         "asset" => FromShim::Asset { req: req() },
-        "handle" => {
-            FromShim::Handle { req: req(), op: raw.op, id: raw.id.unwrap_or_default(), body: header.clone() }
-        }
-        "load_error" => {
-            FromShim::LoadError { message: message(), traceback: raw.traceback.unwrap_or_default() }
-        }
+        "handle" => FromShim::Handle { req: req(), op: raw.op, id: raw.id.unwrap_or_default(), body: header.clone() },
+        "load_error" => FromShim::LoadError { message: message(), traceback: raw.traceback.unwrap_or_default() },
         "fatal" => FromShim::Fatal { message: message() },
         other => return Err(BadFrame(format!("unknown message `{other}`"))),
     })

@@ -167,6 +167,7 @@ impl Agent {
             shared: state.clone(),
             finish: finish.clone(),
             outbox: Outbox::default(),
+            begun: Vec::new(),
             logs: LogBuffer::default(),
         };
         let wiring = Wiring { events, queue, link: out, state, lease, gauge, hello };
@@ -240,7 +241,8 @@ fn make_hello(tools: &Tools) -> Hello {
     let mut enforced: BTreeMap<String, String> = tools.spawner.enforced().into_iter().collect();
     enforced.insert("sandbox".into(), tools.sandbox.describe().into());
     enforced.insert("environments".into(), tools.environments.as_ref().map_or("none", Environments::builder).into());
-    let memory_note = if config.limits.memory_bytes > 0 { config.limits.memory_bytes.to_string() } else { "per task".into() };
+    let memory_note =
+        if config.limits.memory_bytes > 0 { config.limits.memory_bytes.to_string() } else { "per task".into() };
     enforced.insert("memory-limit".into(), memory_note);
     Hello {
         name: config.name.clone().unwrap_or_else(capacity::host_name),

@@ -1,5 +1,6 @@
-//! Reading JSON bodies: bounded, valid UTF-8, at most so deep, no duplicate keys, no unknown fields; every refusal names
-//! the place. The checks are one pass over the bytes without building a tree, since they stand on the way of each submit.
+//! Reading JSON bodies: bounded, valid UTF-8, at most so deep, no duplicate keys, no unknown fields; every refusal
+//! names the place. The checks are one pass over the bytes without building a tree, since they stand on the way of
+//! each submit.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +14,13 @@ pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Checks and reads a body.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    parse_borrowed(check(bytes)?)
+    let text = check(bytes)?;
+    // The parser would read an array as the fields of an object in their order.
+    if !text.trim_start().starts_with('{') {
+        parse_borrowed::<serde::de::IgnoredAny>(text)?;
+        return Err(Failure::field("", "the body has to be a JSON object"));
+    }
+    parse_borrowed(text)
 }
 
 /// Reads a text that [`check`] passed into a type that borrows from it.
@@ -129,7 +136,10 @@ impl<'a> Scanner<'a> {
             None => Ok(()),
             Some(key) => {
                 let shown: String = key.chars().take(80).collect();
-                Err(Failure::new(Code::MalformedBody, format!("The key '{shown}' occurs twice in one object of the body.")))
+                Err(Failure::new(
+                    Code::MalformedBody,
+                    format!("The key '{shown}' occurs twice in one object of the body."),
+                ))
             }
         }
     }
@@ -146,16 +156,15 @@ fn explain(text: &str, error: &serde_json::Error) -> Failure {
     // The parser appends its position in words; the pointer says it better.
     let message = words.split(" at line ").next().unwrap_or(&words).to_owned();
     if error.is_syntax() || error.is_eof() {
-        let detail = format!("The body is not valid JSON: {message} at line {}, column {}.", error.line(), error.column());
+        let detail =
+            format!("The body is not valid JSON: {message} at line {}, column {}.", error.line(), error.column());
         return Failure::new(Code::MalformedBody, detail);
     }
     let pointer = pointer_at(text.as_bytes(), offset_of(text, error.line(), error.column()));
     if let Some((field, known)) = unknown_field(&message) {
         let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let hint = nearest(&field, known.iter().map(String::as_str)).map_or_else(
-            || format!("known fields are {}", known.join(", ")),
-            |name| format!("did you mean '{name}'?"),
-        );
+        let hint = nearest(&field, known.iter().map(String::as_str))
+            .map_or_else(|| format!("known fields are {}", known.join(", ")), |name| format!("did you mean '{name}'?"));
         return Failure::field(format!("{parent}/{field}"), format!("unknown field; {hint}"));
     }
     if let Some(field) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
@@ -215,10 +224,10 @@ fn path_at(bytes: &[u8], offset: usize) -> Vec<String> {
             }
             b'"' => {
                 let string = scanner.string();
-                if scanner.colon_follows() {
-                    if let Some((true, key, _)) = path.last_mut() {
-                        *key = decoded_key(string);
-                    }
+                if scanner.colon_follows()
+                    && let Some((true, key, _)) = path.last_mut()
+                {
+                    *key = decoded_key(string);
                 }
                 continue;
             }
@@ -251,6 +260,8 @@ mod tests {
             (r#"{"type":"a","labels":{"x":1}}"#, "/labels/x", "invalid type"),
             (r#"{"type":"a","retry":{"on":["x",3]}}"#, "/retry/on/1", "invalid type"),
             (r#"{"queue":"default"}"#, "/type", "missing"),
+            (r#"["noop"]"#, "", "has to be a JSON object"),
+            ("7", "", "has to be a JSON object"),
         ] {
             let problem = refused(body);
             assert_eq!(problem.code, Code::InvalidField, "{body}");

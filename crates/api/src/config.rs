@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct ApiConfig {
     /// Shown in `/system/status` and in the OpenAPI document.
     pub version: String,
-    /// How callers reach this server, such as `http://127.0.0.1:8080`; used in the text of errors that show a command line.
+    /// How callers reach this server, such as `http://127.0.0.1:8080`; used in the text of errors that show a command
+    /// line.
     pub public_url: String,
     /// The configuration in force, secrets already masked; shown at `/system/config`.
     pub shown_config: serde_json::Value,

@@ -1,5 +1,5 @@
-//! Opaque cursors of keyset pages: a position, bound by a keyed hash to the list it belongs to (resource, tenant, filter),
-//! so that one from another list, tenant or server is refused and never read as a position.
+//! Opaque cursors of keyset pages: a position, bound by a keyed hash to the list it belongs to (resource, tenant,
+//! filter), so that one from another list, tenant or server is refused and never read as a position.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -95,7 +95,9 @@ mod tests {
         let good = list("tasks", 1, "").seal(&77u128.to_be_bytes());
         let mut flipped = good.clone().into_bytes();
         flipped[20] ^= 1;
-        for text in ["", "x", "AAAA", "../../etc", "%00", &good[1..], &String::from_utf8_lossy(&flipped), &"A".repeat(5_000)] {
+        for text in
+            ["", "x", "AAAA", "../../etc", "%00", &good[1..], &String::from_utf8_lossy(&flipped), &"A".repeat(5_000)]
+        {
             assert!(list("tasks", 1, "").open_id(text).is_err(), "{text}");
         }
     }

@@ -1,8 +1,8 @@
 //! The doors of Tidewheel: REST, gRPC, live streams, health and metrics on one port.
 //!
-//! A request comes in through an adapter (`rest`, `grpc`), which proves who is asking (`auth`), and ends in one module of
-//! `service` per use case, which asks the runtime. Never here: SQL, a concrete backend, a scheduling rule. The tenant of
-//! every call is that of the authenticated principal; no body, path or parameter can name another one.
+//! A request comes in through an adapter (`rest`, `grpc`), which proves who is asking (`auth`), and ends in one
+//! module of `service` per use case, which asks the runtime. Never here: SQL, a concrete backend, a scheduling rule.
+//! The tenant of every call is that of the authenticated principal; no body, path or parameter can name another one.
 
 mod auth;
 mod body;

@@ -1,5 +1,5 @@
-//! Metrics of the interfaces, and `/metrics`: the runtime's families and ours in one text. Queue and worker gauges are read
-//! from the engine when somebody scrapes; nothing is kept up to date for nobody.
+//! Metrics of the interfaces, and `/metrics`: the runtime's families and ours in one text. Queue and worker gauges
+//! are read from the engine when somebody scrapes; nothing is kept up to date for nobody.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,6 +1,6 @@
-//! What happens to every request before and after its handler, in one service and one future: actions in paths, request ids,
-//! waiting for a commit, panics, the body of problems. One layer instead of six, because each layer of a stack costs a boxed
-//! future on the way of each submit.
+//! What happens to every request before and after its handler, in one service and one future: actions in paths,
+//! request ids, waiting for a commit, panics, the body of problems. One layer instead of six, because each layer of a
+//! stack costs a boxed future on the way of each submit.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -27,6 +27,8 @@ const INDEX: HeaderName = HeaderName::from_static("tidewheel-index");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How long a reader waits for a commit. One that has not come by then is of another server or lies in the future.
 const INDEX_WAIT: Duration = Duration::from_secs(5);
+/// Head of a request. No client of ours comes near it. The listener's own bound is larger, so that this answer is read.
+const HEADER_BYTES: usize = 16 * 1024;
 const INDEX_POLL: Duration = Duration::from_millis(5);
 /// Longest request id that is taken over from a caller.
 const REQUEST_ID_BYTES: usize = 128;
@@ -58,27 +60,35 @@ impl Service<Request> for Gate {
     fn call(&mut self, mut request: Request) -> Self::Future {
         let original = request.uri().clone();
         let id = self.request_id(request.headers());
+        if head_bytes(&request) > HEADER_BYTES {
+            let mut failure =
+                Failure::new(Code::TooLarge, format!("The head of the request is larger than {HEADER_BYTES} bytes."));
+            failure.0.status = 431;
+            let api = self.api.clone();
+            return Box::pin(async move { Ok(finish(&api, failure.into_response(), &original, id, false)) });
+        }
         let wanted_index = request.headers().get(&INDEX).cloned();
         let is_grpc = is_grpc(request.headers());
         if request.uri().path().contains("/~") {
             // The inner form of an action is no address.
-            let failure = Failure::new(Code::NotFound, "There is nothing at this path. /openapi.json lists what there is.");
+            let failure =
+                Failure::new(Code::NotFound, "There is nothing at this path. /openapi.json lists what there is.");
             let response = failure.into_response();
             let api = self.api.clone();
             return Box::pin(async move { Ok(finish(&api, response, &original, id, false)) });
         }
-        if request.method() == Method::POST {
-            if let Some(uri) = split_action(request.uri()) {
-                *request.uri_mut() = uri;
-            }
+        if request.method() == Method::POST
+            && let Some(uri) = split_action(request.uri())
+        {
+            *request.uri_mut() = uri;
         }
         let mut inner = self.inner.clone();
         let api = self.api.clone();
         Box::pin(async move {
-            if let Some(value) = wanted_index {
-                if let Err(failure) = reach(&api, &value).await {
-                    return Ok(finish(&api, failure.into_response(), &original, id, is_grpc));
-                }
+            if let Some(value) = wanted_index
+                && let Err(failure) = reach(&api, &value).await
+            {
+                return Ok(finish(&api, failure.into_response(), &original, id, is_grpc));
             }
             let response = match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
                 Ok(Ok(response)) => response,
@@ -108,11 +118,18 @@ impl Gate {
     }
 }
 
+/// What the head took on the wire, about.
+fn head_bytes(request: &Request) -> usize {
+    let lines = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    request.uri().path().len() + request.uri().query().map_or(0, str::len) + lines.sum::<usize>()
+}
+
 fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// `/tasks/x:cancel` as `/tasks/x/~cancel`, so that the router can tell the actions of a path apart. `%3A` counts as `:`.
+/// `/tasks/x:cancel` as `/tasks/x/~cancel`, so that the router can tell the actions of a path apart. `%3A` counts as
+/// `:`.
 fn split_action(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let last = path.rfind('/')?;

@@ -1,5 +1,5 @@
-//! The OpenAPI document, the list of operations and the page of error codes: all made from the route table and the closed
-//! enums, so that none can lag behind. Tests keep the checked-in copies equal.
+//! The OpenAPI document, the list of operations and the page of error codes: all made from the route table and the
+//! closed enums, so that none can lag behind. Tests keep the checked-in copies equal.
 
 use std::fmt::Write as _;
 
@@ -47,8 +47,8 @@ fn document(version: &str) -> OpenApi {
         .title("Tidewheel")
         .version(version)
         .description(Some(
-            "Durable tasks. Every path also stands below /api without the version. Errors are application/problem+json; \
-             their codes are listed in docs/reference/errors.md.",
+            "Durable tasks. Every path also stands below /api without the version. Errors are \
+             application/problem+json; their codes are listed in docs/reference/errors.md.",
         ))
         .license(Some(license.build()))
         .build();
@@ -158,7 +158,8 @@ pub(crate) fn listing_html() -> String {
         let roles: Vec<_> = route.access.roles.iter().map(|r| r.as_str()).collect();
         let (method, path, summary) = (route.method.as_str(), route.path, route.summary);
         // All texts of the table are ours and hold no markup; writing to a String does not fail.
-        let _ = write!(out, "<tr><td>{method}<td><code>{}{path}</code><td>{summary}<td>{}", PREFIXES[0], roles.join(", "));
+        let _ =
+            write!(out, "<tr><td>{method}<td><code>{}{path}</code><td>{summary}<td>{}", PREFIXES[0], roles.join(", "));
     }
     out.push_str("</table></html>");
     out
@@ -167,8 +168,9 @@ pub(crate) fn listing_html() -> String {
 /// The page of error codes.
 pub(crate) fn errors_markdown() -> String {
     let mut out = String::from(
-        "# Error codes\n\nEvery error of REST is an `application/problem+json` object (RFC 9457) with one of these codes in \
-         `code`; gRPC carries it in the metadata key `tidewheel-code`. Generated from the source; do not edit.\n\n\
+        "# Error codes\n\nEvery error of REST is an `application/problem+json` object (RFC 9457) with one of these \
+         codes \
+         in `code`; gRPC carries it in the metadata key `tidewheel-code`. Generated from the source; do not edit.\n\n\
          | code | status | title | may be repeated unchanged |\n|---|---|---|---|\n",
     );
     for code in Code::ALL {

@@ -85,13 +85,17 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Failure {
         }
         Refusal::IdempotencyMismatch { task } => Failure::new(
             Code::IdempotencyMismatch,
-            format!("The idempotency key belongs to {} which was sent with another body.", crate::text::task_text(task)),
+            format!(
+                "The idempotency key belongs to {} which was sent with another body.",
+                crate::text::task_text(task)
+            ),
         ),
         Refusal::NotFound => Failure::new(Code::NotFound, "There is no such thing in this tenant."),
         Refusal::Conflict(why) => Failure::new(Code::Conflict, sentence(&why)),
-        Refusal::Version { current } => {
-            Failure::new(Code::PreconditionFailed, format!("The current version is {current}; read it again and repeat."))
-        }
+        Refusal::Version { current } => Failure::new(
+            Code::PreconditionFailed,
+            format!("The current version is {current}; read it again and repeat."),
+        ),
         Refusal::Invalid(why) => Failure::new(Code::InvalidField, sentence(&why)),
     }
 }
@@ -144,7 +148,8 @@ impl From<crate::store::Error> for Failure {
     }
 }
 
-/// The response carries the problem as an extension; [`render`] writes the body once, where the request's path is known.
+/// The response carries the problem as an extension; [`render`] writes the body once, where the request's path is
+/// known.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
@@ -194,7 +199,9 @@ impl From<Failure> for tonic::Status {
             Code::Internal => G::Internal,
         };
         let mut status = tonic::Status::new(code, failure.0.detail.clone());
-        status.metadata_mut().insert("tidewheel-code", tonic::metadata::MetadataValue::from_static(failure.code().as_str()));
+        status
+            .metadata_mut()
+            .insert("tidewheel-code", tonic::metadata::MetadataValue::from_static(failure.code().as_str()));
         status
     }
 }

@@ -1,4 +1,5 @@
-//! The listener: HTTP/1.1, HTTP/2 with and without TLS on one port, bounded headers and times, an end without broken answers.
+//! The listener: HTTP/1.1, HTTP/2 with and without TLS on one port, bounded headers and times, an end without broken
+//! answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +18,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-/// Head of a request. More is refused with 431; no client of ours comes near it.
-const HEADER_BYTES: usize = 16 * 1024;
+/// Read buffer of a connection, and so the longest head that is read at all. Above, hyper answers 431 and closes, and
+/// a client that is still sending may not see the answer; between 16 KiB and this, `middleware` answers with a
+/// problem.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// The same over HTTP/2, where the answer always arrives.
+const HEADER_BYTES: u32 = 16 * 1024;
 /// Lines of a head.
 const HEADERS: usize = 100;
 /// A head has to be complete within this time; idle connections are closed after it as well.
@@ -118,13 +123,13 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
-        .max_buf_size(HEADER_BYTES)
+        .max_buf_size(BUFFER_BYTES)
         .max_headers(HEADERS)
         .pipeline_flush(true);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEADER_BYTES as u32)
+        .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(H2_STREAMS)
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)

@@ -23,7 +23,9 @@ pub(crate) fn check_name(what: &str, text: &str) -> Result<(), Failure> {
     }
     Err(Failure::new(
         Code::InvalidField,
-        format!("The {what} name has to be 1 to {NAME_CHARS} letters, digits, '.', '_' or '-', and not start with '.'."),
+        format!(
+            "The {what} name has to be 1 to {NAME_CHARS} letters, digits, '.', '_' or '-', and not start with '.'."
+        ),
     ))
 }
 
@@ -72,7 +74,8 @@ pub(crate) fn task_text(task: TaskId) -> String {
     id::format("task", task.0)
 }
 
-/// A fresh id: a UUIDv7 of this moment with random bits. For operations, tokens and requests; task ids come from the engine.
+/// A fresh id: a UUIDv7 of this moment with random bits. For operations, tokens and requests; task ids come from the
+/// engine.
 pub(crate) fn fresh_id(now_ms: u64) -> u128 {
     let mut random = [0u8; 16];
     // Without entropy the process cannot make secrets either: nothing sensible can go on.

@@ -118,8 +118,8 @@ pub(crate) fn duration_text(mut ms: u64) -> String {
     out
 }
 
-/// Bytes from `512MB`, `4Gi`, `2g`, `1024`. Decimal units (`MB`) count 1,000, binary ones (`Mi`, `MiB`) and the bare letters
-/// of container runtimes (`m`, `g`) 1,024.
+/// Bytes from `512MB`, `4Gi`, `2g`, `1024`. Decimal units (`MB`) count 1,000, binary ones (`Mi`, `MiB`) and the bare
+/// letters of container runtimes (`m`, `g`) 1,024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
     let bad = || format!("'{}' is not a size; write 512MB, 4Gi or a number of bytes", shown(text));
@@ -146,7 +146,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// Bytes from a JSON value: a number or a text.
 pub(crate) fn size_of(value: &serde_json::Value) -> Result<u64, String> {
     match value {
-        serde_json::Value::Number(number) => number.as_u64().ok_or_else(|| "a size is a whole number of bytes".to_owned()),
+        serde_json::Value::Number(number) => {
+            number.as_u64().ok_or_else(|| "a size is a whole number of bytes".to_owned())
+        }
         serde_json::Value::String(text) => parse_size(text),
         _ => Err("a size is a text such as 512MB or a number of bytes".to_owned()),
     }
@@ -268,7 +270,8 @@ mod tests {
         ] {
             assert_eq!(parse_duration_ms(text), Ok(ms), "{text}");
         }
-        for text in ["", "abc", "-5s", "5x", "1h30", "P", "PT", "P1Y", "PT5", "1..5s", ".5s", "100000d", "NaNs", "1e9s"] {
+        for text in ["", "abc", "-5s", "5x", "1h30", "P", "PT", "P1Y", "PT5", "1..5s", ".5s", "100000d", "NaNs", "1e9s"]
+        {
             assert!(parse_duration_ms(text).is_err(), "{text}");
         }
     }
@@ -282,9 +285,14 @@ mod tests {
 
     #[test]
     fn sizes_in_every_form() {
-        for (text, bytes) in
-            [("512MB", 512_000_000), ("4Gi", 4 << 30), ("2g", 2 << 30), ("1024", 1024), ("1.5GiB", 3 << 29), ("64 KiB", 65_536)]
-        {
+        for (text, bytes) in [
+            ("512MB", 512_000_000),
+            ("4Gi", 4 << 30),
+            ("2g", 2 << 30),
+            ("1024", 1024),
+            ("1.5GiB", 3 << 29),
+            ("64 KiB", 65_536),
+        ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in ["", "MB", "-1", "4Zi", "1e30", "99999999999999Ti"] {

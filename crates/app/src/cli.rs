@@ -3,10 +3,16 @@
 mod common;
 mod shapes;
 
+mod agent;
+mod api;
 mod artifact;
+mod backup;
+mod bench;
 mod bulk;
 mod completions;
+mod config;
 mod deploy;
+mod dev;
 mod doctor;
 mod exec;
 mod init;
@@ -18,6 +24,8 @@ mod package;
 mod profiles;
 mod queue;
 mod search;
+mod server;
+mod sim;
 mod status;
 mod task;
 mod tenant;
@@ -113,6 +121,7 @@ struct Globals {
 /// The verbs, in the order of the help.
 #[derive(Subcommand)]
 enum Verb {
+    Dev(dev::Dev),
     Init(init::Init),
     Exec(exec::Exec),
     Deploy(deploy::Deploy),
@@ -125,14 +134,21 @@ enum Verb {
     Search(search::Search),
     Bulk(bulk::BulkCommand),
     Op(op::OpCommand),
+    Server(server::Server),
+    Agent(Box<agent::AgentCommand>),
     Worker(worker::WorkerCommand),
     Package(package::PackageCommand),
     Artifact(artifact::ArtifactCommand),
     Top(top::Top),
     Status(status::Status),
     Doctor(doctor::Doctor),
+    Bench(bench::Bench),
+    Sim(sim::Sim),
     Tenant(tenant::TenantCommand),
     Token(token::TokenCommand),
+    Backup(backup::BackupCommand),
+    Api(api::Api),
+    Config(config::ConfigCommand),
     Completions(completions::Completions),
     Man(man::Man),
     Version(version::Version),
@@ -146,7 +162,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
         "Operate",
         &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"],
     ),
-    ("Admin", &["tenant", "token", "backup", "config", "completions", "man", "version"]),
+    ("Admin", &["tenant", "token", "backup", "config", "api", "completions", "man", "version"]),
 ];
 
 /// The whole command tree, with its help arranged in groups.
@@ -181,8 +197,17 @@ pub(crate) struct Ctx {
 impl Ctx {
     /// The server this call is for.
     pub(crate) fn connection(&self) -> Outcome<Connection> {
+        self.connection_to(None)
+    }
+
+    /// The same with an address that goes before all others.
+    pub(crate) fn connection_to(&self, url: Option<&str>) -> Outcome<Connection> {
+        let mut wishes = self.wishes.clone();
+        if let Some(url) = url {
+            wishes.url = Some(url.to_owned());
+        }
         let dev = std::env::current_dir().ok().and_then(|folder| find_dev(&folder));
-        resolve(&self.wishes, &Profiles::load()?, dev.as_ref())
+        resolve(&wishes, &Profiles::load()?, dev.as_ref())
     }
 
     /// A client for it.
@@ -288,6 +313,13 @@ fn context(globals: &Globals) -> Outcome<Ctx> {
 fn run(cli: Cli) -> Outcome {
     let ctx = context(&cli.globals)?;
     match cli.verb {
+        Verb::Dev(verb) => verb.run(&ctx),
+        Verb::Server(verb) => verb.run(&ctx),
+        Verb::Agent(verb) => verb.run(&ctx),
+        Verb::Bench(verb) => verb.run(&ctx),
+        Verb::Sim(verb) => verb.run(&ctx),
+        Verb::Backup(verb) => verb.run(&ctx),
+        Verb::Config(verb) => verb.run(&ctx),
         Verb::Completions(verb) => verb.run(&ctx),
         Verb::Man(verb) => verb.run(&ctx),
         Verb::Init(verb) => verb.run(&ctx),
@@ -333,8 +365,20 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         Verb::Tenant(verb) => verb.run(ctx).await,
         Verb::Token(verb) => verb.run(ctx).await,
         Verb::Version(verb) => verb.run(ctx).await,
+        Verb::Api(verb) => verb.run(ctx).await,
         // Run before, without a server.
-        Verb::Completions(_) | Verb::Man(_) | Verb::Init(_) | Verb::Exec(_) | Verb::Doctor(_) => Ok(()),
+        Verb::Dev(_)
+        | Verb::Server(_)
+        | Verb::Agent(_)
+        | Verb::Bench(_)
+        | Verb::Sim(_)
+        | Verb::Backup(_)
+        | Verb::Config(_)
+        | Verb::Completions(_)
+        | Verb::Man(_)
+        | Verb::Init(_)
+        | Verb::Exec(_)
+        | Verb::Doctor(_) => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 mod ask;
 mod cli;
 mod client;
+mod config;
 mod fail;
 mod output;
 mod profile;
@@ -11,6 +12,7 @@ mod progress;
 mod reference;
 mod text;
 mod units;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use crate::load::{Load, LoadId, Loaded};
 use crate::mutation::{Batch, Recovered};
 use crate::partition::{Options, Partition, Probe};
 use crate::planted::Bug;
-use crate::time::Now;
+use crate::time::{Now, Steady};
 
 /// Batches under way at once. One is being synced, one is queued behind it, a third is being built; more would only
 /// delay the news of a failed commit.
@@ -149,37 +149,27 @@ pub const JUMP_HOLD_MS: u64 = 10_000;
 /// back when it is ahead.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
-    last: Option<Now>,
+    steady: Option<Steady>,
     jumped_at: Option<u64>,
 }
 
 impl Clock {
     /// The time to work with, from what the machine says.
     pub fn observe(&mut self, raw: Now) -> Now {
-        let Some(last) = self.last else {
-            self.last = Some(raw);
-            return raw;
-        };
+        let steady = self.steady.get_or_insert(Steady::new(raw));
+        let last = steady.last();
         let mono = raw.mono.max(last.mono);
-        let passed = mono - last.mono;
-        let expected = last.wall + passed;
-        let wall = if raw.wall > expected + JUMP_MS {
-            let since = *self.jumped_at.get_or_insert(mono);
-            if mono - since >= JUMP_HOLD_MS { raw.wall } else { expected }
-        } else if raw.wall < last.wall + passed / 2 {
-            // Behind: at half speed until the machine has caught up, so that no timer fires twice and none waits for ever.
+        let expected = last.wall + (mono - last.mono);
+        if raw.wall <= expected + JUMP_MS {
             self.jumped_at = None;
-            last.wall + passed / 2
-        } else {
-            self.jumped_at = None;
-            raw.wall.max(last.wall)
-        };
-        if wall == raw.wall {
-            self.jumped_at = None;
+            return steady.observe(Now { wall: raw.wall, mono });
         }
-        let now = Now { wall, mono };
-        self.last = Some(now);
-        now
+        let since = *self.jumped_at.get_or_insert(mono);
+        if mono - since < JUMP_HOLD_MS {
+            return steady.observe(Now { wall: expected, mono });
+        }
+        self.jumped_at = None;
+        steady.observe(Now { wall: raw.wall, mono })
     }
 }
 

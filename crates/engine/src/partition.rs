@@ -32,7 +32,7 @@ use crate::mutation::{Batch, Mutation, NameKind, RateKey, Record, RecordKind, Re
 use crate::planted::{Bug, Planted};
 use crate::ready::{QueueWork, RequirementId};
 use crate::task::{Payload, Resources, Spec, State, Task};
-use crate::time::Now;
+use crate::time::{Now, Steady};
 use crate::wheel::{TimerKey, Wheel};
 
 pub use audit::{Audit, SessionAudit};
@@ -231,6 +231,9 @@ pub struct Partition {
     /// Newest committed batch.
     committed: u64,
     wall: u64,
+    clock: Steady,
+    /// How far the partition's wall clock is ahead of its caller's.
+    ahead: u64,
     seq: u64,
     id_sequence: u64,
     grants: u64,
@@ -308,6 +311,8 @@ impl Partition {
             index: recovered.last_index + 1,
             committed: recovered.last_index,
             wall,
+            clock: Steady::new(Now { wall, mono: now.mono }),
+            ahead: wall - now.wall,
             seq: recovered.seq,
             id_sequence: 0,
             grants: 0,
@@ -491,13 +496,11 @@ impl Partition {
         }
     }
 
-    /// The time of a call: wall time never falls within a partition.
+    /// The time of a call: wall time never falls within a partition, not even below that of its last owner.
     pub(crate) fn observe(&mut self, now: Now) -> Now {
-        if !self.options.planted.has(Bug::WallFallsBack) {
-            self.wall = self.wall.max(now.wall);
-        } else {
-            self.wall = now.wall;
-        }
+        let seen = self.clock.observe(now);
+        self.ahead = seen.wall - now.wall.min(seen.wall);
+        self.wall = if self.options.planted.has(Bug::WallFallsBack) { now.wall } else { seen.wall };
         Now { wall: self.wall, mono: now.mono }
     }
 
@@ -653,7 +656,8 @@ impl Partition {
             let at = self.far.saturating_sub(self.options.timer_horizon_ms / 2);
             wall = Some(wall.map_or(at, |w| w.min(at)));
         }
-        (wall, self.mono_wheel.next_due())
+        // In the caller's time: it may be behind, and then it comes too early and asks again.
+        (wall.map(|at| at.saturating_sub(self.ahead)), self.mono_wheel.next_due())
     }
 
     /// Sessions, running attempts: what the shell shows without asking.

@@ -24,13 +24,13 @@ pub fn lane_key(priority: u8, kind: &str, spec: &Spec) -> i64 {
     hash.number(u64::from(spec.resources.cpu_millis));
     hash.number(spec.resources.memory_bytes);
     hash.text(spec.concurrency_key.as_deref().unwrap_or(""));
+    hash.number(u64::from(spec.batchable));
     if let Some(key) = &spec.ordering_key {
         // An ordering key is one lane whatever else its tasks ask for, since their order is the promise.
         hash = Fnv::new();
         hash.text("ordering");
         hash.text(key);
     }
-    hash.number(u64::from(spec.batchable));
     let class = if spec.ordering_key.is_some() { 1 } else { class_of(priority) };
     (i64::from(class) << 60) | (hash.finish() & 0x0FFF_FFFF_FFFF_FFFF) as i64
 }
@@ -142,6 +142,8 @@ pub struct Lane {
     pub loading: bool,
     /// Rows it asked for.
     pub asked: usize,
+    /// Where the read under way began.
+    pub asked_from: u64,
     /// It is in its line's ring.
     pub in_ring: bool,
     /// What its tasks need.
@@ -183,6 +185,15 @@ pub struct Line {
     pub asked: usize,
     /// Lanes that were parked, oldest first; looked at when room is needed.
     pub parked: VecDeque<i64>,
+}
+
+impl Line {
+    /// Something may have become possible for lanes that are only in the store: a scan has to look at all of them again,
+    /// also when one is under way that has passed some already.
+    pub fn rescan(&mut self) {
+        self.scan_idle = false;
+        self.scan_useful = true;
+    }
 }
 
 /// A concurrency key in use.

@@ -215,9 +215,11 @@ impl Plan {
 
 fn options(rng: &mut Rng, tight: bool) -> Options {
     let usual = Options::default();
+    let window = if tight { *rng.pick(&[2, 4, 8]) } else { usual.lane_window };
     Options {
-        lane_window: if tight { *rng.pick(&[2, 4, 8]) } else { usual.lane_window },
-        lane_window_most: if tight { 0 } else { usual.lane_window_most },
+        lane_window: window,
+        lane_window_most: if tight && rng.chance(0.7) { window } else { usual.lane_window_most },
+        window_tasks: if tight { *rng.pick(&[0, 20, 200]) } else { usual.window_tasks },
         line_lanes: if tight { *rng.pick(&[2, 4, 8]) } else { usual.line_lanes },
         warm_tasks: if tight { *rng.pick(&[0, 8]) } else { usual.warm_tasks },
         timer_horizon_ms: *rng.pick(&[2_000, 10_000, usual.timer_horizon_ms]),
@@ -416,7 +418,7 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
         scenario,
         length: if fairness { 120 } else { 90 } * SECOND,
         partitions: 1,
-        options: options(rng, tight),
+        options: Options { max_live: 0, ..options(rng, tight) },
         tenants,
         workers: vec![worker.clone(), worker],
         load: LoadPlan { task_every: SECOND / 10, bulk: 1, types: 1, keys: 1, run_ms: 400, ..LoadPlan::default() },

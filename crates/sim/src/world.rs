@@ -32,7 +32,7 @@ pub const EPOCH_MS: u64 = 1_700_000_000_000;
 /// How often the checkers look.
 pub const TICK: u64 = 500 * MS;
 /// A run that comes to so many events goes round in circles.
-const MOST_EVENTS: u64 = 30_000_000;
+const MOST_EVENTS: u64 = 3_000_000;
 
 /// See the module.
 pub struct World {
@@ -66,6 +66,9 @@ pub struct World {
     /// Microseconds that were leapt over with nothing but a sleeping node in them.
     pub(crate) leapt: u64,
     pub(crate) asleep: bool,
+    pub(crate) asleep_until: u64,
+    /// Since when something that has not ended could run.
+    pub(crate) busy_since: u64,
 }
 
 impl World {
@@ -103,6 +106,8 @@ impl World {
             faults: BTreeMap::new(),
             leapt: 0,
             asleep: false,
+            asleep_until: 0,
+            busy_since: 0,
         };
         world.begin();
         world

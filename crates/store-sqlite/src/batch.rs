@@ -254,7 +254,7 @@ pub(crate) fn signed(number: u64) -> i64 {
 /// succeeds keeps the length of its row.
 pub(crate) fn live(state: State) -> Option<i64> {
     match state {
-        State::Queued | State::Succeeded | State::Running => None,
+        State::Queued | State::Succeeded => None,
         State::Running => Some(LIVE_RUNNING),
         other => Some(10 + other as i64),
     }

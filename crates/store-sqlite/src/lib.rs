@@ -23,6 +23,7 @@ mod figures;
 mod files;
 mod keys;
 mod list;
+mod logs;
 mod migrate;
 mod reader;
 mod recover;
@@ -32,6 +33,7 @@ mod sweep;
 mod writer;
 
 use error::During;
+pub use logs::SqliteLogStore;
 
 /// Settings of the store.
 #[derive(Clone, Debug)]

@@ -185,8 +185,6 @@ pub fn encode_task(task: &Task, out: &mut Vec<u8>) {
     let mut message = wire::Task {
         tenant: task.tenant.0,
         id: task.id.to_bytes().to_vec(),
-        queue: task.queue.0,
-        kind: task.kind.0,
         lane: task.lane,
         ..wire::Task::default()
     };
@@ -211,8 +209,6 @@ pub fn decode_task(bytes: &[u8]) -> Decoded<Task> {
     };
     let id = message.id.as_slice().try_into().map_err(|_| damaged("a task", "its id is not 16 bytes"))?;
     let mut task = blank_task(TenantId(message.tenant), TaskId::from_bytes(id));
-    task.queue = QueueId(message.queue);
-    task.kind = TypeId(message.kind);
     task.lane = message.lane;
     decode_head(&message.head, &mut task)?;
     task.spec = decode_spec(&message.spec)?;

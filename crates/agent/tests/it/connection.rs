@@ -43,7 +43,8 @@ async fn a_result_is_sent_again_until_it_is_acknowledged() {
     let mut bench = Bench::start().await;
     let mut s = bench.connected().await;
     s.acknowledge = false;
-    s.grant(vec![bench.python("1", "add", "[1]"), bench.python("2", "add", "[2]"), bench.python("3", "add", "[3]")]).await;
+    s.grant(vec![bench.python("1", "add", "[1]"), bench.python("2", "add", "[2]"), bench.python("3", "add", "[3]")])
+        .await;
     for token in ["1", "2", "3"] {
         s.result(token).await;
     }
@@ -78,7 +79,12 @@ async fn unstarted_grants_go_back_when_the_agent_stops() {
     let input = serde_json::json!({ "path": flag }).to_string();
     s.grant(vec![bench.python("1", "wait_for", &input)]).await;
     s.started("1").await;
-    s.grant(vec![bench.python("2", "add", "[1]"), shell("3", "true"), Grant { r#type: "builtin.noop".into(), ..grant("n", "") }]).await;
+    s.grant(vec![
+        bench.python("2", "add", "[1]"),
+        shell("3", "true"),
+        Grant { r#type: "builtin.noop".into(), ..grant("n", "") },
+    ])
+    .await;
     s.ok("n").await;
     bench.shutdown.cancel();
     s.until("both come back", |s| s.returned.len() == 2).await;
@@ -112,7 +118,8 @@ async fn what_does_not_end_in_the_drain_time_is_killed_and_reported() {
 async fn the_server_takes_back_what_waits_and_what_runs() {
     let mut bench = Bench::start_with(|c| c.permits = 1).await;
     let mut s = bench.connected().await;
-    s.grant(vec![bench.python("1", "spin", "null"), bench.python("2", "add", "[1]"), bench.python("3", "add", "[1]")]).await;
+    s.grant(vec![bench.python("1", "spin", "null"), bench.python("2", "add", "[1]"), bench.python("3", "add", "[1]")])
+        .await;
     s.started("1").await;
     s.send(ToAgent::Recall(Recall { tokens: list(&["1", "2", "9"]) })).await;
     s.until("one comes back", |s| !s.returned.is_empty()).await;
@@ -157,4 +164,48 @@ async fn the_agent_says_what_it_is() {
     assert_eq!((hello.labels["os"].as_str(), hello.labels["zone"].as_str()), ("linux", "a"));
     assert!(hello.permits >= 2 && hello.resources.as_ref().is_some_and(|r| r.cpu_millis >= 1000 && r.memory_bytes > 0));
     assert!(hello.enforced.contains_key("cgroup") && hello.enforced.contains_key("sandbox"), "{:?}", hello.enforced);
+}
+
+/// Not a test by itself: the agent that `nothing_outlives_a_killed_agent` kills, in a process of its own.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by another test"]
+async fn an_agent_to_be_killed() {
+    let (Ok(server), Ok(dir)) = (std::env::var("IT_SERVER"), std::env::var("IT_DIR")) else { return };
+    let config = AgentConfig::new(server, Secret::new("secret"), dir);
+    tidewheel_agent::run(config, Default::default()).await.expect("it is killed before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_outlives_a_killed_agent() {
+    let mut bench = Bench::start().await;
+    drop(bench.connected().await);
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut agent = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--ignored", "--exact", "connection::an_agent_to_be_killed"])
+        .env("IT_SERVER", format!("http://{}", bench.addr))
+        .env("IT_DIR", dir.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // The first agent comes back too, because its stream was dropped.
+    let mut s = loop {
+        let session = bench.session().await;
+        if session.hello.name != "bench" {
+            break session;
+        }
+    };
+    s.welcome(|_| {}).await;
+    let pid_file = dir.path().join("grandchild");
+    let input = serde_json::json!({ "path": pid_file }).to_string();
+    s.grant(vec![bench.python("1", "fork", &input), shell("2", "sleep 600 & sleep 600")]).await;
+    s.started("2").await;
+    eventually("the grandchild is there", || read_pid(&pid_file).is_some_and(alive)).await;
+    let grandchild = read_pid(&pid_file).expect("read above");
+    agent.kill().expect("it is killed");
+    agent.wait().expect("it is gone");
+    let begin = std::time::Instant::now();
+    let marker = format!("HOME={}/work", dir.path().display());
+    eventually("everything is gone", || processes_of(&marker).is_empty() && !alive(grandchild)).await;
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }

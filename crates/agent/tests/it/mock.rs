@@ -95,7 +95,8 @@ impl Worker for Service {
         let blob = self.blobs.lock().get(&request.hash).cloned().ok_or_else(|| Status::not_found("no such blob"))?;
         let total = blob.len() as u64;
         let rest = blob.slice(request.offset as usize..);
-        let chunks: Vec<_> = rest.chunks(64 << 10).map(|c| Ok(BlobChunk { data: Bytes::copy_from_slice(c), total })).collect();
+        let chunks: Vec<_> =
+            rest.chunks(64 << 10).map(|c| Ok(BlobChunk { data: Bytes::copy_from_slice(c), total })).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
@@ -218,6 +219,8 @@ impl Session {
 pub(crate) struct Bench {
     sessions: mpsc::UnboundedReceiver<Session>,
     pub(crate) blobs: Blobs,
+    /// Bodies of submits over REST.
+    pub(crate) submitted: Arc<Mutex<Vec<serde_json::Value>>>,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) package: String,
     pub(crate) shutdown: CancellationToken,
@@ -238,15 +241,11 @@ impl Bench {
         let (sender, sessions) = mpsc::unbounded_channel();
         let blobs: Blobs = Arc::default();
         let service = Service { sessions: sender, blobs: blobs.clone() };
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener).map(|s| {
-            s.inspect(|s| s.set_nodelay(true).expect("a socket"))
-        });
-        tokio::spawn(
-            tonic::transport::Server::builder()
-                .initial_stream_window_size(4 << 20)
-                .add_service(WorkerServer::new(service).max_decoding_message_size(64 << 20))
-                .serve_with_incoming(incoming),
-        );
+        let submitted = Arc::new(Mutex::new(Vec::new()));
+        let service = WorkerServer::new(service).max_decoding_message_size(64 << 20);
+        let router = tonic::service::Routes::new(service).into_axum_router().merge(rest(submitted.clone()));
+        let listener = axum::serve::ListenerExt::tap_io(listener, |s| s.set_nodelay(true).expect("a socket"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
         let package = pack(&[("tasks.py", include_bytes!("tasks.py"))], &["tasks"]);
         let hash = hash_of(&package);
         blobs.lock().insert(hash.clone(), package.into());
@@ -259,12 +258,15 @@ impl Bench {
         let handle = agent.handle();
         let shutdown = CancellationToken::new();
         let agent = tokio::spawn(agent.run(shutdown.clone()));
-        Self { sessions, blobs, dir, package: hash, shutdown, handle, agent, addr }
+        Self { sessions, blobs, submitted, dir, package: hash, shutdown, handle, agent, addr }
     }
 
     /// The next stream the agent opens.
     pub(crate) async fn session(&mut self) -> Session {
-        tokio::time::timeout(PATIENCE, self.sessions.recv()).await.expect("the agent connects").expect("the server runs")
+        tokio::time::timeout(PATIENCE, self.sessions.recv())
+            .await
+            .expect("the agent connects")
+            .expect("the server runs")
     }
 
     /// The next stream, welcomed.
@@ -289,6 +291,46 @@ impl Bench {
     }
 }
 
+/// As much of the REST interface as a task reaches through its agent.
+fn rest(submitted: Arc<Mutex<Vec<serde_json::Value>>>) -> axum::Router {
+    use axum::Json;
+    use axum::extract::Path;
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
+    use serde_json::{Value, json};
+    let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let batch = move |Json(body): Json<Value>| {
+        // Refused once: the agent has to repeat it.
+        let refused = busy.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let count = body["tasks"].as_array().map_or(0, Vec::len);
+        if !refused {
+            submitted.lock().push(body);
+        }
+        let items: Vec<_> = (0..count).map(|i| json!({ "status": 201, "id": format!("task_{i}") })).collect();
+        async move {
+            if refused {
+                return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "code": "overloaded", "status": 503 })));
+            }
+            (StatusCode::OK, Json(json!({ "items": items, "accepted": count, "refused": 0 })))
+        }
+    };
+    let result = |Path(id): Path<String>| async move {
+        match id.as_str() {
+            "task_0" => (StatusCode::OK, Json(json!({ "rows": 3 }))),
+            "task_1" => (StatusCode::CONFLICT, Json(json!({ "code": "conflict", "status": 409 }))),
+            _ => (StatusCode::ACCEPTED, Json(json!({ "state": "running" }))),
+        }
+    };
+    let record = |Path(id): Path<String>| async move {
+        let error = json!({ "type": "ValueError", "message": "no luck" });
+        Json(json!({ "id": id, "state": "failed", "error": error }))
+    };
+    axum::Router::new()
+        .route("/api/v1/tasks:batch", post(batch))
+        .route("/api/v1/tasks/{id}/result", get(result))
+        .route("/api/v1/tasks/{id}", get(record).post(|| async { Json(json!({})) }))
+}
+
 pub(crate) fn grant(token: &str, input: &str) -> Grant {
     Grant {
         token: Bytes::copy_from_slice(token.as_bytes()),
@@ -307,8 +349,12 @@ pub(crate) fn shell(token: &str, command: &str) -> Grant {
 
 /// A package archive.
 pub(crate) fn pack(files: &[(&str, &[u8])], modules: &[&str]) -> Vec<u8> {
+    pack_locked(files, modules, "")
+}
+
+pub(crate) fn pack_locked(files: &[(&str, &[u8])], modules: &[&str], lock: &str) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let manifest = serde_json::json!({ "format": "folder", "entries": [], "lock": "", "modules": modules, "requires_python": "" });
+    let manifest = serde_json::json!({ "format": "folder", "entries": [], "lock": lock, "modules": modules, "requires_python": "" });
     let manifest = manifest.to_string();
     let all = [("tidewheel-manifest.json", manifest.as_bytes())].into_iter().chain(files.iter().copied());
     for (name, content) in all {

@@ -78,7 +78,10 @@ async fn a_project_becomes_a_package_that_runs() {
         std::fs::create_dir_all(path.parent().expect("below the project")).expect("made");
         std::fs::write(path, text).expect("written");
     };
-    write("pyproject.toml", "[project]\nname = \"demo\"\nversion = \"1.2\"\n\n[tool.tidewheel]\nmodules = [\"demo.jobs\"]\n");
+    write(
+        "pyproject.toml",
+        "[project]\nname = \"demo\"\nversion = \"1.2\"\n\n[tool.tidewheel]\nmodules = [\"demo.jobs\"]\n",
+    );
     write("src/demo/__init__.py", "");
     write("src/demo/jobs.py", "from tidewheel import task\n\n@task\ndef twice(x: int) -> int:\n    return 2 * x\n");
     let options = BuildOptions::new(bench.dir.path().join("build"));
@@ -90,11 +93,77 @@ async fn a_project_becomes_a_package_that_runs() {
     assert_eq!(built.hash, again.hash, "the same content gives the same hash");
     let bytes = std::fs::read(&built.archive).expect("it was written");
     bench.blobs.lock().insert(built.hash.clone(), bytes.into());
-    let grant = Grant { package: built.hash, entrypoint: "demo.jobs:twice".into(), ..bench.python("1", "twice", r#"{"x":21}"#) };
+    let grant = Grant {
+        package: built.hash,
+        entrypoint: "demo.jobs:twice".into(),
+        ..bench.python("1", "twice", r#"{"x":21}"#)
+    };
     s.grant(vec![grant]).await;
     assert_eq!(s.ok("1").await, 42);
     write("src/demo/jobs.py", "import os\nx = undefined_name\n");
     let error = describe(project.path(), &options).await.expect_err("the code does not load");
     let Error::Code { message, traceback } = error else { panic!("{error}") };
     assert!(format!("{message}\n{traceback}").contains("jobs.py"), "{message} {traceback}");
+}
+
+/// A wheel without dependencies, made by hand.
+fn wheel(dir: &std::path::Path, code: &[u8]) -> std::path::PathBuf {
+    use std::io::Write;
+    let file = dir.join("tinydep-1.0-py3-none-any.whl");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&file).expect("a file"));
+    let members: [(&str, &[u8]); 4] = [
+        ("tinydep.py", code),
+        ("tinydep-1.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: tinydep\nVersion: 1.0\n"),
+        (
+            "tinydep-1.0.dist-info/WHEEL",
+            b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        ),
+        ("tinydep-1.0.dist-info/RECORD", b"tinydep.py,,\n"),
+    ];
+    for (name, content) in members {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("a member");
+        zip.write_all(content).expect("content");
+    }
+    zip.finish().expect("an archive");
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dependencies_are_locked_and_installed_once() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let project = tempfile::tempdir().expect("a folder");
+    let dependency = wheel(bench.dir.path(), b"VALUE = 42\n");
+    let toml = format!(
+        "[project]\nname = \"demo\"\nversion = \"1\"\ndependencies = [\"tinydep @ file://{}\"]\n",
+        dependency.display()
+    );
+    std::fs::write(project.path().join("pyproject.toml"), toml).expect("written");
+    let code = "import tinydep\nfrom tidewheel import task\n\n@task\ndef value():\n    return tinydep.VALUE\n";
+    std::fs::write(project.path().join("app.py"), code).expect("written");
+    let options = BuildOptions::new(bench.dir.path());
+    let built = build_package(project.path(), bench.dir.path(), &options).await.expect("it builds");
+    let locked = built.manifest["lock"].as_str().is_some_and(|lock| lock.contains("--hash=sha256:"));
+    assert!(locked || !built.warnings.is_empty(), "{built:?}");
+    let bytes = std::fs::read(&built.archive).expect("it was written");
+    bench.blobs.lock().insert(built.hash.clone(), bytes.into());
+    let grant = Grant { package: built.hash, entrypoint: "app:value".into(), ..bench.python("1", "value", "null") };
+    s.grant(vec![grant]).await;
+    assert_eq!(s.ok("1").await, 42);
+    let environments = std::fs::read_dir(bench.dir.path().join("envs")).expect("there").flatten();
+    assert_eq!(environments.filter(|e| e.path().is_dir()).count(), 1, "the build and the run share one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_whose_environment_cannot_be_built_fails_with_the_end_of_the_output() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let lock = "nothing-like-this @ file:///nonexistent/nothing_like_this-1.0-py3-none-any.whl\n";
+    let package = pack_locked(&[("app.py", b"")], &["app"], lock);
+    let hash = hash_of(&package);
+    bench.blobs.lock().insert(hash.clone(), package.into());
+    s.grant(vec![Grant { package: hash, ..bench.python("1", "add", "[1]") }]).await;
+    let failure = s.failure("1").await;
+    assert_eq!((failure.r#type.as_str(), failure.retryable), ("environment", false));
+    assert!(failure.message.contains("nothing"), "{}", failure.message);
 }

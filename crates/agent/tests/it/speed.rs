@@ -38,6 +38,11 @@ async fn speed_of_python_noops() {
 async fn speed_of_starts() {
     let mut bench = Bench::start_with(|c| c.idle = Duration::from_millis(1)).await;
     let mut s = bench.connected().await;
+    // A module that imports nothing: what a start costs by itself.
+    let package =
+        pack(&[("tasks.py", b"from tidewheel import task\n\n@task\ndef noop():\n    return None\n")], &["tasks"]);
+    bench.package = hash_of(&package);
+    bench.blobs.lock().insert(bench.package.clone(), package.into());
     s.grant(vec![bench.python("first", "noop", "null")]).await;
     s.ok("first").await;
     let marker = format!("TIDEWHEEL_ARTIFACTS={}", bench.dir.path().display());

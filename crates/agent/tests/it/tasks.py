@@ -110,6 +110,23 @@ def squares(items: "list[int]"):
 
 
 @task
+def fan_out():
+    """Submits further tasks and waits for them, all through the agent."""
+    done, failed, running = add.enqueue_many([{"a": 1}, {"a": 2}, {"a": 3}])
+    seen = {"id": done.id, "result": done.result(timeout=10), "state": failed.status()}
+    try:
+        failed.result(timeout=10)
+    except Exception as error:
+        seen["error"] = f"{type(error).__name__}: {error}"
+    try:
+        running.result(timeout=0.2)
+    except Exception as error:
+        seen["wait"] = type(error).__name__
+    running.cancel("enough")
+    return seen
+
+
+@task
 def wait_for(path):
     while not os.path.exists(path):
         time.sleep(0.005)

@@ -19,8 +19,8 @@ pub struct Bootstrap {
 
 /// Makes sure that the tenant `default` and its queue `default` exist, and creates an admin token with system scope.
 ///
-/// With `only_if_none`, nothing is created and `None` is returned when any token exists: a server calls it so at each start,
-/// while `tidewheel dev` asks for a token of its own.
+/// With `only_if_none`, nothing is created and `None` is returned when any token exists: a server calls it so at each
+/// start, while `tidewheel dev` asks for a token of its own.
 pub async fn bootstrap_token(runtime: &Runtime, name: &str, only_if_none: bool) -> Result<Option<Bootstrap>, Error> {
     let tenant = ensure_tenant(runtime, "default").await?;
     ensure_queue(runtime, tenant, "default").await?;
@@ -79,7 +79,7 @@ async fn ensure_queue(runtime: &Runtime, tenant: tidewheel_engine::id::TenantId,
             request,
             tenant,
             name: name.into(),
-            config: None,
+            config: Some(Box::default()),
             state: None,
             expected: Some(0),
         })

@@ -1,5 +1,5 @@
-//! Access rules as types. A route's handler has to begin with one of them; the rule is then in the handler's signature, in
-//! the OpenAPI document and in the test that walks all routes with all roles.
+//! Access rules as types. A route's handler has to begin with one of them; the rule is then in the handler's
+//! signature, in the OpenAPI document and in the test that walks all routes with all roles.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -50,7 +50,8 @@ pub(crate) fn check(principal: &Principal, access: Access) -> Result<(), Failure
     }
     let names: Vec<_> = access.roles.iter().map(|r| r.as_str()).collect();
     let scope = if access.system { " with system scope" } else { "" };
-    let detail = format!("This needs the role {}{scope}; the token's role is {}.", names.join(" or "), principal.role.as_str());
+    let detail =
+        format!("This needs the role {}{scope}; the token's role is {}.", names.join(" or "), principal.role.as_str());
     Err(Failure::new(Code::NotAllowed, detail))
 }
 

@@ -1,5 +1,5 @@
-//! Who is asking. A [`Principal`] can only be made here, from a token that was checked; every use case takes one, and every
-//! route takes one of the guard types below, so that a handler without an access rule does not compile.
+//! Who is asking. A [`Principal`] can only be made here, from a token that was checked; every use case takes one, and
+//! every route takes one of the guard types below, so that a handler without an access rule does not compile.
 
 pub(crate) mod bootstrap;
 pub(crate) mod guard;
@@ -69,7 +69,11 @@ struct Proof;
 
 impl Principal {
     /// The caller of a request with this `Authorization` and this `Tidewheel-Tenant`.
-    pub(crate) fn of(api: &Api, authorization: Option<&[u8]>, tenant: Option<&[u8]>) -> Result<Arc<Principal>, Failure> {
+    pub(crate) fn of(
+        api: &Api,
+        authorization: Option<&[u8]>,
+        tenant: Option<&[u8]>,
+    ) -> Result<Arc<Principal>, Failure> {
         let text = authorization
             .and_then(|value| std::str::from_utf8(value).ok())
             .and_then(|value| value.split_once(' '))
@@ -98,7 +102,12 @@ impl Principal {
             return Err(Failure::new(Code::NotAllowed, detail));
         }
         let tenant = api.runtime.directory().tenant(name).ok_or_else(|| Failure::not_found("tenant", name))?;
-        Ok(Arc::new(Principal { tenant: tenant.id, tenant_name: tenant.name.clone(), tenant_named: true, ..self.clone() }))
+        Ok(Arc::new(Principal {
+            tenant: tenant.id,
+            tenant_name: tenant.name.clone(),
+            tenant_named: true,
+            ..self.clone()
+        }))
     }
 }
 
@@ -107,8 +116,8 @@ pub(crate) fn unauthenticated(api: &Api, why: &str) -> Failure {
     Failure::new(
         Code::Unauthenticated,
         format!(
-            "{why} Send 'Authorization: Bearer tw_...'. 'tidewheel dev' prints a token; 'tidewheel token create' makes one, \
-             as does POST {}/api/v1/tokens with an admin's token.",
+            "{why} Send 'Authorization: Bearer tw_...'. 'tidewheel dev' prints a token; 'tidewheel token create' \
+             makes one, as does POST {}/api/v1/tokens with an admin's token.",
             api.config.public_url
         ),
     )

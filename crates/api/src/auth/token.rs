@@ -1,7 +1,7 @@
 //! API tokens: `tw_<id>_<secret>`. The store keeps the blake3 of the secret only, so a stolen backup opens nothing.
 //!
-//! A checked token is remembered by the hash of its text together with the version of the directory it was checked against:
-//! a revocation raises that version, so it takes effect with its commit.
+//! A checked token is remembered by the hash of its text together with the version of the directory it was checked
+//! against: a revocation raises that version, so it takes effect with its commit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,10 +72,11 @@ pub(crate) fn check(api: &Api, text: &str) -> Result<Arc<Principal>, Failure> {
     let directory = api.runtime.directory();
     let version = directory.version();
     let digest = *blake3::hash(text.as_bytes()).as_bytes();
-    if let Some(cached) = api.tokens.0.read().get(&digest) {
-        if cached.directory == version && !is_over(api, cached.expires) {
-            return Ok(cached.principal.clone());
-        }
+    if let Some(cached) = api.tokens.0.read().get(&digest)
+        && cached.directory == version
+        && !is_over(api, cached.expires)
+    {
+        return Ok(cached.principal.clone());
     }
     let refused = || unauthenticated(api, "The token is unknown, revoked or expired.");
     let (id, secret) = split(text).ok_or_else(refused)?;
@@ -191,7 +192,8 @@ mod tests {
     #[test]
     fn broken_texts_are_no_tokens() {
         let good = draw(1).unwrap().text;
-        for text in ["", "tw_", "tw__", &good[1..], &good[..good.len() - 1], &good.to_uppercase(), &format!("{good}0")] {
+        for text in ["", "tw_", "tw__", &good[1..], &good[..good.len() - 1], &good.to_uppercase(), &format!("{good}0")]
+        {
             assert!(split(text).is_none(), "{text}");
         }
     }

@@ -30,8 +30,8 @@ pub(crate) async fn fetch(
     Ok(futures::stream::iter(empty).chain(parts))
 }
 
-/// The tenant that has the blob. A worker with system scope may run tasks of any tenant: the attempt's token says which, else
-/// the first one that has such content serves, since equal hashes are equal bytes.
+/// The tenant that has the blob. A worker with system scope may run tasks of any tenant: the attempt's token says
+/// which, else the first one that has such content serves, since equal hashes are equal bytes.
 async fn locate(api: &Api, caller: &Principal, token: &[u8], hash: [u8; 32]) -> Result<(TenantId, u64), Failure> {
     let home = tenant_of(api, caller, token).await?;
     if let Some(size) = api.runtime.blobs().size(home.0, hash).await? {
@@ -53,7 +53,8 @@ async fn tenant_of(api: &Api, caller: &Principal, token: &[u8]) -> Result<Tenant
         return Ok(caller.tenant);
     }
     let sealer = Sealer::new(api.runtime.token_key(), None);
-    let (task, _) = sealer.open(token).ok_or_else(|| Failure::new(Code::NotAllowed, "The attempt token is not valid."))?;
+    let (task, _) =
+        sealer.open(token).ok_or_else(|| Failure::new(Code::NotAllowed, "The attempt token is not valid."))?;
     let tenants: Vec<TenantId> = api.runtime.directory().tenants().iter().map(|t| t.id).collect();
     let found = api.read_store(move |store| {
         for tenant in tenants {

@@ -23,7 +23,8 @@ use crate::problem::{Failure, from_refusal};
 use crate::service::{submit_task, wait_task};
 use crate::state::Api;
 
-/// Requests of one stream whose commit is awaited. At 1,000 tasks each and a commit of a few milliseconds, far fewer suffice.
+/// Requests of one stream whose commit is awaited. At 1,000 tasks each and a commit of a few milliseconds, far fewer
+/// suffice.
 const IN_FLIGHT: usize = 64;
 /// How often a stream asks whether its token still stands.
 const CHECK: Duration = Duration::from_secs(2);

@@ -155,7 +155,10 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
 pub(crate) enum Reported {
     Ready(Outcome),
     /// The result is a blob that has to be there.
-    Blob { hash: [u8; 32], artifacts: Vec<Artifact> },
+    Blob {
+        hash: [u8; 32],
+        artifacts: Vec<Artifact>,
+    },
 }
 
 /// Reads a result. What cannot be kept becomes a failure of the attempt that says so: the attempt is over in any case.
@@ -185,15 +188,20 @@ pub(crate) fn outcome(message: v1::TaskResult) -> Reported {
             let kind = if failure.r#type.is_empty() { "Error" } else { cut(&failure.r#type, MAX_TEXT) };
             let message = cut(&failure.message, MESSAGE_BYTES);
             let detail = cut(&failure.detail, limit::ERROR_BYTES.saturating_sub(MESSAGE_BYTES + MAX_TEXT));
-            let failure =
-                Failure { kind: kind.into(), message: message.into(), detail: detail.into(), retryable: failure.retryable };
+            let failure = Failure {
+                kind: kind.into(),
+                message: message.into(),
+                detail: detail.into(),
+                retryable: failure.retryable,
+            };
             Outcome::Failed { failure, artifacts, cancelled }
         }
     })
 }
 
 pub(crate) fn failed(kind: &str, message: &str, retryable: bool) -> Outcome {
-    let failure = Failure { kind: kind.into(), message: cut(message, MESSAGE_BYTES).into(), detail: "".into(), retryable };
+    let failure =
+        Failure { kind: kind.into(), message: cut(message, MESSAGE_BYTES).into(), detail: "".into(), retryable };
     Outcome::Failed { failure, artifacts: Vec::new(), cancelled: false }
 }
 
@@ -265,7 +273,8 @@ mod tests {
 
     #[test]
     fn long_errors_are_cut_at_a_character() {
-        let failure = v1::Failure { message: "ä".repeat(10_000), detail: "x".repeat(1 << 20), ..v1::Failure::default() };
+        let failure =
+            v1::Failure { message: "ä".repeat(10_000), detail: "x".repeat(1 << 20), ..v1::Failure::default() };
         let Outcome::Failed { failure, .. } = reported(Wire::Failed(failure)) else { panic!("no failure") };
         assert!(failure.message.len() <= MESSAGE_BYTES && failure.detail.len() <= limit::ERROR_BYTES);
         assert_eq!(&*failure.kind, "Error");

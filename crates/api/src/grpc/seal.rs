@@ -1,5 +1,5 @@
-//! Attempt tokens on the wire: task id (16 bytes), epoch (4), grant (8) and a keyed MAC (8) over them and the tenant that the
-//! session serves. A worker can neither make nor change one, and one of another tenant does not open.
+//! Attempt tokens on the wire: task id (16 bytes), epoch (4), grant (8) and a keyed MAC (8) over them and the tenant
+//! that the session serves. A worker can neither make nor change one, and one of another tenant does not open.
 
 use bytes::{Bytes, BytesMut};
 use tidewheel_engine::id::{TaskId, TenantId, Token};

@@ -1,11 +1,11 @@
 //! One worker's stream.
 //!
-//! Protocol. One task per connection does everything in order: it reads what the worker sends and turns each message into one
-//! command (results of a message are one command), and it takes what the engine has for the worker and sends all grants that
-//! have queued up as one message. Nothing is spawned per task. The channel to the connection holds [`OUT_MESSAGES`]; a worker
-//! that does not read for [`OUT_TIME`] loses its stream, and its attempts live on until the lease ends. Log lines go to a task
-//! of their own with a queue of [`LOG_MESSAGES`], so that results do not wait for them; the acknowledgement of lines comes
-//! after they are on disk.
+//! Protocol. One task per connection does everything in order: it reads what the worker sends and turns each message
+//! into one command (results of a message are one command), and it takes what the engine has for the worker and sends
+//! all grants that have queued up as one message. Nothing is spawned per task. The channel to the connection holds
+//! [`OUT_MESSAGES`]; a worker that does not read for [`OUT_TIME`] loses its stream, and its attempts live on until
+//! the lease ends. Log lines go to a task of their own with a queue of [`LOG_MESSAGES`], so that results do not wait
+//! for them; the acknowledgement of lines comes after they are on disk.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -227,10 +227,10 @@ impl Link {
                 self.send_grants(&mut grants).await?;
                 bytes = 0;
             }
-            if !matches!(event, ToWorker::Accepted { .. }) {
-                if let Some(ack) = ack.take() {
-                    self.send(ToClient::Ack(ack)).await?;
-                }
+            if !matches!(event, ToWorker::Accepted { .. })
+                && let Some(ack) = ack.take()
+            {
+                self.send(ToClient::Ack(ack)).await?;
             }
             match event {
                 ToWorker::Grants(list) => {
@@ -425,12 +425,12 @@ impl Link {
     fn end(&mut self, task: TaskId, token: Token) {
         if self.held.contains_key(&task) {
             self.ended.push_back((task, token));
-            if self.ended.len() > ENDED {
-                if let Some((old, old_token)) = self.ended.pop_front() {
-                    // A later attempt of the same task may stand in its place.
-                    if self.held.get(&old).is_some_and(|h| h.token == old_token) {
-                        self.held.remove(&old);
-                    }
+            if self.ended.len() > ENDED
+                && let Some((old, old_token)) = self.ended.pop_front()
+            {
+                // A later attempt of the same task may stand in its place.
+                if self.held.get(&old).is_some_and(|h| h.token == old_token) {
+                    self.held.remove(&old);
                 }
             }
         }
@@ -486,12 +486,14 @@ impl Link {
                 lines.push(convert::line(line, held.tenant, task, held.attempt));
             }
         }
-        // The queue is the bound on memory; when the log's disk is slower than the worker, the worker is slowed down here.
+        // The queue is the bound on memory; when the log's disk is slower than the worker, the worker is slowed down
+        // here.
         let sent = self.logs.send((message.sequence, lines)).await;
         sent.map_err(|_| Status::unavailable("log lines cannot be stored now"))
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "lives for one turn of the loop, on the stack")]
 enum Step {
     Events(usize),
     Message(Result<Option<v1::WorkerMessage>, Status>),

@@ -1,5 +1,5 @@
-//! From the bulk client's tasks to the engine's submits. What neighbouring tasks have in common (type, queue, settings) is
-//! made once and shared, since a stream of equal tasks is the usual case.
+//! From the bulk client's tasks to the engine's submits. What neighbouring tasks have in common (type, queue,
+//! settings) is made once and shared, since a stream of equal tasks is the usual case.
 
 use std::sync::Arc;
 
@@ -69,10 +69,10 @@ impl Last {
     }
 
     fn kind(&mut self, api: &Api, tenant: TenantId, kind: &str) -> Result<(Name, Option<Arc<TypeDefaults>>), Failure> {
-        if let Some((name, given)) = &self.kind {
-            if **name == *kind {
-                return Ok((name.clone(), given.clone()));
-            }
+        if let Some((name, given)) = &self.kind
+            && **name == *kind
+        {
+            return Ok((name.clone(), given.clone()));
         }
         spec::check_type(kind)?;
         let name: Name = kind.into();
@@ -105,7 +105,8 @@ impl Last {
         task: &v1::TaskSpec,
     ) -> Result<Arc<Spec>, Failure> {
         let base = given.map_or(&api.plain_spec, |g| &g.spec);
-        if is_plain(task) {
+        let keys = given.and_then(|g| g.keys.as_ref());
+        if is_plain(task) && keys.is_none() {
             return Ok(base.clone());
         }
         let mut own = Spec::clone(base);
@@ -117,6 +118,9 @@ impl Last {
             let mut retry = own.retry.take().unwrap_or_else(|| queue_retry(api, tenant, queue));
             retry.max_attempts = task.max_attempts;
             own.retry = Some(retry);
+        }
+        if let Some(keys) = keys {
+            keys.fill(&mut own, &task.input)?;
         }
         if let Some(last) = self.spec.as_ref().filter(|last| ***last == own) {
             return Ok(last.clone());
@@ -169,10 +173,10 @@ fn overlay(own: &mut Spec, task: &v1::TaskSpec) -> Result<(), Failure> {
         let sorted = task.requires.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.as_str()))).collect();
         own.requires = spec::requires(&sorted)?;
     }
-    if own.resources == tidewheel_engine::task::Resources::default() {
-        if let Some(class) = spec::class_of_type(&task.r#type) {
-            own.resources = class;
-        }
+    if own.resources == tidewheel_engine::task::Resources::default()
+        && let Some(class) = spec::class_of_type(&task.r#type)
+    {
+        own.resources = class;
     }
     Ok(())
 }

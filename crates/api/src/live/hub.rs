@@ -1,10 +1,11 @@
-//! The hub: one task reads the runtime's feed of committed changes, keeps the newest in a ring, and wakes those who wait for
-//! a task.
+//! The hub: one task reads the runtime's feed of committed changes, keeps the newest in a ring, and wakes those who
+//! wait for a task.
 //!
-//! Protocol. The feed task is the only writer of the ring. Streams do not have buffers: each reads the ring at its own pace
-//! from its own position, and one that fell behind the ring's end is told to load anew (`Since::Gap`). Waiters of one task
-//! get its changes through a channel of [`WAITER_BUFFER`]; one that does not read loses the channel, not a change in the
-//! middle. A waiter registers first and reads the store second, so that nothing falls between.
+//! Protocol. The feed task is the only writer of the ring. Streams do not have buffers: each reads the ring at its
+//! own pace from its own position, and one that fell behind the ring's end is told to load anew (`Since::Gap`).
+//! Waiters of one task get its changes through a channel of [`WAITER_BUFFER`]; one that does not read loses the
+//! channel, not a change in the middle. A waiter registers first and reads the store second, so that nothing falls
+//! between.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

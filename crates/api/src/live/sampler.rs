@@ -1,5 +1,5 @@
-//! Samples of a tenant's queues and workers, shared by all streams that show them: however many look, the engine is asked at
-//! most four times a second.
+//! Samples of a tenant's queues and workers, shared by all streams that show them: however many look, the engine is
+//! asked at most four times a second.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,10 +33,10 @@ pub(crate) struct Sampler(Mutex<HashMap<Key, (Instant, Arc<str>)>>);
 pub(crate) async fn sample(api: &Api, caller: &Principal, topic: Topic) -> Result<Arc<str>, Failure> {
     // Callers with system scope see workers of every tenant.
     let key = (topic, caller.tenant, caller.system && !caller.tenant_named);
-    if let Some((at, text)) = api.sampler.0.lock().get(&key) {
-        if at.elapsed() < FRESH {
-            return Ok(text.clone());
-        }
+    if let Some((at, text)) = api.sampler.0.lock().get(&key)
+        && at.elapsed() < FRESH
+    {
+        return Ok(text.clone());
     }
     let text = match topic {
         Topic::Queues => serde_json::to_string(&queue::all_stats(api, caller).await?),

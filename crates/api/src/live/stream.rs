@@ -1,6 +1,6 @@
-//! Streams of server-sent events. Each is a state machine that is polled by its connection: no task of its own, no buffer but
-//! the events of one tick. It ends when its token is revoked, when the server drains, or when there is nothing more to say
-//! (then its last event is `end`).
+//! Streams of server-sent events. Each is a state machine that is polled by its connection: no task of its own, no
+//! buffer but the events of one tick. It ends when its token is revoked, when the server drains, or when there is
+//! nothing more to say (then its last event is `end`).
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -242,21 +242,20 @@ impl Source for Everything {
         if self.topics.tasks {
             self.tasks();
         }
-        if self.topics.queues {
-            if let Ok(text) = sample(&self.base.api, &self.base.caller, Topic::Queues).await {
-                if self.queues.as_ref() != Some(&text) {
-                    self.base.push("queues", None, &text);
-                    self.queues = Some(text);
-                }
-            }
+        if self.topics.queues
+            && let Ok(text) = sample(&self.base.api, &self.base.caller, Topic::Queues).await
+            && self.queues.as_ref() != Some(&text)
+        {
+            self.base.push("queues", None, &text);
+            self.queues = Some(text);
         }
         if self.topics.workers && self.workers_at.is_none_or(|at| at.elapsed() >= WORKERS_EVERY) {
             self.workers_at = Some(Instant::now());
-            if let Ok(text) = sample(&self.base.api, &self.base.caller, Topic::Workers).await {
-                if self.workers.as_ref() != Some(&text) {
-                    self.base.push("workers", None, &text);
-                    self.workers = Some(text);
-                }
+            if let Ok(text) = sample(&self.base.api, &self.base.caller, Topic::Workers).await
+                && self.workers.as_ref() != Some(&text)
+            {
+                self.base.push("workers", None, &text);
+                self.workers = Some(text);
             }
         }
     }
@@ -366,7 +365,12 @@ impl Source for OneTask {
 }
 
 /// The lines of a task as they come.
-pub(crate) fn follow_logs(api: &Api, caller: &Principal, task: TaskId, wanted: LinesRequest) -> Result<Events, Failure> {
+pub(crate) fn follow_logs(
+    api: &Api,
+    caller: &Principal,
+    task: TaskId,
+    wanted: LinesRequest,
+) -> Result<Events, Failure> {
     let base = Base::new(api, caller)?;
     let arrived = api.hub.watch_logs(task);
     Ok(events(Logs { base, task, wanted, arrived, ended: None }))

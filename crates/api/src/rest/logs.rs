@@ -8,12 +8,12 @@ use tidewheel_proto::rest;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params};
 use super::reply::{Reply, json, page};
 use super::route::{Param, Route};
-use crate::auth::guard::Viewer;
+use crate::auth::guard::{Anyone, Viewer};
 use crate::live::stream::{self, LastEvent};
 use crate::problem::Failure;
+use crate::service::get_task;
 use crate::service::logs::{self, DEFAULT_LINES, LinesRequest, MAX_LINES};
 use crate::service::task_query::moment;
-use crate::service::get_task;
 use crate::state::Api;
 use crate::text::task_id;
 
@@ -29,7 +29,8 @@ pub(super) const TASK_LOGS: &[Param] = &[
 ];
 
 pub(super) fn routes() -> Vec<Route> {
-    let search = Route::new(Method::GET, "/logs", "searchLogs", "Searches the log lines of the tenant, newest first.", search);
+    let search =
+        Route::new(Method::GET, "/logs", "searchLogs", "Searches the log lines of the tenant, newest first.", search);
     vec![search.query(SEARCH).answers_page::<rest::LogLine>("A page.")]
 }
 
@@ -41,7 +42,7 @@ async fn search(caller: Viewer, State(api): State<Api>, params: Params) -> Reply
 }
 
 pub(super) async fn of_task(
-    caller: Viewer,
+    caller: Anyone,
     State(api): State<Api>,
     Path(id): Path<String>,
     params: Params,
@@ -60,7 +61,8 @@ pub(super) async fn of_task(
         return Ok(stream::follow_logs(&api, &caller, task, wanted)?.into_response());
     }
     let rows = logs::of_task(&api, &caller, task, &wanted).await?;
-    let next = (rows.len() == wanted.limit && wanted.tail.is_none()).then(|| rows.last().map(|(row, _)| row.to_string()));
+    let next =
+        (rows.len() == wanted.limit && wanted.tail.is_none()).then(|| rows.last().map(|(row, _)| row.to_string()));
     let answer = rest::Page {
         items: rows.iter().map(|(_, line)| logs::shown(line)).collect(),
         next_cursor: next.flatten(),

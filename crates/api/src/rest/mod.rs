@@ -1,5 +1,5 @@
-//! REST: thin adapters over `service`. One table holds every route with its access rule, its documentation and its handler;
-//! the router, the OpenAPI document and the test of roles against routes are all made from it.
+//! REST: thin adapters over `service`. One table holds every route with its access rule, its documentation and its
+//! handler; the router, the OpenAPI document and the test of roles against routes are all made from it.
 
 mod blobs;
 mod logs;
@@ -60,17 +60,17 @@ pub(crate) fn build(api: &Api) -> Router {
         }
     }
     router = system::open_routes(router);
-    router
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(api.clone())
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(api.clone())
 }
 
 async fn not_found(request: Request) -> Failure {
     let path = request.uri().path();
     if let Some((_, verb)) = path.rsplit_once("/~") {
         let verb: String = verb.chars().take(40).collect();
-        return Failure::new(Code::NotFound, format!("There is no action ':{verb}' here. /openapi.json lists what there is."));
+        return Failure::new(
+            Code::NotFound,
+            format!("There is no action ':{verb}' here. /openapi.json lists what there is."),
+        );
     }
     Failure::new(Code::NotFound, "There is nothing at this path. /openapi.json lists what there is.")
 }

@@ -21,8 +21,14 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/operations/{id}/events", "watchOperation", "Streams its progress.", events)
             .answers_plain(200, "Server-sent events.", "text/event-stream")
             .raw(),
-        Route::new(Method::POST, "/operations/{id}:cancel", "cancelOperation", "Stops it before its next page.", cancel)
-            .answers::<rest::Operation>(200, "Cancelled; what was changed stays changed."),
+        Route::new(
+            Method::POST,
+            "/operations/{id}:cancel",
+            "cancelOperation",
+            "Stops it before its next page.",
+            cancel,
+        )
+        .answers::<rest::Operation>(200, "Cancelled; what was changed stays changed."),
     ]
 }
 

@@ -27,17 +27,29 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/packages", "listPackages", "Lists package versions, newest first.", list)
             .query(LIST)
             .answers_list::<rest::Package>("The packages."),
-        Route::new(Method::PUT, "/packages/{name}/{version}", "putPackage", "Uploads a version; versions are immutable.", put)
-            .takes::<rest::PutPackage>()
-            .answers::<rest::Package>(201, "Stored and registered.")
-            .answers::<rest::Package>(200, "The same content was there already."),
+        Route::new(
+            Method::PUT,
+            "/packages/{name}/{version}",
+            "putPackage",
+            "Uploads a version; versions are immutable.",
+            put,
+        )
+        .takes::<rest::PutPackage>()
+        .answers::<rest::Package>(201, "Stored and registered.")
+        .answers::<rest::Package>(200, "The same content was there already."),
         Route::new(Method::GET, "/packages/{name}", "listVersions", "Lists the versions of a package.", versions)
             .answers_list::<rest::Package>("The versions."),
         Route::new(Method::GET, "/packages/{name}/{version}", "getPackage", "Shows a version.", get)
             .query(ONE)
             .answers::<rest::Package>(200, "The version."),
-        Route::new(Method::GET, "/packages/{name}/{version}/analysis", "getAnalysis", "Shows what the check found.", analysis)
-            .answers_plain(200, "The findings.", "application/json"),
+        Route::new(
+            Method::GET,
+            "/packages/{name}/{version}/analysis",
+            "getAnalysis",
+            "Shows what the check found.",
+            analysis,
+        )
+        .answers_plain(200, "The findings.", "application/json"),
         Route::new(Method::GET, "/packages/{name}/{version}/content", "getContent", "Gives the archive.", content)
             .answers_plain(200, "The archive.", "application/octet-stream")
             .raw(),
@@ -91,7 +103,8 @@ async fn yank(caller: Operator, State(api): State<Api>, Path((name, version)): P
     json(200, &package::yank(&api, &caller, &name, &version).await?)
 }
 
-/// Three forms: multipart (`manifest`, `archive`), JSON that names a stored blob, or the archive alone with its manifest in it.
+/// Three forms: multipart (`manifest`, `archive`), JSON that names a stored blob, or the archive alone with its
+/// manifest in it.
 async fn put(
     caller: Operator,
     State(api): State<Api>,
@@ -118,7 +131,8 @@ async fn put(
         }
         other => {
             let shown: String = other.chars().take(60).collect();
-            let known = "multipart/form-data, application/json, application/zip, application/gzip or application/octet-stream";
+            let known =
+                "multipart/form-data, application/json, application/zip, application/gzip or application/octet-stream";
             return Err(Failure::new(Code::UnsupportedMediaType, format!("This path takes {known}, not {shown}.")));
         }
     };
@@ -138,7 +152,10 @@ async fn multipart(api: &Api, request: Request) -> Result<(Uploaded, Option<rest
                 let mut text = Vec::new();
                 while let Some(part) = field.chunk().await.map_err(|e| broken(&e.body_text()))? {
                     if text.len() + part.len() > MANIFEST_BYTES {
-                        return Err(Failure::new(Code::TooLarge, format!("A manifest has at most {MANIFEST_BYTES} bytes.")));
+                        return Err(Failure::new(
+                            Code::TooLarge,
+                            format!("A manifest has at most {MANIFEST_BYTES} bytes."),
+                        ));
                     }
                     text.extend_from_slice(&part);
                 }

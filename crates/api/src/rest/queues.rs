@@ -37,14 +37,26 @@ pub(super) fn routes() -> Vec<Route> {
             .answers::<rest::Queue>(200, "The queue."),
         Route::new(Method::DELETE, "/queues/{name}", "deleteQueue", "Deletes an empty queue.", delete)
             .answers_plain(204, "Deleted.", ""),
-        Route::new(Method::GET, "/queues/{name}/stats", "getQueueStats", "Shows live figures; autoscalers read it.", stats)
-            .answers::<rest::QueueStats>(200, "The figures."),
+        Route::new(
+            Method::GET,
+            "/queues/{name}/stats",
+            "getQueueStats",
+            "Shows live figures; autoscalers read it.",
+            stats,
+        )
+        .answers::<rest::QueueStats>(200, "The figures."),
         Route::new(Method::POST, "/queues/{name}:pause", "pauseQueue", "Stops giving out tasks.", pause)
             .answers::<rest::Queue>(200, "Paused."),
         Route::new(Method::POST, "/queues/{name}:resume", "resumeQueue", "Gives out and takes in again.", resume)
             .answers::<rest::Queue>(200, "Active."),
-        Route::new(Method::POST, "/queues/{name}:drain", "drainQueue", "Takes no new tasks; works off what is there.", drain)
-            .answers::<rest::Queue>(200, "Draining."),
+        Route::new(
+            Method::POST,
+            "/queues/{name}:drain",
+            "drainQueue",
+            "Takes no new tasks; works off what is there.",
+            drain,
+        )
+        .answers::<rest::Queue>(200, "Draining."),
         Route::new(Method::POST, "/queues/{name}:purge", "purgeQueue", "Cancels every task that waits in it.", purge)
             .may_take::<rest::ActionBody>()
             .answers::<rest::Operation>(202, "Started; follow it at Location."),
@@ -158,7 +170,12 @@ async fn dead(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, 
     page(&format!("/api/v1/queues/{name}/dead"), &params, &found)
 }
 
-async fn redrive(caller: Operator, State(api): State<Api>, Path(name): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+async fn redrive(
+    caller: Operator,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
     let body: rest::Redrive = body::parse_or_default(&bytes)?;
     let queue = queue::find(&api, &caller, &name)?;
     let more = body.filter.unwrap_or_default();

@@ -74,7 +74,10 @@ pub(crate) fn check_length(headers: &HeaderMap, limit: u64) -> Result<(), Failur
 }
 
 fn too_large(limit: u64) -> Failure {
-    Failure::new(Code::TooLarge, format!("The body is larger than {limit} bytes. Store large inputs with PUT /api/v1/blobs."))
+    Failure::new(
+        Code::TooLarge,
+        format!("The body is larger than {limit} bytes. Store large inputs with PUT /api/v1/blobs."),
+    )
 }
 
 fn is_length_limit(error: &axum::Error) -> bool {
@@ -92,11 +95,14 @@ fn check_json_type(headers: &HeaderMap) -> Result<(), Failure> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let text = value.to_str().unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") || (essence.starts_with("application/") && essence.ends_with("+json")) {
+    if essence.eq_ignore_ascii_case("application/json")
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    {
         return Ok(());
     }
     let shown: String = essence.chars().take(60).collect();
-    let detail = format!("This path takes application/json, not {shown}. With curl, add -H 'Content-Type: application/json'.");
+    let detail =
+        format!("This path takes application/json, not {shown}. With curl, add -H 'Content-Type: application/json'.");
     Err(Failure::new(Code::UnsupportedMediaType, detail))
 }
 

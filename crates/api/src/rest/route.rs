@@ -62,7 +62,13 @@ fn describe<T: ToSchema + PartialSchema>() -> Described {
 
 impl Route {
     /// A route; its handler has to begin with a guard, which becomes its access rule.
-    pub(crate) fn new<H, T>(method: Method, path: &'static str, id: &'static str, summary: &'static str, handler: H) -> Route
+    pub(crate) fn new<H, T>(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+        handler: H,
+    ) -> Route
     where
         H: Handler<T, Api>,
         T: Guarded + 'static,

@@ -16,7 +16,8 @@ use crate::text::task_id;
 const TOPICS: &[Param] = &[("topics", "What to stream, separated by commas: tasks, queues, workers.")];
 
 pub(super) fn routes() -> Vec<Route> {
-    let all = Route::new(Method::GET, "/stream", "stream", "Streams everything live of the tenant, folded.", everything);
+    let all =
+        Route::new(Method::GET, "/stream", "stream", "Streams everything live of the tenant, folded.", everything);
     vec![all.query(TOPICS).answers_plain(200, "Server-sent events.", "text/event-stream").raw()]
 }
 

@@ -23,8 +23,14 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new(Method::GET, "/system/status", "getStatus", "Shows how the server is.", show_status)
             .answers::<rest::SystemStatus>(200, "The status."),
-        Route::new(Method::GET, "/system/config", "getConfig", "Shows the configuration in force, secrets masked.", config)
-            .answers_plain(200, "The configuration.", "application/json"),
+        Route::new(
+            Method::GET,
+            "/system/config",
+            "getConfig",
+            "Shows the configuration in force, secrets masked.",
+            config,
+        )
+        .answers_plain(200, "The configuration.", "application/json"),
     ]
 }
 

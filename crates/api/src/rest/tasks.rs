@@ -13,7 +13,9 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, SORT, WAIT};
-use super::reply::{BatchBody, Conditions, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, versioned, with_header};
+use super::reply::{
+    BatchBody, Conditions, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, versioned, with_header,
+};
 use super::route::{Param, Route};
 use super::{logs, stream};
 use crate::auth::guard::{Anyone, Operator, Submitter, Viewer};
@@ -27,7 +29,7 @@ use crate::text::{hash_text, task_id, task_text};
 use crate::units::{push_time, time_text};
 
 const LIST: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS, SORT];
-const ONE: &[Param] = &[FIELDS];
+const ONE: &[Param] = &[FIELDS, WAIT];
 const WAITING: &[Param] = &[WAIT];
 const NONE: &[Param] = &[];
 
@@ -56,9 +58,15 @@ pub(super) fn routes() -> Vec<Route> {
             .answers::<rest::Task>(200, "The task as it is now."),
         Route::new(Method::GET, "/tasks/{id}/attempts", "listAttempts", "Lists every attempt, oldest first.", attempts)
             .answers_list::<rest::Attempt>("The attempts."),
-        Route::new(Method::GET, "/tasks/{id}/logs", "getTaskLogs", "Shows or follows the log of a task.", logs::of_task)
-            .query(logs::TASK_LOGS)
-            .answers_list::<rest::LogLine>("Lines, oldest first; with follow, a stream of server-sent events."),
+        Route::new(
+            Method::GET,
+            "/tasks/{id}/logs",
+            "getTaskLogs",
+            "Shows or follows the log of a task.",
+            logs::of_task,
+        )
+        .query(logs::TASK_LOGS)
+        .answers_list::<rest::LogLine>("Lines, oldest first; with follow, a stream of server-sent events."),
         Route::new(Method::GET, "/tasks/{id}/result", "getTaskResult", "Gives the result as raw JSON.", result)
             .query(WAITING)
             .answers_plain(200, "The result.", "application/json")
@@ -74,21 +82,39 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::POST, "/tasks/{id}:cancel", "cancelTask", "Cancels a task in any state.", cancel)
             .may_take::<rest::ActionBody>()
             .answers::<rest::Task>(200, "The task as it is now."),
-        Route::new(Method::POST, "/tasks/{id}:retry", "retryTask", "Runs an ended task again, with fresh attempts.", retry)
-            .may_take::<rest::ActionBody>()
-            .answers::<rest::Task>(200, "The task as it is now."),
-        Route::new(Method::POST, "/tasks/{id}:reprioritise", "reprioritiseTask", "Changes a task's priority.", reprioritise)
-            .takes::<rest::ActionBody>()
-            .answers::<rest::Task>(200, "The task as it is now."),
+        Route::new(
+            Method::POST,
+            "/tasks/{id}:retry",
+            "retryTask",
+            "Runs an ended task again, with fresh attempts.",
+            retry,
+        )
+        .may_take::<rest::ActionBody>()
+        .answers::<rest::Task>(200, "The task as it is now."),
+        Route::new(
+            Method::POST,
+            "/tasks/{id}:reprioritise",
+            "reprioritiseTask",
+            "Changes a task's priority.",
+            reprioritise,
+        )
+        .takes::<rest::ActionBody>()
+        .answers::<rest::Task>(200, "The task as it is now."),
         Route::new(Method::POST, "/tasks:cancel", "cancelTasks", "Cancels all tasks that a filter finds.", bulk_cancel)
             .takes::<rest::BulkRequest>()
             .answers::<rest::Operation>(202, "Started; follow it at Location."),
         Route::new(Method::POST, "/tasks:retry", "retryTasks", "Retries all tasks that a filter finds.", bulk_retry)
             .takes::<rest::BulkRequest>()
             .answers::<rest::Operation>(202, "Started; follow it at Location."),
-        Route::new(Method::POST, "/tasks:reprioritise", "reprioritiseTasks", "Changes the priority of many tasks.", bulk_priority)
-            .takes::<rest::BulkRequest>()
-            .answers::<rest::Operation>(202, "Started; follow it at Location."),
+        Route::new(
+            Method::POST,
+            "/tasks:reprioritise",
+            "reprioritiseTasks",
+            "Changes the priority of many tasks.",
+            bulk_priority,
+        )
+        .takes::<rest::BulkRequest>()
+        .answers::<rest::Operation>(202, "Started; follow it at Location."),
         Route::new(Method::GET, "/task-types", "listTaskTypes", "Lists the task types that packages serve.", types)
             .answers_list::<rest::TaskType>("The types."),
     ]
@@ -137,8 +163,8 @@ async fn submit(
     Ok(created(&api, &accepted))
 }
 
-/// The answer to a create, written by hand: it is the hottest answer of the server, and building a tree of strings for it
-/// would cost more than everything else in this file together.
+/// The answer to a create, written by hand: it is the hottest answer of the server, and building a tree of strings
+/// for it would cost more than everything else in this file together.
 fn created(api: &Api, accepted: &Accepted) -> Response {
     let mut text = String::with_capacity(360 + accepted.kind.len() + accepted.queue.len());
     let task = id::format("task", accepted.id.0);
@@ -240,10 +266,16 @@ async fn counts(caller: Viewer, State(api): State<Api>) -> Reply {
     json(200, &rest::TaskCounts { counts, relation: "eq".to_owned(), as_of: api.runtime.committed_index() })
 }
 
-async fn get(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params, conditions: Conditions) -> Reply {
+async fn get(
+    caller: Anyone,
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
     params.only(ONE)?;
-    let task = get_task::record(&api, &caller, task_id(&id)?).await?;
-    // Progress is no part of the record: a running task has no version that a caller could already have.
+    let wait = params.duration("wait")?.unwrap_or(Duration::ZERO);
+    let task = wait_task::wait(&api, &caller, task_id(&id)?, wait).await?;
     let etag = convert::task_etag(&task);
     let shown = get_task::shown(&api, &caller, &task).await?;
     versioned(&conditions, &params, &etag, &shown)
@@ -265,8 +297,9 @@ async fn act(api: &Api, caller: &crate::auth::Principal, id: &str, conditions: &
     Ok(with_header(json(200, &task)?, header::ETAG, &etag))
 }
 
+/// Code that runs in a worker may cancel what it submitted through the worker's token.
 async fn cancel(
-    caller: Operator,
+    caller: Submitter,
     State(api): State<Api>,
     Path(id): Path<String>,
     conditions: Conditions,
@@ -311,7 +344,12 @@ async fn bulk_priority(caller: Operator, State(api): State<Api>, JsonBody(bytes)
 }
 
 /// Starts an operation: 202 with its address.
-pub(super) async fn bulk(api: &Api, caller: &crate::auth::Principal, action: &str, request: &rest::BulkRequest) -> Reply {
+pub(super) async fn bulk(
+    api: &Api,
+    caller: &crate::auth::Principal,
+    action: &str,
+    request: &rest::BulkRequest,
+) -> Reply {
     let started = operation::start(api, caller, action, request).await?;
     let location = format!("/api/v1/operations/{}", started.id);
     Ok(with_header(json(202, &started)?, header::LOCATION, &location))
@@ -325,7 +363,7 @@ async fn artifacts(caller: Viewer, State(api): State<Api>, Path(id): Path<String
     json(200, &Items { items: get_task::artifacts(&api, &caller, task_id(&id)?).await? })
 }
 
-async fn why(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+async fn why(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(NONE)?;
     json(200, &get_task::why(&api, &caller, task_id(&id)?).await?)
 }
@@ -362,8 +400,7 @@ fn no_result(task: &Task) -> Failure {
         Some(failure) => format!(": {}: {}", failure.kind, failure.message),
         None => String::new(),
     };
-    let detail =
-        format!("{} ended as {} at {}{why}", task_text(task.id), task.state.as_str(), time_text(task.changed));
+    let detail = format!("{} ended as {} at {}{why}", task_text(task.id), task.state.as_str(), time_text(task.changed));
     Failure::new(Code::Conflict, detail)
 }
 

@@ -6,8 +6,8 @@ use tidewheel_proto::rest;
 
 use super::reply::{Items, JsonBody, Reply, json, no_content, with_header};
 use super::route::Route;
-use crate::auth::guard::{Admin, Anyone, SystemAdmin, Viewer};
 use crate::auth::Principal;
+use crate::auth::guard::{Admin, Anyone, SystemAdmin, Viewer};
 use crate::body;
 use crate::service::queue::Write;
 use crate::service::{tenant, token};
@@ -15,7 +15,8 @@ use crate::state::Api;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        Route::new(Method::GET, "/whoami", "whoAmI", "Says who the token is.", who_am_i).answers::<rest::WhoAmI>(200, "You."),
+        Route::new(Method::GET, "/whoami", "whoAmI", "Says who the token is.", who_am_i)
+            .answers::<rest::WhoAmI>(200, "You."),
         Route::new(Method::GET, "/tenants", "listTenants", "Lists the tenants that the caller may see.", tenants)
             .answers_list::<rest::Tenant>("The tenants."),
         Route::new(Method::GET, "/tenants/{name}", "getTenant", "Shows a tenant.", get_tenant)

@@ -1,6 +1,6 @@
-//! The safety check of an uploaded archive, before anything of it is kept: no member may leave the folder it is unpacked
-//! into, none may be a link or device, and unpacking may not cost more than its bounds. Sizes are counted while reading, never
-//! believed from a header.
+//! The safety check of an uploaded archive, before anything of it is kept: no member may leave the folder it is
+//! unpacked into, none may be a link or device, and unpacking may not cost more than its bounds. Sizes are counted
+//! while reading, never believed from a header.
 
 use std::io::Read;
 
@@ -16,12 +16,12 @@ const MAX_MEMBERS: usize = 50_000;
 const MAX_UNPACKED: u64 = 2 << 30;
 /// Unpacked bytes per packed byte, once the archive unpacks to more than [`RATIO_FLOOR`]: source code packs up to about
 /// 1:20, a bomb 1:1,000.
-const MAX_RATIO: u64 = 200;
+const MAX_RATIO: u64 = 100;
 const RATIO_FLOOR: u64 = 16 << 20;
 /// Longest path of a member.
 const MAX_PATH: usize = 512;
 /// The manifest that may lie in an archive.
-const MANIFEST: &str = "tidewheel.json";
+const MANIFEST: &str = "tidewheel-manifest.json";
 const MAX_MANIFEST: u64 = 4 << 20;
 
 /// What was found.
@@ -30,7 +30,7 @@ pub(crate) struct Analysis {
     pub(crate) members: usize,
     pub(crate) unpacked: u64,
     pub(crate) kind: Kind,
-    /// `tidewheel.json` at the root or in the one top folder, if there is one.
+    /// `tidewheel-manifest.json` at the root or in the one top folder, if there is one.
     pub(crate) manifest: Option<Vec<u8>>,
 }
 
@@ -46,7 +46,13 @@ impl Analysis {
             Kind::Zip => "zip",
             Kind::TarGz => "tar.gz",
         };
-        json!({ "archive": kind, "members": self.members, "packed_bytes": packed, "unpacked_bytes": self.unpacked, "findings": [] })
+        json!({
+            "archive": kind,
+            "members": self.members,
+            "packed_bytes": packed,
+            "unpacked_bytes": self.unpacked,
+            "findings": [],
+        })
     }
 }
 
@@ -110,7 +116,8 @@ impl Counter {
 }
 
 fn zip_members(reader: Box<dyn ReadSeek + Send>, mut counter: Counter) -> Result<Analysis, Failure> {
-    let mut archive = zip::ZipArchive::new(reader).map_err(|e| invalid(format!("The zip archive cannot be read: {e}.")))?;
+    let mut archive =
+        zip::ZipArchive::new(reader).map_err(|e| invalid(format!("The zip archive cannot be read: {e}.")))?;
     if archive.len() > MAX_MEMBERS {
         return Err(invalid(format!("The archive has more than {MAX_MEMBERS} members.")));
     }
@@ -123,7 +130,10 @@ fn zip_members(reader: Box<dyn ReadSeek + Send>, mut counter: Counter) -> Result
         // The upper half of the mode is the file type; zero where the packer was not a Unix.
         let file_type = member.unix_mode().unwrap_or(0) & 0o170_000;
         if member.is_symlink() || !matches!(file_type, 0 | 0o100_000 | 0o040_000) {
-            return Err(invalid(format!("The member '{}' is a link or device; only files and folders are taken.", shown(&path))));
+            return Err(invalid(format!(
+                "The member '{}' is a link or device; only files and folders are taken.",
+                shown(&path)
+            )));
         }
         if member.encrypted() {
             return Err(invalid(format!("The member '{}' is encrypted.", shown(&path))));
@@ -153,7 +163,10 @@ fn tar_members(reader: Box<dyn ReadSeek + Send>, mut counter: Counter) -> Result
         }
         counter.member(&path)?;
         if !(kind.is_file() || kind.is_dir() || kind.is_contiguous()) {
-            return Err(invalid(format!("The member '{}' is a link or device; only files and folders are taken.", shown(&path))));
+            return Err(invalid(format!(
+                "The member '{}' is a link or device; only files and folders are taken.",
+                shown(&path)
+            )));
         }
         let keep = kind.is_file() && is_manifest(&path);
         if let Some(content) = counter.drain(entry, keep)? {
@@ -237,7 +250,7 @@ mod tests {
     }
 
     fn tar_of(build: impl FnOnce(&mut tar::Builder<flate2::write::GzEncoder<Vec<u8>>>)) -> Vec<u8> {
-        let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best()));
         build(&mut builder);
         builder.into_inner().unwrap().finish().unwrap()
     }
@@ -255,11 +268,16 @@ mod tests {
 
     #[test]
     fn good_archives_pass_and_show_their_manifest() {
-        let found = check(zip_of(&[("pkg/a.py", b"x = 1"), ("tidewheel.json", b"{}")])).unwrap();
+        let found = check(zip_of(&[("pkg/a.py", b"x = 1"), ("tidewheel-manifest.json", b"{}")])).unwrap();
         assert_eq!((found.members, found.unpacked, found.kind), (2, 7, Kind::Zip));
         assert_eq!(found.manifest.as_deref(), Some(&b"{}"[..]));
         let bytes = tar_of(|t| {
-            t.append_data(&mut raw_header("p-1/tidewheel.json", 2, tar::EntryType::Regular), "p-1/tidewheel.json", &b"{}"[..]).unwrap();
+            t.append_data(
+                &mut raw_header("p-1/tidewheel-manifest.json", 2, tar::EntryType::Regular),
+                "p-1/tidewheel-manifest.json",
+                &b"{}"[..],
+            )
+            .unwrap();
         });
         let found = check(bytes).unwrap();
         assert_eq!((found.members, found.kind), (1, Kind::TarGz));

@@ -68,7 +68,8 @@ pub(crate) fn payload_ref(payload: &Payload) -> Option<String> {
     }
 }
 
-/// Inline JSON as it was sent. What is no JSON (it was checked on its way in) is left out rather than breaking the answer.
+/// Inline JSON as it was sent. What is no JSON (it was checked on its way in) is left out rather than breaking the
+/// answer.
 fn inline(payload: &Payload) -> Option<Box<RawValue>> {
     match payload {
         Payload::Inline(bytes) => RawValue::from_string(std::str::from_utf8(bytes).ok()?.to_owned()).ok(),

@@ -1,5 +1,5 @@
-//! The one filter grammar of CLI, REST and dashboard: text to terms. What a field means for a resource is decided elsewhere;
-//! here it is only checked that the resource has such a field.
+//! The one filter grammar of CLI, REST and dashboard: text to terms. What a field means for a resource is decided
+//! elsewhere; here it is only checked that the resource has such a field.
 //!
 //! ```text
 //! filter := term*                     all terms hold
@@ -37,9 +37,30 @@ impl Resource {
     pub(crate) fn fields(self) -> &'static [&'static str] {
         match self {
             Resource::Tasks => &[
-                "id", "created", "after", "before", "state", "type", "kind", "queue", "priority", "worker", "run", "workflow",
-                "schedule", "key", "correlation", "assignee", "group", "due", "attempts", "error", "waiting", "duration",
-                "batch", "package",
+                "id",
+                "created",
+                "after",
+                "before",
+                "state",
+                "type",
+                "kind",
+                "queue",
+                "priority",
+                "worker",
+                "run",
+                "workflow",
+                "schedule",
+                "key",
+                "correlation",
+                "assignee",
+                "group",
+                "due",
+                "attempts",
+                "error",
+                "waiting",
+                "duration",
+                "batch",
+                "package",
             ],
             Resource::Queues => &["id", "created", "after", "before", "state", "depth", "dead"],
             Resource::Workers => &["id", "created", "after", "before", "state", "version", "capability", "seen"],
@@ -152,11 +173,6 @@ impl Filter {
             terms.push(reader.term()?);
         }
         Ok(Filter { terms })
-    }
-
-    /// Whether nothing is restricted.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.terms.is_empty()
     }
 }
 
@@ -352,8 +368,9 @@ mod tests {
     fn the_example_of_the_reference_reads() {
         check(
             r#"state:failed,dead queue:pdf label.env:prod after:2h attempts:>3 -type:noop "time out""#,
-            "state Is [Exact(\"failed\"), Exact(\"dead\")] & queue Is [Exact(\"pdf\")] & label.env Is [Exact(\"prod\")] \
-             & after Is [Exact(\"2h\")] & attempts Greater [Exact(\"3\")] & not type Is [Exact(\"noop\")] & word(time out)",
+            "state Is [Exact(\"failed\"), Exact(\"dead\")] & queue Is [Exact(\"pdf\")] \
+             & label.env Is [Exact(\"prod\")] & after Is [Exact(\"2h\")] & attempts Greater [Exact(\"3\")] \
+             & not type Is [Exact(\"noop\")] & word(time out)",
         );
     }
 

@@ -39,7 +39,11 @@ pub(crate) struct Found {
     pub(crate) as_of: u64,
 }
 
-pub(crate) async fn list(api: &Api, caller: &Principal, request: &ListRequest) -> Result<rest::Page<rest::Task>, Failure> {
+pub(crate) async fn list(
+    api: &Api,
+    caller: &Principal,
+    request: &ListRequest,
+) -> Result<rest::Page<rest::Task>, Failure> {
     let list = List {
         key: api.runtime.token_key(),
         resource: Resource::Tasks.as_str(),

@@ -73,7 +73,12 @@ pub(crate) fn shown(line: &Line) -> rest::LogLine {
 }
 
 /// Lines of a task with their rows, oldest first. The caller has checked that the task is its tenant's.
-pub(crate) async fn of_task(api: &Api, caller: &Principal, task: TaskId, wanted: &LinesRequest) -> Result<LogPage, Failure> {
+pub(crate) async fn of_task(
+    api: &Api,
+    caller: &Principal,
+    task: TaskId,
+    wanted: &LinesRequest,
+) -> Result<LogPage, Failure> {
     let query = LogQuery {
         tenant: caller.tenant,
         task: Some(task),
@@ -99,8 +104,7 @@ pub(crate) async fn search(
     cursor: Option<&str>,
     limit: usize,
 ) -> Result<rest::Page<rest::LogLine>, Failure> {
-    let list =
-        List { key: api.runtime.token_key(), resource: Resource::Logs.as_str(), tenant: caller.tenant, filter };
+    let list = List { key: api.runtime.token_key(), resource: Resource::Logs.as_str(), tenant: caller.tenant, filter };
     let mut query = query_of(caller, filter)?;
     query.limit = limit.clamp(1, MAX_LIMIT);
     if let Some(text) = cursor {

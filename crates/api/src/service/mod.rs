@@ -1,5 +1,5 @@
-//! One module per use case. Each takes the authenticated principal and plain values, decides what to ask of the runtime, and
-//! returns wire types or a problem. Adapters (`rest`, `grpc`) hold no rule of their own.
+//! One module per use case. Each takes the authenticated principal and plain values, decides what to ask of the
+//! runtime, and returns wire types or a problem. Adapters (`rest`, `grpc`) hold no rule of their own.
 
 pub(crate) mod archive;
 pub(crate) mod blob;

@@ -1,9 +1,10 @@
 //! Background operations: one action over all tasks that a filter finds.
 //!
-//! Protocol. An operation is a record with its own cursor, written after each page of [`PAGE`] tasks; one tokio task works on
-//! it, newest id first. Only that task moves the cursor; a caller may set the state to `cancelled`, which the worker finds
-//! when its write is refused for a stale version. After a restart every running operation goes on from its cursor, so a page
-//! may be done twice: each action is harmless when repeated (a second cancel or retry is refused by the task's state).
+//! Protocol. An operation is a record with its own cursor, written after each page of [`PAGE`] tasks; one tokio task
+//! works on it, newest id first. Only that task moves the cursor; a caller may set the state to `cancelled`, which
+//! the worker finds when its write is refused for a stale version. After a restart every running operation goes on
+//! from its cursor, so a page may be done twice: each action is harmless when repeated (a second cancel or retry is
+//! refused by the task's state).
 
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use tidewheel_proto::{id, rest};
 
 use super::filter::{Filter, Resource};
 use super::list_tasks::{find, plan_for, refused};
+use super::records;
 use super::task_action::{Action, act};
 use super::task_query::{Asker, plan};
-use super::records;
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -207,7 +208,9 @@ async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), Failure> {
         }
         match page(api, tenant, &mut stored).await {
             Ok(()) => {}
-            Err(failure) if matches!(failure.code(), Code::Overloaded | Code::Unavailable) && api.runtime.is_ready().is_ok() => {
+            Err(failure)
+                if matches!(failure.code(), Code::Overloaded | Code::Unavailable) && api.runtime.is_ready().is_ok() =>
+            {
                 tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
             }

@@ -1,8 +1,9 @@
-//! Packages: immutable versions of automation code. An upload is checked, kept as a blob, and its entries become task types.
+//! Packages: immutable versions of automation code. An upload is checked, kept as a blob, and its entries become task
+//! types.
 
 use std::sync::Arc;
 
-use tidewheel_engine::config::RetryPolicy;
+use tidewheel_engine::config::{QueueConfig, RetryPolicy};
 use tidewheel_engine::effect::Refusal;
 use tidewheel_engine::id::Name;
 use tidewheel_engine::mutation::{Record, RecordKind};
@@ -12,7 +13,7 @@ use tidewheel_proto::rest;
 use super::archive::{Kind, analyse};
 use super::blob::{self, Uploaded};
 use super::task_type::{StoredType, entry_defaults};
-use super::{queue, records, spec};
+use super::{queue, queue_settings, records, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -67,9 +68,9 @@ pub(crate) async fn put(
     let entries = check_manifest(&manifest, analysis.kind)?;
     // Durable first: the record that names the blob is committed after it.
     upload.keep(api, caller.tenant).await?;
-    for (_, wanted) in &entries {
+    for (entry, wanted) in &entries {
         if let Some(name) = &wanted.queue {
-            queue::ensure(api, caller, name).await?;
+            queue::ensure(api, caller, name, queue_config(entry)?).await?;
         }
     }
     let package = rest::Package {
@@ -123,21 +124,22 @@ fn manifest_of(given: Option<rest::PackageManifest>, inside: Option<&[u8]>) -> R
     match (given, inside) {
         (Some(manifest), _) => Ok(manifest),
         (None, Some(bytes)) => crate::body::parse(bytes).map_err(|f| {
-            let detail = format!("The tidewheel.json in the archive cannot be read: {}", f.0.detail);
+            let detail = format!("The tidewheel-manifest.json in the archive cannot be read: {}", f.0.detail);
             Failure::new(Code::InvalidPackage, detail)
         }),
         (None, None) => Err(Failure::new(
             Code::InvalidPackage,
-            "There is no manifest: send it as the multipart field 'manifest', or put a tidewheel.json into the archive.",
+            "There is no manifest: send it as the multipart field 'manifest', or put a tidewheel-manifest.json into \
+             the archive.",
         )),
     }
 }
 
 /// Entries with what their tasks get.
-fn check_manifest<'a>(
-    manifest: &'a rest::PackageManifest,
+fn check_manifest(
+    manifest: &rest::PackageManifest,
     kind: Kind,
-) -> Result<Vec<(&'a rest::PackageEntry, rest::SubmitTask)>, Failure> {
+) -> Result<Vec<(&rest::PackageEntry, rest::SubmitTask)>, Failure> {
     let wanted = match manifest.format.as_str() {
         "wheel" => vec![Kind::Zip],
         "folder" => vec![Kind::Zip, Kind::TarGz],
@@ -177,17 +179,35 @@ fn check_entry(entry: &rest::PackageEntry) -> Result<rest::SubmitTask, Failure> 
         return Err(Failure::field("/fn", "an entry point is module:function"));
     }
     let wanted = entry_defaults(&entry.defaults)?;
+    queue_config(entry)?;
     let mut probe = tidewheel_engine::task::Spec::default();
     spec::overlay(&mut probe, &wanted, &entry.name, RetryPolicy::default).map_err(|f| f.under("/defaults"))?;
     if let Some(priority) = &wanted.priority {
         spec::priority(priority).map_err(|f| f.under("/defaults"))?;
     }
-    if let Some(queue) = &wanted.queue {
-        if !is_name(queue) {
-            return Err(Failure::field("/defaults/queue", "a queue name has letters, digits, '.', '_' or '-'"));
-        }
+    if let Some(queue) = &wanted.queue
+        && !is_name(queue)
+    {
+        return Err(Failure::field("/defaults/queue", "a queue name has letters, digits, '.', '_' or '-'"));
     }
     Ok(wanted)
+}
+
+/// Settings for a queue that an entry names and that does not exist yet: the decorator's rate and batch belong to the
+/// queue. An existing queue keeps what its operator set.
+fn queue_config(entry: &rest::PackageEntry) -> Result<QueueConfig, Failure> {
+    let text = |value: Option<&serde_json::Value>| value.and_then(|v| v.as_str()).map(str::to_owned);
+    let batch = entry.defaults.get("batch");
+    let size = batch.and_then(|b| b.get("size")).and_then(serde_json::Value::as_u64);
+    let settings = rest::QueueSettings {
+        rate: text(entry.defaults.get("rate")),
+        batch_size: size.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+        batch_wait: text(batch.and_then(|b| b.get("wait"))).map(rest::DurationText::Text),
+        ..rest::QueueSettings::default()
+    };
+    let mut config = QueueConfig::default();
+    queue_settings::apply(&mut config, &settings, "/defaults")?;
+    Ok(config)
 }
 
 /// Makes the entries of a package the task types of their names. The newest registration of a type wins.
@@ -202,7 +222,9 @@ async fn register(api: &Api, caller: &Principal, package: &rest::Package) -> Res
             schema_in: entry.schema_in.clone(),
             defaults: entry.defaults.clone(),
         };
-        records::put(api, RecordKind::TaskType, caller.tenant, &entry.name, &stored, None).await?.map_err(from_refusal)?;
+        records::put(api, RecordKind::TaskType, caller.tenant, &entry.name, &stored, None)
+            .await?
+            .map_err(from_refusal)?;
     }
     Ok(())
 }
@@ -264,7 +286,10 @@ pub(crate) fn resolve(api: &Api, caller: &Principal, wanted: &str, kind: &str) -
     })?;
     let entry = package.entries.iter().find(|e| e.name == kind).ok_or_else(|| {
         let known: Vec<_> = package.entries.iter().map(|e| e.name.as_str()).collect();
-        Failure::field("/type", format!("{} {} brings no such task; it has {}", package.name, package.version, known.join(", ")))
+        Failure::field(
+            "/type",
+            format!("{} {} brings no such task; it has {}", package.name, package.version, known.join(", ")),
+        )
     })?;
     let hash = parse_hash(&package.hash).map(hex::encode);
     let hash = hash.ok_or_else(|| Failure::internal("a stored package has no hash"))?;

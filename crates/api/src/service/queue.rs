@@ -92,7 +92,9 @@ fn expected_version(if_match: Option<&str>, current: Option<u64>) -> Result<Opti
     if text.trim() == "*" {
         return match current {
             Some(_) => Ok(None),
-            None => Err(Failure::new(Code::PreconditionFailed, "If-Match: * asks for a queue that exists; it does not.")),
+            None => {
+                Err(Failure::new(Code::PreconditionFailed, "If-Match: * asks for a queue that exists; it does not."))
+            }
         };
     }
     let version = text.trim().trim_matches('"').parse::<u64>();
@@ -100,7 +102,12 @@ fn expected_version(if_match: Option<&str>, current: Option<u64>) -> Result<Opti
 }
 
 /// Pauses, resumes or drains a queue. Answers after every partition applied it.
-pub(crate) async fn set_state(api: &Api, caller: &Principal, name: &str, state: QueueState) -> Result<Arc<Queue>, Failure> {
+pub(crate) async fn set_state(
+    api: &Api,
+    caller: &Principal,
+    name: &str,
+    state: QueueState,
+) -> Result<Arc<Queue>, Failure> {
     find(api, caller, name)?;
     send(api, caller, name, None, Some(state), None).await
 }
@@ -115,10 +122,8 @@ async fn send(
 ) -> Result<Arc<Queue>, Failure> {
     let tenant = caller.tenant;
     let name: Name = name.into();
-    let reply = api
-        .runtime
-        .call(move |request| Command::PutQueue { request, tenant, name, config, state, expected })
-        .await?;
+    let reply =
+        api.runtime.call(move |request| Command::PutQueue { request, tenant, name, config, state, expected }).await?;
     match reply {
         Reply::Queue(queue) => Ok(queue),
         Reply::Refused(refusal) => Err(from_refusal(refusal)),
@@ -126,13 +131,13 @@ async fn send(
     }
 }
 
-/// Creates a queue with default settings unless it exists.
-pub(crate) async fn ensure(api: &Api, caller: &Principal, name: &str) -> Result<(), Failure> {
+/// Creates a queue unless it exists.
+pub(crate) async fn ensure(api: &Api, caller: &Principal, name: &str, config: QueueConfig) -> Result<(), Failure> {
     if api.runtime.directory().queue(caller.tenant, name).is_some_and(|q| !q.deleted) {
         return Ok(());
     }
     check_name("queue", name)?;
-    match send(api, caller, name, None, None, Some(0)).await {
+    match send(api, caller, name, Some(Box::new(config)), None, Some(0)).await {
         // Somebody else made it in this moment: that is all that was wanted.
         Err(failure) if failure.code() == Code::PreconditionFailed => Ok(()),
         other => other.map(|_| ()),
@@ -146,7 +151,9 @@ pub(crate) async fn delete(api: &Api, caller: &Principal, name: &str) -> Result<
     let name: Name = name.into();
     let reply = api.runtime.call(move |request| Command::DeleteQueue { request, tenant, name }).await?;
     match reply {
-        Reply::Refused(Refusal::NotFound) => Err(Failure::new(Code::UnknownQueue, "There is no such queue in this tenant.")),
+        Reply::Refused(Refusal::NotFound) => {
+            Err(Failure::new(Code::UnknownQueue, "There is no such queue in this tenant."))
+        }
         Reply::Refused(refusal) => Err(from_refusal(refusal)),
         _ => Ok(()),
     }
@@ -203,8 +210,8 @@ fn figures_of(figures: &QueueFigures, state: QueueState, now: u64) -> rest::Queu
     }
 }
 
-/// Permits at which as much leaves as comes in, plus what clears the backlog within a minute. By Little's law the running
-/// attempts divided by the rate at which they end is the time that one takes.
+/// Permits at which as much leaves as comes in, plus what clears the backlog within a minute. By Little's law the
+/// running attempts divided by the rate at which they end is the time that one takes.
 pub(crate) fn desired_permits(running: u64, depth: u64, in_per_s: f64, out_per_s: f64) -> u64 {
     const CLEAR_WITHIN_S: f64 = 60.0;
     if running == 0 && depth == 0 {

@@ -1,4 +1,5 @@
-//! Kept records: the JSON documents of tokens, packages, operations and types that the engine stores without reading them.
+//! Kept records: the JSON documents of tokens, packages, operations and types that the engine stores without reading
+//! them.
 
 use std::sync::Arc;
 

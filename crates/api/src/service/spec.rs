@@ -43,8 +43,9 @@ pub(crate) fn priority(value: &rest::Priority) -> Result<u8, Failure> {
     match value {
         rest::Priority::Level(level @ 0..=9) => Ok(*level),
         rest::Priority::Level(_) => Err(Failure::field("/priority", "a priority is 0 to 9, low, medium or high")),
-        rest::Priority::Name(name) => priority_name(name)
-            .ok_or_else(|| Failure::field("/priority", "a priority is 0 to 9, low, medium or high")),
+        rest::Priority::Name(name) => {
+            priority_name(name).ok_or_else(|| Failure::field("/priority", "a priority is 0 to 9, low, medium or high"))
+        }
     }
 }
 
@@ -77,8 +78,8 @@ pub(crate) fn is_plain(task: &rest::SubmitTask) -> bool {
         && class_of_type(&task.kind).is_none()
 }
 
-/// Puts what the submit asks for over what its type gives. A retry policy that names only some of its fields takes the others
-/// from the type's policy, else from `queue_retry`.
+/// Puts what the submit asks for over what its type gives. A retry policy that names only some of its fields takes
+/// the others from the type's policy, else from `queue_retry`.
 pub(crate) fn overlay(
     spec: &mut Spec,
     task: &rest::SubmitTask,
@@ -156,7 +157,9 @@ pub(crate) fn labels(given: &std::collections::BTreeMap<String, String>) -> Resu
 }
 
 /// Values may be texts, numbers or booleans; a worker's labels are texts.
-pub(crate) fn requires(given: &std::collections::BTreeMap<String, serde_json::Value>) -> Result<Vec<(Name, Name)>, Failure> {
+pub(crate) fn requires(
+    given: &std::collections::BTreeMap<String, serde_json::Value>,
+) -> Result<Vec<(Name, Name)>, Failure> {
     use serde_json::Value;
     if given.len() > MAX_REQUIRES {
         return Err(Failure::field("/requires", format!("a task has at most {MAX_REQUIRES} requirements")));
@@ -209,8 +212,8 @@ fn class(name: &str) -> Option<Resources> {
     })
 }
 
-/// The class that a task's type names by itself. Every other type counts as nothing in placement: a default of one core would
-/// keep all but a few of the tasks that only wait for something from running at once.
+/// The class that a task's type names by itself. Every other type counts as nothing in placement: a default of one
+/// core would keep all but a few of the tasks that only wait for something from running at once.
 pub(crate) fn class_of_type(kind: &str) -> Option<Resources> {
     match kind {
         "cpu-intensive" | "memory-intensive" | "io-intensive" => class(kind),

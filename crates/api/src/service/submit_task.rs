@@ -1,5 +1,5 @@
-//! Accepting tasks. The way of each single create: read the body once, put what it asks for into an engine submit that shares
-//! what tasks of its type have in common, hand it to the runtime, answer after the commit.
+//! Accepting tasks. The way of each single create: read the body once, put what it asks for into an engine submit
+//! that shares what tasks of its type have in common, hand it to the runtime, answer after the commit.
 
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ async fn read(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) 
         }
     }
     let input = task.input.take();
-    let mut item = prepare(api, caller, &task, bytes, around.traceparent)?;
+    let mut item = prepare(api, caller, &task, input.as_deref(), bytes, around.traceparent)?;
     if let Some(raw) = input {
         let content = Bytes::from(Box::<str>::from(raw).into_boxed_bytes());
         item.input = payload(api, caller.tenant, content).await?;
@@ -142,11 +142,12 @@ async fn read(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) 
     Ok(item)
 }
 
-/// Everything but the input.
+/// Everything but the payload itself.
 fn prepare(
     api: &Api,
     caller: &Principal,
     task: &rest::SubmitTask,
+    input: Option<&RawValue>,
     raw: &[u8],
     traceparent: Option<&str>,
 ) -> Result<Submit, Failure> {
@@ -162,7 +163,8 @@ fn prepare(
         }
         None => given.as_ref().and_then(|g| g.queue.clone()).unwrap_or_else(|| api.default_queue.clone()),
     };
-    let wanted = if spec::is_plain(task) && traceparent.is_none() {
+    let keys = given.as_ref().and_then(|g| g.keys.as_ref());
+    let wanted = if spec::is_plain(task) && traceparent.is_none() && keys.is_none() {
         base.clone()
     } else {
         let mut own = Spec::clone(base);
@@ -172,6 +174,9 @@ fn prepare(
             own.entrypoint = Some(entrypoint);
         }
         spec::overlay(&mut own, task, &task.kind, || queue_retry(api, caller.tenant, &queue))?;
+        if let Some(keys) = keys {
+            keys.fill(&mut own, input.map_or(&[], |raw| raw.get().as_bytes()))?;
+        }
         own.traceparent = traceparent.filter(|t| t.len() <= spec::KEY_BYTES).map(Name::from);
         Arc::new(own)
     };
@@ -190,8 +195,7 @@ fn prepare(
     if run_at > 0 && delay_ms > 0 {
         return Err(Failure::field("/delay", "a task has run_at or delay, not both"));
     }
-    let idempotency =
-        task.idempotency_key.as_deref().map(|key| (key_hash(caller.tenant, key), short_hash(&[raw])));
+    let idempotency = task.idempotency_key.as_deref().map(|key| (key_hash(caller.tenant, key), short_hash(&[raw])));
     Ok(Submit {
         kind: task.kind.as_str().into(),
         queue,

@@ -58,7 +58,9 @@ pub(crate) async fn act(api: &Api, tenant: TenantId, task: TaskId, action: &Acti
         .call(move |request| match action {
             Action::Cancel { reason } => Command::Cancel { request, tenant, task, reason },
             Action::Retry => Command::Retry { request, tenant, task },
-            Action::Patch { priority, run_at, labels } => Command::Patch { request, tenant, task, priority, run_at, labels },
+            Action::Patch { priority, run_at, labels } => {
+                Command::Patch { request, tenant, task, priority, run_at, labels }
+            }
         })
         .await?;
     match reply {

@@ -1,7 +1,7 @@
-//! From a filter to a query on tasks. What the store has an index or column for goes into the query; the rest is checked on
-//! the rows that come back.
+//! From a filter to a query on tasks. What the store has an index or column for goes into the query; the rest is
+//! checked on the rows that come back.
 
-use tidewheel_engine::id::TenantId;
+use tidewheel_engine::id::{TenantId, WorkerId};
 use tidewheel_engine::task::{State, Task};
 use tidewheel_proto::id;
 use tidewheel_runtime::Directory;
@@ -180,7 +180,9 @@ impl Plan {
         let (op, values) = match (name, op, values) {
             ("after", Op::Is, [Value::Exact(_)]) => (Op::AtLeast, values),
             ("before", Op::Is, [Value::Exact(_)]) => (Op::Less, values),
-            ("after" | "before", ..) => return Err(format!("'{name}' takes one time, such as 2h, today or 2026-11-21")),
+            ("after" | "before", ..) => {
+                return Err(format!("'{name}' takes one time, such as 2h, today or 2026-11-21"));
+            }
             _ => (op, values),
         };
         let ranges = ranges(op, values, |text| moment(text, now))?;
@@ -265,8 +267,11 @@ impl Plan {
                 "queue" => self.query.queues.extend(directory.queue(asker.tenant, value).map(|q| q.id)),
                 _ => {
                     let known = id::parse("work", value).and_then(|n| u32::try_from(n).ok());
-                    let number = known.map(tidewheel_engine::id::WorkerId);
-                    self.query.workers.extend(number.or_else(|| directory.worker_id(asker.tenant, value)));
+                    self.query.workers.extend(known.map(WorkerId));
+                    // Workers that serve every tenant are named in the system's own.
+                    for tenant in [asker.tenant, TenantId(0)] {
+                        self.query.workers.extend(directory.worker_id(tenant, value));
+                    }
                 }
             }
         }
@@ -333,7 +338,11 @@ fn exact(op: Op, values: &[Value]) -> Result<Vec<&String>, String> {
 }
 
 /// The inclusive ranges that a comparison stands for. `read` gives the first and last number that a value means.
-fn ranges(op: Op, values: &[Value], read: impl Fn(&str) -> Result<(u64, u64), String>) -> Result<Vec<(u64, u64)>, String> {
+fn ranges(
+    op: Op,
+    values: &[Value],
+    read: impl Fn(&str) -> Result<(u64, u64), String>,
+) -> Result<Vec<(u64, u64)>, String> {
     let one = |value: &Value| match value {
         Value::Exact(text) => {
             let (first, last) = read(text)?;

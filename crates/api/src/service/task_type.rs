@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use tidewheel_engine::config::RetryPolicy;
 use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::mutation::{Record, RecordKind};
@@ -27,10 +28,10 @@ pub(crate) struct StoredType {
     #[serde(default)]
     pub(crate) doc: String,
     #[serde(default)]
-    pub(crate) schema_in: serde_json::Value,
+    pub(crate) schema_in: Value,
     /// In the form of a submit: what the decorator says.
     #[serde(default)]
-    pub(crate) defaults: serde_json::Value,
+    pub(crate) defaults: Value,
 }
 
 /// What tasks of a type get.
@@ -40,6 +41,85 @@ pub(crate) struct TypeDefaults {
     pub(crate) priority: u8,
     /// Shared by every task of the type that asks for nothing special.
     pub(crate) spec: Arc<Spec>,
+    /// Keys that are taken from the input.
+    pub(crate) keys: Option<InputKeys>,
+}
+
+/// Where in the input the keys of a task stand: what `key=` and `concurrency=` of a decorator name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InputKeys {
+    /// Path of the ordering key, such as `customer` or `order.customer`.
+    ordering: Option<String>,
+    /// Path of the concurrency key and its limit.
+    concurrency: Option<(String, u32)>,
+    /// Names of the parameters in their order: inputs may be positional.
+    parameters: Vec<String>,
+    /// What a parameter is when the input leaves it out.
+    defaults: Map<String, Value>,
+}
+
+impl InputKeys {
+    fn read(stored: &StoredType) -> Option<InputKeys> {
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        let ordering = text(stored.defaults.get("key"));
+        let concurrency = stored.defaults.get("concurrency").and_then(|given| {
+            let limit = given.get("limit").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+            Some((text(given.get("key"))?, limit.unwrap_or(0)))
+        });
+        if ordering.is_none() && concurrency.is_none() {
+            return None;
+        }
+        let empty = Map::new();
+        let properties = stored.schema_in.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+        let default = |(name, schema): (&String, &Value)| Some((name.clone(), schema.get("default")?.clone()));
+        Some(InputKeys {
+            ordering,
+            concurrency,
+            parameters: properties.keys().cloned().collect(),
+            defaults: properties.iter().filter_map(default).collect(),
+        })
+    }
+
+    /// Fills the keys that the submitter left out.
+    pub(crate) fn fill(&self, spec: &mut Spec, input: &[u8]) -> Result<(), Failure> {
+        let wants_ordering = self.ordering.is_some() && spec.ordering_key.is_none();
+        let wants_concurrency = self.concurrency.is_some() && spec.concurrency_key.is_none();
+        if !wants_ordering && !wants_concurrency {
+            return Ok(());
+        }
+        let input: Value = serde_json::from_slice(input).unwrap_or(Value::Null);
+        if let Some(path) = self.ordering.as_ref().filter(|_| wants_ordering) {
+            spec.ordering_key = Some(spec::key(&self.pick(&input, path)?, "/input")?);
+        }
+        if let Some((path, limit)) = self.concurrency.as_ref().filter(|_| wants_concurrency) {
+            // The path is part of the key, so that two types may share a limit only by naming the same thing.
+            let key = format!("{path}:{}", self.pick(&input, path)?);
+            spec.concurrency_key = Some(spec::key(&key, "/input")?);
+            if spec.concurrency_limit == 0 {
+                spec.concurrency_limit = *limit;
+            }
+        }
+        Ok(())
+    }
+
+    fn pick(&self, input: &Value, path: &str) -> Result<String, Failure> {
+        let mut steps = path.split('.');
+        let first = steps.next().unwrap_or_default();
+        let start = match input {
+            Value::Array(items) => self.parameters.iter().position(|p| p == first).and_then(|i| items.get(i)),
+            Value::Object(fields) => fields.get(first),
+            _ => None,
+        };
+        let found = steps.try_fold(start.or_else(|| self.defaults.get(first)), |at, step| Some(at?.get(step)));
+        match found.flatten() {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(Value::Number(number)) if !number.is_f64() => Ok(number.to_string()),
+            _ => {
+                let detail = format!("the type takes a key from '{path}', which has to be a text or an integer here");
+                Err(Failure::field("/input", detail))
+            }
+        }
+    }
 }
 
 /// Reads registrations once per version. Bounded by the number of registered types.
@@ -59,10 +139,10 @@ pub(crate) fn defaults(api: &Api, tenant: TenantId, kind: &str) -> Option<Arc<Ty
     let record = api.runtime.directory().record(RecordKind::TaskType, tenant, kind)?;
     // The record's own key is the cache's key, so that the good path copies no text.
     let key = (tenant, record.key.clone());
-    if let Some(cached) = api.types.0.read().get(&key) {
-        if cached.version == record.version {
-            return Some(cached.defaults.clone());
-        }
+    if let Some(cached) = api.types.0.read().get(&key)
+        && cached.version == record.version
+    {
+        return Some(cached.defaults.clone());
     }
     let defaults = Arc::new(read(&record)?);
     let mut cache = api.types.0.write();
@@ -85,15 +165,15 @@ fn read(record: &Record) -> Option<TypeDefaults> {
     let queue = wanted.queue.as_deref().map(Name::from);
     let priority = wanted.priority.as_ref().and_then(|p| spec::priority(p).ok()).unwrap_or(spec::DEFAULT_PRIORITY);
     let _ = spec::overlay(&mut base, &wanted, &record.key, RetryPolicy::default);
-    Some(TypeDefaults { queue, priority, spec: Arc::new(base) })
+    Some(TypeDefaults { queue, priority, spec: Arc::new(base), keys: InputKeys::read(&stored) })
 }
 
 /// The defaults that a package entry declares, in the form of a submit.
 ///
-/// The decorator's own spelling is accepted where it differs from a submit's: `max_attempts` and `delay` beside `retry`, a bare
-/// duration as `timeout`, `cpu` and `memory` beside `resources`, `concurrency: {key, limit}`, `batch`.
-pub(crate) fn entry_defaults(value: &serde_json::Value) -> Result<rest::SubmitTask, Failure> {
-    use serde_json::{Map, Value, json};
+/// The decorator's own spelling is accepted where it differs from a submit's: `max_attempts` and `delay` beside
+/// `retry`, a bare duration as `timeout`, `cpu` and `memory` beside `resources`, `concurrency: {key, limit}`,
+/// `batch`.
+pub(crate) fn entry_defaults(value: &Value) -> Result<rest::SubmitTask, Failure> {
     let mut out = Map::new();
     out.insert("type".to_owned(), Value::from("x"));
     let empty = Map::new();
@@ -115,17 +195,11 @@ pub(crate) fn entry_defaults(value: &serde_json::Value) -> Result<rest::SubmitTa
             ("cpu" | "memory", _) => {
                 resources.insert(name.clone(), value.clone());
             }
-            ("concurrency", Value::Object(inner)) => {
-                // A key taken from an argument is evaluated by the package's own client; here only the limit holds.
-                if let Some(limit) = inner.get("limit") {
-                    out.insert("concurrency_limit".to_owned(), limit.clone());
-                }
-            }
             ("batch", _) => {
                 out.insert("batchable".to_owned(), Value::from(*value != Value::Bool(false)));
             }
-            // Settings of the queue or of the handler, not of a single task.
-            ("rate" | "concurrency" | "batch_size" | "batch_wait" | "doc" | "version" | "idempotent", _) => {}
+            // Names of parameters, see `InputKeys`; and settings of the queue or of the handler, not of a single task.
+            ("key" | "concurrency" | "rate" | "batch_size" | "batch_wait" | "doc" | "version" | "idempotent", _) => {}
             _ => {
                 out.insert(name.clone(), value.clone());
             }
@@ -157,4 +231,57 @@ fn shown(record: &Record) -> Option<rest::TaskType> {
         schema_in: stored.schema_in,
         defaults: stored.defaults,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> InputKeys {
+        let stored = StoredType {
+            defaults: json!({ "key": "order.id", "concurrency": { "key": "customer", "limit": 3 } }),
+            schema_in: json!({ "properties": { "order": {}, "customer": { "default": "nobody" } } }),
+            ..StoredType::default()
+        };
+        InputKeys::read(&stored).unwrap()
+    }
+
+    fn filled(input: &str) -> Result<(String, String, u32), String> {
+        let mut spec = Spec::default();
+        keys().fill(&mut spec, input.as_bytes()).map_err(|f| f.0.detail)?;
+        Ok((spec.ordering_key.unwrap().to_string(), spec.concurrency_key.unwrap().to_string(), spec.concurrency_limit))
+    }
+
+    #[test]
+    fn keys_come_from_named_and_positional_inputs() {
+        let wanted = Ok(("7".to_owned(), "customer:ann".to_owned(), 3));
+        assert_eq!(filled(r#"{"order":{"id":7},"customer":"ann"}"#), wanted);
+        assert_eq!(filled(r#"[{"id":"7"},"ann"]"#), wanted);
+        assert_eq!(filled(r#"[{"id":"7"}]"#), Ok(("7".to_owned(), "customer:nobody".to_owned(), 3)));
+        for input in ["", "7", "{}", r#"{"order":{"id":1.5}}"#, r#"{"order":[]}"#] {
+            assert!(filled(input).is_err(), "{input}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_the_submitter_gives_holds() {
+        let mut spec =
+            Spec { ordering_key: Some("mine".into()), concurrency_key: Some("too".into()), ..Spec::default() };
+        keys().fill(&mut spec, b"").unwrap();
+        assert_eq!(spec.ordering_key.as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn the_decorators_own_spelling_is_understood() {
+        let given = json!({
+            "timeout": "10m", "retry": 5, "cpu": 1, "memory": "512MB", "batch": { "size": 100, "wait": "1s" },
+            "key": "customer", "rate": "100/m", "queue": "pdf",
+        });
+        let task = entry_defaults(&given).unwrap();
+        assert_eq!(task.retry.unwrap().max_attempts, Some(5));
+        assert_eq!((task.batchable, task.key, task.queue.as_deref()), (Some(true), None, Some("pdf")));
+        assert!(task.timeout.unwrap().run.is_some() && task.resources.unwrap().memory.is_some());
+        let failure = entry_defaults(&json!({ "timout": "1s" })).unwrap_err();
+        assert_eq!(failure.0.errors[0].pointer, "/defaults/timout");
+    }
 }

@@ -8,19 +8,15 @@ use tidewheel_engine::effect::Reply;
 use tidewheel_engine::id::Name;
 use tidewheel_proto::rest;
 
-use super::queue_settings::{apply_tenant, shown_tenant};
 use super::queue::Write;
+use super::queue_settings::{apply_tenant, shown_tenant};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
 use crate::text::check_name;
 
 pub(crate) fn shown(tenant: &Tenant) -> rest::Tenant {
-    rest::Tenant {
-        name: tenant.name.to_string(),
-        settings: shown_tenant(&tenant.config),
-        version: tenant.version,
-    }
+    rest::Tenant { name: tenant.name.to_string(), settings: shown_tenant(&tenant.config), version: tenant.version }
 }
 
 /// The tenants that the caller may see.
@@ -73,7 +69,7 @@ pub(crate) async fn put(
                 request,
                 tenant: id,
                 name: "default".into(),
-                config: None,
+                config: Some(Box::default()),
                 state: None,
                 expected: None,
             })

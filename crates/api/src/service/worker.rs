@@ -94,7 +94,12 @@ pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
 }
 
 /// Stops giving a worker new tasks, or starts again.
-pub(crate) async fn drain(api: &Api, caller: &Principal, wanted: &str, draining: bool) -> Result<rest::Worker, Failure> {
+pub(crate) async fn drain(
+    api: &Api,
+    caller: &Principal,
+    wanted: &str,
+    draining: bool,
+) -> Result<rest::Worker, Failure> {
     let worker = find(api, caller, wanted).await?;
     let tenant = worker.hello.tenant;
     let name = worker.hello.name.0.clone();
@@ -109,8 +114,8 @@ pub(crate) async fn drain(api: &Api, caller: &Principal, wanted: &str, draining:
     find(api, caller, wanted).await.map(|w| shown(api, &w))
 }
 
-/// Changes permits and labels. Permits hold at once; labels hold after the worker's stream was opened anew, which this asks
-/// the worker to do, because the engine places work by what a session said when it began.
+/// Changes permits and labels. Permits hold at once; labels hold after the worker's stream was opened anew, which
+/// this asks the worker to do, because the engine places work by what a session said when it began.
 pub(crate) async fn patch(
     api: &Api,
     caller: &Principal,
@@ -134,7 +139,8 @@ pub(crate) async fn patch(
         api.runtime.send_wait(Command::Capacity { session: worker.session, permits, buffer }).await?;
     }
     if change.labels.is_some() {
-        let reconnect = v1::Reconnect { address: String::new(), reason: "labels were changed by an operator".to_owned() };
+        let reconnect =
+            v1::Reconnect { address: String::new(), reason: "labels were changed by an operator".to_owned() };
         let message = v1::ServerMessage { message: Some(v1::server_message::Message::Reconnect(reconnect)) };
         api.sessions.tell(worker.worker, &message);
     }

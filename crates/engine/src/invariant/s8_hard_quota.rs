@@ -34,8 +34,8 @@ impl Invariant for HardQuota {
     fn commit(&mut self, step: &Step<'_>, found: &mut Vec<Violation>) {
         let mut grants: Vec<&Task> = step.changes.iter().filter(|c| c.is_grant()).map(|c| &*c.after).collect();
         grants.sort_by_key(|task| (task.granted, task.token));
-        for task in grants {
-            over_limits(step, task, found);
+        for task in &grants {
+            over_limits(step, task, &grants, found);
             self.over_rates(step, task, found);
         }
     }
@@ -46,7 +46,7 @@ fn larger(limits: impl Iterator<Item = u32>) -> u32 {
     limits.map(|limit| limit.wrapping_sub(1)).max().map_or(0, |limit| limit.wrapping_add(1))
 }
 
-fn over_limits(step: &Step<'_>, task: &Task, found: &mut Vec<Violation>) {
+fn over_limits(step: &Step<'_>, task: &Task, grants: &[&Task], found: &mut Vec<Violation>) {
     let fold = step.fold;
     let mut check = |what: &str, running: Option<&u32>, limit: u32| {
         let running = running.copied().unwrap_or(0);
@@ -60,8 +60,10 @@ fn over_limits(step: &Step<'_>, task: &Task, found: &mut Vec<Violation>) {
     let tenant = larger(fold.tenant_settings(task.tenant).map(|t| t.config.concurrency));
     check(&format!("tenant {}", task.tenant.0), fold.by_tenant.get(&task.tenant), tenant);
     if let Some(key) = &task.spec.concurrency_key {
-        let own = task.spec.concurrency_limit;
-        let limit = if own > 0 { own } else { larger(fold.queue_settings(task.queue).map(|q| q.config.key_concurrency)) };
+        // Tasks may bring different limits for one key; which of this commit's grants came last is not told.
+        let of_queue = larger(fold.queue_settings(task.queue).map(|q| q.config.key_concurrency));
+        let same = grants.iter().filter(|t| t.queue == task.queue && t.spec.concurrency_key.as_ref() == Some(key));
+        let limit = larger(same.map(|t| if t.spec.concurrency_limit > 0 { t.spec.concurrency_limit } else { of_queue }));
         check(&format!("key {key}"), fold.by_key.get(&(task.queue, key.clone())), limit);
     }
 }

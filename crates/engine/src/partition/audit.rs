@@ -63,6 +63,22 @@ impl Partition {
         self.tasks.values().filter(|e| !e.dirty && !e.new && e.batch <= self.committed).map(|e| &e.task)
     }
 
+    /// Where a waiting task stands, for a person who looks for the reason why it does.
+    pub fn describe_place(&self, task: &Task) -> String {
+        let memory = self.tasks.get(&task.id).map(|e| (e.task.state, e.in_window, e.dirty, e.batch));
+        let Some(q) = self.queues.get(&task.queue) else { return "its queue is unknown".to_owned() };
+        let class = task.lane.map_or(0, crate::ready::class_of_lane);
+        let lane = task.lane.and_then(|lane| q.lanes.get(&lane));
+        let holder = task.lane.and_then(|lane| self.holders.get(&(task.queue, lane)));
+        let turns: Vec<_> = q.pools.iter().map(|p| self.pools[*p as usize].tenants.get(&task.tenant)).collect();
+        let line = &q.lines[class];
+        format!(
+            "in memory {memory:?}; lane {lane:?}; holder {holder:?}; line {line:?}; running {}; rate until {}; turns {turns:?}; later {:?}; \
+             committed {}",
+            q.running, q.rate_until, self.later, self.committed
+        )
+    }
+
     /// Whether a session could run a task, with what it has left.
     pub fn session_fits(&self, session: SessionId, task: &Task) -> bool {
         let Some(s) = self.sessions.get(&session) else { return false };

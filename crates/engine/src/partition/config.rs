@@ -107,7 +107,7 @@ impl Partition {
         let mut dropped: Vec<i64> = q.keys.values_mut().flat_map(|key| std::mem::take(&mut key.dropped)).collect();
         dropped.sort_unstable();
         q.keys.values_mut().for_each(|key| key.waiting.clear());
-        q.lines.iter_mut().for_each(|line| line.scan_idle = false);
+        q.lines.iter_mut().for_each(crate::ready::Line::rescan);
         lanes.into_iter().for_each(|lane| self.unpark(id, lane));
         dropped.into_iter().for_each(|lane| self.fetch_lane(id, lane));
         self.wake_queue(id);
@@ -145,6 +145,9 @@ impl Partition {
         let tenant = Arc::new(tenant);
         self.adopt_tenant(tenant.clone());
         self.mutations.push(Mutation::PutTenant(tenant.clone()));
+        if let Some(work) = self.tenants.get_mut(&tenant.id) {
+            work.rate_until = 0;
+        }
         self.wake_tenant(tenant.id);
         self.reply(request, Reply::Tenant(tenant));
     }

@@ -95,12 +95,6 @@ impl Partition {
         }
         entry.task.attempt_base = entry.task.attempt;
         entry.task.cancelling = false;
-        if state == State::Expired {
-            // Its time to live has run out; asking for it again is asking for it without that bound.
-            let mut spec = (*entry.task.spec).clone();
-            spec.ttl_ms = 0;
-            entry.task.spec = Arc::new(spec);
-        }
         self.run_again(task, 0, now);
         self.reply_task(request, task);
     }
@@ -132,9 +126,9 @@ impl Partition {
     }
 
     fn move_waiting(&mut self, id: TaskId, priority: Option<u8>, run_at: Option<u64>, now: Now) {
-        // Out of its window first: the head of a lane that no longer names it is skipped.
+        // Out of its window first: where it stands there follows from its lane and priority.
+        self.leave_window(id);
         let entry = self.entry(id);
-        entry.in_window = false;
         entry.task.lane = None;
         if let Some(priority) = priority {
             entry.task.priority = priority;

@@ -142,8 +142,9 @@ impl Partition {
             let since = q.lanes.get(lane).and_then(|l| l.window.front()).map_or(now.wall, |r| r.since);
             let age = now.wall.saturating_sub(since);
             let raise = if aging == 0 { 0 } else { (age / aging) as i64 };
-            // Older first among equals, so that a raised task goes before a fresh one of the class it was raised to.
-            ranked[class] = Some((class as i64 + raise.min(2), age, class));
+            // No class is raised above the highest: there the older goes first, so that a backlog of high tasks, however
+            // old, cannot hold a low one back for ever.
+            ranked[class] = Some(((class as i64).saturating_add(raise).min(2), age, class));
         }
         ranked.sort_by(|a, b| b.cmp(a));
         ranked
@@ -154,7 +155,7 @@ impl Partition {
             return 0;
         }
         for class in 0..3 {
-            self.scan_lanes(queue, class);
+            self.scan_lanes(queue, class, false);
         }
         for (_, _, class) in self.ranked_lines(queue, now).into_iter().flatten() {
             let mut looks = self.queues[&queue].lines[class].ring.len();
@@ -167,6 +168,9 @@ impl Partition {
                     Offer::Starved => self.queues.get_mut(&queue).expect("it is there").lines[class].ring.rotate_left(1),
                 }
             }
+        }
+        for class in 0..3 {
+            self.scan_lanes(queue, class, true);
         }
         0
     }
@@ -214,36 +218,28 @@ impl Partition {
         }
         let size = q.queue.config.batch_size;
         let wait = q.queue.config.batch_wait_ms;
-        let batching = lane.batchable && size >= 2;
+        // Tasks of an ordering key run one after another, so they never share a call.
+        let batching = lane.batchable && size >= 2 && !lane.ordered;
         if batching && (lane.window.len() as u32) < size && !lane.spilled && now.wall < head.since + wait {
             let until = now.mono + (head.since + wait - now.wall);
             self.leave_ring(queue, lane_id, Some(Parked::Batch(until)));
             self.mono_wheel.insert(until, MonoTimer::BatchWait(queue, lane_id));
             return Offer::Gone;
         }
-        let (requirement, ordered, key) = (lane.requirement, lane.ordered, lane.key.clone());
         let policy = q.queue.config.policy;
-        if self.tasks[&head.id].task.state == State::Scheduled {
-            self.leave_ring(queue, lane_id, Some(Parked::Due));
+        if lane.ordered {
+            self.fit_lane_to_head(queue, lane_id, head.id);
+        }
+        if let Some(parked) = self.held_back(queue, lane_id, head.id) {
+            self.leave_ring(queue, lane_id, Some(parked));
             return Offer::Gone;
         }
-        if ordered && self.holders.get(&(queue, lane_id)).is_some_and(|h| *h != head.id) {
-            if !self.options.planted.has(Bug::BrokenOrder) {
-                self.leave_ring(queue, lane_id, Some(Parked::Order));
-                return Offer::Gone;
-            }
-        }
+        let lane = &self.queues[&queue].lanes[&lane_id];
+        let (requirement, key) = (lane.requirement, lane.key.clone());
         let room = self.key_room(queue, key.as_ref(), head.id);
-        if room == 0 {
-            self.leave_ring(queue, lane_id, Some(Parked::Key));
-            return Offer::Gone;
-        }
         let spec = self.tasks[&head.id].task.spec.clone();
         let Some(session) = self.choose(pool, policy, requirement, head.id, &spec) else {
-            let waiting = self.pools[pool].starved.entry(requirement).or_default();
-            if !waiting.contains(&queue) {
-                waiting.push(queue);
-            }
+            self.await_session(queue, requirement);
             return Offer::Starved;
         };
         let members = if batching { size.min(room).min(self.room_of_limits(queue)) } else { 1 };
@@ -251,6 +247,29 @@ impl Partition {
         self.granted_to(session);
         self.after_grant(queue, lane_id);
         Offer::Granted(granted)
+    }
+
+    /// Tasks of an ordering key are one lane whatever each of them needs: what its next task needs counts.
+    fn fit_lane_to_head(&mut self, queue: QueueId, lane_id: i64, head: TaskId) {
+        let (kind, spec) = (self.tasks[&head].task.kind, self.tasks[&head].task.spec.clone());
+        let requirement = self.requirement_of(kind, &spec);
+        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id));
+        let lane = lane.expect("the caller found it");
+        lane.requirement = requirement;
+        lane.key = spec.concurrency_key.clone();
+    }
+
+    /// Why the head of a lane cannot go now, whoever is free.
+    fn held_back(&self, queue: QueueId, lane_id: i64, head: TaskId) -> Option<Parked> {
+        let lane = &self.queues[&queue].lanes[&lane_id];
+        let broken = self.options.planted.has(Bug::BrokenOrder);
+        if self.tasks[&head].task.state == State::Scheduled {
+            return Some(Parked::Due);
+        }
+        if lane.ordered && !broken && self.holders.get(&(queue, lane_id)).is_some_and(|h| *h != head) {
+            return Some(Parked::Order);
+        }
+        (self.key_room(queue, lane.key.as_ref(), head) == 0).then_some(Parked::Key)
     }
 
     /// Removes from the head of a lane what is no longer waiting: cancelled, moved, expired.
@@ -281,8 +300,10 @@ impl Partition {
         let q = &self.queues[&queue];
         let room = |limit: u32, running: u32| if limit == 0 { u32::MAX } else { limit.saturating_sub(running) };
         let of_queue = room(q.queue.config.concurrency, q.running);
-        let of_tenant = self.tenants.get(&q.queue.tenant).map_or(u32::MAX, |t| room(t.tenant.config.concurrency, t.running));
-        let of_rate = if q.queue.config.rate.is_some() { 1 } else { u32::MAX };
+        let tenant = self.tenants.get(&q.queue.tenant);
+        let of_tenant = tenant.map_or(u32::MAX, |t| room(t.tenant.config.concurrency, t.running));
+        let rated = q.queue.config.rate.is_some() || tenant.is_some_and(|t| t.tenant.config.rate.is_some());
+        let of_rate = if rated { 1 } else { u32::MAX };
         of_queue.min(of_tenant).min(of_rate)
     }
 

@@ -95,7 +95,7 @@ impl Partition {
         }
         // The map has no order of its own that may decide anything.
         served.sort();
-        served.into_iter().for_each(|id| self.wake_queue(id));
+        served.into_iter().for_each(|id| self.rouse_queue(id));
         index
     }
 
@@ -115,6 +115,33 @@ impl Partition {
         }
     }
 
+    /// As [`Partition::wake_queue`], and what it has in the store is looked at again: somebody may serve it now.
+    fn rouse_queue(&mut self, id: QueueId) {
+        if let Some(q) = self.queues.get_mut(&id) {
+            q.lines.iter_mut().for_each(crate::ready::Line::rescan);
+        }
+        self.wake_queue(id);
+    }
+
+    /// Whether a free session could take such a task at once.
+    pub(crate) fn somebody_free(&self, queue: QueueId, requirement: RequirementId) -> bool {
+        let needed = &self.requirements[requirement.0 as usize];
+        let Some(q) = self.queues.get(&queue) else { return false };
+        let mut free = q.pools.iter().flat_map(|pool| &self.pools[*pool as usize].orders[0]);
+        free.any(|(_, id)| fits(needed, &self.sessions[id]))
+    }
+
+    /// A queue has something that no free session can run: one that can wakes it.
+    pub(crate) fn await_session(&mut self, queue: QueueId, requirement: RequirementId) {
+        let pools = self.queues.get(&queue).map(|q| q.pools.clone()).unwrap_or_default();
+        for pool in pools {
+            let waiting = self.pools[pool as usize].starved.entry(requirement).or_default();
+            if !waiting.contains(&queue) {
+                waiting.push(queue);
+            }
+        }
+    }
+
     pub(crate) fn wake_tenant(&mut self, tenant: TenantId) {
         let queues = self.tenants.get(&tenant).map(|t| t.queues.clone()).unwrap_or_default();
         for id in queues {
@@ -129,7 +156,7 @@ impl Partition {
         let mut starved: Vec<QueueId> = self.pools[pool].starved.drain().flat_map(|(_, queues)| queues).collect();
         starved.sort();
         starved.dedup();
-        starved.into_iter().for_each(|id| self.wake_queue(id));
+        starved.into_iter().for_each(|id| self.rouse_queue(id));
     }
 
     fn place_of(&self, id: SessionId) -> [u64; 3] {
@@ -183,7 +210,7 @@ impl Partition {
         fed.sort();
         for requirement in fed {
             for queue in self.pools[pool].starved.remove(&requirement).unwrap_or_default() {
-                self.wake_queue(queue);
+                self.rouse_queue(queue);
             }
         }
     }

@@ -77,8 +77,8 @@ impl Partition {
 
     /// A task reaches a terminal state.
     pub(crate) fn end(&mut self, id: TaskId, state: State, now: Now) {
+        self.leave_window(id);
         let entry = self.entry(id);
-        entry.in_window = false;
         entry.task.lane = None;
         entry.task.due = 0;
         entry.task.cancelling = false;

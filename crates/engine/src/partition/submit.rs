@@ -248,17 +248,17 @@ pub(crate) fn deadline(task: &Task, queue: &QueueConfig) -> u64 {
     let pick = |own: u64, theirs: u64| if own > 0 { own } else { theirs };
     let earliest = |a: u64, b: u64| if a == 0 || (b > 0 && b < a) { b } else { a };
     let ttl = match pick(task.spec.ttl_ms, queue.ttl_ms) {
-        0 => 0,
-        ttl => task.created + ttl,
+        ttl if ttl > 0 && lives_by_ttl(task) => task.created + ttl,
+        _ => 0,
     };
     match task.state {
-        State::Scheduled => earliest(task.run_at, if task.attempt == 0 { ttl } else { 0 }),
+        State::Scheduled => earliest(task.run_at, ttl),
         State::Queued => {
             let limit = match pick(task.spec.timeouts.queue_ms, queue.timeouts.queue_ms) {
                 0 => 0,
                 limit => task.created.max(task.run_at) + limit,
             };
-            if task.attempt == task.attempt_base && task.attempt == 0 { earliest(ttl, limit) } else { 0 }
+            if lives_by_ttl(task) { earliest(ttl, limit) } else { 0 }
         }
         _ => 0,
     }
@@ -267,7 +267,13 @@ pub(crate) fn deadline(task: &Task, queue: &QueueConfig) -> u64 {
 /// Whether the time to live of a task that never started has run out.
 pub(crate) fn has_expired(task: &Task, queue: &QueueConfig, wall: u64) -> bool {
     let ttl = if task.spec.ttl_ms > 0 { task.spec.ttl_ms } else { queue.ttl_ms };
-    ttl > 0 && task.attempt == 0 && wall >= task.created + ttl
+    ttl > 0 && lives_by_ttl(task) && wall >= task.created + ttl
+}
+
+/// Whether a task's time to live still counts: it was never started, and it never ended. Who asks for an expired task
+/// again asks for it without that bound.
+fn lives_by_ttl(task: &Task) -> bool {
+    task.attempt == 0 && task.ending.is_none()
 }
 
 /// Edit distance, for "did you mean". Names are short.

@@ -75,6 +75,14 @@ impl Partition {
             return self.touch(id);
         }
         let config = self.queues[&task.queue].queue.config.clone();
+        let next = deadline(task, &config);
+        if next == 0 || next > now.wall {
+            // The settings that made it due have changed since.
+            let tenant = task.tenant;
+            self.entry(id).task.due = next;
+            self.touch(id);
+            return self.arm(tenant, id, next);
+        }
         match task.state {
             State::Scheduled | State::Queued if has_expired(task, &config, now.wall) => self.expire(id, now),
             State::Scheduled => self.become_ready(id, &config, now),

@@ -7,9 +7,12 @@ use crate::id::{QueueId, TaskId};
 use crate::limit;
 use crate::load::Load;
 use crate::planted::Bug;
-use crate::ready::{Lane, Parked, Ready, class_of_lane, class_range};
-use crate::task::{Payload, State, Task};
+use crate::ready::{Lane, Parked, Ready, RequirementId, class_of_lane, class_range};
+use crate::task::{Payload, Spec, State, Task};
 use crate::time::Now;
+
+/// Lanes are looked for in the store while a line has fewer than this on offer.
+const SCAN_BELOW: usize = 8;
 
 impl Partition {
     /// A task waits in its queue: into its lane's window, or left to the store.
@@ -33,8 +36,8 @@ impl Partition {
         if !q.lanes.contains_key(&lane_id) {
             if line.lanes >= cap {
                 line.unloaded = true;
-                line.scan_idle = false;
                 line.scan_clean = false;
+                line.rescan();
                 line.spill_batch = index;
                 self.wake_queue(queue);
                 return;
@@ -50,6 +53,7 @@ impl Partition {
                 spill_batch,
                 loading: false,
                 asked: 0,
+                asked_from: 0,
                 in_ring: false,
                 requirement,
                 key: spec.concurrency_key.clone(),
@@ -68,6 +72,11 @@ impl Partition {
             return;
         }
         self.into_window(queue, lane_id, ready, now);
+        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("it was just there");
+        if lane.window.front().is_some_and(|head| head.id == id) {
+            // The lane was parked for another head. This one may go, above all when it is the one that others wait for.
+            lane.parked = None;
+        }
         self.offer_lane(queue, lane_id);
     }
 
@@ -107,13 +116,31 @@ impl Partition {
         }
         self.entry(ready.id).in_window = true;
         if let Some(out) = pushed_out {
-            self.let_go(out.id);
+            self.let_go(lane_id, out.id);
         }
     }
 
-    /// A task leaves its window; its record may leave memory once it is settled.
-    fn let_go(&mut self, id: TaskId) {
-        if let Some(entry) = self.tasks.get_mut(&id) {
+    /// A task that ends or moves is taken out of its window, so that windows name only what waits in their lane.
+    pub(crate) fn leave_window(&mut self, id: TaskId) {
+        let entry = self.entry(id);
+        if !std::mem::replace(&mut entry.in_window, false) {
+            return;
+        }
+        let (queue, lane, order) = (entry.task.queue, entry.task.lane, order(&entry.task));
+        let lane = lane.and_then(|lane| self.queues.get_mut(&queue)?.lanes.get_mut(&lane));
+        if let Some(lane) = lane {
+            let at = lane.window.partition_point(|r| r.order < order);
+            if lane.window.get(at).is_some_and(|r| r.id == id) {
+                lane.window.remove(at);
+            }
+        }
+    }
+
+    /// A task leaves its lane's window for the store; its record may leave memory once it is settled.
+    fn let_go(&mut self, lane_id: i64, id: TaskId) {
+        if let Some(entry) = self.tasks.get_mut(&id)
+            && entry.task.lane == Some(lane_id)
+        {
             entry.in_window = false;
             let batch = entry.batch;
             if !entry.dirty {
@@ -132,8 +159,12 @@ impl Partition {
             Some(Parked::Key | Parked::Order) => return,
             None => {}
         }
-        if lane.in_ring || lane.window.is_empty() || (lane.unverified && lane.loading) {
+        if lane.in_ring || (lane.loading && (lane.unverified || lane.window.is_empty())) {
             return;
+        }
+        if lane.window.is_empty() {
+            // What it was parked for has ended or moved.
+            return self.drain_lane(queue, lane_id);
         }
         lane.in_ring = true;
         q.lines[class_of_lane(lane_id)].ring.push_back(lane_id);
@@ -170,8 +201,14 @@ impl Partition {
                     }
                 }
             }
-            Some(Parked::Order) => line.parked.push_back(lane_id),
-            _ => {}
+            Some(Parked::Order | Parked::Due) => line.parked.push_back(lane_id),
+            Some(Parked::Batch(_)) | None => {}
+        }
+        let line = &mut q.lines[class_of_lane(lane_id)];
+        if line.parked.len() > 2 * line.lanes + SCAN_BELOW {
+            // A lane is named again each time it parks: the old names go.
+            let mut seen = std::collections::BTreeSet::new();
+            line.parked.retain(|l| q.lanes.get(l).is_some_and(|lane| lane.parked.is_some()) && seen.insert(*l));
         }
     }
 
@@ -205,7 +242,12 @@ impl Partition {
             return;
         }
         q.lanes.remove(&lane_id);
-        q.lines[class_of_lane(lane_id)].lanes -= 1;
+        let line = &mut q.lines[class_of_lane(lane_id)];
+        line.lanes -= 1;
+        if line.unloaded && !line.scan_idle {
+            // There is room for one that was left to the store.
+            self.wake_queue(queue);
+        }
     }
 
     pub(crate) fn read_lane(&mut self, queue: QueueId, lane_id: i64) {
@@ -218,8 +260,18 @@ impl Partition {
         // What is held already comes again where the window reaches beyond `from`: it must not fill the answer.
         let held = lane.window.iter().filter(|r| r.order >= lane.from).count();
         lane.asked = cap + held;
+        lane.asked_from = lane.from;
         let load = Load::Lane { queue, lane: lane_id, from: lane.from, limit: lane.asked };
         self.ask(load, Purpose::Lane(queue, lane_id));
+    }
+
+    /// Reads once a batch is committed: at once, if it is.
+    fn read_after(&mut self, batch: u64, queue: QueueId, read: LaterRead) {
+        if batch <= self.committed {
+            self.read_later(queue, read);
+        } else {
+            self.later.push_back((batch, queue, read));
+        }
     }
 
     pub(super) fn read_later(&mut self, queue: QueueId, read: LaterRead) {
@@ -227,7 +279,7 @@ impl Partition {
             LaterRead::Lane(lane) => self.read_lane(queue, lane),
             LaterRead::Class(class) => {
                 if let Some(q) = self.queues.get_mut(&queue) {
-                    q.lines[class].scan_idle = false;
+                    q.lines[class].rescan();
                     self.wake_queue(queue);
                 }
             }
@@ -240,25 +292,25 @@ impl Partition {
         let seen_all = rows.len() < lane.asked;
         let next = rows.last().map_or(lane.from, |row| order(row) + 1);
         let blind = as_of < lane.spill_batch;
-        let unverified = lane.unverified;
-        if blind {
-            // Something was left to the store after the commit this read saw: read again when that is committed.
-            self.later.push_back((lane.spill_batch, queue, LaterRead::Lane(lane_id)));
-        } else {
-            lane.spilled = !seen_all;
-            lane.from = if seen_all { 0 } else { next };
+        let spill_batch = lane.spill_batch;
+        if !blind {
+            // Tasks may have been left to the store before the place where this read began, while it was under way.
+            let lowered = lane.from < lane.asked_from;
+            lane.spilled = !seen_all || lowered;
+            if !lowered {
+                lane.from = if seen_all { 0 } else { next };
+            }
             lane.unverified = false;
         }
         self.merge_rows(queue, lane_id, rows, now);
-        if unverified && !blind {
-            self.offer_lane(queue, lane_id);
+        if blind {
+            // Something was left to the store after the commit this read saw: it shows only when that is committed.
+            self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
         }
         let lane = &self.queues[&queue].lanes[&lane_id];
         if !lane.window.is_empty() {
             self.offer_lane(queue, lane_id);
-        } else if lane.spilled && !blind {
-            self.read_lane(queue, lane_id);
-        } else if !lane.spilled {
+        } else if !lane.spilled || !blind {
             self.drain_lane(queue, lane_id);
         }
     }
@@ -297,23 +349,29 @@ impl Partition {
             let out = lane.window.pop_back().expect("it is longer than its bound");
             lane.from = if lane.spilled { lane.from.min(out.order) } else { out.order };
             lane.spilled = true;
-            lane.spill_batch = lane.spill_batch.max(self.tasks[&out.id].batch.max(index));
-            self.let_go(out.id);
+            let newest = self.tasks.get(&out.id).map_or(0, |entry| entry.batch);
+            lane.spill_batch = lane.spill_batch.max(newest.max(index));
+            self.let_go(lane_id, out.id);
         }
     }
 
-    /// Looks for lanes that are only in the store, when few are left in memory and there is room.
-    pub(crate) fn scan_lanes(&mut self, queue: QueueId, class: usize) {
+    /// Looks for lanes that are only in the store, when few are left in memory and there is room. `fruitless` = none of
+    /// the lanes in memory could give anything: then those that nobody free can serve make room.
+    pub(crate) fn scan_lanes(&mut self, queue: QueueId, class: usize, fruitless: bool) {
         let cap = self.options.line_lanes;
         let rows = self.window_cap().min(self.options.lane_window);
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         let line = &mut q.lines[class];
-        if !line.unloaded || line.loading || line.scan_idle || line.ring.len() >= 8 {
+        if !line.unloaded || line.loading || line.scan_idle || (line.ring.len() >= SCAN_BELOW && !fruitless) {
             return;
         }
         let mut room = cap.saturating_sub(line.lanes);
-        if room < cap / 4 {
-            room += self.drop_parked(queue, class, cap / 4);
+        let wanted = (cap / 4).max(1);
+        if room < wanted {
+            room += self.drop_parked(queue, class, wanted);
+        }
+        if room < wanted && fruitless {
+            room += self.drop_starved(queue, class, wanted);
         }
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         let line = &mut q.lines[class];
@@ -331,38 +389,61 @@ impl Partition {
         self.ask(load, Purpose::Lanes(queue, class));
     }
 
-    /// Makes room by leaving parked lanes to the store; their key remembers them.
+    /// Makes room by leaving parked lanes to the store; what they wait for brings them back.
     fn drop_parked(&mut self, queue: QueueId, class: usize, wanted: usize) -> usize {
         let mut dropped = 0;
         while dropped < wanted {
             let q = self.queues.get_mut(&queue).expect("the caller found it");
             let Some(lane_id) = q.lines[class].parked.pop_front() else { break };
-            let parked = q.lanes.get(&lane_id).is_some_and(|l| !l.loading && matches!(l.parked, Some(Parked::Key | Parked::Order)));
-            if !parked {
-                continue;
+            let waits = |l: &Lane| matches!(l.parked, Some(Parked::Key | Parked::Order | Parked::Due));
+            if q.lanes.get(&lane_id).is_some_and(|l| !l.loading && waits(l)) {
+                self.drop_lane(queue, lane_id);
+                dropped += 1;
             }
-            let lane = q.lanes.remove(&lane_id).expect("it was just there");
-            let line = &mut q.lines[class];
-            line.lanes -= 1;
-            line.unloaded = true;
-            line.scan_clean = false;
-            line.spill_batch = line.spill_batch.max(lane.spill_batch);
-            if let Some(key) = &lane.key {
-                let key = q.keys.entry(key.clone()).or_default();
-                key.waiting.retain(|l| *l != lane_id);
-                if !key.dropped.contains(&lane_id) {
-                    key.dropped.push(lane_id);
-                }
-            }
-            for ready in lane.window {
-                let newest = self.tasks.get(&ready.id).map_or(0, |e| e.batch);
-                let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
-                line.spill_batch = line.spill_batch.max(newest);
-                self.let_go(ready.id);
-            }
-            dropped += 1;
         }
         dropped
+    }
+
+    /// Makes room by leaving lanes to the store that no free session can serve. A session that can wakes the queue.
+    fn drop_starved(&mut self, queue: QueueId, class: usize, wanted: usize) -> usize {
+        let q = &self.queues[&queue];
+        let starved = q.lines[class].ring.iter().copied().filter(|lane| {
+            q.lanes.get(lane).is_some_and(|l| !l.loading && !self.somebody_free(queue, l.requirement))
+        });
+        let starved: Vec<i64> = starved.take(wanted).collect();
+        for lane_id in &starved {
+            let requirement = self.queues[&queue].lanes[lane_id].requirement;
+            self.await_session(queue, requirement);
+            self.leave_ring(queue, *lane_id, None);
+            self.drop_lane(queue, *lane_id);
+        }
+        starved.len()
+    }
+
+    fn drop_lane(&mut self, queue: QueueId, lane_id: i64) {
+        let class = class_of_lane(lane_id);
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        let Some(lane) = q.lanes.remove(&lane_id) else { return };
+        let line = &mut q.lines[class];
+        line.lanes -= 1;
+        line.unloaded = true;
+        line.scan_clean = false;
+        line.spill_batch = line.spill_batch.max(lane.spill_batch);
+        if lane.parked == Some(Parked::Key)
+            && let Some(key) = &lane.key
+        {
+            let key = q.keys.entry(key.clone()).or_default();
+            key.waiting.retain(|l| *l != lane_id);
+            if !key.dropped.contains(&lane_id) {
+                key.dropped.push(lane_id);
+            }
+        }
+        for ready in lane.window {
+            let newest = self.tasks.get(&ready.id).map_or(0, |e| e.batch);
+            let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
+            line.spill_batch = line.spill_batch.max(newest);
+            self.let_go(lane_id, ready.id);
+        }
     }
 
     /// Brings a lane back that was left to the store while it waited.
@@ -377,8 +458,7 @@ impl Partition {
         if !line.unloaded {
             return;
         }
-        line.scan_idle = false;
-        line.scan_useful = true;
+        line.rescan();
         if line.loading {
             // The scan under way may have passed it; that it is called useful makes another one follow.
             return;
@@ -431,7 +511,7 @@ impl Partition {
         if as_of < line.spill_batch {
             line.scan_idle = true;
             let batch = line.spill_batch;
-            self.later.push_back((batch, queue, LaterRead::Class(class)));
+            self.read_after(batch, queue, LaterRead::Class(class));
         } else if line.scan_clean {
             line.unloaded = false;
         } else if !line.scan_useful {
@@ -442,25 +522,22 @@ impl Partition {
     /// A lane found in the store. One that could not run now stays there, and what frees it brings it in.
     fn adopt_lane(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
         let class = class_of_lane(lane_id);
-        let Some(first) = rows.iter().find(|row| !self.tasks.get(&row.id).is_some_and(|e| e.task.lane != Some(lane_id))) else {
+        let elsewhere = |row: &&Task| self.tasks.get(&row.id).is_some_and(|e| e.task.lane != Some(lane_id));
+        let first = rows.iter().find(|row| !elsewhere(row)).map(|row| (row.id, row.kind, row.spec.clone(), row.state));
+        let Some((id, kind, spec, state)) = first else {
+            // All these rows are out of date. There may be others behind them.
+            let line = &mut self.queues.get_mut(&queue).expect("the caller found it").lines[class];
+            if rows.len() >= line.asked {
+                (line.scan_clean, line.scan_useful) = (false, true);
+            }
             return;
         };
-        let (kind, spec) = (first.kind, first.spec.clone());
         let requirement = self.requirement_of(kind, &spec);
-        let q = self.queues.get_mut(&queue).expect("the caller found it");
-        if let Some(name) = &spec.concurrency_key {
-            let limit = if spec.concurrency_limit > 0 { spec.concurrency_limit } else { q.queue.config.key_concurrency };
-            if limit > 0
-                && let Some(key) = q.keys.get_mut(name)
-                && key.running >= limit
-            {
-                if !key.dropped.contains(&lane_id) {
-                    key.dropped.push(lane_id);
-                }
-                q.lines[class].scan_clean = false;
-                return;
-            }
+        if self.stays_out(queue, lane_id, (id, state), requirement, &spec) {
+            self.queues.get_mut(&queue).expect("the caller found it").lines[class].scan_clean = false;
+            return;
         }
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
         let line = &mut q.lines[class];
         line.lanes += 1;
         line.scan_useful = true;
@@ -478,23 +555,57 @@ impl Partition {
             spill_batch,
             loading: false,
             asked: 0,
+            asked_from: 0,
             in_ring: false,
             requirement,
             key: spec.concurrency_key.clone(),
             ordered: spec.ordering_key.is_some(),
-            unverified: false,
+            unverified: blind,
             parked: None,
             batchable: spec.batchable,
         });
-        if blind {
-            self.later.push_back((spill_batch, queue, LaterRead::Lane(lane_id)));
-        }
         self.merge_rows(queue, lane_id, rows, now);
-        self.offer_lane(queue, lane_id);
-        let lane = &self.queues[&queue].lanes[&lane_id];
-        if lane.window.is_empty() && !lane.loading {
-            self.drain_lane(queue, lane_id);
+        if blind {
+            self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
         }
+        self.offer_lane(queue, lane_id);
+    }
+
+    /// Whether a lane found in the store cannot run now and is brought in by what frees it: its key's permit, the end
+    /// of the task before it, its time, or a session.
+    fn stays_out(
+        &mut self,
+        queue: QueueId,
+        lane_id: i64,
+        (id, state): (TaskId, State),
+        requirement: RequirementId,
+        spec: &Spec,
+    ) -> bool {
+        if spec.ordering_key.is_some() {
+            let held = self.holders.get(&(queue, lane_id)).is_some_and(|holder| *holder != id);
+            let state = self.tasks.get(&id).map_or(state, |entry| entry.task.state);
+            if held || state == State::Scheduled {
+                return true;
+            }
+        }
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        if let Some(name) = &spec.concurrency_key {
+            let limit = if spec.concurrency_limit > 0 { spec.concurrency_limit } else { q.queue.config.key_concurrency };
+            if limit > 0
+                && let Some(key) = q.keys.get_mut(name)
+                && key.running >= limit
+            {
+                if !key.dropped.contains(&lane_id) {
+                    key.dropped.push(lane_id);
+                }
+                return true;
+            }
+        }
+        let starved = !self.somebody_free(queue, requirement);
+        if starved {
+            self.await_session(queue, requirement);
+        }
+        starved
     }
 }
 

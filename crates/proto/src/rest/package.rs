@@ -66,6 +66,9 @@ pub struct PackageManifest {
     /// Locked requirements.
     #[serde(default)]
     pub lock: String,
+    /// Modules that hold the tasks; a worker imports them ahead of the first one.
+    #[serde(default)]
+    pub modules: Vec<String>,
     /// Wanted Python, such as `>=3.9`.
     #[serde(default)]
     pub requires_python: String,

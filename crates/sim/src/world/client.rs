@@ -64,7 +64,7 @@ pub(crate) enum CallKind {
     /// Tasks.
     Submit(Vec<Item>),
     /// About an accepted task.
-    Task(TenantId, TaskId, bool),
+    Task(TaskId, bool),
     /// Anything else.
     Other,
 }
@@ -123,12 +123,12 @@ impl World {
         let request = RequestId(self.client.next_request);
         self.client.next_request += 1;
         let command = command(request);
-        self.client.calls.insert(request, Call { partition, kind });
         if self.now == 0 {
             // Setting up is not part of what is tested.
             let process = self.current.unwrap_or_default();
             return self.give(process, partition, command);
         }
+        self.client.calls.insert(request, Call { partition, kind });
         self.after(PATIENCE, Event::CallTimeout { request });
         let faults = !self.is_quiet();
         if faults && self.rng.chance(self.plan.faults.lost_call) {
@@ -185,13 +185,13 @@ impl World {
             (CallKind::Submit(items), Reply::Refused(_)) => {
                 items.iter().for_each(|item| self.checkers.overload.refused(item));
             }
-            (CallKind::Task(_, task, _), Reply::Refused(Refusal::NotFound) | Reply::View(Answer::NotFound)) => {
+            (CallKind::Task(task, _), Reply::Refused(Refusal::NotFound) | Reply::View(Answer::NotFound)) => {
                 self.checkers.fail("S1", format!("task {:x} was accepted, and a strong read does not find it", task.0));
             }
-            (CallKind::Task(_, task, _), Reply::View(Answer::Why(reasons))) if reasons.is_empty() => {
+            (CallKind::Task(task, _), Reply::View(Answer::Why(reasons))) if reasons.is_empty() => {
                 self.checkers.fail("L2", format!("there is no reason why task {:x} is where it is", task.0));
             }
-            (CallKind::Task(_, task, true), Reply::Task(_)) => self.checkers.retried(call.partition, task),
+            (CallKind::Task(task, true), Reply::Task(_)) => self.checkers.retried(call.partition, task),
             _ => {}
         }
     }
@@ -275,7 +275,7 @@ impl World {
             Act::Patch => self.patch_command(partition, tenant, task),
             _ => self.read_command(tenant, task),
         };
-        self.call(partition, CallKind::Task(tenant, task, retry), |_| command);
+        self.call(partition, CallKind::Task(task, retry), |_| command);
     }
 
     fn cancel_command(&mut self, tenant: TenantId, task: TaskId) -> Command {
@@ -289,8 +289,8 @@ impl World {
         let rng = &mut self.client.rng;
         let priority = rng.chance(0.5).then(|| rng.below(10) as u8);
         let run_at = rng.chance(0.4).then(|| if rng.chance(0.3) { 0 } else { wall + rng.below(20_000) });
-        let labels = rng.chance(0.3).then(|| vec![("changed".into(), format!("{}", rng.below(9)).into())]);
-        Command::Patch { request, tenant, task, priority, run_at, labels }
+        // Labels are part of the spec, which an update does not write again: they are left alone here.
+        Command::Patch { request, tenant, task, priority, run_at, labels: None }
     }
 
     fn read_command(&mut self, tenant: TenantId, task: TaskId) -> Command {
@@ -324,10 +324,7 @@ impl World {
         }
         let queue = self.client.rng.below(self.plan.tenants[tenant].queues.len() as u64) as usize;
         let load = self.plan.load.clone();
-        let mut config = crate::plan::queue(&mut self.client.rng, &load, true);
-        // Deadlines follow the settings at the time they were computed; the checkers know one commit back only.
-        let old = &self.client.plan[tenant].queues[queue];
-        (config.ttl_ms, config.timeouts) = (old.ttl_ms, old.timeouts);
+        let config = crate::plan::queue(&mut self.client.rng, &load, true);
         self.client.plan[tenant].queues[queue] = config.clone();
         for partition in 0..self.disks.len() {
             self.put_queue(partition, tenant, queue, Some(config.clone()), None);

@@ -63,6 +63,7 @@ impl World {
     }
 
     fn lift(&mut self) {
+        self.busy_since = self.now;
         for tenant in 0..self.plan.tenants.len() {
             for partition in 0..self.disks.len() {
                 self.put_tenant(partition, tenant, TenantConfig::default());
@@ -102,17 +103,23 @@ impl World {
             self.over = true;
             return;
         }
-        let next: Option<u64> = (0..self.disks.len()).filter_map(|p| self.wait_of(p)).min();
-        let waits = next.filter(|wait| *wait > 60_000 && !calls_out);
-        if self.asleep {
-            if waits.is_none_or(|wait| wait * MS <= BEFORE_DUE + SECOND) {
-                self.wake_workers();
-            }
-            return;
+        let waits: Vec<Option<u64>> = (0..self.disks.len()).map(|p| self.wait_of(p)).collect();
+        let least = waits.into_iter().try_fold(u64::MAX, |least, wait| wait.map(|wait| wait.min(least)));
+        if self.talk {
+            eprintln!("settle live {live} calls {calls_out} least {least:?}");
         }
-        match waits {
-            Some(wait) => self.leap(wait * MS),
-            None if self.now > self.plan.length + LIMITED + PATIENCE + self.leapt && next.is_none() => self.stuck(),
+        let long = least.filter(|wait| *wait > 60_000 && !calls_out);
+        if least.is_some() {
+            self.busy_since = self.now;
+        }
+        match long {
+            _ if self.asleep => {
+                if self.now >= self.asleep_until {
+                    self.wake_workers();
+                }
+            }
+            Some(wait) => self.leap(wait.saturating_mul(MS)),
+            None if self.now > self.busy_since + LIMITED + PATIENCE => self.stuck(),
             None => {}
         }
     }
@@ -142,6 +149,7 @@ impl World {
         }
         self.asleep = true;
         let length = wait.saturating_sub(BEFORE_DUE + 5 * SECOND);
+        self.asleep_until = self.now + length;
         self.leapt += length;
         self.checkers.leap();
         self.after(length, Event::Tick);
@@ -160,9 +168,15 @@ impl World {
             let Some((tenant, task)) = self.checkers.oldest_live(partition) else { continue };
             let seconds = (PATIENCE + LIMITED) / SECOND;
             let state = self.checkers.fold(partition).tasks[&task].clone();
+            let place = self.live_shell(partition).map(|(_, shell)| {
+                let (partition, audit) = (shell.partition(), shell.partition().audit());
+                let fits: Vec<_> = audit.sessions.iter().map(|s| partition.session_fits(s.session, &state)).collect();
+                format!("{}; sessions {:?} fit {fits:?}", partition.describe_place(&state), audit.sessions)
+            });
+            let place = place.unwrap_or_default();
             let text = format!(
-                "task {:x} of tenant {} has not ended {seconds} s after the last fault: {:?}, lane {:?}, due {}, attempt {}",
-                task.0, tenant.0, state.state, state.lane, state.due, state.attempt
+                "task {:x} of tenant {} has not ended {seconds} s after the last fault: {state:?}; {place}",
+                task.0, tenant.0
             );
             self.checkers.fail("L2", text);
         }

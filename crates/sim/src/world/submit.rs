@@ -157,6 +157,7 @@ impl World {
             }
             return Item { tried: false, ..item };
         }
+        self.checkers.overload.asked_again(item.marker);
         Item { tried: true, ..item }
     }
 

@@ -27,8 +27,6 @@ impl World {
         self.settle();
         if !self.over && !self.asleep {
             self.after(TICK, Event::Tick);
-        } else if self.asleep {
-            self.after(SECOND, Event::Tick);
         }
     }
 
@@ -81,7 +79,8 @@ impl World {
     fn look_for_idle(&mut self, partition: usize) {
         let wall = self.node_wall(partition);
         let fold = self.checkers.fold(partition);
-        let Some((_, shell)) = self.live_shell(partition) else { return };
+        let Some(process) = self.current else { return };
+        let Some(shell) = self.processes[&process].parts[partition].shell.as_ref() else { return };
         let audit = shell.partition().audit();
         if !audit.sessions.iter().any(|s| s.free) {
             return self.checkers.dispatch.busy(partition);
@@ -96,9 +95,12 @@ impl World {
         let stuck = self.checkers.dispatch.could_go(partition, self.now, allowed, &could_go);
         if let Some((task, for_us)) = stuck {
             let task = &self.checkers.fold(partition).tasks[&task];
+            let place = shell.partition().describe_place(task);
             let text = format!(
-                "task {:x} of queue {} could run on a free worker for {} ms and nothing is granted: {:?} lane {:?} seq {}",
-                task.id.0, task.queue.0, for_us / MS, task.spec, task.lane, task.seq
+                "task {:x} of queue {} could run on a free worker for {} ms and nothing is granted: {task:?}; {place}",
+                task.id.0,
+                task.queue.0,
+                for_us / MS
             );
             self.checkers.fail("L2", text);
         }

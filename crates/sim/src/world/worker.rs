@@ -138,7 +138,7 @@ impl World {
         let unsent = l.unacked.iter().map(|u| (u.0, u.1));
         let resume: BTreeSet<_> = l.attempts.keys().copied().chain(unsent).collect();
         let label = |n: &usize| match *n {
-            usize::MAX => ["l0", "l1", "l2"].map(|l| (l.into(), "*".into())).to_vec(),
+            usize::MAX => ["l0", "l1", "l2"].map(|l| (l.into(), "yes".into())).to_vec(),
             n => vec![(format!("l{n}").into(), "yes".into())],
         };
         Hello {

@@ -3,17 +3,19 @@
 //! It keeps its length while a task lives, so that a store overwrites it in place instead of moving the rows around it;
 //! measured against variable-length numbers that saved more page writes than the shorter rows did.
 
-use tidewheel_engine::id::{Token, WorkerId};
+use tidewheel_engine::id::{QueueId, Token, TypeId, WorkerId};
 use tidewheel_engine::task::{State, Task};
 
 use super::{Decoded, VERSION, damaged};
 use crate::Error;
 
 /// Bytes of the usual form.
-pub const HEAD_BYTES: usize = 4 + NARROW * NUMBERS + 4 * 4;
+pub const HEAD_BYTES: usize = 4 + NARROW * NUMBERS + 4 * COUNTS;
 
 /// Numbers of the head: seq, created, changed, due, run_at, granted, grant.
 const NUMBERS: usize = 7;
+/// Small numbers: queue, kind, attempt, attempt_base, epoch, worker.
+const COUNTS: usize = 6;
 /// Bytes of a number as a rule: 2^48 milliseconds are 8,900 years.
 const NARROW: usize = 6;
 /// Bytes of a number if one does not fit.
@@ -32,7 +34,7 @@ pub fn encode_head(task: &Task, out: &mut Vec<u8>) {
     for number in numbers {
         out.extend_from_slice(&number.to_le_bytes()[..width]);
     }
-    for count in [task.attempt, task.attempt_base, task.token.epoch, task.worker.0] {
+    for count in [task.queue.0, task.kind.0, task.attempt, task.attempt_base, task.token.epoch, task.worker.0] {
         out.extend_from_slice(&count.to_le_bytes());
     }
 }
@@ -49,7 +51,7 @@ pub fn decode_head(bytes: &[u8], task: &mut Task) -> Decoded<()> {
         newer => return Err(Error::TooNew(format!("a task's head of version {newer}"))),
     }
     let width = if flags & IS_WIDE != 0 { WIDE } else { NARROW };
-    if body.len() != width * NUMBERS + 4 * 4 {
+    if body.len() != width * NUMBERS + 4 * COUNTS {
         return Err(wrong("its length is wrong"));
     }
     let number = |index: usize| {
@@ -65,9 +67,11 @@ pub fn decode_head(bytes: &[u8], task: &mut Task) -> Decoded<()> {
     task.priority = priority;
     task.cancelling = flags & CANCELLING != 0;
     [task.seq, task.created, task.changed, task.due, task.run_at, task.granted] = std::array::from_fn(number);
-    task.attempt = count(0);
-    task.attempt_base = count(1);
-    task.token = Token { epoch: count(2), grant: number(6) };
-    task.worker = WorkerId(count(3));
+    task.queue = QueueId(count(0));
+    task.kind = TypeId(count(1));
+    task.attempt = count(2);
+    task.attempt_base = count(3);
+    task.token = Token { epoch: count(4), grant: number(6) };
+    task.worker = WorkerId(count(5));
     Ok(())
 }

@@ -190,21 +190,17 @@ pub(super) struct Task {
     pub(super) tenant: u32,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) id: Vec<u8>,
-    #[prost(uint32, tag = "3")]
-    pub(super) queue: u32,
-    #[prost(uint32, tag = "4")]
-    pub(super) kind: u32,
-    #[prost(sint64, optional, tag = "5")]
+    #[prost(sint64, optional, tag = "3")]
     pub(super) lane: Option<i64>,
-    #[prost(bytes = "vec", tag = "6")]
+    #[prost(bytes = "vec", tag = "4")]
     pub(super) head: Vec<u8>,
-    #[prost(bytes = "vec", tag = "7")]
+    #[prost(bytes = "vec", tag = "5")]
     pub(super) spec: Vec<u8>,
-    #[prost(bytes = "vec", tag = "8")]
+    #[prost(bytes = "vec", tag = "6")]
     pub(super) input: Vec<u8>,
-    #[prost(bytes = "vec", optional, tag = "9")]
+    #[prost(bytes = "vec", optional, tag = "7")]
     pub(super) ending: Option<Vec<u8>>,
-    #[prost(bytes = "vec", tag = "10")]
+    #[prost(bytes = "vec", tag = "8")]
     pub(super) result: Vec<u8>,
 }
 

@@ -1,41 +1,33 @@
 //! The Python side of the runner: lanes are prepared, processes started, fed, listened to and ended. It is part of the
 //! runner's one task and holds no state of its own.
 
-use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use tidewheel_proto::v1::{Artifact, Progress, worker_message::Message as Wire};
 use tokio::sync::mpsc;
 
+use super::{Event, Runner, Tools, limits_of};
 use crate::attempt::{AttemptId, Phase};
 use crate::error::Fault;
-use crate::process::{Spawn, Tree, describe_exit};
+use crate::process::Tree;
 use crate::pump::{self, Item, Pump};
-use crate::runner::{Event, Runner, Tools, child_env, limits_of, remove_later};
-use crate::sandbox::View;
 use crate::shim::{self, FromShim, Start};
 use crate::warm::{Home, LaneId, LaneKey, Next, Proc, ProcId, ProcState, Sent, Unit};
 
 /// Lines a process printed outside of any task, kept for the message when it does not start.
 const TAIL_LINES: usize = 30;
-/// A process that says nothing for so long while it starts hangs in an import.
-const START_TIME: Duration = Duration::from_secs(60);
-/// An unused lane is forgotten, and its package may be removed from the cache.
-const LANE_IDLE: Duration = Duration::from_secs(600);
 /// Room for the frame around a task's input.
 const FRAME_ROOM: usize = 64 << 10;
 
 impl Runner {
     // -- lanes -------------------------------------------------------------------------------------------------------
 
-    pub(crate) fn route_python(&mut self, unit: Unit, now: Instant) {
+    pub(super) fn route_python(&mut self, unit: Unit, now: Instant) {
         let Some(attempt) = self.attempts.get(unit.members[0]) else { return };
         let isolated = match self.tools.sandbox.decide(self.require_isolation) {
             Ok(isolated) => isolated,
@@ -64,7 +56,7 @@ impl Runner {
     }
 
     /// Fetches the package and builds the environment, apart.
-    fn prepare(&self, id: LaneId, token: Bytes) {
+    pub(super) fn prepare(&self, id: LaneId, token: Bytes) {
         let Some(lane) = self.pool.lanes.get(&id) else { return };
         let (generation, hash) = (lane.generation, lane.key.package.clone());
         let (tools, events) = (self.tools.clone(), self.events.clone());
@@ -74,7 +66,7 @@ impl Runner {
         });
     }
 
-    pub(crate) fn lane_ready(&mut self, id: LaneId, generation: u64, home: Result<Arc<Home>, Fault>) {
+    pub(super) fn lane_ready(&mut self, id: LaneId, generation: u64, home: Result<Arc<Home>, Fault>) {
         let Some(lane) = self.pool.lanes.get_mut(&id) else { return };
         if lane.generation != generation {
             return;
@@ -91,18 +83,15 @@ impl Runner {
         }
     }
 
-    /// Nothing that waits in a lane can run. The next grant tries again from the start.
-    fn fail_lane(&mut self, id: LaneId, fault: &Fault) {
-        let Some(lane) = self.pool.lanes.get_mut(&id) else { return };
-        let waiting: Vec<Unit> = lane.ready.drain(..).collect();
-        if lane.procs.is_empty() {
-            self.pool.remove_lane(id);
-        }
-        waiting.iter().for_each(|unit| self.fail_all(&unit.members, fault));
+    /// Nothing that waits in a lane can run. The lane is given up, so that the next grant tries again from the start.
+    pub(super) fn fail_lane(&mut self, id: LaneId, fault: &Fault) {
+        let Some(lane) = self.pool.remove_lane(id) else { return };
+        lane.procs.into_iter().for_each(|proc| self.retire(proc));
+        lane.ready.iter().for_each(|unit| self.fail_all(&unit.members, fault));
     }
 
     /// The code of a folder changed: what is idle ends, what is busy finishes, and both are replaced.
-    pub(crate) fn folder_changed(&mut self, name: &str) {
+    pub(super) fn folder_changed(&mut self, name: &str) {
         let lanes: Vec<LaneId> =
             self.pool.lanes.iter().filter(|(_, l)| l.key.package == name).map(|(id, _)| *id).collect();
         for id in lanes {
@@ -118,7 +107,7 @@ impl Runner {
     // -- handing out -------------------------------------------------------------------------------------------------
 
     /// Gives waiting work to processes until nothing more fits.
-    pub(crate) fn dispatch(&mut self, now: Instant) {
+    pub(super) fn dispatch(&mut self, now: Instant) {
         let mut lanes: Vec<(Instant, Option<LaneId>)> = self
             .pool
             .lanes
@@ -139,7 +128,7 @@ impl Runner {
         }
     }
 
-    fn serve_lane(&mut self, id: LaneId, now: Instant) {
+    pub(super) fn serve_lane(&mut self, id: LaneId, now: Instant) {
         let mut frames: Vec<(ProcId, BytesMut)> = Vec::new();
         let mut free = self.free_permits();
         while let Some(lane) = self.pool.lanes.get(&id)
@@ -176,7 +165,7 @@ impl Runner {
         }
     }
 
-    fn send(&mut self, proc_id: ProcId, sent: Sent, out: &mut BytesMut, now: Instant) {
+    pub(super) fn send(&mut self, proc_id: ProcId, sent: Sent, out: &mut BytesMut, now: Instant) {
         let proc = self.pool.procs.get_mut(&proc_id).expect("the pool chose it");
         if proc.queue.is_empty() {
             proc.since = now;
@@ -207,7 +196,7 @@ impl Runner {
         proc.queue.push_back(sent);
     }
 
-    fn start(&mut self, lane_id: LaneId, now: Instant) {
+    pub(super) fn start(&mut self, lane_id: LaneId, now: Instant) {
         let keep = (self.tools.config.permits as usize * 2).max(4);
         if let Some(idle) = self.pool.to_evict(keep) {
             self.retire(idle);
@@ -251,7 +240,7 @@ impl Runner {
 
     // -- listening ---------------------------------------------------------------------------------------------------
 
-    pub(crate) fn proc_started(
+    pub(super) fn proc_started(
         &mut self,
         id: ProcId,
         outcome: Result<(Arc<Tree>, mpsc::UnboundedSender<Bytes>), Fault>,
@@ -273,7 +262,7 @@ impl Runner {
         }
     }
 
-    pub(crate) fn proc_said(&mut self, id: ProcId, items: Vec<Item>, now: Instant) {
+    pub(super) fn proc_said(&mut self, id: ProcId, items: Vec<Item>, now: Instant) {
         let mut done: Vec<(String, u32)> = Vec::new();
         for item in items {
             match item {
@@ -306,7 +295,7 @@ impl Runner {
         }
     }
 
-    fn began(&mut self, id: ProcId, lease: AttemptId) {
+    pub(super) fn began(&mut self, id: ProcId, lease: AttemptId) {
         if let Some(proc) = self.pool.procs.get_mut(&id) {
             proc.current = Some(lease);
             proc.muted.store(false, Ordering::Relaxed);
@@ -318,7 +307,7 @@ impl Runner {
     }
 
     /// One attempt is done; the function's name when it was the last of its call.
-    fn finished(&mut self, id: ProcId, lease: AttemptId, outcome: Result<Bytes, Fault>) -> Option<String> {
+    pub(super) fn finished(&mut self, id: ProcId, lease: AttemptId, outcome: Result<Bytes, Fault>) -> Option<String> {
         let proc = self.pool.procs.get_mut(&id)?;
         let at = proc.queue.iter().position(|sent| sent.open.contains(&lease))?;
         let sent = &mut proc.queue[at];
@@ -331,7 +320,7 @@ impl Runner {
         function
     }
 
-    fn printed(&mut self, id: ProcId, stream: &str, text: String) {
+    pub(super) fn printed(&mut self, id: ProcId, stream: &str, text: String) {
         let Some(proc) = self.pool.procs.get_mut(&id) else { return };
         // Output may overtake the word that its task has begun; then it belongs to the one that is next.
         let owner = proc.current.or_else(|| proc.queue.front().and_then(|s| s.open.first().copied()));
@@ -354,7 +343,7 @@ impl Runner {
         }
     }
 
-    fn said(&mut self, id: ProcId, frame: FromShim, now: Instant) {
+    pub(super) fn said(&mut self, id: ProcId, frame: FromShim, now: Instant) {
         let Some(proc) = self.pool.procs.get_mut(&id) else { return };
         match frame {
             FromShim::Hello { python, sdk } => {
@@ -365,7 +354,8 @@ impl Runner {
                 proc.since = now;
                 if let Some(frames) = &proc.frames {
                     let limits = json!({ "max_frame": shim::MAX_FRAME });
-                    let _ = frames.send(shim::frame_of(&json!({ "t": "hello_ack", "proto": shim::PROTO, "limits": limits })));
+                    let _ = frames
+                        .send(shim::frame_of(&json!({ "t": "hello_ack", "proto": shim::PROTO, "limits": limits })));
                 }
                 if proc.state == ProcState::Retiring {
                     self.retire(id);
@@ -386,7 +376,9 @@ impl Runner {
                     self.outgoing.other.push(Wire::Progress(Progress { token, fraction, text }));
                 }
             }
-            FromShim::Artifact { lease, name, path, content_type } => self.artifact(id, lease, name, &path, content_type),
+            FromShim::Artifact { lease, name, path, content_type } => {
+                self.artifact(id, lease, name, &path, content_type)
+            }
             FromShim::Enqueue { req, items } => {
                 self.ask(id, |tools| async move { tools.rest.enqueue(req, items).await });
             }
@@ -412,7 +404,7 @@ impl Runner {
     }
 
     /// A question of a task, answered apart.
-    fn ask<F>(&self, id: ProcId, question: impl FnOnce(Arc<Tools>) -> F)
+    pub(super) fn ask<F>(&self, id: ProcId, question: impl FnOnce(Arc<Tools>) -> F)
     where
         F: Future<Output = Bytes> + Send + 'static,
     {
@@ -421,9 +413,10 @@ impl Runner {
         tokio::spawn(async move { drop(frames.send(answer.await)) });
     }
 
-    fn artifact(&mut self, id: ProcId, lease: AttemptId, name: String, path: &str, content_type: String) {
+    pub(super) fn artifact(&mut self, id: ProcId, lease: AttemptId, name: String, path: &str, content_type: String) {
         let Some(proc) = self.pool.procs.get(&id) else { return };
-        let confined = self.pool.lanes.get(&proc.lane).is_some_and(|l| l.key.isolated) || self.tools.spawner.run_as().is_some();
+        let confined =
+            self.pool.lanes.get(&proc.lane).is_some_and(|l| l.key.isolated) || self.tools.spawner.run_as().is_some();
         let Some(attempt) = self.attempts.get_mut(lease) else { return };
         attempt.uploads += 1;
         // Opened now: the task may remove the file as soon as it goes on.
@@ -434,188 +427,12 @@ impl Runner {
                 Ok(file) => tools.blobs.put_file(file, token).await.map_err(Fault::from),
                 Err(error) => Err(Fault::new("artifact", error.to_string(), false)),
             };
-            let stored = stored
-                .map(|s| Artifact { name: name.clone(), hash: s.hash, size: s.size, content_type })
-                .map_err(|f| Fault { message: format!("artifact `{name}`: {}", f.message), kind: "artifact".into(), ..f });
+            let stored =
+                stored.map(|s| Artifact { name: name.clone(), hash: s.hash, size: s.size, content_type }).map_err(
+                    |f| Fault { message: format!("artifact `{name}`: {}", f.message), kind: "artifact".into(), ..f },
+                );
             let _ = events.send(Event::Artifact(lease, stored)).await;
         });
-    }
-
-    // -- ending ------------------------------------------------------------------------------------------------------
-
-    pub(crate) fn ask_to_stop(&mut self, proc: ProcId, id: AttemptId, reason: &str, grace: Duration) {
-        if let Some(frames) = self.pool.procs.get(&proc).and_then(|p| p.frames.as_ref()) {
-            let grace = grace.as_millis() as u64;
-            let _ = frames.send(shim::frame_of(
-                &json!({ "t": "cancel", "lease": id.to_string(), "reason": reason, "grace_ms": grace }),
-            ));
-        }
-    }
-
-    /// A batch is killed only when none of its open members is to live.
-    pub(crate) fn may_kill(&self, proc: ProcId, id: AttemptId) -> bool {
-        let Some(proc) = self.pool.procs.get(&proc) else { return false };
-        let Some(sent) = proc.queue.iter().find(|s| s.open.contains(&id)) else { return false };
-        sent.open.iter().all(|m| self.attempts.get(*m).is_none_or(|a| a.ending.is_some()))
-    }
-
-    pub(crate) fn kill_proc(&mut self, id: ProcId, why: &'static str) {
-        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
-        proc.killed.get_or_insert(why);
-        if let Some(tree) = proc.tree.clone() {
-            tokio::spawn(tree.kill());
-        }
-    }
-
-    /// Ends a process once it has nothing to do.
-    fn retire(&mut self, id: ProcId) {
-        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
-        proc.state = ProcState::Retiring;
-        if proc.queue.is_empty()
-            && let Some(frames) = proc.frames.take()
-        {
-            // It leaves by itself when the socket ends, which it does once this sender is gone.
-            let _ = frames.send(shim::frame_of(&json!({ "t": "drain" })));
-            if let Some(tree) = proc.tree.clone() {
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_secs(2)).await;
-                    tree.kill().await;
-                });
-            }
-        }
-    }
-
-    pub(crate) fn retire_idle(&mut self, now: Instant) {
-        let idle = self.tools.config.idle;
-        let old: Vec<ProcId> = (self.pool.procs.iter())
-            .filter(|(_, p)| p.state == ProcState::Ready && p.queue.is_empty() && now.duration_since(p.since) >= idle)
-            .map(|(id, _)| *id)
-            .collect();
-        old.into_iter().for_each(|id| self.retire(id));
-        let stuck: Vec<ProcId> = (self.pool.procs.iter())
-            .filter(|(_, p)| p.state == ProcState::Starting && now.duration_since(p.since) >= START_TIME)
-            .map(|(id, _)| *id)
-            .collect();
-        stuck.into_iter().for_each(|id| self.kill_proc(id, "start-timeout"));
-        let unused: Vec<LaneId> = (self.pool.lanes.iter())
-            .filter(|(_, l)| l.procs.is_empty() && l.ready.is_empty() && now.duration_since(l.last_used) >= LANE_IDLE)
-            .map(|(id, _)| *id)
-            .collect();
-        unused.into_iter().for_each(|id| drop(self.pool.remove_lane(id)));
-    }
-
-    fn forget(&mut self, id: ProcId) -> Option<Proc> {
-        let proc = self.pool.procs.remove(&id)?;
-        if let Some(lane) = self.pool.lanes.get_mut(&proc.lane) {
-            lane.procs.retain(|p| *p != id);
-        }
-        remove_later(proc.work.clone());
-        Some(proc)
-    }
-
-    /// The process is gone. What it worked on failed with it; what it had not begun goes to another.
-    pub(crate) fn proc_exited(&mut self, id: ProcId, status: Option<ExitStatus>, now: Instant) {
-        let Some(mut proc) = self.forget(id) else { return };
-        let verdict = proc.tree.as_ref().and_then(|t| t.verdict());
-        // What it left running goes with it.
-        if let Some(tree) = proc.tree.take() {
-            tokio::spawn(tree.kill());
-        }
-        let said: Vec<String> = proc.tail.drain(..).collect();
-        if proc.state == ProcState::Starting && proc.killed != Some("load-error") {
-            let why = if proc.killed == Some("start-timeout") {
-                format!("the worker process was not ready after {} s", START_TIME.as_secs())
-            } else {
-                format!("the worker process did not start: {}", describe_exit(status))
-            };
-            let fault = Fault::new(verdict.unwrap_or("worker-start"), why, true).with_detail(said.join("\n"));
-            return self.fail_lane(proc.lane, &fault);
-        }
-        let fault = match verdict {
-            Some(verdict) => Fault::new(verdict, format!("over the {}: {}", verdict.replace('-', " "), describe_exit(status)), true),
-            None => Fault::new("worker-exit", format!("the task ended its process: {}", describe_exit(status)), true),
-        };
-        let began = |m: &AttemptId, s: &Self| s.attempts.get(*m).is_some_and(|a| a.phase == Phase::Running(id));
-        // A process that vanished before it said what it had begun had begun the first: else a task that ends its process at
-        // once would be sent to one process after another.
-        let any_began = proc.queue.iter().any(|s| s.open.iter().any(|m| began(m, self)));
-        let blame_first = proc.killed.is_none() && !any_began;
-        let mut again: Vec<Unit> = Vec::new();
-        for (at, sent) in proc.queue.into_iter().enumerate() {
-            let started = sent.open.iter().any(|m| began(m, self)) || at == 0 && blame_first;
-            let mut left = Vec::new();
-            for member in sent.open {
-                let Some(attempt) = self.attempts.get_mut(member) else { continue };
-                if started || attempt.silent || attempt.ending.is_some() {
-                    self.settle(member, Err(fault.clone()));
-                } else {
-                    attempt.phase = Phase::Waiting;
-                    left.push(member);
-                }
-            }
-            if !left.is_empty() {
-                again.push(Unit { members: left, ..sent.unit });
-            }
-        }
-        self.requeue(proc.lane, again, now);
-    }
-
-    fn requeue(&mut self, lane: LaneId, units: Vec<Unit>, now: Instant) {
-        match self.pool.lanes.get_mut(&lane) {
-            Some(lane) => units.into_iter().rev().for_each(|unit| lane.ready.push_front(unit)),
-            None => units.into_iter().for_each(|unit| self.route_python(unit, now)),
-        }
-    }
-}
-
-impl Tools {
-    async fn home(&self, hash: &str, token: Bytes) -> Result<Home, crate::error::Error> {
-        let environments = self.environments.as_ref().expect("grants for Python are refused without it");
-        let package = self.packages.get(hash, token, &environments.python).await?;
-        let environment = environments.get(&package.manifest.lock, &package.manifest.requires_python).await?;
-        Ok(Home { package, environment })
-    }
-
-    async fn start_python(
-        &self,
-        name: &str,
-        home: &Home,
-        key: &LaneKey,
-    ) -> Result<(crate::process::Running, std::os::unix::net::UnixStream), Fault> {
-        let failed = |e: std::io::Error| Fault::new("worker-start", format!("a worker process could not be started: {e}"), true);
-        let work = self.make_work(name)?;
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
-        let theirs = OwnedFd::from(theirs);
-        let mut env = child_env(&work, key.isolated);
-        let path = std::env::join_paths(&home.package.paths).unwrap_or_default();
-        let own: [(&str, OsString); 7] = [
-            ("PYTHONPATH", self.library.clone().into()),
-            ("TIDEWHEEL_FD", theirs.as_raw_fd().to_string().into()),
-            ("TIDEWHEEL_PROTO", shim::PROTO.to_string().into()),
-            ("TIDEWHEEL_SLOTS", "1".into()),
-            ("TIDEWHEEL_PATH", path),
-            ("TIDEWHEEL_MODULES", home.package.manifest.modules.join(",").into()),
-            ("TIDEWHEEL_ARTIFACTS", work.clone().into()),
-        ];
-        env.extend(own.map(|(k, v)| (k.into(), v)));
-        // A compiled file is found stale by its second and size: two quick edits of a folder would look the same.
-        if key.isolated || key.package.starts_with("local:") {
-            env.push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
-        }
-        let mut args: Vec<OsString> = vec!["-m".into(), "tidewheel._shim".into()];
-        if home.package.manifest.modules.is_empty() {
-            args.extend(["--dir".into(), home.package.root.clone().into()]);
-        }
-        let mut program = home.environment.program.clone();
-        if key.isolated {
-            let mut readable = home.environment.readable.clone();
-            readable.extend([self.library.clone(), home.package.root.clone()]);
-            let view = View { readable: &readable, writable: &work };
-            (program, args) = self.sandbox.wrap(&view, &program, args);
-        }
-        let spawn = Spawn { program, args, env, dir: work, limits: key.limits.clone(), keep: Some(theirs), stdin: false };
-        let running = self.spawner.spawn(spawn).await.map_err(failed)?;
-        Ok((running, ours))
     }
 }
 

@@ -1,0 +1,326 @@
+//! The worker protocol and the bulk client over a real connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidewheel_proto::v1;
+use tidewheel_proto::v1::client_client::ClientClient;
+use tidewheel_proto::v1::server_message::Message as ToWorker;
+use tidewheel_proto::v1::worker_client::WorkerClient;
+use tidewheel_proto::v1::worker_message::Message as FromWorker;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+
+use crate::listener::{Served, start};
+
+async fn channel(served: &Served) -> Channel {
+    Endpoint::from_shared(format!("http://{}", served.address)).unwrap().connect().await.unwrap()
+}
+
+fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+struct Worker {
+    out: mpsc::Sender<v1::WorkerMessage>,
+    from: Streaming<v1::ServerMessage>,
+}
+
+impl Worker {
+    async fn connect(served: &Served, token: &str, hello: v1::Hello) -> Result<Worker, Status> {
+        let (out, stream) = mpsc::channel(16);
+        let worker_message = v1::WorkerMessage { message: Some(FromWorker::Hello(hello)) };
+        out.send(worker_message).await.unwrap();
+        let mut client = WorkerClient::new(channel(served).await);
+        let from = client.connect(with_token(ReceiverStream::new(stream), token)).await?.into_inner();
+        Ok(Worker { out, from })
+    }
+
+    async fn send(&self, message: FromWorker) {
+        self.out.send(v1::WorkerMessage { message: Some(message) }).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Result<ToWorker, Status> {
+        let message =
+            tokio::time::timeout(Duration::from_secs(10), self.from.message()).await.expect("a message comes");
+        Ok(message?.expect("the stream goes on").message.unwrap())
+    }
+
+    async fn welcome(&mut self) -> v1::Welcome {
+        match self.next().await.unwrap() {
+            ToWorker::Welcome(welcome) => welcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn grant(&mut self) -> v1::Grant {
+        loop {
+            if let ToWorker::Grants(mut grants) = self.next().await.unwrap() {
+                return grants.grants.remove(0);
+            }
+        }
+    }
+
+    async fn ack(&mut self) -> v1::Ack {
+        loop {
+            if let ToWorker::Ack(ack) = self.next().await.unwrap() {
+                return ack;
+            }
+        }
+    }
+
+    async fn result(&self, token: Bytes, outcome: v1::task_result::Outcome) {
+        let result = v1::TaskResult { token, outcome: Some(outcome), artifacts: Vec::new() };
+        self.send(FromWorker::Results(v1::Results { results: vec![result] })).await;
+    }
+}
+
+fn hello(permits: u32) -> v1::Hello {
+    let labels = [("os".to_owned(), "linux".to_owned())].into();
+    v1::Hello { name: "w1".to_owned(), kind: "sdk".to_owned(), permits, labels, ..v1::Hello::default() }
+}
+
+use v1::task_result::Outcome;
+
+#[tokio::test]
+async fn a_task_goes_from_submit_to_result() {
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let mut worker = Worker::connect(&served, &token, hello(4)).await.unwrap();
+    let welcome = worker.welcome().await;
+    assert!(welcome.worker_id.starts_with("work_") && welcome.lease_ms > welcome.heartbeat_ms);
+    let id = served.node.submit(r#"{"type":"a","input":{"n":1},"labels":{"x":"y"},"idempotency_key":"k"}"#).await;
+    let grant = worker.grant().await;
+    assert_eq!((&grant.input[..], grant.attempt, &*grant.queue), (&b"{\"n\":1}"[..], 1, "default"));
+    assert_eq!((grant.labels["x"].as_str(), grant.idempotency_key.as_str()), ("y", "k"));
+    assert_eq!(grant.task, grant.token[..16]);
+    worker.send(FromWorker::Started(v1::Started { tokens: vec![grant.token.clone()] })).await;
+    let progress = v1::Progress { token: grant.token.clone(), fraction: 0.5, text: "half".to_owned() };
+    worker.send(FromWorker::Progress(progress)).await;
+    worker.send(FromWorker::Heartbeat(v1::Heartbeat::default())).await;
+    let line = |offset: u64| v1::LogLine {
+        token: grant.token.clone(),
+        offset,
+        at_unix_ms: 1,
+        stream: "stdout".to_owned(),
+        level: "info".to_owned(),
+        text: format!("line {offset}"),
+    };
+    worker.send(FromWorker::Logs(v1::Logs { sequence: 7, lines: vec![line(0), line(1)] })).await;
+    loop {
+        if let ToWorker::LogAck(ack) = worker.next().await.unwrap() {
+            assert_eq!(ack.sequence, 7);
+            break;
+        }
+    }
+    let shown = served.node.get(&format!("/api/v1/tasks/{id}")).await.json();
+    assert_eq!((shown["state"].as_str(), shown["progress"]["text"].as_str()), (Some("running"), Some("half")));
+    worker.result(grant.token.clone(), Outcome::Ok("[7]".into())).await;
+    assert_eq!(worker.ack().await.accepted, 1);
+    assert_eq!(served.node.get(&format!("/api/v1/tasks/{id}/result")).await.is(200).body, "[7]");
+    // Lines that come after the result still find their attempt.
+    worker.send(FromWorker::Logs(v1::Logs { sequence: 8, lines: vec![line(1), line(2)] })).await;
+    worker.next().await.unwrap();
+    let logs = served.node.get(&format!("/api/v1/tasks/{id}/logs")).await.is(200).json();
+    let texts: Vec<_> = logs["items"].as_array().unwrap().iter().map(|l| l["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["line 0", "line 1", "line 2"]);
+    assert_eq!(logs["items"][2]["attempt"], 1);
+    let found = served.node.get("/api/v1/logs?filter=%22line%202%22").await.is(200).json();
+    assert_eq!(found["items"].as_array().unwrap().len(), 1);
+    let followed = served.node.get(&format!("/api/v1/tasks/{id}/logs?follow&tail=1")).await.is(200);
+    let text = String::from_utf8(followed.body.to_vec()).unwrap();
+    assert!(text.contains("line 2") && !text.contains("line 0") && text.contains("event: end"), "{text}");
+    let workers = served.node.get("/api/v1/workers").await.is(200).json();
+    assert_eq!((&workers["items"][0]["name"], &workers["items"][0]["labels"]["os"]), (&"w1".into(), &"linux".into()));
+}
+
+#[tokio::test]
+async fn a_forged_or_late_token_is_refused_and_changes_nothing() {
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let mut worker = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    worker.welcome().await;
+    let id = served.node.submit(r#"{"type":"a"}"#).await;
+    let grant = worker.grant().await;
+    let mut forged = grant.token.to_vec();
+    forged[27] ^= 1;
+    worker.result(forged.clone().into(), Outcome::Ok("1".into())).await;
+    let ack = worker.ack().await;
+    assert_eq!((ack.accepted, ack.refused), (0, vec![Bytes::from(forged)]));
+    worker.result(grant.token.clone(), Outcome::Ok("2".into())).await;
+    assert_eq!(worker.ack().await.accepted, 1);
+    worker.result(grant.token.clone(), Outcome::Ok("3".into())).await;
+    let ack = worker.ack().await;
+    assert_eq!((ack.accepted, ack.refused), (1, vec![grant.token]));
+    assert_eq!(served.node.get(&format!("/api/v1/tasks/{id}/result")).await.is(200).body, "2");
+}
+
+#[tokio::test]
+async fn results_that_cannot_be_kept_fail_the_task() {
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let mut worker = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    worker.welcome().await;
+    for (outcome, kind) in [
+        (Outcome::Ok("not json".into()), "invalid-result"),
+        (Outcome::Ok(format!("\"{}\"", "x".repeat(70_000)).into()), "result-too-large"),
+        (Outcome::OkRef(format!("sha256:{}", "0".repeat(64))), "unknown-blob"),
+    ] {
+        let id = served.node.submit(r#"{"type":"a"}"#).await;
+        let grant = worker.grant().await;
+        worker.result(grant.token, outcome).await;
+        worker.ack().await;
+        let shown = served.node.get(&format!("/api/v1/tasks/{id}")).await.json();
+        assert_eq!((shown["state"].as_str(), shown["error"]["type"].as_str()), (Some("failed"), Some(kind)));
+    }
+}
+
+#[tokio::test]
+async fn a_reconnected_worker_keeps_its_attempt() {
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let mut first = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    first.welcome().await;
+    let id = served.node.submit(r#"{"type":"a"}"#).await;
+    let grant = first.grant().await;
+    drop(first);
+    let resume = vec![v1::Attempt { token: grant.token.clone() }, v1::Attempt { token: Bytes::from_static(b"forged") }];
+    let mut second = Worker::connect(&served, &token, v1::Hello { resume, ..hello(1) }).await.unwrap();
+    assert_eq!(second.welcome().await.resumed, std::slice::from_ref(&grant.token));
+    // The new stream was never told the attempt's number; its lines find it all the same.
+    let line = v1::LogLine { token: grant.token.clone(), text: "again".to_owned(), ..v1::LogLine::default() };
+    second.send(FromWorker::Logs(v1::Logs { sequence: 1, lines: vec![line] })).await;
+    second.next().await.unwrap();
+    second.result(grant.token, Outcome::Ok("true".into())).await;
+    assert_eq!(second.ack().await.accepted, 1);
+    let logs = served.node.get(&format!("/api/v1/tasks/{id}/logs")).await.json();
+    assert_eq!(logs["items"][0]["text"], "again");
+}
+
+#[tokio::test]
+async fn large_results_go_through_blobs() {
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let mut worker = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    worker.welcome().await;
+    let big = format!("\"{}\"", "z".repeat(3 << 20));
+    let parts = big.as_bytes().chunks(1 << 20).enumerate().map(|(i, chunk)| v1::PutBlobRequest {
+        size: if i == 0 { big.len() as u64 } else { 0 },
+        data: Bytes::copy_from_slice(chunk),
+        token: Bytes::new(),
+    });
+    let parts: Vec<_> = parts.collect();
+    let mut client = WorkerClient::new(channel(&served).await);
+    let put = client.put_blob(with_token(tokio_stream::iter(parts), &token)).await.unwrap().into_inner();
+    assert_eq!(put.size, big.len() as u64);
+    let id = served.node.submit(r#"{"type":"a"}"#).await;
+    let grant = worker.grant().await;
+    worker.result(grant.token, Outcome::OkRef(put.hash.clone())).await;
+    worker.ack().await;
+    let got = served.node.get(&format!("/api/v1/tasks/{id}/result")).await.is(200);
+    assert_eq!(got.body, big);
+    let request = v1::FetchBlobRequest { hash: put.hash, offset: big.len() as u64 - 3, token: Bytes::new() };
+    let mut chunks = client.fetch_blob(with_token(request, &token)).await.unwrap().into_inner();
+    let chunk = chunks.message().await.unwrap().unwrap();
+    assert_eq!((&chunk.data[..], chunk.total), (&b"zz\""[..], big.len() as u64));
+    let request =
+        v1::FetchBlobRequest { hash: format!("sha256:{}", "0".repeat(64)), ..v1::FetchBlobRequest::default() };
+    assert_eq!(client.fetch_blob(with_token(request, &token)).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn streams_need_a_token_of_the_right_role() {
+    let served = start().await;
+    for (token, code) in [
+        ("x".to_owned(), Code::Unauthenticated),
+        (served.node.token("viewer").await, Code::PermissionDenied),
+        (served.node.token("operator").await, Code::PermissionDenied),
+    ] {
+        match Worker::connect(&served, &token, hello(1)).await {
+            Err(status) => assert_eq!(status.code(), code),
+            Ok(_) => panic!("{token} was let in"),
+        }
+    }
+    let viewer = served.node.token("viewer").await;
+    let mut client = ClientClient::new(channel(&served).await);
+    let status = client.submit(with_token(v1::SubmitRequest::default(), &viewer)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let token = served.node.token("worker").await;
+    let mut nameless = Worker::connect(&served, &token, v1::Hello::default()).await.unwrap();
+    assert_eq!(nameless.next().await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_its_stream() {
+    let served = start().await;
+    let made = served.node.post("/api/v1/tokens", r#"{"name":"w","role":"worker"}"#).await.is(201).json();
+    let mut worker = Worker::connect(&served, made["secret"].as_str().unwrap(), hello(1)).await.unwrap();
+    worker.welcome().await;
+    let path = format!("/api/v1/tokens/{}", made["id"].as_str().unwrap());
+    served.node.call(axum::http::Method::DELETE, &path, axum::body::Body::empty()).await.is(204);
+    assert_eq!(worker.next().await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_cancel_and_a_drain_reach_the_worker() {
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let mut worker = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    worker.welcome().await;
+    let id = served.node.submit(r#"{"type":"a"}"#).await;
+    let grant = worker.grant().await;
+    served.node.post(&format!("/api/v1/tasks/{id}:cancel"), r#"{"reason":"stop it"}"#).await.is(200);
+    match worker.next().await.unwrap() {
+        ToWorker::Cancel(cancel) => assert_eq!((cancel.token, &*cancel.reason), (grant.token.clone(), "stop it")),
+        other => panic!("{other:?}"),
+    }
+    let failure = v1::Failure { r#type: "Cancelled".to_owned(), cancelled: true, ..v1::Failure::default() };
+    worker.result(grant.token, Outcome::Failed(failure)).await;
+    worker.ack().await;
+    assert_eq!(served.node.get(&format!("/api/v1/tasks/{id}")).await.json()["state"], "cancelled");
+    let drained = served.node.post("/api/v1/workers/w1:drain", axum::body::Body::empty()).await.is(200).json();
+    assert_eq!(drained["state"], "draining");
+    served.node.post("/api/v1/workers/w1:resume", axum::body::Body::empty()).await.is(200);
+    let patch = r#"{"permits":3,"labels":{"room":"a"}}"#;
+    let got = served.node.call(axum::http::Method::PATCH, "/api/v1/workers/w1", patch).await.is(200).json();
+    assert_eq!(got["permits"], 3);
+    assert!(matches!(worker.next().await.unwrap(), ToWorker::Reconnect(_)));
+    drop(worker);
+    let mut again = Worker::connect(&served, &token, hello(8)).await.unwrap();
+    again.welcome().await;
+    let shown = served.node.get("/api/v1/workers/w1").await.is(200).json();
+    assert_eq!((shown["permits"].as_u64(), shown["labels"]["room"].as_str()), (Some(3), Some("a")));
+}
+
+#[tokio::test]
+async fn bulk_submits_are_answered_in_order() {
+    let served = start().await;
+    let token = served.node.token("operator").await;
+    let mut client = ClientClient::new(channel(&served).await);
+    let spec = |kind: &str| v1::TaskSpec { r#type: kind.to_owned(), ..v1::TaskSpec::default() };
+    let requests: Vec<_> =
+        (0..200u64).map(|request| v1::SubmitRequest { request, tasks: vec![spec("a"), spec(""), spec("b")] }).collect();
+    let mut answers =
+        client.submit_stream(with_token(tokio_stream::iter(requests), &token)).await.unwrap().into_inner();
+    let mut expected = 0;
+    while let Some(answer) = answers.message().await.unwrap() {
+        assert_eq!(answer.request, expected);
+        expected += 1;
+        let codes: Vec<_> = answer.outcomes.iter().map(|o| (o.id.len(), o.error_code.as_str())).collect();
+        assert_eq!(codes, [(16, ""), (0, "invalid-field"), (16, "")]);
+    }
+    assert_eq!(expected, 200);
+    assert_eq!(served.node.get("/api/v1/tasks/counts").await.json()["counts"]["queued"], 400);
+    let keyed = v1::TaskSpec { idempotency_key: "k".to_owned(), ..spec("c") };
+    let request = v1::SubmitRequest { request: 1, tasks: vec![keyed.clone(), keyed] };
+    let answer = client.submit(with_token(request, &token)).await.unwrap().into_inner();
+    assert_eq!(answer.outcomes[0].id, answer.outcomes[1].id);
+    assert!(!answer.outcomes[0].replayed && answer.outcomes[1].replayed);
+    let get = v1::GetRequest { id: answer.outcomes[0].id.clone(), wait_ms: 10 };
+    let view = client.get(with_token(get, &token)).await.unwrap().into_inner();
+    assert_eq!((&*view.state, &*view.r#type), ("queued", "c"));
+}

@@ -1,0 +1,13 @@
+//! The interfaces over a real runtime and the memory store. Requests go through the whole router; the gRPC tests and
+//! those of the listener go over a socket.
+
+mod grpc;
+mod listener;
+mod node;
+mod packages;
+mod queues;
+mod roles;
+mod streams;
+mod submit;
+mod tasks;
+mod tenancy;

@@ -1,0 +1,163 @@
+//! Packages: what is taken, what is refused, what its tasks get.
+
+use std::io::{Cursor, Write as _};
+
+use axum::body::Body;
+use axum::http::Method;
+use serde_json::json;
+
+use crate::node::{Got, Node};
+
+fn archive(members: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in members {
+        out.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        out.write_all(content.as_bytes()).unwrap();
+    }
+    out.finish().unwrap().into_inner()
+}
+
+const MANIFEST: &str = r#"{"format":"folder","entries":[{"name":"extract","fn":"pdf.tasks:extract",
+    "doc":"Extracts.","defaults":{"queue":"pdf","retry":{"max_attempts":7},"timeout":"10m","priority":"high","cpu":1,
+    "memory":"512MB","requires":{"gpu":true}}}]}"#;
+
+async fn put(node: &Node, path: &str, archive: &[u8], manifest: &str) -> Got {
+    let mut body = Vec::new();
+    let boundary = "frontier";
+    for (name, content) in [("manifest", manifest.as_bytes()), ("archive", archive)] {
+        write!(body, "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{name}\"\r\n\r\n")
+            .unwrap();
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    write!(body, "--{boundary}--\r\n").unwrap();
+    let request = node.request(Method::PUT, path, &node.admin);
+    let request = request.header("content-type", format!("multipart/form-data; boundary={boundary}"));
+    node.send(request.body(Body::from(body)).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_package_brings_task_types_and_their_queue() {
+    let node = Node::start().await;
+    let bytes = archive(&[("pdf/tasks.py", "def extract(): pass")]);
+    let got = put(&node, "/api/v1/packages/pdf/1.0.0", &bytes, MANIFEST).await.is(201);
+    let package = got.json();
+    assert_eq!(package["analysis"]["members"], 1);
+    put(&node, "/api/v1/packages/pdf/1.0.0", &bytes, MANIFEST).await.is(200);
+    let other = archive(&[("pdf/tasks.py", "def extract(): return 1")]);
+    let got = put(&node, "/api/v1/packages/pdf/1.0.0", &other, MANIFEST).await.is(409);
+    assert_eq!(got.code(), "conflict");
+    node.get("/api/v1/queues/pdf").await.is(200);
+    let types = node.get("/api/v1/task-types").await.is(200).json();
+    assert_eq!(types["items"][0]["entrypoint"], "pdf.tasks:extract");
+    let created = node.post("/api/v1/tasks", r#"{"type":"extract"}"#).await.is(201).json();
+    assert_eq!(
+        (&created["queue"], &created["priority"], &created["max_attempts"]),
+        (&json!("pdf"), &json!(8), &json!(7))
+    );
+    let shown = node.get(&format!("/api/v1/tasks/{}", created["id"].as_str().unwrap())).await.json();
+    assert_eq!(shown["package"], package["hash"]);
+    let content = node.get("/api/v1/packages/pdf/1.0.0/content").await.is(200);
+    assert_eq!(content.body, bytes);
+}
+
+#[tokio::test]
+async fn keys_and_queue_settings_of_a_decorator_hold() {
+    let node = Node::start().await;
+    let manifest = r#"{"format":"folder","modules":["a"],"entries":[{"name":"ship","fn":"a:ship","kind":"task",
+        "schema_in":{"properties":{"customer":{}}},"defaults":{"queue":"ships","key":"customer","rate":"100/m",
+        "batch":{"size":50,"wait":"2s"}}}]}"#;
+    put(&node, "/api/v1/packages/ships/1", &archive(&[("a.py", "")]), manifest).await.is(201);
+    let settings = node.get("/api/v1/queues/ships").await.is(200).json()["settings"].clone();
+    let found = (&settings["rate"], &settings["batch_size"], &settings["batch_wait"]);
+    assert_eq!(found, (&json!("100/m"), &json!(50), &json!("2s")));
+    let id = node.submit(r#"{"type":"ship","input":{"customer":"ann"}}"#).await;
+    assert_eq!(node.get(&format!("/api/v1/tasks/{id}")).await.json()["key"], "ann");
+    let got = node.post("/api/v1/tasks", r#"{"type":"ship","input":{}}"#).await.is(400);
+    assert_eq!(got.json()["errors"][0]["pointer"], "/input");
+}
+
+#[tokio::test]
+async fn a_yanked_version_gives_way_to_the_one_before() {
+    let node = Node::start().await;
+    let one = archive(&[("a.py", "1")]);
+    let two = archive(&[("a.py", "2")]);
+    let first = put(&node, "/api/v1/packages/p/1", &one, MANIFEST).await.is(201).json();
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let second = put(&node, "/api/v1/packages/p/2", &two, MANIFEST).await.is(201).json();
+    let served = async || node.get("/api/v1/task-types").await.json()["items"][0]["hash"].clone();
+    assert_eq!(served().await, second["hash"]);
+    let got = node.post("/api/v1/tasks", r#"{"type":"extract","package":"p@1"}"#).await.is(201).json();
+    let shown = node.get(&format!("/api/v1/tasks/{}", got["id"].as_str().unwrap())).await.json();
+    assert_eq!(shown["package"], first["hash"]);
+    assert_eq!(node.post("/api/v1/packages/p/2:yank", Body::empty()).await.is(200).json()["state"], "yanked");
+    assert_eq!(served().await, first["hash"]);
+    node.post("/api/v1/packages/p/1:yank", Body::empty()).await.is(200);
+    assert_eq!(node.get("/api/v1/task-types").await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn unsafe_and_broken_packages_are_refused() {
+    let node = Node::start().await;
+    let bomb = "0".repeat(64 << 20);
+    for (name, bytes) in [
+        ("dots", archive(&[("../evil.py", "x")])),
+        ("absolute", archive(&[("/etc/cron.d/evil", "x")])),
+        ("bomb", archive(&[("bomb", &bomb)])),
+        ("no archive", b"hello".to_vec()),
+    ] {
+        let got = put(&node, "/api/v1/packages/bad/1", &bytes, MANIFEST).await.is(422);
+        assert_eq!(got.code(), "invalid-package", "{name}");
+    }
+    let good = archive(&[("a.py", "")]);
+    for manifest in [
+        r#"{"format":"tarball"}"#,
+        r#"{"format":"folder","entries":[{"name":"","fn":"a:b"}]}"#,
+        r#"{"format":"folder","entries":[{"name":"a","fn":"os.system('x')"}]}"#,
+        r#"{"format":"folder","entries":[{"name":"a","fn":"a:b","defaults":{"timout":"1s"}}]}"#,
+        r#"{"format":"folder","entries":[{"name":"a","fn":"a:b"},{"name":"a","fn":"a:c"}]}"#,
+        r#"{"format":"folder","entires":[]}"#,
+    ] {
+        let got = put(&node, "/api/v1/packages/bad/1", &good, manifest).await.is(400);
+        assert_eq!(got.code(), "invalid-field", "{manifest}");
+    }
+    assert_eq!(put(&node, "/api/v1/packages/..%2f/1", &good, MANIFEST).await.is(400).code(), "invalid-field");
+    assert_eq!(node.get("/api/v1/packages").await.is(200).json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn the_other_two_forms_of_upload() {
+    let node = Node::start().await;
+    let inside = archive(&[("tidewheel-manifest.json", MANIFEST), ("a.py", "")]);
+    let request =
+        node.request(Method::PUT, "/api/v1/packages/raw/1", &node.admin).header("content-type", "application/zip");
+    node.send(request.body(Body::from(inside.clone())).unwrap()).await.is(201);
+    let request =
+        node.request(Method::PUT, "/api/v1/packages/bare/1", &node.admin).header("content-type", "application/zip");
+    let got = node.send(request.body(Body::from(archive(&[("a.py", "")]))).unwrap()).await.is(422);
+    assert!(got.json()["detail"].as_str().unwrap().contains("manifest"));
+    let blob = node.call(Method::PUT, "/api/v1/blobs", inside).await.is(201).json();
+    let body = format!(r#"{{"hash":{},"manifest":{MANIFEST}}}"#, blob["hash"]);
+    let send = |body: String| {
+        let request = node.request(Method::PUT, "/api/v1/packages/named/1", &node.admin);
+        node.send(request.header("content-type", "application/json").body(Body::from(body)).unwrap())
+    };
+    send(body).await.is(201);
+    let missing = format!(r#"{{"hash":"sha256:{}","manifest":{MANIFEST}}}"#, "0".repeat(64));
+    assert_eq!(send(missing).await.is(404).code(), "not-found");
+}
+
+#[tokio::test]
+async fn blobs_have_ranges() {
+    let node = Node::start().await;
+    let blob = node.call(Method::PUT, "/api/v1/blobs", "0123456789").await.is(201).json();
+    let path = format!("/api/v1/blobs/{}", blob["hash"].as_str().unwrap());
+    let request = node.request(Method::GET, &path, &node.admin).header("range", "bytes=2-4");
+    let got = node.send(request.body(Body::empty()).unwrap()).await.is(206);
+    assert_eq!((&got.body[..], got.header("content-range")), (&b"234"[..], "bytes 2-4/10"));
+    let request = node.request(Method::GET, &path, &node.admin).header("range", "bytes=10-");
+    node.send(request.body(Body::empty()).unwrap()).await.is(416);
+    node.call(Method::PUT, &path, "other").await.is(200);
+    let wrong = format!("/api/v1/blobs/sha256:{}", "0".repeat(64));
+    assert_eq!(node.call(Method::PUT, &wrong, "other").await.is(400).code(), "invalid-field");
+}

@@ -1,0 +1,98 @@
+//! Server-sent events.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Method;
+use futures::StreamExt;
+use tower::ServiceExt;
+
+use crate::node::Node;
+
+/// Reads a stream until a text has come.
+struct Reader {
+    body: axum::body::BodyDataStream,
+    text: String,
+}
+
+impl Reader {
+    async fn open(node: &Node, path: &str, last: Option<&str>) -> Reader {
+        let mut request = node.request(Method::GET, path, &node.admin);
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = node.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Reader { body: response.into_body().into_data_stream(), text: String::new() }
+    }
+
+    async fn until(&mut self, wanted: &str) -> &str {
+        while !self.text.contains(wanted) {
+            let part = tokio::time::timeout(Duration::from_secs(10), self.body.next()).await;
+            let part = part.unwrap_or_else(|_| panic!("'{wanted}' did not come after {}", self.text));
+            let part = part.unwrap_or_else(|| panic!("the stream ended after {}", self.text)).unwrap();
+            self.text.push_str(std::str::from_utf8(&part).unwrap());
+        }
+        &self.text
+    }
+
+    /// Reads to the end.
+    async fn end(mut self) -> String {
+        while let Some(part) = tokio::time::timeout(Duration::from_secs(10), self.body.next()).await.unwrap() {
+            self.text.push_str(std::str::from_utf8(&part.unwrap()).unwrap());
+        }
+        self.text
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_watched_to_its_end() {
+    let node = Node::start().await;
+    let id = node.submit(r#"{"type":"a"}"#).await;
+    let mut events = Reader::open(&node, &format!("/api/v1/tasks/{id}/events"), None).await;
+    events.until("\"state\":\"queued\"").await;
+    node.worker(1).run(1).await;
+    events.until("\"state\":\"succeeded\"").await;
+    assert!(events.end().await.contains("event: end"));
+}
+
+#[tokio::test]
+async fn everything_live_comes_folded_and_can_be_resumed() {
+    let node = Node::start().await;
+    let mut all = Reader::open(&node, "/api/v1/stream?topics=tasks,queues", None).await;
+    all.until("event: queues").await;
+    let id = node.submit(r#"{"type":"a"}"#).await;
+    let text = all.until(&id).await;
+    let last = text.lines().rev().find_map(|l| l.strip_prefix("id: ")).unwrap().to_owned();
+    drop(all);
+    let second = node.submit(r#"{"type":"b"}"#).await;
+    let mut resumed = Reader::open(&node, "/api/v1/stream?topics=tasks", Some(&last)).await;
+    let text = resumed.until(&second).await;
+    assert!(!text.contains(&id), "what was seen does not come again");
+    let mut foreign = Reader::open(&node, "/api/v1/stream?topics=tasks", Some("1-1")).await;
+    foreign.until("event: resync").await;
+    assert_eq!(node.get("/api/v1/stream?topics=secrets").await.is(400).code(), "invalid-query");
+}
+
+#[tokio::test]
+async fn the_number_of_streams_is_bounded() {
+    let config = tidewheel_api::ApiConfig { max_streams: 1, ..tidewheel_api::ApiConfig::default() };
+    let node = Node::with(config).await;
+    let first = Reader::open(&node, "/api/v1/stream", None).await;
+    let refused = node.get("/api/v1/stream").await.is(503);
+    assert_eq!(refused.code(), "overloaded");
+    assert_eq!(refused.header("retry-after"), "1");
+    drop(first);
+    Reader::open(&node, "/api/v1/stream", None).await;
+}
+
+#[tokio::test]
+async fn an_operation_is_watched_to_its_end() {
+    let node = Node::start().await;
+    node.submit(r#"{"type":"a"}"#).await;
+    let got = node.post("/api/v1/tasks:cancel", r#"{"filter":"type:a"}"#).await.is(202);
+    let events = Reader::open(&node, &format!("{}/events", got.header("location")), None).await;
+    let text = events.end().await;
+    assert!(text.contains("\"done\":1") && text.contains("event: end"), "{text}");
+}

@@ -1,0 +1,208 @@
+//! The agent itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tidewheel_agent::{Agent, AgentConfig, AgentHandle, Isolation};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Ctx;
+use crate::cli::common::pair;
+use crate::fail::{Exit, Failure, Outcome, While};
+use crate::profile::Secret;
+use crate::text::parse_wait;
+use crate::wire::{Ask, Logging, Signals, raise_file_limit};
+
+/// How often the status file is written.
+const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// Settings of an agent as flags.
+#[derive(Args)]
+pub(super) struct Run {
+    /// Address of the server; as `--url`
+    #[arg(long, value_name = "URL", env = "TIDEWHEEL_AGENT_SERVER", hide_env_values = true)]
+    server: Option<String>,
+    /// One-use join token; a lasting token comes from `--token-file` or TIDEWHEEL_TOKEN
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Name shown to people; the machine's if absent
+    #[arg(long, env = "TIDEWHEEL_AGENT_NAME", hide_env_values = true)]
+    name: Option<String>,
+    /// Queue to serve; all if absent; may be given several times
+    #[arg(long, env = "TIDEWHEEL_AGENT_QUEUES", value_delimiter = ',', hide_env_values = true)]
+    queue: Vec<String>,
+    /// Task type to serve; all if absent; may be given several times
+    #[arg(long = "type", value_name = "TYPE", env = "TIDEWHEEL_AGENT_TYPES", value_delimiter = ',', hide_env_values = true)]
+    types: Vec<String>,
+    /// Label that tasks can ask for; may be given several times
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(env = "TIDEWHEEL_AGENT_LABELS", value_delimiter = ',', hide_env_values = true)]
+    label: Vec<(String, String)>,
+    /// Attempts at once; by the number of cores if absent
+    #[arg(long, value_name = "N", env = "TIDEWHEEL_AGENT_CAPACITY", hide_env_values = true)]
+    capacity: Option<u32>,
+    /// Run every attempt in a sandbox, or refuse it
+    #[arg(long, env = "TIDEWHEEL_AGENT_ISOLATED", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
+    isolated: bool,
+    /// Never use a sandbox; a server with several tenants then refuses this agent
+    #[arg(long, conflicts_with = "isolated")]
+    no_isolation: bool,
+    /// Network inside the sandbox
+    #[arg(long)]
+    network: bool,
+    /// Memory of an attempt that names none: `512MB`
+    #[arg(long, value_name = "SIZE", env = "TIDEWHEEL_AGENT_MEMORY", hide_env_values = true)]
+    memory: Option<String>,
+    /// Cores of an attempt that names none
+    #[arg(long, value_name = "CORES", env = "TIDEWHEEL_AGENT_CPU", hide_env_values = true)]
+    cpu: Option<f64>,
+    /// Processes of an attempt
+    #[arg(long, value_name = "N")]
+    processes: Option<u32>,
+    /// Folder of packages and environments
+    #[arg(long, value_name = "DIR", env = "TIDEWHEEL_AGENT_DATA_DIR", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+    /// Python to use; the one on PATH if absent
+    #[arg(long, value_name = "FILE", env = "TIDEWHEEL_PYTHON", hide_env_values = true)]
+    python: Option<PathBuf>,
+    /// User and group id of the processes; only root can change them
+    #[arg(long, value_name = "UID:GID", value_parser = ids)]
+    run_as: Option<(u32, u32)>,
+    /// Time that running attempts get after SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "30s", env = "TIDEWHEEL_AGENT_DRAIN", hide_env_values = true)]
+    drain_timeout: String,
+    /// Level of the log: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "TIDEWHEEL_LOG", hide_env_values = true)]
+    log: String,
+}
+
+fn ids(text: &str) -> Result<(u32, u32), String> {
+    let (user, group) = text.split_once(':').unwrap_or((text, text));
+    match (user.parse(), group.parse()) {
+        (Ok(user), Ok(group)) => Ok((user, group)),
+        _ => Err("write UID:GID".to_owned()),
+    }
+}
+
+impl Run {
+    pub(super) fn run(self, ctx: &Ctx) -> Outcome {
+        let config = self.config(ctx)?;
+        let _logging = Logging::start(&self.log, "auto")?;
+        raise_file_limit();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.doing(Exit::Failed, || "cannot start the agent's threads".to_owned())?;
+        runtime.block_on(run(ctx, config))
+    }
+
+    fn config(&self, ctx: &Ctx) -> Outcome<AgentConfig> {
+        let mut connection = ctx.connection_to(self.server.as_deref())?;
+        if let Some(token) = &self.token {
+            connection.token = Some(Secret::new(token.trim()));
+        }
+        let token = connection.token.ok_or_else(|| {
+            Failure::new(Exit::Denied, "cannot start the agent", "there is no token for this server")
+                .next("tidewheel token create NAME --role worker --to agent.token, then --token-file agent.token")
+        })?;
+        let data_dir = self.data_dir.clone().unwrap_or_else(super::default_dir);
+        let mut out = AgentConfig::new(connection.url, tidewheel_agent::Secret::new(token.expose()), data_dir);
+        out.name = self.name.clone();
+        if !self.queue.is_empty() {
+            out.queues = self.queue.clone();
+        }
+        out.types = self.types.clone();
+        out.labels = self.label.iter().cloned().collect();
+        if let Some(capacity) = self.capacity {
+            out.permits = capacity;
+        }
+        out.isolation = match (self.isolated, self.no_isolation) {
+            (true, _) => Isolation::On,
+            (_, true) => Isolation::Off,
+            _ => Isolation::Auto,
+        };
+        out.isolated_network = self.network;
+        if let Some(memory) = &self.memory {
+            let bytes = crate::units::parse_size(memory);
+            out.limits.memory_bytes = bytes.map_err(|why| Failure::usage("cannot read --memory", why))?;
+        }
+        if let Some(cpu) = self.cpu.filter(|cpu| *cpu > 0.0) {
+            out.limits.cpu_millis = (cpu * 1_000.0) as u32;
+        }
+        if let Some(processes) = self.processes {
+            out.limits.processes = processes;
+        }
+        out.python = self.python.clone();
+        out.run_as = self.run_as;
+        out.ca = connection.ca_file.map(PathBuf::from);
+        let drain = parse_wait(&self.drain_timeout);
+        out.drain = drain.map_err(|why| Failure::usage("cannot read --drain-timeout", why))?;
+        Ok(out)
+    }
+}
+
+async fn run(ctx: &Ctx, config: AgentConfig) -> Outcome {
+    let mut signals = Signals::take()?;
+    let (server, data_dir) = (config.server.clone(), config.data_dir.clone());
+    let agent = Agent::new(config).await.map_err(|error| failure("cannot start the agent", &error))?;
+    let handle = agent.handle();
+    ctx.out.note(&format!("agent {} for {server} (data in {})", handle.status().name, data_dir.display()));
+    let reporter = tokio::spawn(report(handle, server, data_dir.clone()));
+    let shutdown = CancellationToken::new();
+    let mut working = tokio::spawn(agent.run(shutdown.clone()));
+    let ended = loop {
+        tokio::select! {
+            ended = &mut working => break ended,
+            ask = signals.next() => {
+                // There is nothing to read again.
+                if ask == Ask::Reload {
+                    continue;
+                }
+                tracing::info!("asked to end; draining");
+                shutdown.cancel();
+                tokio::select! {
+                    ended = &mut working => break ended,
+                    () = signals.impatient() => {
+                        return Err(Failure::new(Exit::Interrupted, "ended at once", "asked a second time"));
+                    }
+                }
+            }
+        }
+    };
+    reporter.abort();
+    // Best effort: an old file is recognised by its age.
+    let _ = std::fs::remove_file(data_dir.join(super::STATUS_FILE));
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(failure("the agent ended", &error)),
+        Err(error) => Err(Failure::new(Exit::Failed, "the agent ended by a bug", error.to_string())),
+    }
+}
+
+fn failure(what: &str, error: &tidewheel_agent::Error) -> Failure {
+    let exit = match error {
+        tidewheel_agent::Error::Refused(_) => Exit::Denied,
+        tidewheel_agent::Error::Config(_) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, what, error.to_string()).cause(error).next("tidewheel doctor")
+}
+
+/// Writes how the agent is, for `tidewheel agent status`. Not synced: it is worthless after a crash anyway.
+async fn report(handle: AgentHandle, server: String, data_dir: PathBuf) {
+    let write = |path: &Path, text: &str| {
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, path))
+    };
+    loop {
+        let mut status = serde_json::to_value(handle.status()).unwrap_or_default();
+        status["pid"] = json!(std::process::id());
+        status["server"] = json!(server);
+        status["at"] = json!(jiff::Timestamp::now().to_string());
+        if let Err(error) = write(&data_dir.join(super::STATUS_FILE), &status.to_string()) {
+            tracing::debug!(%error, "the status file was not written");
+        }
+        tokio::time::sleep(STATUS_EVERY).await;
+    }
+}

@@ -1,0 +1,139 @@
+//! The developer's code: built and uploaded at the start and after each change.
+//!
+//! A change goes the way of a deploy: a build, an upload under a version of its own, a registration. The agent in the same
+//! process fetches it like any other package, so that what works here works there.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tidewheel_agent::{BuildOptions, build_package};
+use tokio::sync::mpsc;
+
+use crate::cli::Ctx;
+use crate::cli::package;
+use crate::client::Client;
+use crate::fail::Outcome;
+
+/// Editors write a file in several steps, and tools write several files: what follows within this time is one change.
+const SETTLE: Duration = Duration::from_millis(60);
+/// Changes that wait to be looked at; more say nothing new.
+const CHANGES: usize = 64;
+/// Folders whose changes are not the developer's.
+const IGNORED: &[&str] = &[".tidewheel", ".git", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"];
+
+/// The watched code.
+pub(super) struct Code {
+    client: Client,
+    dir: PathBuf,
+    /// Changes, while the folder is watched. The watcher lives beside its channel.
+    changes: Option<(mpsc::Receiver<()>, RecommendedWatcher)>,
+    /// Content that was uploaded last.
+    hash: String,
+    started: bool,
+}
+
+impl Code {
+    pub(super) fn new(client: Client, dir: &Path, watch: bool) -> Code {
+        let changes = if watch { watcher(dir) } else { None };
+        Code { client, dir: dir.to_owned(), changes, hash: String::new(), started: false }
+    }
+
+    /// Uploads at the first call; later waits for a change and uploads it. Mistakes in the code are shown, and waited out.
+    pub(super) async fn step(&mut self, ctx: &Ctx) {
+        if std::mem::replace(&mut self.started, true) {
+            let Some((changes, _)) = &mut self.changes else { return std::future::pending().await };
+            if changes.recv().await.is_none() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(SETTLE).await;
+            while changes.try_recv().is_ok() {}
+        }
+        if !has_code(&self.dir) {
+            ctx.out.note("no Python code here yet (tidewheel init NAME makes some); built-in and command tasks run");
+            return;
+        }
+        let began = Instant::now();
+        if let Err(failure) = self.upload(ctx, began).await {
+            ctx.out.note(&failure.text(true));
+        }
+    }
+
+    async fn upload(&mut self, ctx: &Ctx, began: Instant) -> Outcome {
+        use crate::fail::{Exit, While};
+        let scratch = package::scratch()?;
+        let mut options = BuildOptions::new(self.dir.join(".tidewheel/build"));
+        // Resolving versions anew at each save would be the slowest part of it; a deploy locks them.
+        options.lock = false;
+        let built = build_package(&self.dir, scratch.path(), &options).await;
+        let built = built.doing(Exit::Failed, || "the code cannot be used as it is".to_owned())?;
+        if built.hash == self.hash {
+            return Ok(());
+        }
+        // A version of its own for each change: versions are immutable, and going back to earlier code is a change too.
+        let version = format!("{}+dev.{}", built.version, jiff::Timestamp::now().as_millisecond());
+        package::push(ctx, &self.client, &built, Some(&version)).await?;
+        self.hash.clone_from(&built.hash);
+        let entries = built.manifest["entries"].as_array().map_or(&[][..], Vec::as_slice);
+        let names: Vec<_> = entries.iter().filter_map(|entry| entry["name"].as_str()).collect();
+        ctx.out.note(&format!("{}: {} ({} ms)", built.name, names.join(", "), began.elapsed().as_millis()));
+        Ok(())
+    }
+}
+
+fn has_code(dir: &Path) -> bool {
+    let python = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "py");
+    dir.join("pyproject.toml").is_file() || std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(python))
+}
+
+/// Watches the folder. Without a watch (no inotify left, a strange file system) the server works, without reload.
+fn watcher(dir: &Path) -> Option<(mpsc::Receiver<()>, RecommendedWatcher)> {
+    let (sender, receiver) = mpsc::channel(CHANGES);
+    let root = dir.to_owned();
+    let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| event.paths.iter().any(|path| counts(&root, path)) && !event.kind.is_access()) {
+            // A full channel already holds the news.
+            let _ = sender.try_send(());
+        }
+    });
+    let watched = made.and_then(|mut watcher| watcher.watch(dir, RecursiveMode::Recursive).map(|()| watcher));
+    match watched {
+        Ok(watcher) => Some((receiver, watcher)),
+        Err(error) => {
+            tracing::warn!(%error, "changes of the code are not noticed");
+            None
+        }
+    }
+}
+
+/// Whether a path is code: Python, or what decides how it is installed. Rename targets count, so atomic saves are seen.
+fn counts(root: &Path, path: &Path) -> bool {
+    let Ok(inner) = path.strip_prefix(root) else { return false };
+    if inner.components().any(|part| IGNORED.iter().any(|ignored| part.as_os_str() == *ignored)) {
+        return false;
+    }
+    let extension = inner.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    matches!(extension, "py" | "toml" | "lock" | "json" | "yaml" | "yml" | "txt" | "sql" | "csv")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_counts_and_its_by_products_do_not() {
+        let root = Path::new("/p");
+        for (path, wanted) in [
+            ("/p/tasks.py", true),
+            ("/p/pkg/deep.py", true),
+            ("/p/pyproject.toml", true),
+            ("/p/.tidewheel/tidewheel.db-wal", false),
+            ("/p/.tidewheel/dev.json", false),
+            ("/p/pkg/__pycache__/deep.cpython-312.pyc", false),
+            ("/p/.git/HEAD", false),
+            ("/elsewhere/tasks.py", false),
+        ] {
+            assert_eq!(counts(root, Path::new(path)), wanted, "{path}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The composition root: which store, which blobs, which doors, and how they start and end together.
+//!
+//! ```text
+//!  start:  key file ─► stores ─► runtime ─► router ─► listener ─► first token ─► agent ─► housekeeping
+//!  end:    SIGTERM ─► not ready, no intake ─► agent drains, attempts end (drainTimeout) ─► open requests ─► runtime ─► 0
+//! ```
+//!
+//! A disk that did not keep data ends the process at once with a code of its own (74): what its caches hold can no longer be
+//! trusted, and the next start reads what is really there. A full disk does not: the node stays up, not ready, and recovers.
+
+mod agent;
+mod housekeeping;
+mod logging;
+mod signals;
+mod temporary;
+mod tls;
+
+pub(crate) use logging::Logging;
+pub(crate) use signals::{Ask, Signals};
+pub(crate) use tls::self_signed;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent::{agent_config, worker_token};
+use tidewheel_engine::view::{Answer, View};
+use tidewheel_runtime::Runtime;
+use tidewheel_store::blob::Blobs;
+use tidewheel_store::log::LogStore;
+use tidewheel_store_sqlite::SqliteStore;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::fail::{Exit, Failure, Outcome, While};
+use crate::profile::{Connection, Secret, write_private};
+
+/// The admin token of the first start, readable by the owner of the folder alone.
+const TOKEN_FILE: &str = "admin-token";
+/// Secret of attempt tokens and cursors; has to survive restarts.
+const KEY_FILE: &str = "secret.key";
+/// How often a drain looks whether attempts are still running.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// A running server.
+pub(crate) struct Node {
+    runtime: Runtime,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// How callers reach it.
+    pub(crate) url: String,
+    /// Its folder.
+    pub(crate) data_dir: PathBuf,
+    shutdown: CancellationToken,
+    serving: JoinHandle<Result<(), tidewheel_api::ServeError>>,
+    housekeeping: housekeeping::Housekeeping,
+    agent: Option<agent::Embedded>,
+    cancel_grace: Duration,
+    /// What clients of this process check its certificate against.
+    ca_file: Option<String>,
+}
+
+impl Node {
+    /// Opens the stores, starts the runtime and listens. Returns when it takes requests.
+    pub(crate) async fn start(config: &Config) -> Outcome<Node> {
+        all_roles(config)?;
+        let data_dir = PathBuf::from(config.text("storage.dataDir"));
+        make_folder(&data_dir)?;
+        // Bound before the stores are opened: a port that is taken is found without touching the data.
+        let (listener, address) = listen(&config.text("server.listen")).await?;
+        let tls = tls::server_config(config)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = config.maybe("server.publicUrl").unwrap_or_else(|| format!("{scheme}://{}", reachable(address)));
+        let runtime = start_runtime(config, &data_dir).await?;
+        let router = tidewheel_api::router(runtime.clone(), api_config(config, &url, &data_dir));
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(tidewheel_api::serve(listener, router, tls, shutdown.clone()));
+        let mut node = Node {
+            housekeeping: housekeeping::Housekeeping::start(&runtime, config),
+            runtime,
+            address,
+            url,
+            data_dir,
+            shutdown,
+            serving,
+            agent: None,
+            cancel_grace: config.duration("engine.cancelGrace"),
+            ca_file: config.maybe("tls.certFile"),
+        };
+        node.first_token().await?;
+        if config.flag("agent.enabled") {
+            node.start_agent(config).await?;
+        }
+        tracing::info!(url = node.url, data = %node.data_dir.display(), "ready");
+        Ok(node)
+    }
+
+    /// Writes the token of the very first start into the folder. It is in no log and on no terminal.
+    async fn first_token(&self) -> Outcome {
+        let what = "cannot create the first token";
+        let made = tidewheel_api::bootstrap_token(&self.runtime, "admin", true).await;
+        let made = made.map_err(|error| Failure::new(Exit::Failed, what, error.to_string()))?;
+        if let Some(made) = made {
+            let path = self.data_dir.join(TOKEN_FILE);
+            write_private(&path, &format!("{}\n", made.secret)).doing(Exit::Failed, || what.to_owned())?;
+            tracing::info!(file = %path.display(), token = made.token_id, "the admin token of this server was written");
+        }
+        Ok(())
+    }
+
+    /// A token of its own for an embedded client, whatever tokens there are.
+    pub(crate) async fn own_token(&self, name: &str) -> Outcome<Secret> {
+        let made = tidewheel_api::bootstrap_token(&self.runtime, name, false).await;
+        let made = made.map_err(|error| Failure::new(Exit::Failed, "cannot create a token", error.to_string()))?;
+        // Asked for without a condition, one is always made.
+        made.map(|made| Secret::new(made.secret))
+            .ok_or_else(|| Failure::new(Exit::Failed, "cannot create a token", "the server made none"))
+    }
+
+    /// A connection to this very process.
+    pub(crate) fn own_connection(&self, token: Secret) -> Connection {
+        Connection {
+            url: self.local_url(),
+            url_origin: "this process".to_owned(),
+            token: Some(token),
+            token_origin: "the data folder".to_owned(),
+            tenant: None,
+            ca_file: self.ca_file.clone(),
+            profile: None,
+        }
+    }
+
+    /// Writes a new admin token into the folder, where the old one is missing or is another database's.
+    pub(crate) async fn renew_admin_token(&self) -> Outcome<Secret> {
+        let token = self.own_token("admin").await?;
+        let path = self.data_dir.join(TOKEN_FILE);
+        let written = write_private(&path, &format!("{}\n", token.expose()));
+        written.doing(Exit::Failed, || format!("cannot write {}", path.display()))?;
+        Ok(token)
+    }
+
+    /// The admin token, from the folder.
+    pub(crate) fn admin_token(&self) -> Option<Secret> {
+        crate::profile::read_token(&self.data_dir.join(TOKEN_FILE).display().to_string()).ok()
+    }
+
+    /// Starts an agent in this process.
+    pub(crate) async fn start_agent(&mut self, config: &Config) -> Outcome {
+        let admin = match self.admin_token() {
+            Some(admin) if self.accepts(&admin).await => admin,
+            _ => self.renew_admin_token().await?,
+        };
+        let token = worker_token(self, admin).await?;
+        self.agent = Some(agent::Embedded::start(agent_config(config, &self.local_url(), token)?).await?);
+        Ok(())
+    }
+
+    /// Whether a token is good here: a folder may have seen another database.
+    pub(crate) async fn accepts(&self, token: &Secret) -> bool {
+        match Client::new(&self.own_connection(token.clone())) {
+            Ok(client) => client.get("/whoami").at_once().value().await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// The address for clients in this very process: never through a proxy in front of it.
+    pub(crate) fn local_url(&self) -> String {
+        let scheme = if self.url.starts_with("https:") { "https" } else { "http" };
+        format!("{scheme}://{}", reachable(self.address))
+    }
+
+    /// Resolves when the listener has ended by itself, which is a failure.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        let why = match (&mut self.serving).await {
+            Ok(Ok(())) => "the listener stopped".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        Failure::new(Exit::Failed, "the server ended by itself", why)
+    }
+
+    /// Takes over what may change while it runs.
+    pub(crate) fn reload(&self, config: &Config) {
+        self.housekeeping.reload(config);
+    }
+
+    /// Takes no new work, lets what runs end within the time, closes everything.
+    pub(crate) async fn stop(self, drain: Duration) {
+        let end = Instant::now() + drain;
+        self.runtime.drain();
+        self.housekeeping.stop();
+        if let Some(agent) = self.agent {
+            agent.stop(drain + self.cancel_grace).await;
+        }
+        loop {
+            let left = running(&self.runtime).await;
+            if left == 0 {
+                break;
+            }
+            if Instant::now() >= end {
+                // Their leases live on: workers that come back within them keep their attempts.
+                tracing::warn!(running = left, "the drain time is over; attempts go on at their workers");
+                break;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        self.shutdown.cancel();
+        if let Ok(Err(error)) = self.serving.await {
+            tracing::warn!(%error, "the listener did not end cleanly");
+        }
+        let runtime = self.runtime;
+        // Blocks until the last commit is on disk.
+        let _ = tokio::task::spawn_blocking(move || runtime.stop()).await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn running(runtime: &Runtime) -> usize {
+    match runtime.read(View::Partition).await {
+        Ok(Answer::Partition(figures)) => figures.running,
+        // A runtime that no longer answers runs nothing that could be waited for.
+        _ => 0,
+    }
+}
+
+/// The roles are those of a cluster; alone, a node has them all.
+fn all_roles(config: &Config) -> Outcome {
+    let roles = config.list("server.roles");
+    let missing: Vec<_> =
+        ["api", "scheduler", "executor", "agents", "notifier"].into_iter().filter(|r| !roles.iter().any(|g| g == r)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let why = format!("a single node has all roles; {} would be missing", missing.join(", "));
+    Err(Failure::usage("cannot start with these roles", why).next("leave --roles out"))
+}
+
+fn make_folder(path: &Path) -> Outcome {
+    use std::os::unix::fs::DirBuilderExt;
+    // Database and keys are nobody else's business.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.doing(Exit::Failed, || format!("cannot make the data folder {}", path.display()))
+}
+
+async fn listen(text: &str) -> Outcome<(TcpListener, SocketAddr)> {
+    let what = || format!("cannot listen on {text}");
+    let listener = TcpListener::bind(text).await.map_err(|error| {
+        let failure = Failure::new(Exit::Failed, what(), error.to_string()).cause(&error);
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => failure.next("another program has the port: choose one with --listen or --port"),
+            _ => failure,
+        }
+    })?;
+    let address = listener.local_addr().doing(Exit::Failed, what)?;
+    Ok((listener, address))
+}
+
+/// An address that can be connected to: a wildcard stands for this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        let loopback = match address.ip() {
+            std::net::IpAddr::V4(_) => std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            std::net::IpAddr::V6(_) => std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+/// Opens the stores and starts the partition. Blocks on the disk, so it runs beside the async threads.
+async fn start_runtime(config: &Config, data_dir: &Path) -> Outcome<Runtime> {
+    let (config, data_dir) = (config.clone(), data_dir.to_owned());
+    let started = tokio::task::spawn_blocking(move || {
+        let (store, logs, blobs) = open_stores(&config, &data_dir)?;
+        let runtime_config = runtime_config(&config, &data_dir)?;
+        Runtime::start(runtime_config, store, logs, blobs, Box::new(fatal)).map_err(|error| match error {
+            tidewheel_runtime::Error::Store(error) => store_failure("cannot open the store", &error),
+            error => Failure::new(Exit::Failed, "cannot start the runtime", error.to_string()),
+        })
+    });
+    started.await.doing(Exit::Failed, || "cannot start the runtime".to_owned())?
+}
+
+/// What the runtime calls when the disk did not keep data. There is nothing to clean up: anything written now would be built
+/// on what the disk may have lost.
+fn fatal(message: &str) {
+    tracing::error!("{message}");
+    eprintln!(
+        "error: the disk did not keep what it was told to keep (fsync)\n  why: {message}\n  \
+         next: check the disk (dmesg), then start the server again: nothing that was acknowledged is lost"
+    );
+    std::process::exit(Exit::Fsync as i32);
+}
+
+fn store_failure(what: &str, error: &tidewheel_store::Error) -> Failure {
+    let exit = if matches!(error, tidewheel_store::Error::Fsync(_)) { Exit::Fsync } else { Exit::Failed };
+    let failure = Failure::new(exit, what, error.to_string());
+    match error {
+        tidewheel_store::Error::TooNew(_) => failure.next("start the newer version of tidewheel"),
+        tidewheel_store::Error::Corrupt(_) => failure.next("restore a backup"),
+        tidewheel_store::Error::Full(_) => failure.next("make room on the disk"),
+        _ => failure.next("name another folder with --data-dir, or stop the server that has this one"),
+    }
+}
+
+type Stores = (Arc<SqliteStore>, Arc<dyn LogStore>, Arc<dyn Blobs>);
+
+/// Opens a database of its own, for verbs that work on the files of a stopped server.
+pub(crate) fn open_database(path: &Path) -> Result<Arc<SqliteStore>, tidewheel_store::Error> {
+    SqliteStore::open(path, tidewheel_store_sqlite::Options::default())
+}
+
+/// Where the database of a configuration is.
+fn database(config: &Config, data_dir: &Path) -> PathBuf {
+    config.maybe("storage.database").map_or_else(|| data_dir.join("tidewheel.db"), PathBuf::from)
+}
+
+fn open_stores(config: &Config, data_dir: &Path) -> Outcome<Stores> {
+    let options = tidewheel_store_sqlite::Options {
+        cache_kib: u32::try_from(config.size("storage.cacheSize") >> 10).unwrap_or(u32::MAX),
+        ..tidewheel_store_sqlite::Options::default()
+    };
+    let path = database(config, data_dir);
+    let store = SqliteStore::open(&path, options)
+        .map_err(|error| store_failure(&format!("cannot open the database {}", path.display()), &error))?;
+    Ok((store, Arc::new(temporary::MemoryLogs::default()), Arc::new(temporary::MemoryBlobs::default())))
+}
+
+fn runtime_config(config: &Config, data_dir: &Path) -> Outcome<tidewheel_runtime::Config> {
+    let mut out = tidewheel_runtime::Config {
+        mailbox_items: usize::try_from(config.count("engine.mailboxItems")).unwrap_or(usize::MAX),
+        readers: usize::try_from(config.count("engine.readers")).unwrap_or(1),
+        token_key: token_key(data_dir)?,
+        ..tidewheel_runtime::Config::default()
+    };
+    out.options.lease_ms = millis(config.duration("engine.lease"));
+    out.options.cancel_grace_ms = millis(config.duration("engine.cancelGrace"));
+    out.options.max_live = config.count("engine.maxLiveTasks");
+    Ok(out)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The secret of the folder; drawn at the first start.
+fn token_key(data_dir: &Path) -> Outcome<[u8; 32]> {
+    let path = data_dir.join(KEY_FILE);
+    let what = || format!("cannot use the key in {}", path.display());
+    let mut key = [0u8; 32];
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            hex::decode_to_slice(text.trim(), &mut key).doing(Exit::Failed, what)?;
+            Ok(key)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            getrandom::fill(&mut key).map_err(|error| Failure::new(Exit::Failed, what(), error.to_string()))?;
+            write_private(&path, &format!("{}\n", hex::encode(key))).doing(Exit::Failed, what)?;
+            Ok(key)
+        }
+        Err(error) => Err(error).doing(Exit::Failed, what),
+    }
+}
+
+fn api_config(config: &Config, url: &str, data_dir: &Path) -> tidewheel_api::ApiConfig {
+    let size = |path: &str| usize::try_from(config.size(path)).unwrap_or(usize::MAX);
+    tidewheel_api::ApiConfig {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        public_url: url.to_owned(),
+        shown_config: config.tree(),
+        cancel_grace: config.duration("engine.cancelGrace"),
+        require_isolation: config.flag("tenancy.multiTenant"),
+        body_bytes: size("server.maxBodySize"),
+        batch_bytes: size("server.maxBatchSize"),
+        package_bytes: config.size("server.maxPackageSize"),
+        blob_bytes: config.size("server.maxBlobSize"),
+        max_wait: config.duration("server.maxWait"),
+        max_streams: usize::try_from(config.count("server.maxStreams")).unwrap_or(usize::MAX),
+        // On the data's own disk: an upload is renamed from there, and a small /tmp is no bound.
+        temp_dir: upload_folder(data_dir),
+    }
+}
+
+fn upload_folder(data_dir: &Path) -> PathBuf {
+    let folder = data_dir.join("uploads");
+    // What an earlier process left half-way is of no use.
+    let _ = std::fs::remove_dir_all(&folder);
+    if std::fs::create_dir_all(&folder).is_ok() { folder } else { std::env::temp_dir() }
+}
+
+/// As many open files as the machine allows: each connection is one, and the usual soft limit is 1,024.
+pub(crate) fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct lives across both calls. Failure leaves the limit as it was.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max.min(1 << 20);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The agent: its settings from the configuration, and one that runs inside the server's process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+use tidewheel_agent::{Agent, AgentConfig, AgentHandle, Isolation};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Node;
+use crate::client::Client;
+use crate::config::Config;
+use crate::fail::{Exit, Failure, Outcome, While};
+use crate::profile::{Secret, read_token, write_private};
+
+/// The token of the embedded agent; made once per folder.
+const TOKEN_FILE: &str = "agent-token";
+
+/// The agent's settings.
+pub(super) fn agent_config(config: &Config, server: &str, token: Secret) -> Outcome<AgentConfig> {
+    let data_dir = config.maybe("agent.dataDir").map_or_else(
+        || PathBuf::from(config.text("storage.dataDir")).join("agent"),
+        PathBuf::from,
+    );
+    let mut out = AgentConfig::new(server, tidewheel_agent::Secret::new(token.expose()), data_dir);
+    out.name = config.maybe("agent.name");
+    out.queues = config.list("agent.queues");
+    out.types = config.list("agent.types");
+    out.labels = config.map("agent.labels");
+    if let Ok(capacity @ 1..) = u32::try_from(config.count("agent.capacity")) {
+        out.permits = capacity;
+    }
+    out.isolation = match config.text("agent.isolation").as_str() {
+        "on" => Isolation::On,
+        "off" => Isolation::Off,
+        _ => Isolation::Auto,
+    };
+    out.isolated_network = config.flag("agent.network");
+    out.limits.memory_bytes = config.size("agent.memory");
+    out.limits.cpu_millis = (config.number("agent.cpu") * 1_000.0) as u32;
+    out.limits.processes = u32::try_from(config.count("agent.processes")).unwrap_or(u32::MAX);
+    out.limits.output_bytes = config.size("agent.output");
+    out.cache_bytes = config.size("agent.cacheSize");
+    out.python = config.maybe("agent.python").map(PathBuf::from);
+    out.drain = config.duration("server.drainTimeout");
+    // An agent beside its own server trusts exactly the server's certificate.
+    out.ca = config.maybe("tls.certFile").map(PathBuf::from);
+    Ok(out)
+}
+
+/// A token with the role worker for the embedded agent, kept in the folder over restarts.
+pub(super) async fn worker_token(node: &Node, admin: Secret) -> Outcome<Secret> {
+    let path = node.data_dir.join(TOKEN_FILE);
+    if let Ok(kept) = read_token(&path.display().to_string())
+        && Client::new(&node.own_connection(kept.clone()))?.get("/whoami").doing("check the agent's token").value().await.is_ok()
+    {
+        return Ok(kept);
+    }
+    let body = json!({"name": "embedded-agent", "role": "worker", "system": true});
+    let client = Client::new(&node.own_connection(admin))?;
+    let made = client.post("/tokens").doing("create the agent's token").json(&body).value().await?;
+    let secret = made.get("secret").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    write_private(&path, &format!("{secret}\n")).doing(Exit::Failed, || format!("cannot write {}", path.display()))?;
+    Ok(Secret::new(secret))
+}
+
+/// An agent that runs in this process.
+pub(super) struct Embedded {
+    handle: AgentHandle,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), tidewheel_agent::Error>>,
+}
+
+impl Embedded {
+    pub(super) async fn start(config: AgentConfig) -> Outcome<Embedded> {
+        let agent = Agent::new(config).await.map_err(|error| {
+            Failure::new(Exit::Failed, "cannot start the agent", error.to_string()).cause(&error).next("tidewheel doctor")
+        })?;
+        let shutdown = CancellationToken::new();
+        let handle = agent.handle();
+        let task = tokio::spawn(agent.run(shutdown.clone()));
+        Ok(Embedded { handle, shutdown, task })
+    }
+
+    /// Lets its attempts end, at most so long.
+    pub(super) async fn stop(self, limit: Duration) {
+        tracing::info!(running = self.handle.status().running, "the agent drains");
+        self.shutdown.cancel();
+        match tokio::time::timeout(limit, self.task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the agent ended with an error"),
+            Ok(Err(error)) => tracing::warn!(%error, "the agent ended by a bug"),
+            Err(_) => tracing::warn!("the agent did not end in time"),
+        }
+    }
+}

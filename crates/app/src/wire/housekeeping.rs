@@ -1,0 +1,111 @@
+//! Forgetting what is over: idempotency keys, ended tasks and log lines beyond their retention, in small steps.
+//!
+//! Nothing is done while nothing changes: a server that stands idle does not touch its disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tidewheel_runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+
+/// Time between two rounds. Retention is counted in days: this is soon enough.
+const EVERY: Duration = Duration::from_secs(600);
+/// Rows of one step; commits of tasks come between two steps.
+const STEP: usize = 2_000;
+/// Pause between two steps of a round.
+const PAUSE: Duration = Duration::from_millis(50);
+
+struct Retention {
+    finished_ms: AtomicU64,
+    logs_ms: AtomicU64,
+}
+
+impl Retention {
+    fn set(&self, config: &Config) {
+        let ms = |path| super::millis(config.duration(path));
+        self.finished_ms.store(ms("retention.finished"), Ordering::Relaxed);
+        self.logs_ms.store(ms("retention.logs"), Ordering::Relaxed);
+    }
+}
+
+/// The task that does it.
+pub(super) struct Housekeeping {
+    retention: Arc<Retention>,
+    task: JoinHandle<()>,
+}
+
+impl Housekeeping {
+    pub(super) fn start(runtime: &Runtime, config: &Config) -> Housekeeping {
+        let retention = Arc::new(Retention { finished_ms: AtomicU64::new(0), logs_ms: AtomicU64::new(0) });
+        retention.set(config);
+        let task = tokio::spawn(rounds(runtime.clone(), retention.clone()));
+        Housekeeping { retention, task }
+    }
+
+    pub(super) fn reload(&self, config: &Config) {
+        self.retention.set(config);
+    }
+
+    pub(super) fn stop(&self) {
+        self.task.abort();
+    }
+}
+
+async fn rounds(runtime: Runtime, retention: Arc<Retention>) {
+    let mut seen = runtime.committed_index();
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let now = runtime.committed_index();
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        if let Err(error) = round(&runtime, &retention).await {
+            tracing::warn!(%error, "a round of forgetting what is over did not end");
+        }
+        // Its own commits are no reason for the next round.
+        seen = seen.max(runtime.committed_index());
+    }
+}
+
+async fn round(runtime: &Runtime, retention: &Retention) -> Result<(), tidewheel_store::Error> {
+    let now = runtime.now_ms();
+    let before = |kept: &AtomicU64| match kept.load(Ordering::Relaxed) {
+        0 => 0,
+        kept => now.saturating_sub(kept),
+    };
+    let (tasks, lines) = (before(&retention.finished_ms), before(&retention.logs_ms));
+    let store = runtime.store().clone();
+    let gone = steps(move || store.sweep(now, tasks, STEP)).await?;
+    let mut lines_gone = 0;
+    if lines > 0 {
+        let logs = runtime.logs().clone();
+        lines_gone = steps(move || logs.sweep(lines, STEP)).await?;
+    }
+    if gone + lines_gone > 0 {
+        tracing::info!(records = gone, lines = lines_gone, "forgot what is beyond its retention");
+    }
+    Ok(())
+}
+
+/// Repeats a step until it finds little.
+async fn steps<F>(step: F) -> Result<u64, tidewheel_store::Error>
+where
+    F: Fn() -> Result<u64, tidewheel_store::Error> + Send + Sync + 'static,
+{
+    let step = Arc::new(step);
+    let mut total = 0;
+    loop {
+        let one = step.clone();
+        // A panic in the store is its own report; here it only ends the round.
+        let gone = tokio::task::spawn_blocking(move || one()).await.unwrap_or(Ok(0))?;
+        total += gone;
+        if gone < STEP as u64 {
+            return Ok(total);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

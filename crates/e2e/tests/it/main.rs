@@ -1,0 +1,9 @@
+//! End-to-end tests. `tidy` reads the sources; everything else drives the built binary over its public interfaces.
+//! A test whose means are missing on this machine prints a line that begins with `not run:`.
+
+mod abuse;
+mod agent;
+mod chaos;
+mod cli;
+mod load;
+mod tidy;
