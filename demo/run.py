@@ -205,7 +205,7 @@ class Demo:
 
     def deploy(self) -> None:
         step("Deploy an automation package with third-party dependencies (pandas, matplotlib, vega_datasets)")
-        arguments = ["deploy", shown(PACKAGE)]
+        arguments = ["deploy", shown(PACKAGE), "-o", "table"]
         try:
             self.command(*arguments)
         except Failed as error:
@@ -264,7 +264,7 @@ class Demo:
             states = Counter(record["state"] for record in self.records())
             done = states["succeeded"]
             waiting = states["queued"] + states["scheduled"]
-            bar.show(done, f"{states['running']} running, {waiting} waiting")
+            bar.show(done, f"{states['running']} at the agent, {waiting} waiting")
             if done >= until:
                 return
             ended = sum(states[state] for state in TERMINAL) - done
@@ -291,7 +291,8 @@ class Demo:
                 say("  " + "  ".join("─" * width for width in widths))
         say()
         for name in ("almanac.png", "almanac.csv", "almanac.html"):
-            self.command("artifact", "get", self.report, name, "--to", shown(OUT / name), "--yes", "--quiet")
+            (OUT / name).unlink(missing_ok=True)  # of an earlier run; the command would ask
+            self.command("artifact", "get", self.report, name, "--to", shown(OUT))
         size = (OUT / "almanac.png").stat().st_size
         say(f"  chart: {shown(OUT / 'almanac.png')} ({size:,} bytes), page: {shown(OUT / 'almanac.html')}")
 
@@ -300,6 +301,7 @@ class Demo:
     def prove(self) -> bool:
         """Compares what was submitted with the server's records. Nothing that this process remembers of the results counts."""
         step("The proof, from the server's own records")
+        self.command("task", "list", "--counts", "-o", "table", "--columns", "counts.succeeded,counts.failed,counts.dead,counts.queued,counts.running")
         submitted = [self.split, *self.parts["ids"], self.report]
         records = {record["id"]: record for record in self.records()}
         with ThreadPoolExecutor(8) as pool:
@@ -387,3 +389,7 @@ def main() -> int:
         demo.stop()
     say(f"\n{'The demo succeeded: nothing was lost, nothing counted twice.' if proven else 'THE PROOF FAILED.'}")
     return 0 if proven else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

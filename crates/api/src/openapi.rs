@@ -169,8 +169,7 @@ pub(crate) fn listing_html() -> String {
 pub(crate) fn errors_markdown() -> String {
     let mut out = String::from(
         "# Error codes\n\nEvery error of REST is an `application/problem+json` object (RFC 9457) with one of these \
-         codes \
-         in `code`; gRPC carries it in the metadata key `tidewheel-code`. Generated from the source; do not edit.\n\n\
+         codes in `code`; gRPC carries it in the metadata key `tidewheel-code`. Generated from the source; do not edit.\n\n\
          | code | status | title | may be repeated unchanged |\n|---|---|---|---|\n",
     );
     for code in Code::ALL {

@@ -169,9 +169,14 @@ impl Printer {
         }
     }
 
+    /// Whether the form is one for people, wherever it goes.
+    pub(crate) fn is_table(&self) -> bool {
+        self.jq.is_none() && matches!(self.format, Format::Table | Format::Wide)
+    }
+
     /// Whether a person reads stdout as it comes.
     pub(crate) fn is_for_people(&self) -> bool {
-        self.terminal && self.jq.is_none() && matches!(self.format, Format::Table | Format::Wide)
+        self.terminal && self.is_table()
     }
 
     /// Now, for relative times.

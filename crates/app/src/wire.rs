@@ -326,9 +326,19 @@ fn open_stores(config: &Config, data_dir: &Path) -> Outcome<Stores> {
         ..tidewheel_store_sqlite::Options::default()
     };
     let path = database(config, data_dir);
+    make_private(&path);
     let store = SqliteStore::open(&path, options)
         .map_err(|error| store_failure(&format!("cannot open the database {}", path.display()), &error))?;
     Ok((store, Arc::new(temporary::MemoryLogs::default()), Arc::new(temporary::MemoryBlobs::default())))
+}
+
+/// A database that its owner alone can read, also in a folder that others can enter; the log beside it takes its mode.
+fn make_private(path: &Path) {
+    use std::os::unix::fs::OpenOptionsExt;
+    if path != Path::new(":memory:") {
+        // An existing file keeps its mode, and a folder that is missing is the store's to complain about.
+        let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    }
 }
 
 fn runtime_config(config: &Config, data_dir: &Path) -> Outcome<tidewheel_runtime::Config> {

@@ -93,9 +93,19 @@ impl Server {
         self.spawn()?;
         self.wait_ready(crate::PATIENCE).await?;
         let path = self.data.join("admin-token");
-        let token = std::fs::read_to_string(&path).context("the server wrote no admin-token into its folder")?;
-        self.token = token.trim().to_owned();
+        // That it is there as soon as the server is ready is a test of its own.
+        let written = crate::until("the file admin-token", Duration::from_secs(10), || async {
+            Ok(std::fs::read_to_string(&path).ok().filter(|text| !text.trim().is_empty()))
+        });
+        self.token = written.await?.trim().to_owned();
         Ok(())
+    }
+
+    /// One in a new folder that is not started yet.
+    pub fn prepare() -> anyhow::Result<Server> {
+        let home = tempfile::Builder::new().prefix("tidewheel-e2e-").tempdir()?;
+        let data = home.path().join("data");
+        Ok(Server { group: None, port: free_port()?, data, token: String::new(), args: Vec::new(), home })
     }
 
     /// Starts the process and does not wait.

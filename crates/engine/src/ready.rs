@@ -175,6 +175,8 @@ pub struct Line {
     pub scan_clean: bool,
     /// Something could be offered since the scan began.
     pub scan_useful: bool,
+    /// Oldest commit that a read of the scan saw: what was left to the store later may have been passed.
+    pub scan_seen: u64,
     /// The scan found nothing that could run; it waits for a permit or a new lane.
     pub scan_idle: bool,
     /// Batch in which a lane was last left to the store.

@@ -34,8 +34,12 @@ impl Logging {
     }
 }
 
+/// Libraries that say at `info` what only their authors want to know.
+const CHATTY: &str = "refinery_core=warn,h2=warn,hyper=warn,rustls=warn,tower=warn";
+
 fn parse(level: &str) -> Outcome<EnvFilter> {
-    EnvFilter::try_new(level).map_err(|error| {
+    // What is asked for comes last, so that it wins.
+    EnvFilter::try_new(format!("{CHATTY},{level}")).map_err(|error| {
         Failure::usage("cannot use this log level", format!("'{level}': {error}")).next("write info, or info,tidewheel_api=debug")
     })
 }

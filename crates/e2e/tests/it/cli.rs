@@ -103,6 +103,23 @@ async fn tokens_never_show_in_processes_or_files_of_others() -> anyhow::Result<(
     Ok(())
 }
 
+/// Scripts wait for the server and then read the token: it has to be there by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_token_is_there_when_the_server_is_ready() -> anyhow::Result<()> {
+    need_binary!();
+    let _machine = gate::beside().await;
+    for _ in 0..3 {
+        let mut server = Server::prepare()?;
+        server.spawn()?;
+        server.wait_ready(tidewheel_e2e::PATIENCE).await?;
+        let token = std::fs::read_to_string(server.data.join("admin-token"));
+        let token = token.map_err(|e| anyhow::anyhow!("ready, but the file admin-token cannot be read: {e}"))?;
+        let answer = server.rest().with_token(token.trim()).get("/api/whoami").await?;
+        anyhow::ensure!(answer.status == 200, "{}", answer.shown());
+    }
+    Ok(())
+}
+
 /// Every verb explains itself with examples.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_help_text_has_examples() -> anyhow::Result<()> {

@@ -266,10 +266,19 @@ impl Partition {
         if self.tasks[&head].task.state == State::Scheduled {
             return Some(Parked::Due);
         }
-        if lane.ordered && !broken && self.holders.get(&(queue, lane_id)).is_some_and(|h| *h != head) {
+        if lane.ordered && !broken && self.is_held(queue, lane_id, head) {
             return Some(Parked::Order);
         }
         (self.key_room(queue, lane.key.as_ref(), head) == 0).then_some(Parked::Key)
+    }
+
+    /// Whether another task of the ordering key goes first: one that was granted and has not ended. A task that was
+    /// accepted before that one (and came back by a person's retry) need not wait for it, unless it runs.
+    pub(crate) fn is_held(&self, queue: QueueId, lane_id: i64, head: TaskId) -> bool {
+        let Some(holder) = self.holders.get(&(queue, lane_id)).filter(|holder| **holder != head) else { return false };
+        let seq = |id: &TaskId| self.tasks.get(id).map_or(u64::MAX, |entry| entry.task.seq);
+        let runs = self.tasks.get(holder).is_some_and(|entry| entry.task.state == State::Running);
+        runs || seq(&head) > seq(holder) || !self.tasks.contains_key(holder)
     }
 
     /// Removes from the head of a lane what is no longer waiting: cancelled, moved, expired.

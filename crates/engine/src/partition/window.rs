@@ -382,6 +382,7 @@ impl Partition {
         if line.cursor == start {
             line.scan_clean = true;
             line.scan_useful = false;
+            line.scan_seen = u64::MAX;
         }
         line.loading = true;
         line.asked = rows;
@@ -494,21 +495,23 @@ impl Partition {
             }
             self.adopt_lane(queue, lane_id, rows, as_of, now);
         }
-        if !single && !stopped {
-            let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
-            match last {
-                Some(lane) => line.cursor = lane + 1,
-                // An empty answer is the end of the range: the next scan begins anew.
-                None => self.end_scan(queue, class, as_of, start),
-            }
+        let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
+        if !single {
+            line.scan_seen = line.scan_seen.min(as_of);
+        }
+        match last {
+            _ if single || stopped => {}
+            Some(lane) => line.cursor = lane + 1,
+            // An empty answer is the end of the range: the next scan begins anew.
+            None => self.end_scan(queue, class, start),
         }
         self.wake_queue(queue);
     }
 
-    fn end_scan(&mut self, queue: QueueId, class: usize, as_of: u64, start: i64) {
+    fn end_scan(&mut self, queue: QueueId, class: usize, start: i64) {
         let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
         line.cursor = start;
-        if as_of < line.spill_batch {
+        if line.scan_seen < line.spill_batch {
             line.scan_idle = true;
             let batch = line.spill_batch;
             self.read_after(batch, queue, LaterRead::Class(class));

@@ -33,8 +33,10 @@ fn spec(plan: &Plan, rng: &mut Rng) -> Spec {
         spec.ordering_key = Some(key(rng));
     }
     if rng.chance(load.keyed_limit) {
-        spec.concurrency_key = Some(key(rng));
-        spec.concurrency_limit = if rng.chance(0.3) { rng.range(1, 3) as u32 } else { 0 };
+        // Tasks of one key agree on its limit; who goes first when they do not is nobody's promise.
+        let number = rng.below(load.keys);
+        spec.concurrency_key = Some(format!("k{number}").into());
+        spec.concurrency_limit = if number % 4 == 3 { 1 + (number / 4 % 3) as u32 } else { 0 };
     }
     if rng.chance(load.requires) {
         spec.requires = vec![(format!("l{}", rng.below(3)).into(), "yes".into())];

@@ -25,7 +25,7 @@ impl Why {
         let client = ctx.client()?;
         let request = client.get(format!("{}/why", super::path(&self.id))).doing(format!("explain {}", self.id));
         let mut why = request.next("tidewheel task list").value().await?;
-        if !ctx.out.is_for_people() {
+        if !ctx.out.is_table() {
             return ctx.out.value(&why);
         }
         ctx.out.write_line(&crate::text::one_line(field(&why, "summary")))?;

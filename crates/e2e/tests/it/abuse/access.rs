@@ -70,7 +70,7 @@ async fn roles_allow_what_they_say() -> anyhow::Result<()> {
         ("viewer makes a queue", &viewer, Method::PUT, "/api/queues/q"),
         ("operator makes a token", &operator, Method::POST, "/api/tokens"),
         ("operator makes a tenant", &operator, Method::PUT, "/api/tenants/t"),
-        ("worker cancels", &worker, Method::POST, &cancel),
+        ("worker pauses a queue", &worker, Method::POST, "/api/queues/default:pause"),
         ("worker makes a token", &worker, Method::POST, "/api/tokens"),
     ];
     for (what, client, method, path) in refused {

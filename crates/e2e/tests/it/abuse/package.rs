@@ -14,6 +14,9 @@ use zip::write::SimpleFileOptions;
 
 use super::problem;
 
+/// The manifest that may lie in an archive.
+const MANIFEST: &str = "tidewheel-manifest.json";
+
 /// A folder package as a zip with these members and a manifest.
 fn zip_of(members: &[(&str, &[u8])]) -> anyhow::Result<Vec<u8>> {
     let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
@@ -29,7 +32,7 @@ fn manifest() -> Vec<u8> {
 }
 
 fn zip_with(name: &str) -> anyhow::Result<Vec<u8>> {
-    zip_of(&[("tidewheel.json", &manifest()), ("m.py", b"def a(): pass\n"), (name, b"x")])
+    zip_of(&[(MANIFEST, &manifest()), ("m.py", b"def a(): pass\n"), (name, b"x")])
 }
 
 /// A tar.gz with one member of this type and, where it is a link, this target. Names are written as they are.
@@ -40,7 +43,7 @@ fn tar_with(name: &[u8], kind: tar::EntryType, target: &str) -> anyhow::Result<V
     header.set_size(text.len() as u64);
     header.set_mode(0o644);
     header.set_cksum();
-    tar.append_data(&mut header, "tidewheel.json", text.as_slice())?;
+    tar.append_data(&mut header, MANIFEST, text.as_slice())?;
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_size(0);
@@ -57,7 +60,7 @@ fn tar_with(name: &[u8], kind: tar::EntryType, target: &str) -> anyhow::Result<V
 /// A zip whose one member unpacks to far more than it is.
 fn bomb(bytes: usize) -> anyhow::Result<Vec<u8>> {
     let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    out.start_file("tidewheel.json", SimpleFileOptions::default())?;
+    out.start_file(MANIFEST, SimpleFileOptions::default())?;
     out.write_all(&manifest())?;
     out.start_file("bomb", SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated))?;
     let zeros = vec![0; 1 << 20];
@@ -69,7 +72,7 @@ fn bomb(bytes: usize) -> anyhow::Result<Vec<u8>> {
 
 fn symlink() -> anyhow::Result<Vec<u8>> {
     let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    out.start_file("tidewheel.json", SimpleFileOptions::default())?;
+    out.start_file(MANIFEST, SimpleFileOptions::default())?;
     out.write_all(&manifest())?;
     out.add_symlink("link", "/etc/passwd", SimpleFileOptions::default())?;
     Ok(out.finish()?.into_inner())
@@ -98,7 +101,7 @@ async fn hostile_archives_are_refused_with_the_reason() -> anyhow::Result<()> {
         ("noise", vec![7; 1_000]),
         ("half a zip", cut),
         ("a zip without a manifest", zip_of(&[("m.py", b"x = 1\n")])?),
-        ("a manifest that is no JSON", zip_of(&[("tidewheel.json", b"{")])?),
+        ("a manifest that is no JSON", zip_of(&[(MANIFEST, b"{")])?),
         ("a member above the folder", zip_with("../evil.py")?),
         ("a member above, further in", zip_with("a/b/../../../evil.py")?),
         ("a member with an absolute path", zip_with("/etc/cron.d/evil")?),
@@ -133,7 +136,7 @@ async fn hostile_archives_are_refused_with_the_reason() -> anyhow::Result<()> {
     problem("other content under one version", &other, 409, "conflict")?;
     for function in ["os.system('x')", "m:", "m:a:b", "../m:a", ""] {
         let text = json!({ "format": "folder", "entries": [{ "name": "a", "fn": function }] }).to_string();
-        let archive = zip_of(&[("tidewheel.json", text.as_bytes()), ("m.py", b"")])?;
+        let archive = zip_of(&[(MANIFEST, text.as_bytes()), ("m.py", b"")])?;
         let answer = put("/api/packages/evil/2.0", archive).await?;
         anyhow::ensure!(matches!(answer.status, 400 | 422), "fn '{function}': {} {}", answer.status, answer.shown());
     }

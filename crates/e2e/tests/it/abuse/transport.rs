@@ -33,16 +33,19 @@ async fn heads_that_are_too_large_get_431() -> anyhow::Result<()> {
     let _machine = gate::beside().await;
     let mut server = Server::start().await?;
     let many: String = (0..500).map(|i| format!("x-{i}: y\r\n")).collect();
-    let long = format!("x-long: {}\r\n", "y".repeat(100_000));
-    for (what, headers) in [("500 header lines", many), ("a header of 100 KB", long)] {
+    let long = format!("x-long: {}\r\n", "y".repeat(20_000));
+    for (what, headers) in [("500 header lines", many), ("a header of 20 KB", long)] {
         let request = format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
         let answer = exchange(&server, request.as_bytes()).await?;
-        anyhow::ensure!(answer.starts_with("HTTP/1.1 431"), "{what}: {}", answer.lines().next().unwrap_or("nothing"));
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 431"), "{what}: '{}'", answer.lines().next().unwrap_or_default());
     }
-    let request = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "x".repeat(100_000));
-    let answer = exchange(&server, request.as_bytes()).await?;
-    let refused = ["HTTP/1.1 414", "HTTP/1.1 431"].iter().any(|status| answer.starts_with(status));
-    anyhow::ensure!(refused, "an address of 100 KB: {}", answer.lines().next().unwrap_or("nothing"));
+    // Far beyond any buffer, the answer may be lost with the connection; it only must not be taken.
+    let huge = "x".repeat(1_000_000);
+    for request in [format!("GET /{huge} HTTP/1.1\r\nhost: x\r\n\r\n"), format!("GET /x HTTP/1.1\r\nx-huge: {huge}\r\n\r\n")] {
+        let answer = exchange(&server, request.as_bytes()).await?;
+        let refused = ["HTTP/1.1 414", "HTTP/1.1 431"].iter().any(|status| answer.starts_with(status));
+        anyhow::ensure!(refused || answer.is_empty(), "a head of 1 MB: {}", answer.lines().next().unwrap_or_default());
+    }
     server.still_serves().await
 }
 

@@ -1,0 +1,125 @@
+//! Exit codes and errors: what scripts rely on.
+
+use serde_json::{Value, json};
+
+use crate::mock::{Mock, command, json as answer, problem, ran};
+
+#[test]
+fn each_kind_of_refusal_has_its_exit_code() {
+    for (status, code, exit) in [
+        (400, "malformed-body", 2),
+        (400, "invalid-field", 2),
+        (400, "invalid-query", 2),
+        (401, "unauthenticated", 3),
+        (403, "not-allowed", 3),
+        (404, "not-found", 4),
+        (404, "unknown-queue", 4),
+        (409, "conflict", 4),
+        (409, "idempotency-mismatch", 4),
+        (412, "precondition-failed", 4),
+        (413, "too-large", 2),
+        (422, "invalid-package", 2),
+        (500, "internal", 1),
+    ] {
+        let mock = Mock::always(problem(status, code, "the reason"));
+        let ran = mock.run(&["task", "get", "task_1"]);
+        assert_eq!(ran.code, exit, "{code}: {ran:?}");
+        assert!(ran.out.is_empty(), "{ran:?}");
+        let lines: Vec<_> = ran.err.lines().collect();
+        assert!(lines[0].starts_with("error: cannot read task task_1"), "{ran:?}");
+        assert!(lines[1].starts_with("  why: the reason"), "{ran:?}");
+        assert_eq!(mock.asked().len(), 1, "{code} was sent again");
+    }
+}
+
+#[test]
+fn with_json_the_problem_itself_is_on_stderr() {
+    let mock = Mock::always(problem(404, "unknown-queue", "There is no queue 'pfd'. Did you mean 'pdf'?"));
+    let ran = mock.run(&["task", "submit", "a", "--queue", "pfd", "-o", "json"]);
+    let problem: Value = serde_json::from_str(&ran.err).unwrap();
+    assert_eq!((ran.code, &problem["code"]), (4, &json!("unknown-queue")));
+    let ran = mock.run(&["task", "lst", "-o", "json"]);
+    let problem: Value = serde_json::from_str(&ran.err).unwrap();
+    assert_eq!((ran.code, &problem["code"]), (2, &json!("usage")));
+}
+
+#[test]
+fn no_server_is_5_and_says_how_to_get_one() {
+    let home = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = command(home.path());
+    command.args(["task", "list", "--url", &format!("http://{free}")]);
+    let ran = ran(command, "");
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.err.contains("next: tidewheel dev"), "{ran:?}");
+}
+
+#[test]
+fn a_full_server_is_asked_again_after_the_time_it_names() {
+    let mock = Mock::start(|_, number| match number {
+        0 => {
+            let mut answer = problem(503, "overloaded", "full");
+            answer.headers.push(("retry-after", "1".to_owned()));
+            answer
+        }
+        1 => problem(429, "rate-limited", "too fast"),
+        _ => answer(201, json!({"id": "task_1", "state": "queued"})),
+    });
+    let start = std::time::Instant::now();
+    let ran = mock.run(&["task", "submit", "a", "-o", "name"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "task_1\n"), "{ran:?}");
+    assert!(start.elapsed() >= std::time::Duration::from_secs(1), "it came too early");
+    let keys: Vec<_> = mock.asked().iter().map(|asked| asked.header("idempotency-key").map(str::to_owned)).collect();
+    assert_eq!(keys.len(), 3);
+    assert!(keys[0].is_some() && keys.windows(2).all(|w| w[0] == w[1]), "a repeat has another key: {keys:?}");
+}
+
+#[test]
+fn a_wait_longer_than_half_a_minute_is_not_sat_out() {
+    let mock = Mock::start(|_, _| {
+        let mut answer = problem(503, "unavailable", "maintenance");
+        answer.headers.push(("retry-after", "3600".to_owned()));
+        answer
+    });
+    let ran = mock.run(&["queue", "list"]);
+    assert_eq!((ran.code, mock.asked().len()), (5, 1), "{ran:?}");
+}
+
+#[test]
+fn a_task_that_fails_is_1_and_a_wait_that_runs_out_is_5() {
+    let mock = Mock::start(|asked, _| {
+        if asked.path.contains("/result") {
+            return problem(409, "conflict", "it ended as failed");
+        }
+        answer(202, json!({
+            "id": "task_1", "state": if asked.method == "POST" { "running" } else { "failed" },
+            "error": {"type": "ValueError", "message": "no such page"},
+        }))
+    });
+    let ran = mock.run(&["task", "submit", "a", "--wait"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("ValueError: no such page") && ran.err.contains("next: tidewheel task logs task_1"), "{ran:?}");
+    let mock = Mock::always(answer(202, json!({"id": "task_1", "state": "running"})));
+    let ran = mock.run(&["task", "submit", "a", "--wait=50ms"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.err.contains("tidewheel task why task_1"), "{ran:?}");
+}
+
+#[test]
+fn a_question_without_a_terminal_names_the_flag() {
+    let mock = Mock::always(answer(200, json!({"depth": 12, "scheduled": 3})));
+    let ran = mock.run(&["queue", "purge", "pdf"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("15 waiting tasks") && ran.err.contains("--yes"), "{ran:?}");
+    assert!(mock.asked().iter().all(|asked| asked.method == "GET"), "something was changed");
+}
+
+#[test]
+fn an_answer_of_a_stranger_is_not_taken_for_a_task() {
+    let mock = Mock::start(|_, _| crate::mock::Answer { status: 200, headers: Vec::new(), body: "<html>hello</html>".into() });
+    let ran = mock.run(&["task", "list"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.err.contains("is it a Tidewheel server?"), "{ran:?}");
+    let mock = Mock::start(|_, _| crate::mock::Answer { status: 502, headers: Vec::new(), body: "bad gateway".into() });
+    assert_eq!(mock.run(&["status"]).code, 5);
+}
