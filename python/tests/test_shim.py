@@ -107,6 +107,9 @@ class Tasks(unittest.TestCase):
         self.assertEqual([f["t"] for f in frames], ["started", "task_done"])
         self.assertEqual(frames[-1]["value"], "parent")
 
+    def test_a_child_may_fork_again(self):
+        self.assertEqual(self.run_task("fork_twice")["value"], 7)
+
     def test_many_starts_are_answered_in_order(self):
         self.agent.sock.sendall(b"".join(
             frame({"t": "task_start", "lease": f"many{i}", "fn": "shop:echo", "input": {"value": i}}) for i in range(500)))

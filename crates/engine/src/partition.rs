@@ -265,8 +265,8 @@ pub struct Partition {
     requirements: Vec<Requirement>,
     requirement_ids: HashMap<Requirement, RequirementId>,
 
-    /// Tasks that hold an ordering key: granted at least once and not ended.
-    holders: HashMap<(QueueId, i64), TaskId>,
+    /// Tasks that hold an ordering key, with their place in its order: granted at least once and not ended.
+    holders: HashMap<(QueueId, i64), (TaskId, u64)>,
     /// Reads that make sense only when this batch is committed: of a lane, or of lanes of a class.
     later: VecDeque<(u64, QueueId, LaterRead)>,
 
@@ -434,7 +434,7 @@ impl Partition {
         if task.spec.ordering_key.is_some()
             && let Some(lane) = self.lane_of(&task)
         {
-            self.holders.insert((task.queue, lane), id);
+            self.holders.insert((task.queue, lane), (id, task.seq));
         }
         let timers = self.attempt_timers(&task, now);
         self.running += 1;

@@ -263,10 +263,11 @@ impl Partition {
     fn held_back(&self, queue: QueueId, lane_id: i64, head: TaskId) -> Option<Parked> {
         let lane = &self.queues[&queue].lanes[&lane_id];
         let broken = self.options.planted.has(Bug::BrokenOrder);
-        if self.tasks[&head].task.state == State::Scheduled {
+        let task = &self.tasks[&head].task;
+        if task.state == State::Scheduled {
             return Some(Parked::Due);
         }
-        if lane.ordered && !broken && self.is_held(queue, lane_id, head) {
+        if lane.ordered && !broken && self.is_held(queue, lane_id, head, task.seq) {
             return Some(Parked::Order);
         }
         (self.key_room(queue, lane.key.as_ref(), head) == 0).then_some(Parked::Key)
@@ -274,11 +275,11 @@ impl Partition {
 
     /// Whether another task of the ordering key goes first: one that was granted and has not ended. A task that was
     /// accepted before that one (and came back by a person's retry) need not wait for it, unless it runs.
-    pub(crate) fn is_held(&self, queue: QueueId, lane_id: i64, head: TaskId) -> bool {
-        let Some(holder) = self.holders.get(&(queue, lane_id)).filter(|holder| **holder != head) else { return false };
-        let seq = |id: &TaskId| self.tasks.get(id).map_or(u64::MAX, |entry| entry.task.seq);
-        let runs = self.tasks.get(holder).is_some_and(|entry| entry.task.state == State::Running);
-        runs || seq(&head) > seq(holder) || !self.tasks.contains_key(holder)
+    pub(crate) fn is_held(&self, queue: QueueId, lane_id: i64, head: TaskId, head_seq: u64) -> bool {
+        let Some((holder, seq)) = self.holders.get(&(queue, lane_id)).filter(|(holder, _)| *holder != head) else {
+            return false;
+        };
+        head_seq > *seq || self.tasks.get(holder).is_some_and(|entry| entry.task.state == State::Running)
     }
 
     /// Removes from the head of a lane what is no longer waiting: cancelled, moved, expired.
@@ -357,9 +358,9 @@ impl Partition {
         entry.task.granted = now.wall;
         entry.task.due = 0;
         let ordered = entry.task.spec.ordering_key.is_some();
-        let (queue, tenant) = (entry.task.queue, entry.task.tenant);
+        let (queue, tenant, seq) = (entry.task.queue, entry.task.tenant, entry.task.seq);
         if ordered && let Some(lane) = lane {
-            self.holders.insert((queue, lane), id);
+            self.holders.insert((queue, lane), (id, seq));
         }
         self.set_state(id, State::Running, now);
         self.running += 1;

@@ -163,7 +163,7 @@ impl Partition {
         }
         if let Some(name) = &task.spec.ordering_key
             && let Some(lane) = self.lane_of(task)
-            && let Some(holder) = self.holders.get(&(task.queue, lane))
+            && let Some((holder, _)) = self.holders.get(&(task.queue, lane))
             && *holder != task.id
         {
             reasons.push(reason("ordering", format!("a task before it with key {name} has not ended"), None));

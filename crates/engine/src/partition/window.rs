@@ -73,8 +73,8 @@ impl Partition {
         }
         self.into_window(queue, lane_id, ready, now);
         let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("it was just there");
-        if lane.window.front().is_some_and(|head| head.id == id) {
-            // The lane was parked for another head. This one may go, above all when it is the one that others wait for.
+        if lane.ordered || lane.window.front().is_some_and(|head| head.id == id) {
+            // It was parked for another head; or this task is the one that its head waits for, and no longer runs.
             lane.parked = None;
         }
         self.offer_lane(queue, lane_id);
@@ -307,7 +307,9 @@ impl Partition {
             // Something was left to the store after the commit this read saw: it shows only when that is committed.
             self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
         }
-        let lane = &self.queues[&queue].lanes[&lane_id];
+        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("it was just there");
+        // It may have another head now than the one it was parked for.
+        lane.parked = None;
         if !lane.window.is_empty() {
             self.offer_lane(queue, lane_id);
         } else if !lane.spilled || !blind {
@@ -526,8 +528,8 @@ impl Partition {
     fn adopt_lane(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
         let class = class_of_lane(lane_id);
         let elsewhere = |row: &&Task| self.tasks.get(&row.id).is_some_and(|e| e.task.lane != Some(lane_id));
-        let first = rows.iter().find(|row| !elsewhere(row)).map(|row| (row.id, row.kind, row.spec.clone(), row.state));
-        let Some((id, kind, spec, state)) = first else {
+        let first = rows.iter().find(|row| !elsewhere(row)).map(|row| (row.id, row.seq, row.kind, row.spec.clone(), row.state));
+        let Some((id, seq, kind, spec, state)) = first else {
             // All these rows are out of date. There may be others behind them.
             let line = &mut self.queues.get_mut(&queue).expect("the caller found it").lines[class];
             if rows.len() >= line.asked {
@@ -536,7 +538,7 @@ impl Partition {
             return;
         };
         let requirement = self.requirement_of(kind, &spec);
-        if self.stays_out(queue, lane_id, (id, state), requirement, &spec) {
+        if self.stays_out(queue, lane_id, (id, seq, state), requirement, &spec) {
             self.queues.get_mut(&queue).expect("the caller found it").lines[class].scan_clean = false;
             return;
         }
@@ -580,12 +582,12 @@ impl Partition {
         &mut self,
         queue: QueueId,
         lane_id: i64,
-        (id, state): (TaskId, State),
+        (id, seq, state): (TaskId, u64, State),
         requirement: RequirementId,
         spec: &Spec,
     ) -> bool {
         if spec.ordering_key.is_some() {
-            let held = self.holders.get(&(queue, lane_id)).is_some_and(|holder| *holder != id);
+            let held = self.is_held(queue, lane_id, id, seq);
             let state = self.tasks.get(&id).map_or(state, |entry| entry.task.state);
             if held || state == State::Scheduled {
                 return true;

@@ -45,9 +45,17 @@ class Link:
         os.set_blocking(self._wake_write, False)
         #: Set in a forked child: what it says would tear the parent's frames apart.
         self.foreign = False
-        os.register_at_fork(before=self._write_lock.acquire, after_in_parent=self._write_lock.release, after_in_child=self._forked)
+        # Looked up at each fork: a child has a lock of its own, and may fork again.
+        os.register_at_fork(
+            before=lambda: self._write_lock.acquire(),
+            after_in_parent=lambda: self._write_lock.release(),
+            after_in_child=self._forked,
+        )
 
     def _forked(self) -> None:
+        if self.foreign:  # a child of a child: the descriptors are closed already, and may be others by now
+            self._write_lock = threading.Lock()
+            return
         self.foreign = True
         self._write_lock = threading.Lock()
         self.read_lock = threading.Lock()
