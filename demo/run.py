@@ -52,6 +52,12 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+def has_uv() -> bool:
+    """Whether the agent will find uv; it looks at these places too."""
+    given = os.environ.get("TIDEWHEEL_UV")
+    return given != "none" if given else shutil.which("uv") is not None
+
+
 def say(text: str = "") -> None:
     bar.clear()
     print(text, flush=True)
@@ -159,8 +165,8 @@ class Demo:
         )
         if result.returncode != 0:
             raise Failed(f"'tidewheel {shlex.join(arguments)}' ended with exit code {result.returncode}:\n{result.stderr.strip()}")
-        if show and result.stdout.strip():
-            say("\n".join(f"  {line}" for line in result.stdout.rstrip().splitlines()))
+        for line in (result.stdout + result.stderr).rstrip().splitlines() if show else ():
+            say(f"  {line}")
         return result.stdout
 
     def start_server(self) -> None:
@@ -205,6 +211,10 @@ class Demo:
 
     def deploy(self) -> None:
         step("Deploy an automation package with third-party dependencies (pandas, matplotlib, vega_datasets)")
+        if not CACHE.exists():
+            say("  The first time, their environment is built; later runs find it.")
+        if not has_uv():
+            say("  uv is not there: python3 -m venv and pip build the environment, which is slower, and nothing is locked with hashes.")
         arguments = ["deploy", shown(PACKAGE), "-o", "table"]
         try:
             self.command(*arguments)

@@ -211,7 +211,8 @@ impl Partition {
             self.drain_lane(queue, lane_id);
             return Offer::Gone;
         };
-        if lane.unverified {
+        // Tasks that go before the head may be in the store: of an ordering key they have to.
+        if lane.unverified || (lane.ordered && lane.spilled && head.order >= lane.from) {
             self.leave_ring(queue, lane_id, None);
             self.read_lane(queue, lane_id);
             return Offer::Gone;

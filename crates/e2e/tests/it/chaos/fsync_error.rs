@@ -67,7 +67,7 @@ async fn every_acknowledged_submit_waited_for_the_disk() -> anyhow::Result<()> {
     // One after the other: none can share a sync with the next, so there is at least one each.
     let before = trace.count();
     for n in 0..50 {
-        rest.task(&json!({ "type": "e2e.step", "queue": "sync", "input": { "n": n } })).await?;
+        rest.task(&json!({ "type": "e2e.step", "queue": "sync", "input": { "alone": n } })).await?;
     }
     let alone = trace.count() - before;
     anyhow::ensure!(alone >= 50, "50 submits, each acknowledged before the next, made {alone} syncs");
