@@ -145,6 +145,7 @@ class Demo:
         self.down = 0.0
         self.run = time.strftime("%Y%m%d-%H%M%S")
         self.begun = time.monotonic()
+        self.first = not CACHE.exists()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -211,7 +212,7 @@ class Demo:
 
     def deploy(self) -> None:
         step("Deploy an automation package with third-party dependencies (pandas, matplotlib, vega_datasets)")
-        if not CACHE.exists():
+        if self.first:
             say("  The first time, their environment is built; later runs find it.")
         if not has_uv():
             say("  uv is not there: python3 -m venv and pip build the environment, which is slower, and nothing is locked with hashes.")

@@ -69,6 +69,7 @@ pub struct World {
     pub(crate) asleep_until: u64,
     /// Since when something that has not ended could run.
     pub(crate) busy_since: u64,
+    pub(crate) live_before: u64,
     last_text: String,
 }
 
@@ -109,6 +110,7 @@ impl World {
             asleep: false,
             asleep_until: 0,
             busy_since: 0,
+            live_before: 0,
             last_text: String::new(),
         };
         world.begin();

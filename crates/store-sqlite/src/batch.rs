@@ -1,17 +1,20 @@
 //! A batch as bind values. Encoding happens on the thread that commits, so that the one writer thread only binds and
 //! steps; all bytes of a batch are in one buffer, so that a row costs no allocation.
+//!
+//! Within a batch the order of mutations counts per record only. So rows are sorted by key: neighbours share pages.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidewheel_engine::id::{Name, TenantId};
+use tidewheel_engine::id::{Name, TaskId, TenantId};
 use tidewheel_engine::mutation::{Batch, Mutation};
 use tidewheel_engine::ready::Fnv;
 use tidewheel_engine::task::{Payload, Spec, State, Task};
 use tidewheel_store::codec;
-use tidewheel_store::query::{INDEXED_LABELS, lane_order, stored_due};
+use tidewheel_store::query::INDEXED_LABELS;
 
 use crate::keys::Key;
+use crate::layout::{Places, TaskKey, task_key};
 
 /// Longest input, result or ending inside a task's row. Longer ones would be copied with every transition.
 pub(crate) const INLINE_BYTES: usize = 512;
@@ -31,38 +34,38 @@ pub(crate) struct Span {
     end: u32,
 }
 
-/// A task's row.
+/// What of a task's row changes.
 #[derive(Debug)]
 pub(crate) struct Row {
-    pub(crate) tenant: u32,
-    pub(crate) id: [u8; 16],
-    pub(crate) queue: u32,
-    pub(crate) kind: u32,
-    pub(crate) lane: Option<(i64, i64)>,
-    pub(crate) timer: Option<i64>,
-    pub(crate) live: Option<i64>,
+    pub(crate) key: TaskKey,
+    pub(crate) places: Places,
     pub(crate) head: Span,
-    pub(crate) spec: Span,
-    pub(crate) input: Option<Span>,
     pub(crate) ending: Option<Span>,
     pub(crate) result: Option<Span>,
+    /// The result is in the store and not in memory.
+    pub(crate) keep_result: bool,
+    pub(crate) state: State,
 }
 
-/// A statement's worth of change.
+/// A new row.
+#[derive(Debug)]
+pub(crate) struct NewRow {
+    pub(crate) row: Row,
+    pub(crate) spec: Span,
+    pub(crate) input: Option<Span>,
+}
+
+/// A rarer change.
 #[derive(Debug)]
 pub(crate) enum Op {
-    Insert(Row),
-    Update(Row),
-    /// The result is in the store and not in memory.
-    UpdateKeepingResult(Row),
-    Payload { tenant: u32, id: [u8; 16], part: u8, bytes: Bytes },
-    Mark { tenant: u32, mark: i64, id: [u8; 16] },
-    Attempt { tenant: u32, id: [u8; 16], number: u32, body: Span },
-    /// Rare ones, bound as they are.
+    Payload { key: TaskKey, part: u8, bytes: Bytes },
+    Mark { mark: i64, key: TaskKey },
+    Attempt { key: TaskKey, number: u32, body: Span },
+    /// Bound as they are.
     Other(Mutation),
 }
 
-/// An encoded batch.
+/// An encoded batch. Inserts are applied first, then updates, then the rest.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) partition: u32,
@@ -71,6 +74,10 @@ pub(crate) struct Encoded {
     pub(crate) wall: u64,
     pub(crate) seq: u64,
     pub(crate) mutations: usize,
+    /// In key order.
+    pub(crate) inserts: Vec<NewRow>,
+    /// In key order, and for one task in the order given.
+    pub(crate) updates: Vec<Row>,
     pub(crate) ops: Vec<Op>,
     pub(crate) keys: Vec<Key>,
     buffer: Vec<u8>,
@@ -85,7 +92,13 @@ impl Encoded {
 
     /// Roughly what it adds to a transaction.
     pub(crate) fn size(&self) -> usize {
-        self.buffer.len() + self.apart + self.ops.len() * 32
+        self.buffer.len() + self.apart + self.mutations * 32
+    }
+
+    /// Each task whose state the batch writes, and whether it then runs; the last entry of a task counts.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&TaskKey, bool)> {
+        let rows = self.inserts.iter().map(|new| &new.row).chain(&self.updates);
+        rows.map(|row| (&row.key, row.state == State::Running))
     }
 }
 
@@ -100,7 +113,9 @@ pub(crate) fn encode(batch: Batch) -> Encoded {
             wall: batch.wall,
             seq: batch.seq,
             mutations: count,
-            ops: Vec::with_capacity(count),
+            inserts: Vec::new(),
+            updates: Vec::new(),
+            ops: Vec::new(),
             keys: Vec::new(),
             buffer: Vec::with_capacity(count * 96),
             apart: 0,
@@ -110,7 +125,10 @@ pub(crate) fn encode(batch: Batch) -> Encoded {
     for mutation in batch.mutations {
         encoder.mutation(mutation);
     }
-    encoder.out
+    let mut encoded = encoder.out;
+    encoded.inserts.sort_unstable_by(|a, b| a.row.key.cmp(&b.row.key));
+    encoded.updates.sort_by(|a, b| a.key.cmp(&b.key));
+    encoded
 }
 
 struct Encoder {
@@ -131,21 +149,21 @@ impl Encoder {
     fn mutation(&mut self, mutation: Mutation) {
         match mutation {
             Mutation::InsertTask(task) => {
-                let mut row = self.row(&task);
-                row.spec = self.spec(&task.spec);
-                row.input = self.payload(&task, PART_INPUT, &task.input);
-                self.out.ops.push(Op::Insert(row));
-                self.marks(&task);
+                let row = self.row(&task);
+                let spec = self.spec(&task.spec);
+                let input = self.payload(row.key, PART_INPUT, &task.input);
+                let key = row.key;
+                self.out.ops.extend(marks(&task.spec).map(|mark| Op::Mark { mark, key }));
+                self.out.inserts.push(NewRow { row, spec, input });
             }
             Mutation::UpdateTask(task) => {
                 let row = self.row(&task);
-                let cold = task.ending.as_ref().is_some_and(|ending| ending.result == Payload::Cold);
-                self.out.ops.push(if cold { Op::UpdateKeepingResult(row) } else { Op::Update(row) });
+                self.out.updates.push(row);
             }
             Mutation::PutAttempt(record) => {
                 let body = self.span(|out| codec::encode_attempt(&record, out));
-                let (tenant, id, number) = (record.tenant.0, record.task.to_bytes(), record.number);
-                self.out.ops.push(Op::Attempt { tenant, id, number, body });
+                let key = task_key(record.tenant, record.task);
+                self.out.ops.push(Op::Attempt { key, number: record.number, body });
             }
             Mutation::PutIdempotency { tenant, hash, task, body, expires } => {
                 self.out.keys.push(Key { tenant, hash, task, body, expires });
@@ -155,34 +173,22 @@ impl Encoder {
     }
 
     fn row(&mut self, task: &Task) -> Row {
+        let key = task_key(task.tenant, task.id);
         let head = self.span(|out| codec::encode_head(task, out));
-        let (ending, result) = match &task.ending {
-            None => (None, None),
-            Some(ending) => {
-                let mut span = self.span(|out| codec::encode_ending(ending, out));
-                if self.out.bytes(span).len() > INLINE_BYTES {
-                    let bytes = Bytes::copy_from_slice(self.out.bytes(span));
-                    self.out.buffer.truncate(span.start as usize);
-                    self.apart(task, PART_ENDING, bytes);
-                    span = self.span(|out| out.extend_from_slice(ENDING_APART));
-                }
-                (Some(span), self.payload(task, PART_RESULT, &ending.result))
+        let (mut ending, mut result, mut keep_result) = (None, None, false);
+        if let Some(known) = &task.ending {
+            let mut span = self.span(|out| codec::encode_ending(known, out));
+            if self.out.bytes(span).len() > INLINE_BYTES {
+                let bytes = Bytes::copy_from_slice(self.out.bytes(span));
+                self.out.buffer.truncate(span.start as usize);
+                self.apart(key, PART_ENDING, bytes);
+                span = self.span(|out| out.extend_from_slice(ENDING_APART));
             }
-        };
-        Row {
-            tenant: task.tenant.0,
-            id: task.id.to_bytes(),
-            queue: task.queue.0,
-            kind: task.kind.0,
-            lane: task.lane.map(|lane| (lane, signed(lane_order(task)))),
-            timer: stored_due(task).map(signed),
-            live: live(task.state),
-            head,
-            spec: Span::default(),
-            input: None,
-            ending,
-            result,
+            ending = Some(span);
+            keep_result = known.result == Payload::Cold;
+            result = self.payload(key, PART_RESULT, &known.result);
         }
+        Row { key, places: Places::of(task), head, ending, result, keep_result, state: task.state }
     }
 
     fn spec(&mut self, spec: &Arc<Spec>) -> Span {
@@ -196,32 +202,27 @@ impl Encoder {
         span
     }
 
-    fn payload(&mut self, task: &Task, part: u8, payload: &Payload) -> Option<Span> {
+    fn payload(&mut self, key: TaskKey, part: u8, payload: &Payload) -> Option<Span> {
         if matches!(payload, Payload::None | Payload::Cold) {
             return None;
         }
         let mut long = None;
         let span = self.span(|out| long = codec::encode_payload(payload, INLINE_BYTES, out).cloned());
         if let Some(bytes) = long {
-            self.apart(task, part, bytes);
+            self.apart(key, part, bytes);
         }
         Some(span)
     }
 
-    fn apart(&mut self, task: &Task, part: u8, bytes: Bytes) {
+    fn apart(&mut self, key: TaskKey, part: u8, bytes: Bytes) {
         self.out.apart += bytes.len();
-        self.out.ops.push(Op::Payload { tenant: task.tenant.0, id: task.id.to_bytes(), part, bytes });
-    }
-
-    fn marks(&mut self, task: &Task) {
-        let (tenant, id) = (task.tenant.0, task.id.to_bytes());
-        self.out.ops.extend(marks(&task.spec).map(|mark| Op::Mark { tenant, mark, id }));
+        self.out.ops.push(Op::Payload { key, part, bytes });
     }
 }
 
 /// What a task with this spec can be found by.
 pub(crate) fn marks(spec: &Spec) -> impl Iterator<Item = i64> + '_ {
-    let labels = spec.labels.iter().take(INDEXED_LABELS).map(|(name, value)| label_mark(name, value));
+    let labels = spec.labels.iter().take(INDEXED_LABELS).map(|(name, value)| mark(LABEL, name, value));
     let one = |kind, value: &Option<Name>| value.as_deref().map(|value| mark(kind, "", value));
     labels.chain(one(CORRELATION, &spec.correlation_id)).chain(one(WORKFLOW, &spec.workflow_id))
 }
@@ -230,11 +231,6 @@ pub(crate) fn marks(spec: &Spec) -> impl Iterator<Item = i64> + '_ {
 pub(crate) const LABEL: u64 = 1;
 pub(crate) const CORRELATION: u64 = 2;
 pub(crate) const WORKFLOW: u64 = 3;
-
-/// The mark of a label.
-pub(crate) fn label_mark(name: &str, value: &str) -> i64 {
-    mark(LABEL, name, value)
-}
 
 /// A 64-bit hash. Two values may share one; the row itself decides.
 pub(crate) fn mark(kind: u64, name: &str, value: &str) -> i64 {
@@ -250,20 +246,12 @@ pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The column `live`. Running is 1 because SQLite stores 1 and null in no bytes at all: a task that starts to run or
-/// succeeds keeps the length of its row.
-pub(crate) fn live(state: State) -> Option<i64> {
-    match state {
-        State::Queued | State::Succeeded => None,
-        State::Running => Some(LIVE_RUNNING),
-        other => Some(10 + other as i64),
+/// The keys of a tenant's tasks below an id, as an inclusive lower and an exclusive upper bound.
+pub(crate) fn below(tenant: TenantId, before: Option<TaskId>) -> (TaskKey, Vec<u8>) {
+    let first = task_key(tenant, TaskId(0));
+    match before {
+        Some(id) => (first, task_key(tenant, id).to_vec()),
+        // Longer than every key of the tenant, and so above them all.
+        None => (first, [&task_key(tenant, TaskId(u128::MAX))[..], &[0]].concat()),
     }
-}
-
-/// `live` of a running task.
-pub(crate) const LIVE_RUNNING: i64 = 1;
-
-/// A tenant as SQLite keeps it.
-pub(crate) fn tenant(tenant: TenantId) -> i64 {
-    i64::from(tenant.0)
 }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use tidewheel_store::Error;
 
 use crate::error::During;
+use crate::hot;
 
 /// Where the data is. A temporary place goes away with the value.
 pub(crate) struct Place {
@@ -100,6 +101,7 @@ const READER_CACHE_KIB: i64 = 8 << 10;
 
 /// Opens the connection that writes, and creates the database.
 pub(crate) fn open_writer(path: &Path, cache_kib: i64, durable: bool) -> Result<Connection, Error> {
+    hot::without_memory_count();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).during("open the database")?;
     let set = |name: &str, value: &dyn rusqlite::ToSql| {

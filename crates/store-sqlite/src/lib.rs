@@ -21,18 +21,22 @@ mod checkpoint;
 mod error;
 mod figures;
 mod files;
+mod hot;
 mod keys;
+mod layout;
 mod list;
 mod logs;
 mod migrate;
 mod reader;
 mod recover;
 mod row;
+mod running;
 mod statement;
 mod sweep;
 mod writer;
 
 use error::During;
+use layout::TaskKey;
 pub use logs::SqliteLogStore;
 
 /// Settings of the store.
@@ -49,6 +53,9 @@ impl Default for Options {
         Options { cache_kib: 64 << 10, durable: true }
     }
 }
+
+/// Fewer running tasks than this are not worth a thread.
+const KEYS_PER_THREAD: usize = 20_000;
 
 /// A store in one SQLite file.
 pub struct SqliteStore {
@@ -72,7 +79,7 @@ impl SqliteStore {
         migrate::store(&mut connection)?;
         let counters = Arc::new(figures::Counters::default());
         let index = Arc::new(keys::Index::new());
-        let pages = keys::rebuild(&connection, &index)?;
+        let books = writer::Books { keys: keys::rebuild(&connection, &index)?, running: running::rebuild(&connection)? };
         let copier = Arc::new(checkpoint::Shared::default());
         let log = checkpoint::Log::watch(&mut connection, Arc::clone(&copier))?;
         let inbox = Arc::new(writer::Inbox::default());
@@ -80,7 +87,7 @@ impl SqliteStore {
             spawn("store-writer", {
                 let (inbox, index, counters) = (Arc::clone(&inbox), Arc::clone(&index), Arc::clone(&counters));
                 move || {
-                    if let Err(error) = writer::run(&connection, inbox, index, counters, pages, log) {
+                    if let Err(error) = writer::run(&connection, inbox, index, counters, books, log) {
                         tracing::error!(%error, "the writer cannot start");
                     }
                 }
@@ -104,6 +111,26 @@ impl SqliteStore {
         })
     }
 
+    /// The running ones of many tasks, read by as many threads as the machine has.
+    ///
+    /// Each has a transaction of its own: what runs in the partition that is being opened cannot change, and what runs
+    /// in another is of no interest to the caller.
+    fn running(&self, keys: &[TaskKey]) -> Result<(Vec<Task>, Vec<TaskKey>), Error> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let part = keys.len().div_ceil(threads).max(KEYS_PER_THREAD);
+        let read = |part| self.read(|connection| recover::running(connection, part));
+        let (mut running, mut over) = (Vec::with_capacity(keys.len()), Vec::new());
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = keys.chunks(part).map(|part| scope.spawn(move || read(part))).collect();
+            for part in parts {
+                let found = part.join().unwrap_or_else(|_| Err(Error::Failed("a reader has panicked".to_owned())))?;
+                running.extend(found.0);
+                over.extend(found.1);
+            }
+            Ok((running, over))
+        })
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         self.readers.read(read)
@@ -118,7 +145,15 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 impl Store for SqliteStore {
     fn open(&self, partition: u32) -> Result<Recovered, Error> {
         let mut recovered = self.inbox.run(move |connection| recover::raise_epoch(connection, partition))?;
-        self.read(|connection| recover::fill(connection, &mut recovered))?;
+        let (keys, last) = self.read(|connection| {
+            recover::fill(connection, &mut recovered)?;
+            recover::running_keys(connection)
+        })?;
+        let (running, over) = self.running(&keys)?;
+        recovered.running = running;
+        if !over.is_empty() {
+            self.inbox.prune_running(over, last);
+        }
         Ok(recovered)
     }
 

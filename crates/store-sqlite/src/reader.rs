@@ -11,8 +11,9 @@ use tidewheel_engine::mutation::AttemptRecord;
 use tidewheel_engine::task::Task;
 use tidewheel_store::{Error, codec};
 
-use crate::batch::{signed, tenant as tenant_number};
+use crate::batch::signed;
 use crate::error::During;
+use crate::layout::{lane_of, ready_key, task_key, timer_key};
 use crate::row::full_columns;
 use crate::{files, keys, row};
 
@@ -105,24 +106,21 @@ impl Drop for Borrowed<'_> {
 }
 
 pub(crate) const SELECT_INDEX: &str = "SELECT last_index FROM partition WHERE id = ?1";
-pub(crate) const SELECT_TASK: &str =
-    concat!("SELECT ", full_columns!(), " FROM task t WHERE t.tenant = ?1 AND t.id = ?2");
+pub(crate) const SELECT_TASK: &str = concat!("SELECT ", full_columns!(), " FROM task t WHERE t.key = ?1");
 pub(crate) const SELECT_LANE: &str = concat!(
     "SELECT ",
     full_columns!(),
-    " FROM task t WHERE t.queue = ?1 AND t.lane = ?2 AND t.ord >= ?3",
-    " ORDER BY t.ord, t.tenant, t.id LIMIT ?4"
+    " FROM task t WHERE t.ready >= ?1 AND t.ready <= ?2 ORDER BY t.ready, t.key LIMIT ?3"
 );
 pub(crate) const SELECT_NEXT_LANE: &str =
-    "SELECT lane FROM task WHERE queue = ?1 AND lane >= ?2 AND lane < ?3 ORDER BY lane LIMIT 1";
+    "SELECT ready FROM task WHERE ready >= ?1 AND ready < ?2 ORDER BY ready LIMIT 1";
 pub(crate) const SELECT_DUE: &str = concat!(
     "SELECT ",
     full_columns!(),
-    " FROM task t WHERE (t.timer, t.id) > (?1, ?2) AND t.timer <= ?3 ORDER BY t.timer, t.id LIMIT ?4"
+    " FROM task t WHERE t.timer > ?1 AND t.timer <= ?2 ORDER BY t.timer LIMIT ?3"
 );
 pub(crate) const SELECT_KEY_PAGE: &str = "SELECT entries FROM key_page WHERE page = ?1";
-pub(crate) const SELECT_ATTEMPTS: &str =
-    "SELECT number, body FROM attempt WHERE tenant = ?1 AND id = ?2 ORDER BY number";
+pub(crate) const SELECT_ATTEMPTS: &str = "SELECT number, body FROM attempt WHERE key = ?1 ORDER BY number";
 
 /// Index of the newest commit that the transaction sees.
 pub(crate) fn as_of(connection: &Connection, partition: u32) -> Result<u64, Error> {
@@ -152,8 +150,8 @@ pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) 
             Loaded::Lanes(found)
         }
         Load::Due { from, until, limit } => {
-            let bounds = params![signed(from.0), from.1.to_bytes(), signed(*until), signed(*limit as u64)];
-            Loaded::Due(tasks(connection, SELECT_DUE, bounds)?)
+            let (after, last) = (timer_key(from.0, from.1), timer_key(*until, TaskId(u128::MAX)));
+            Loaded::Due(tasks(connection, SELECT_DUE, params![after, last, signed(*limit as u64)])?)
         }
     })
 }
@@ -169,19 +167,22 @@ fn tasks(connection: &Connection, sql: &str, bounds: &[&dyn rusqlite::ToSql]) ->
 }
 
 fn rows_of(connection: &Connection, queue: QueueId, lane: i64, from: u64, limit: usize) -> Result<Vec<Task>, Error> {
-    tasks(connection, SELECT_LANE, params![queue.0, lane, signed(from), signed(limit as u64)])
+    let (first, last) = (ready_key(queue, lane, from), ready_key(queue, lane, u64::MAX));
+    tasks(connection, SELECT_LANE, params![first, last, signed(limit as u64)])
 }
 
 /// One seek, however many rows a lane has.
 fn next_lane(connection: &Connection, queue: QueueId, from: i64, until: i64) -> Result<Option<i64>, Error> {
     let mut statement = connection.prepare_cached(SELECT_NEXT_LANE).during("read lanes")?;
-    statement.query_row(params![queue.0, from, until], |row| row.get(0)).optional().during("read lanes")
+    let range = params![ready_key(queue, from, 0), ready_key(queue, until, 0)];
+    let found: Option<Vec<u8>> = statement.query_row(range, |row| row.get(0)).optional().during("read lanes")?;
+    found.map(|ready| lane_of(&ready)).transpose()
 }
 
 /// One task with its input.
 pub(crate) fn task(connection: &Connection, tenant: TenantId, id: TaskId) -> Result<Option<Task>, Error> {
     let mut statement = connection.prepare_cached(SELECT_TASK).during("read a task")?;
-    let mut rows = statement.query(params![tenant_number(tenant), id.to_bytes()]).during("read a task")?;
+    let mut rows = statement.query([task_key(tenant, id)]).during("read a task")?;
     match rows.next().during("read a task")? {
         Some(found) => row::full(connection, found).map(Some),
         None => Ok(None),
@@ -208,7 +209,7 @@ fn key(
 /// Ended attempts of a task, oldest first.
 pub(crate) fn attempts(connection: &Connection, tenant: TenantId, id: TaskId) -> Result<Vec<AttemptRecord>, Error> {
     let mut statement = connection.prepare_cached(SELECT_ATTEMPTS).during("read attempts")?;
-    let mut rows = statement.query(params![tenant_number(tenant), id.to_bytes()]).during("read attempts")?;
+    let mut rows = statement.query([task_key(tenant, id)]).during("read attempts")?;
     let mut found = Vec::new();
     while let Some(next) = rows.next().during("read attempts")? {
         let number: u32 = next.get(0).during("read attempts")?;

@@ -1,20 +1,27 @@
 //! What a new owner of a partition starts from.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, params};
 use tidewheel_engine::config::{Queue, Tenant};
 use tidewheel_engine::id::{Name, QueueId, TenantId, TypeId};
 use tidewheel_engine::mutation::{NameKind, RateKey, Record, RecordKind, Recovered};
-use tidewheel_engine::task::Task;
+use tidewheel_engine::task::{State, Task};
 use tidewheel_store::{Error, codec};
 
 use crate::error::{self, During};
+use crate::layout::TaskKey;
 use crate::row::{self, cold_columns};
+use crate::running;
 use crate::statement::{RATE_QUEUE, RATE_TENANT, queue_state};
 
 pub(crate) const RAISE_EPOCH: &str = "INSERT INTO partition (id, epoch, last_index, wall, seq) VALUES (?1, 1, 0, 0, 0) \
      ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING epoch, last_index, wall, seq";
-pub(crate) const SELECT_RUNNING: &str =
-    concat!("SELECT ", cold_columns!(), " FROM task t WHERE t.live = 1 ORDER BY t.tenant, t.id");
+/// Running tasks are close together as a rule, so a stretch of keys is read as a range.
+pub(crate) const SELECT_RANGE: &str = concat!(
+    "SELECT ",
+    cold_columns!(),
+    " FROM task t WHERE t.key >= ?1 AND t.key <= ?2 ORDER BY t.key LIMIT ?3"
+);
+const SELECT_RUNNING_PAGES: &str = "SELECT page, keys FROM running_page ORDER BY page";
 const SELECT_TENANTS: &str = "SELECT id, name, version, config FROM tenant ORDER BY id";
 const SELECT_QUEUES: &str = "SELECT id, tenant, name, version, state, deleted, config FROM queue ORDER BY id";
 const SELECT_NAMES: &str = "SELECT kind, tenant, id, name FROM name ORDER BY kind, tenant, id";
@@ -36,7 +43,7 @@ pub(crate) fn raise_epoch(connection: &Connection, partition: u32) -> Result<Rec
     position.during("open a partition")
 }
 
-/// Fills in all that is not the partition's position, inside one read.
+/// Fills in all but the partition's position and the running tasks, inside one read.
 pub(crate) fn fill(connection: &Connection, recovered: &mut Recovered) -> Result<(), Error> {
     recovered.tenants = all(connection, SELECT_TENANTS, |row| {
         let (id, name, config): (u32, String, Vec<u8>) = get(row, |r| Ok((r.get(0)?, r.get(1)?, r.get(3)?)))?;
@@ -73,16 +80,83 @@ pub(crate) fn fill(connection: &Connection, recovered: &mut Recovered) -> Result
         Ok((key, get(row, |r| number(r, 2))?))
     })?;
     recovered.records = all(connection, SELECT_RECORDS, record)?;
-    recovered.running = running(connection)?;
     Ok(())
 }
 
-fn running(connection: &Connection) -> Result<Vec<Task>, Error> {
-    all(connection, SELECT_RUNNING, |found| {
+/// Keys of tasks that may run, in order and each once, and the last page they came from.
+pub(crate) fn running_keys(connection: &Connection) -> Result<(Vec<TaskKey>, i64), Error> {
+    let mut statement = connection.prepare_cached(SELECT_RUNNING_PAGES).during("find running tasks")?;
+    let mut rows = statement.query([]).during("find running tasks")?;
+    let (mut keys, mut last) = (Vec::new(), -1);
+    while let Some(row) = rows.next().during("find running tasks")? {
+        last = get(row, |row| row.get(0))?;
+        let page = row.get_ref(1).during("find running tasks")?.as_blob().unwrap_or_default();
+        keys.extend_from_slice(running::keys_of(page));
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok((keys, last))
+}
+
+/// Keys looked up by one statement.
+const KEYS_AT_ONCE: usize = 256;
+/// Rows read for them at most; where other tasks lie between, each is looked up alone.
+const ROWS_AT_ONCE: usize = 4 * KEYS_AT_ONCE;
+
+/// The running ones of these tasks, which are in key order; and the keys of those that do not run.
+pub(crate) fn running(connection: &Connection, keys: &[TaskKey]) -> Result<(Vec<Task>, Vec<TaskKey>), Error> {
+    let (mut tasks, mut over) = (Vec::with_capacity(keys.len()), Vec::new());
+    for keys in keys.chunks(KEYS_AT_ONCE) {
+        let mut rest = keys;
+        rest = range(connection, rest, ROWS_AT_ONCE, &mut tasks, &mut over)?;
+        while let [first, ..] = rest {
+            range(connection, &[*first], 1, &mut tasks, &mut over)?;
+            rest = &rest[1..];
+        }
+    }
+    Ok((tasks, over))
+}
+
+/// Reads from the first key to the last, up to a limit of rows; returns the keys that were not reached.
+fn range<'k>(
+    connection: &Connection,
+    keys: &'k [TaskKey],
+    limit: usize,
+    tasks: &mut Vec<Task>,
+    over: &mut Vec<TaskKey>,
+) -> Result<&'k [TaskKey], Error> {
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(keys) };
+    let mut statement = connection.prepare_cached(SELECT_RANGE).during("read running tasks")?;
+    let mut rows = statement.query(params![first, last, limit as i64]).during("read running tasks")?;
+    let (mut rest, mut seen) = (keys, 0);
+    while let Some(found) = rows.next().during("read running tasks")? {
+        seen += 1;
+        let key = found.get_ref(0).during("read running tasks")?.as_blob().unwrap_or_default();
+        // What was passed over has been removed.
+        while let [passed, later @ ..] = rest
+            && passed[..] < *key
+        {
+            over.push(*passed);
+            rest = later;
+        }
+        let [wanted, later @ ..] = rest else { break };
+        if wanted[..] != *key {
+            continue;
+        }
+        rest = later;
         let mut task = row::head(found)?;
-        row::cold_body(connection, found, &mut task)?;
-        Ok(task)
-    })
+        if task.state == State::Running {
+            row::cold_body(connection, found, &mut task)?;
+            tasks.push(task);
+        } else {
+            over.push(*wanted);
+        }
+    }
+    if seen < limit {
+        over.extend_from_slice(rest);
+        rest = &[];
+    }
+    Ok(rest)
 }
 
 fn queue(row: &Row<'_>) -> Result<Queue, Error> {

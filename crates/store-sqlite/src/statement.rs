@@ -1,25 +1,43 @@
-//! The statements of the writer, prepared once. A row is bound by position from a batch's buffer.
+//! The statements of the writer, prepared once. Values are bound by position from a batch's buffer.
+//!
+//! Most updates change no index: the task ran and is over. For them a statement that touches the table alone, and only
+//! if the row is in no index, costs half of one that has to look at all; the rest goes the long way.
 
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, OptionalExtension, Statement};
 use tidewheel_engine::mutation::{Mutation, RateKey};
+use tidewheel_engine::task::State;
 use tidewheel_store::{Error, codec};
 
-use crate::batch::{Encoded, Op, Row, Span, signed};
+use crate::batch::{Encoded, NewRow, Op, Row, Span, signed};
 use crate::error::During;
+use crate::hot::{Binder, Hot};
 
 pub(crate) const FENCE: &str = "UPDATE partition SET last_index = ?3, wall = max(wall, ?4), seq = max(seq, ?5) \
      WHERE id = ?1 AND epoch = ?2 AND last_index = ?3 - 1";
-pub(crate) const INSERT_TASK: &str =
-    "INSERT INTO task (tenant, id, queue, kind, lane, ord, timer, live, head, ending, result, spec, input) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-pub(crate) const UPDATE_TASK: &str = "UPDATE task SET queue = ?3, kind = ?4, lane = ?5, ord = ?6, timer = ?7, \
-     live = ?8, head = ?9, ending = ?10, result = ?11 WHERE tenant = ?1 AND id = ?2";
-pub(crate) const UPDATE_TASK_KEEPING_RESULT: &str = "UPDATE task SET queue = ?3, kind = ?4, lane = ?5, ord = ?6, \
-     timer = ?7, live = ?8, head = ?9, ending = ?10 WHERE tenant = ?1 AND id = ?2";
-const PUT_PAYLOAD: &str = "INSERT OR REPLACE INTO payload (tenant, id, part, bytes) VALUES (?1, ?2, ?3, ?4)";
-const PUT_MARK: &str = "INSERT OR IGNORE INTO mark (tenant, mark, id) VALUES (?1, ?2, ?3)";
-const PUT_ATTEMPT: &str = "INSERT OR REPLACE INTO attempt (tenant, id, number, body) VALUES (?1, ?2, ?3, ?4)";
+/// New tasks that run at once. Several rows by one statement; a failure in the middle is undone with the whole
+/// transaction, so SQLite need not keep what it takes to undo the statement (`OR FAIL`).
+const INSERT_PLAIN: Rows = Rows { into: "INSERT OR FAIL INTO task (key, head, spec, input) VALUES ", row: "(?, ?, ?, ?)" };
+/// All other new tasks.
+const INSERT_TASK: Rows = Rows {
+    into: "INSERT OR FAIL INTO task (key, ready, timer, live, head, spec, input, ending, result) VALUES ",
+    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+};
+/// A grant out of the ready index, as a rule.
+pub(crate) const UPDATE_READY: &str = "UPDATE task SET head = ?2, ending = ?3, result = ?4, ready = NULL \
+     WHERE key = ?1 AND timer IS NULL AND live IS NULL";
+pub(crate) const UPDATE_PLAIN: &str = "UPDATE task SET head = ?2, ending = ?3, result = ?4 \
+     WHERE key = ?1 AND ready IS NULL AND timer IS NULL AND live IS NULL";
+pub(crate) const UPDATE_TASK: &str = "UPDATE task SET head = ?2, ending = ?3, result = ?4, ready = ?5, timer = ?6, \
+     live = ?7 WHERE key = ?1";
+pub(crate) const UPDATE_KEEPING_RESULT: &str =
+    "UPDATE task SET head = ?2, ending = ?3, ready = ?4, timer = ?5, live = ?6 WHERE key = ?1";
+const PUT_PAYLOAD: &str = "INSERT OR REPLACE INTO payload (key, part, bytes) VALUES (?1, ?2, ?3)";
+const PUT_MARK: &str = "INSERT OR IGNORE INTO mark (mark, key) VALUES (?1, ?2)";
+const PUT_ATTEMPT: &str = "INSERT OR REPLACE INTO attempt (key, number, body) VALUES (?1, ?2, ?3)";
 const PUT_KEY_PAGE: &str = "INSERT INTO key_page (page, hour, entries) VALUES (?1, ?2, ?3)";
+const PUT_RUNNING_PAGE: &str = "INSERT INTO running_page (page, keys) VALUES (?1, ?2)";
+const SELECT_RUNNING_PAGE: &str = "SELECT keys FROM running_page WHERE page = ?1";
+const DELETE_RUNNING_PAGE: &str = "DELETE FROM running_page WHERE page = ?1";
 const PUT_NAME: &str = "INSERT OR REPLACE INTO name (kind, tenant, id, name) VALUES (?1, ?2, ?3, ?4)";
 const PUT_QUEUE: &str = "INSERT OR REPLACE INTO queue (id, tenant, name, version, state, deleted, config) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -33,6 +51,9 @@ const PUT_RECORD: &str = "INSERT OR REPLACE INTO record (kind, tenant, key, vers
      VALUES (?1, ?2, ?3, ?4, ?5)";
 const DELETE_RECORD: &str = "DELETE FROM record WHERE kind = ?1 AND tenant = ?2 AND key = ?3";
 
+/// Rows of one insert statement: each costs the opening of the table and of its indexes once.
+const ROWS_AT_ONCE: usize = 32;
+
 /// Numbers under which rate keys are stored.
 pub(crate) const RATE_QUEUE: i64 = 1;
 pub(crate) const RATE_TENANT: i64 = 2;
@@ -42,13 +63,19 @@ pub(crate) struct Statements<'c> {
     pub(crate) commit: Statement<'c>,
     pub(crate) rollback: Statement<'c>,
     fence: Statement<'c>,
-    insert: Statement<'c>,
-    update: Statement<'c>,
-    update_keeping: Statement<'c>,
+    insert_plain: Insert<'c>,
+    insert: Insert<'c>,
+    update_plain: Hot<'c>,
+    update_ready: Hot<'c>,
+    update: Hot<'c>,
+    update_keeping: Hot<'c>,
     payload: Statement<'c>,
     mark: Statement<'c>,
     attempt: Statement<'c>,
     key_page: Statement<'c>,
+    put_running: Statement<'c>,
+    select_running: Statement<'c>,
+    delete_running: Statement<'c>,
     name: Statement<'c>,
     queue: Statement<'c>,
     tenant: Statement<'c>,
@@ -58,6 +85,43 @@ pub(crate) struct Statements<'c> {
     delete_record: Statement<'c>,
 }
 
+/// An insert of several rows.
+struct Rows {
+    into: &'static str,
+    row: &'static str,
+}
+
+impl Rows {
+    fn sql(&self, rows: usize) -> String {
+        format!("{}{}", self.into, vec![self.row; rows].join(", "))
+    }
+}
+
+/// The same insert for one row and for many.
+struct Insert<'c> {
+    one: Hot<'c>,
+    many: Hot<'c>,
+}
+
+impl<'c> Insert<'c> {
+    fn prepare(connection: &'c Connection, rows: &Rows) -> rusqlite::Result<Insert<'c>> {
+        let prepare = |count| Hot::prepare(connection, &rows.sql(count));
+        Ok(Insert { one: prepare(1)?, many: prepare(ROWS_AT_ONCE)? })
+    }
+
+    /// Inserts rows of which all have the shape of the statement.
+    fn execute<'v>(&mut self, rows: &'v [NewRow], bind: impl Fn(&mut Binder<'_, 'v>, &'v NewRow)) -> Result<(), Error> {
+        let (many, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
+        for rows in many {
+            self.many.execute(|to| rows.iter().for_each(|row| bind(to, row))).during("insert tasks")?;
+        }
+        for row in rest {
+            self.one.execute(|to| bind(to, row)).during("insert a task")?;
+        }
+        Ok(())
+    }
+}
+
 impl<'c> Statements<'c> {
     pub(crate) fn prepare(connection: &'c Connection) -> rusqlite::Result<Statements<'c>> {
         Ok(Statements {
@@ -65,13 +129,19 @@ impl<'c> Statements<'c> {
             commit: connection.prepare("COMMIT")?,
             rollback: connection.prepare("ROLLBACK")?,
             fence: connection.prepare(FENCE)?,
-            insert: connection.prepare(INSERT_TASK)?,
-            update: connection.prepare(UPDATE_TASK)?,
-            update_keeping: connection.prepare(UPDATE_TASK_KEEPING_RESULT)?,
+            insert_plain: Insert::prepare(connection, &INSERT_PLAIN)?,
+            insert: Insert::prepare(connection, &INSERT_TASK)?,
+            update_plain: Hot::prepare(connection, UPDATE_PLAIN)?,
+            update_ready: Hot::prepare(connection, UPDATE_READY)?,
+            update: Hot::prepare(connection, UPDATE_TASK)?,
+            update_keeping: Hot::prepare(connection, UPDATE_KEEPING_RESULT)?,
             payload: connection.prepare(PUT_PAYLOAD)?,
             mark: connection.prepare(PUT_MARK)?,
             attempt: connection.prepare(PUT_ATTEMPT)?,
             key_page: connection.prepare(PUT_KEY_PAGE)?,
+            put_running: connection.prepare(PUT_RUNNING_PAGE)?,
+            select_running: connection.prepare(SELECT_RUNNING_PAGE)?,
+            delete_running: connection.prepare(DELETE_RUNNING_PAGE)?,
             name: connection.prepare(PUT_NAME)?,
             queue: connection.prepare(PUT_QUEUE)?,
             tenant: connection.prepare(PUT_TENANT)?,
@@ -90,24 +160,20 @@ impl<'c> Statements<'c> {
 
     /// Applies a batch inside the open transaction.
     pub(crate) fn apply(&mut self, batch: &Encoded) -> Result<(), Error> {
+        self.insert_all(batch)?;
+        for row in &batch.updates {
+            self.update(batch, row)?;
+        }
         for op in &batch.ops {
             match op {
-                Op::Insert(row) => {
-                    bind_row(&mut self.insert, batch, row, true)
-                        .and_then(|()| bind_rest(&mut self.insert, batch, row))
-                        .and_then(|()| self.insert.raw_execute())
-                        .during("insert a task")?;
+                Op::Payload { key, part, bytes } => {
+                    self.payload.execute((key, part, &bytes[..])).during("put a payload")?;
                 }
-                Op::Update(row) => update(&mut self.update, batch, row, true)?,
-                Op::UpdateKeepingResult(row) => update(&mut self.update_keeping, batch, row, false)?,
-                Op::Payload { tenant, id, part, bytes } => {
-                    self.payload.execute((tenant, id, part, &bytes[..])).during("put a payload")?;
+                Op::Mark { mark, key } => {
+                    self.mark.execute((mark, key)).during("put a mark")?;
                 }
-                Op::Mark { tenant, mark, id } => {
-                    self.mark.execute((tenant, mark, id)).during("put a mark")?;
-                }
-                Op::Attempt { tenant, id, number, body } => {
-                    self.attempt.execute((tenant, id, number, batch.bytes(*body))).during("put an attempt")?;
+                Op::Attempt { key, number, body } => {
+                    self.attempt.execute((key, number, batch.bytes(*body))).during("put an attempt")?;
                 }
                 Op::Other(mutation) => self.other(mutation)?,
             }
@@ -115,8 +181,58 @@ impl<'c> Statements<'c> {
         Ok(())
     }
 
+    fn insert_all(&mut self, batch: &Encoded) -> Result<(), Error> {
+        let mut rest = &batch.inserts[..];
+        while let Some(first) = rest.first() {
+            let plain = is_plain(first);
+            let alike = rest.iter().take_while(|new| is_plain(new) == plain).count();
+            let (rows, others) = rest.split_at(alike);
+            if plain {
+                self.insert_plain.execute(rows, |bind, new| bind_plain(bind, batch, new))?;
+            } else {
+                self.insert.execute(rows, |bind, new| bind_new(bind, batch, new))?;
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, batch: &Encoded, row: &Row) -> Result<(), Error> {
+        if row.places.is_empty() && !row.keep_result {
+            // A task that runs was most likely in the ready index just before, one that is over was not.
+            let likely = if row.state == State::Running { &mut self.update_ready } else { &mut self.update_plain };
+            if update_plain(likely, batch, row).during("update a task")? == 1 {
+                return Ok(());
+            }
+        }
+        let changed = if row.keep_result {
+            update_keeping(&mut self.update_keeping, batch, row)
+        } else {
+            update(&mut self.update, batch, row)
+        };
+        if changed.during("update a task")? == 1 {
+            return Ok(());
+        }
+        let id = row.key[4..].iter().fold(0u128, |sum, byte| (sum << 8) | u128::from(*byte));
+        Err(Error::Failed(format!("task {id:032x} is updated but not stored")))
+    }
+
     pub(crate) fn key_page(&mut self, page: u64, hour: u64, entries: &[u8]) -> Result<(), Error> {
         self.key_page.execute((signed(page), signed(hour), entries)).during("put keys").map(drop)
+    }
+
+    pub(crate) fn put_running(&mut self, page: i64, keys: &[u8]) -> Result<(), Error> {
+        self.put_running.execute((page, keys)).during("put running tasks").map(drop)
+    }
+
+    pub(crate) fn delete_running(&mut self, page: i64) -> Result<(), Error> {
+        self.delete_running.execute([page]).during("remove running tasks").map(drop)
+    }
+
+    /// Reads a page back; it was written by this process or found at its start.
+    pub(crate) fn running_page(&mut self, page: i64) -> Result<Vec<u8>, Error> {
+        let keys = self.select_running.query_row([page], |row| row.get(0)).optional().during("read running tasks")?;
+        keys.ok_or_else(|| Error::Corrupt(format!("page {page} of running tasks is missing")))
     }
 
     fn other(&mut self, mutation: &Mutation) -> Result<(), Error> {
@@ -127,7 +243,8 @@ impl<'c> Statements<'c> {
             Mutation::PutQueue(queue) => {
                 let config = codec::encode_queue_config(&queue.config);
                 let state = queue_state::number(queue.state);
-                let row = (queue.id.0, queue.tenant.0, &*queue.name, signed(queue.version), state, queue.deleted, config);
+                let name = &*queue.name;
+                let row = (queue.id.0, queue.tenant.0, name, signed(queue.version), state, queue.deleted, config);
                 self.queue.execute(row).during("put a queue")
             }
             Mutation::PutTenant(tenant) => {
@@ -162,37 +279,66 @@ impl<'c> Statements<'c> {
     }
 }
 
-fn update(statement: &mut Statement<'_>, batch: &Encoded, row: &Row, with_result: bool) -> Result<(), Error> {
-    let changed =
-        bind_row(statement, batch, row, with_result).and_then(|()| statement.raw_execute()).during("update a task")?;
-    if changed != 1 {
-        let id = u128::from_be_bytes(row.id);
-        return Err(Error::Failed(format!("task {id:032x} is updated but not stored")));
-    }
-    Ok(())
+fn is_plain(new: &NewRow) -> bool {
+    new.row.places.is_empty() && new.row.ending.is_none()
 }
 
-fn bind_row(statement: &mut Statement<'_>, batch: &Encoded, row: &Row, with_result: bool) -> rusqlite::Result<()> {
-    let bytes = |span: Option<Span>| span.map(|span| batch.bytes(span));
-    statement.raw_bind_parameter(1, row.tenant)?;
-    statement.raw_bind_parameter(2, &row.id[..])?;
-    statement.raw_bind_parameter(3, row.queue)?;
-    statement.raw_bind_parameter(4, row.kind)?;
-    statement.raw_bind_parameter(5, row.lane.map(|lane| lane.0))?;
-    statement.raw_bind_parameter(6, row.lane.map(|lane| lane.1))?;
-    statement.raw_bind_parameter(7, row.timer)?;
-    statement.raw_bind_parameter(8, row.live)?;
-    statement.raw_bind_parameter(9, batch.bytes(row.head))?;
-    statement.raw_bind_parameter(10, bytes(row.ending))?;
-    if with_result {
-        statement.raw_bind_parameter(11, bytes(row.result))?;
-    }
-    Ok(())
+fn optional(batch: &Encoded, span: Option<Span>) -> Option<&[u8]> {
+    span.map(|span| batch.bytes(span))
 }
 
-fn bind_rest(statement: &mut Statement<'_>, batch: &Encoded, row: &Row) -> rusqlite::Result<()> {
-    statement.raw_bind_parameter(12, batch.bytes(row.spec))?;
-    statement.raw_bind_parameter(13, row.input.map(|span| batch.bytes(span)))
+fn bind_plain<'v>(bind: &mut Binder<'_, 'v>, batch: &'v Encoded, new: &'v NewRow) {
+    bind.blob(&new.row.key);
+    bind.blob(batch.bytes(new.row.head));
+    bind.blob(batch.bytes(new.spec));
+    bind.optional(optional(batch, new.input));
+}
+
+fn bind_new<'v>(bind: &mut Binder<'_, 'v>, batch: &'v Encoded, new: &'v NewRow) {
+    bind.blob(&new.row.key);
+    bind_places(bind, &new.row);
+    bind.blob(batch.bytes(new.row.head));
+    bind.blob(batch.bytes(new.spec));
+    bind.optional(optional(batch, new.input));
+    bind.optional(optional(batch, new.row.ending));
+    bind.optional(optional(batch, new.row.result));
+}
+
+fn update_plain(statement: &mut Hot<'_>, batch: &Encoded, row: &Row) -> rusqlite::Result<usize> {
+    statement.execute(|bind| {
+        bind.blob(&row.key);
+        bind.blob(batch.bytes(row.head));
+        bind.optional(optional(batch, row.ending));
+        bind.optional(optional(batch, row.result));
+    })
+}
+
+fn update(statement: &mut Hot<'_>, batch: &Encoded, row: &Row) -> rusqlite::Result<usize> {
+    statement.execute(|bind| {
+        bind.blob(&row.key);
+        bind.blob(batch.bytes(row.head));
+        bind.optional(optional(batch, row.ending));
+        bind.optional(optional(batch, row.result));
+        bind_places(bind, row);
+    })
+}
+
+fn update_keeping(statement: &mut Hot<'_>, batch: &Encoded, row: &Row) -> rusqlite::Result<usize> {
+    statement.execute(|bind| {
+        bind.blob(&row.key);
+        bind.blob(batch.bytes(row.head));
+        bind.optional(optional(batch, row.ending));
+        bind_places(bind, row);
+    })
+}
+
+fn bind_places<'v>(bind: &mut Binder<'_, 'v>, row: &'v Row) {
+    bind.optional(row.places.ready.as_ref().map(|key| &key[..]));
+    bind.optional(row.places.timer.as_ref().map(|key| &key[..]));
+    match row.places.live {
+        Some(state) => bind.integer(i64::from(state)),
+        None => bind.null(),
+    }
 }
 
 /// Numbers under which a queue's state is stored.

@@ -6,20 +6,21 @@ use rusqlite::{Connection, params};
 use tidewheel_engine::id::{TaskId, TenantId};
 use tidewheel_store::Error;
 
-use crate::batch::{marks, signed, tenant as tenant_number};
+use crate::batch::{marks, signed};
 use crate::error::During;
+use crate::layout::task_key;
 use crate::reader::Readers;
 use crate::row::{self, cold_columns};
 
 pub(crate) const SELECT_AFTER: &str = concat!(
     "SELECT ",
     cold_columns!(),
-    " FROM task t WHERE (t.tenant, t.id) > (?1, ?2) ORDER BY t.tenant, t.id LIMIT ?3"
+    " FROM task t WHERE t.key > ?1 ORDER BY t.key LIMIT ?2"
 );
-const DELETE_TASK: &str = "DELETE FROM task WHERE tenant = ?1 AND id = ?2";
-const DELETE_PAYLOADS: &str = "DELETE FROM payload WHERE tenant = ?1 AND id = ?2";
-const DELETE_ATTEMPTS: &str = "DELETE FROM attempt WHERE tenant = ?1 AND id = ?2";
-const DELETE_MARK: &str = "DELETE FROM mark WHERE tenant = ?1 AND mark = ?2 AND id = ?3";
+const DELETE_TASK: &str = "DELETE FROM task WHERE key = ?1";
+const DELETE_PAYLOADS: &str = "DELETE FROM payload WHERE key = ?1";
+const DELETE_ATTEMPTS: &str = "DELETE FROM attempt WHERE key = ?1";
+const DELETE_MARK: &str = "DELETE FROM mark WHERE mark = ?1 AND key = ?2";
 const DELETE_KEY_PAGES: &str = "DELETE FROM key_page WHERE page >= ?1 AND page < ?2";
 
 /// Rows looked at for each one that may go, so that a sweep over long-lived tasks stays short.
@@ -42,7 +43,7 @@ pub(crate) fn find(readers: &Readers, cursor: &Cursor, before: u64, limit: usize
     let look = limit.saturating_mul(LOOKED_AT_PER_ROW);
     let (old, last) = readers.read(|connection| {
         let mut statement = connection.prepare_cached(SELECT_AFTER).during("find old tasks")?;
-        let bounds = params![tenant_number(from.0), from.1.to_bytes(), signed(look as u64)];
+        let bounds = params![task_key(from.0, from.1), signed(look as u64)];
         let mut rows = statement.query(bounds).during("find old tasks")?;
         let (mut old, mut last, mut seen) = (Vec::new(), None, 0);
         while let Some(found) = rows.next().during("find old tasks")? {
@@ -72,14 +73,14 @@ pub(crate) fn remove(connection: &Connection, old: &[Old], before: u64) -> Resul
         if !current.is_some_and(|current| current.state.is_terminal() && current.changed < before) {
             continue;
         }
-        let (tenant, id) = (tenant_number(task.tenant), task.id.to_bytes());
+        let key = task_key(task.tenant, task.id);
         for sql in [DELETE_TASK, DELETE_PAYLOADS, DELETE_ATTEMPTS] {
             let mut statement = connection.prepare_cached(sql).during("remove a task")?;
-            statement.execute(params![tenant, id]).during("remove a task")?;
+            statement.execute([key]).during("remove a task")?;
         }
         let mut statement = connection.prepare_cached(DELETE_MARK).during("remove a task")?;
         for mark in &task.marks {
-            statement.execute(params![tenant, mark, id]).during("remove a task")?;
+            statement.execute(params![mark, key]).during("remove a task")?;
         }
         gone += 1;
     }

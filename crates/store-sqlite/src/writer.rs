@@ -21,8 +21,9 @@ use crate::batch::Encoded;
 use crate::checkpoint::Log;
 use crate::error::During;
 use crate::figures::Counters;
+use crate::layout::TaskKey;
 use crate::statement::Statements;
-use crate::{keys, sweep};
+use crate::{keys, running, sweep};
 
 /// Mutations of one transaction, unless a single batch has more. Enough to make the fsync cheap per task; more would
 /// only add to the latency of the first in line.
@@ -33,12 +34,13 @@ const GROUP_BYTES: usize = 4 << 20;
 const IDLE: Duration = Duration::from_secs(2);
 
 /// Work between the batches.
-pub(crate) type Job = Box<dyn FnOnce(&Connection, Result<(), Error>) + Send>;
+type Job = Box<dyn FnOnce(&Connection, Result<(), Error>) + Send>;
 
 enum Item {
     Batch(Box<Encoded>, Committed),
     Job(Job),
     ForgetKeys { now: u64, limit: u64, answer: SyncSender<Result<u64, Error>> },
+    PruneRunning { over: Vec<TaskKey>, until: i64 },
 }
 
 #[derive(Default)]
@@ -80,6 +82,11 @@ impl Inbox {
         answered.recv().unwrap_or(Err(Error::Closed))
     }
 
+    /// Tells the writer which tasks of the running pages up to `until` were found to be over.
+    pub(crate) fn prune_running(&self, over: Vec<TaskKey>, until: i64) {
+        self.push(Item::PruneRunning { over, until });
+    }
+
     fn push(&self, item: Item) {
         let mut line = self.line.lock();
         if line.closed {
@@ -102,7 +109,7 @@ fn refuse(item: Item, error: Error) {
     match item {
         Item::Batch(_, done) => done(Err(error)),
         // The job's answer goes with it, which its caller sees as closed.
-        Item::Job(_) | Item::ForgetKeys { .. } => {}
+        Item::Job(_) | Item::ForgetKeys { .. } | Item::PruneRunning { .. } => {}
     }
 }
 
@@ -173,9 +180,15 @@ pub(crate) struct Writer<'c> {
     inbox: Arc<Inbox>,
     index: Arc<keys::Index>,
     counters: Arc<Counters>,
-    pages: keys::Pages,
+    books: Books,
     log: Log,
     fatal: Option<Error>,
+}
+
+/// What the writer alone knows of packed pages.
+pub(crate) struct Books {
+    pub(crate) keys: keys::Pages,
+    pub(crate) running: running::Book,
 }
 
 /// Runs until the inbox is closed and empty.
@@ -184,13 +197,13 @@ pub(crate) fn run(
     inbox: Arc<Inbox>,
     index: Arc<keys::Index>,
     counters: Arc<Counters>,
-    pages: keys::Pages,
+    books: Books,
     log: Log,
 ) -> Result<(), Error> {
     let farewell = Arc::clone(&inbox);
     let _farewell = Farewell(&farewell);
     let statements = Statements::prepare(connection).during("prepare the statements")?;
-    let mut writer = Writer { connection, statements, inbox, index, counters, pages, log, fatal: None };
+    let mut writer = Writer { connection, statements, inbox, index, counters, books, log, fatal: None };
     writer.work();
     Ok(())
 }
@@ -219,13 +232,14 @@ impl Writer<'_> {
                 // A caller that is gone needs no answer.
                 let _ = answer.send(allowed.and_then(|()| self.forget_keys(now, limit)));
             }
+            Item::PruneRunning { over, until } => self.books.running.prune(&over, until),
             Item::Batch(batch, done) => self.group(vec![(batch, done)]),
         }
     }
 
     /// The pages are forgotten in memory after they are gone from the disk: in between, a probe costs a read.
     fn forget_keys(&mut self, now: u64, limit: u64) -> Result<u64, Error> {
-        let ranges = self.pages.over(now, limit);
+        let ranges = self.books.keys.over(now, limit);
         if ranges.is_empty() {
             return Ok(0);
         }
@@ -260,6 +274,7 @@ impl Writer<'_> {
             }
             Err(error) => {
                 self.roll_back();
+                self.books.running.take_back();
                 match error {
                     // One of them may be to blame; which one shows when each is alone.
                     Error::Failed(_) if batches.len() > 1 => {
@@ -298,9 +313,20 @@ impl Writer<'_> {
         }
         let landed = || batches.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).map(|(batch, _)| batch);
         self.put_keys(landed().flat_map(|batch| &batch.keys))?;
+        let states = landed().flat_map(|batch| batch.states());
+        let statements = &mut self.statements;
+        let changes = self.books.running.change(states, |page| statements.running_page(page))?;
+        if let Some((page, keys)) = changes.page {
+            self.statements.put_running(page, keys)?;
+        }
+        for page in changes.dead {
+            self.statements.delete_running(page)?;
+        }
         if landed().next().is_some() {
             self.statements.commit.raw_execute().during("commit")?;
+            self.books.running.keep();
         } else {
+            self.books.running.take_back();
             self.statements.rollback.raw_execute().during("roll back")?;
         }
         Ok(answers)
@@ -319,7 +345,7 @@ impl Writer<'_> {
         let mut bytes = Vec::new();
         for (hour, list) in by_hour {
             for chunk in list.chunks(keys::PAGE_KEYS) {
-                let page = self.pages.next(hour);
+                let page = self.books.keys.next(hour);
                 bytes.clear();
                 chunk.iter().for_each(|key| keys::encode(key, &mut bytes));
                 self.statements.key_page(page, hour, &bytes)?;

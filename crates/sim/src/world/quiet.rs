@@ -105,11 +105,9 @@ impl World {
         }
         let waits: Vec<Option<u64>> = (0..self.disks.len()).map(|p| self.wait_of(p)).collect();
         let least = waits.into_iter().try_fold(u64::MAX, |least, wait| wait.map(|wait| wait.min(least)));
-        if self.talk {
-            eprintln!("settle live {live} calls {calls_out} least {least:?}");
-        }
         let long = least.filter(|wait| *wait > 60_000 && !calls_out);
-        if least.is_some() {
+        if least.is_some() || live != self.live_before {
+            self.live_before = live;
             self.busy_since = self.now;
         }
         match long {
@@ -175,7 +173,7 @@ impl World {
             });
             let place = place.unwrap_or_default();
             let text = format!(
-                "task {:x} of tenant {} has not ended {seconds} s after the last fault: {state:?}; {place}",
+                "task {:x} of tenant {} has not ended, and none has for {seconds} s: {state:?}; {place}",
                 task.0, tenant.0
             );
             self.checkers.fail("L2", text);

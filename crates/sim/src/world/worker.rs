@@ -185,6 +185,10 @@ impl World {
         let l = &mut self.workers[worker].links[link];
         l.welcomed = true;
         let gone: Vec<_> = l.attempts.keys().filter(|at| !resumed.contains(at)).copied().collect();
+        // An attempt that was stopped after the hello had named it is the worker's to report: nobody else will.
+        let unsent = |at: &(TaskId, Token)| l.unacked.iter().any(|u| (u.0, u.1) == *at);
+        let stopped: Vec<_> = resumed.iter().filter(|at| !l.attempts.contains_key(at) && !unsent(at)).copied().collect();
+        l.unacked.extend(stopped.into_iter().map(|at| (at.0, at.1, outcome(at.1, How::Error(0)))));
         let conn = l.conn.unwrap_or_default();
         for at in gone {
             self.drop_attempt(worker, link, at);

@@ -1,5 +1,4 @@
--- Times are milliseconds since 1970. Numbers that SQL never compares are in the `head` of a task (codec of the crate
--- `store`), which keeps its length, so that a transition overwrites its row in place.
+-- Bytes that sort as what they stand for: see src/layout.rs. Times are milliseconds since 1970.
 
 CREATE TABLE partition (
     id INTEGER PRIMARY KEY,
@@ -9,54 +8,53 @@ CREATE TABLE partition (
     seq INTEGER NOT NULL
 ) STRICT;
 
+-- Only what an index needs is a column of its own. The rest is in `head`, which keeps its length, so that a transition
+-- overwrites its row in place and opens no index it does not change.
 CREATE TABLE task (
-    tenant INTEGER NOT NULL,
-    id BLOB NOT NULL,
-    queue INTEGER NOT NULL,
-    kind INTEGER NOT NULL,
-    lane INTEGER,           -- set while it waits in the ready index
-    ord INTEGER,            -- its place in the lane; set with `lane`
-    timer INTEGER,          -- stored deadline; set while it is not running and not over
-    live INTEGER,           -- 1 running, 10 + state otherwise; null when queued or succeeded
+    key BLOB NOT NULL PRIMARY KEY,  -- tenant, id
+    ready BLOB,             -- queue, lane, order; set while it waits in the ready index
+    timer BLOB,             -- stored deadline, id; set while it is not running and not over
+    live INTEGER,           -- state, if it is one that few tasks are in and no other index finds
     head BLOB NOT NULL,
     spec BLOB NOT NULL,     -- empty = nothing special was asked for
     input BLOB,
     ending BLOB,            -- of the last attempt that ended, without its result
-    result BLOB,
-    PRIMARY KEY (tenant, id)
+    result BLOB
 ) WITHOUT ROWID;
 
-CREATE INDEX task_ready ON task (queue, lane, ord) WHERE lane IS NOT NULL;
-CREATE INDEX task_timer ON task (timer, id) WHERE timer IS NOT NULL;
-CREATE INDEX task_live ON task (live, tenant, id) WHERE live IS NOT NULL;
+CREATE INDEX task_ready ON task (ready) WHERE ready IS NOT NULL;
+CREATE INDEX task_timer ON task (timer) WHERE timer IS NOT NULL;
+CREATE INDEX task_live ON task (live) WHERE live IS NOT NULL;
+
+-- Keys of tasks that were granted, one row per transaction, until all of them are over: see src/running.rs.
+CREATE TABLE running_page (
+    page INTEGER PRIMARY KEY,
+    keys BLOB NOT NULL
+) STRICT;
 
 -- Parts of a task that are too long for its row. Written once per value.
 CREATE TABLE payload (
-    tenant INTEGER NOT NULL,
-    id BLOB NOT NULL,
+    key BLOB NOT NULL,
     part INTEGER NOT NULL,  -- 1 input, 2 result, 3 ending
     bytes BLOB NOT NULL,
-    PRIMARY KEY (tenant, id, part)
+    PRIMARY KEY (key, part)
 ) WITHOUT ROWID;
 
 -- What a task can be found by: a hash of a label, a correlation id or a workflow id. Only tasks that have some pay.
 CREATE TABLE mark (
-    tenant INTEGER NOT NULL,
     mark INTEGER NOT NULL,
-    id BLOB NOT NULL,
-    PRIMARY KEY (tenant, mark, id)
+    key BLOB NOT NULL,
+    PRIMARY KEY (mark, key)
 ) WITHOUT ROWID;
 
 CREATE TABLE attempt (
-    tenant INTEGER NOT NULL,
-    id BLOB NOT NULL,
+    key BLOB NOT NULL,
     number INTEGER NOT NULL,
     body BLOB NOT NULL,
-    PRIMARY KEY (tenant, id, number)
+    PRIMARY KEY (key, number)
 ) WITHOUT ROWID;
 
--- Idempotency keys, packed and only ever appended: random keys in a B-tree would dirty a page each. Which row has a
--- key is known in memory (see keys.rs).
+-- Idempotency keys, packed and only ever appended: see src/keys.rs.
 CREATE TABLE key_page (
     page INTEGER PRIMARY KEY,
     hour INTEGER NOT NULL,  -- of expiry
@@ -117,3 +115,15 @@ CREATE TABLE record (
     value TEXT NOT NULL,
     PRIMARY KEY (kind, tenant, key)
 ) STRICT, WITHOUT ROWID;
+
+-- For people who open the file: tasks as text.
+CREATE VIEW task_text AS
+SELECT
+    lower(hex(substr(key, 5))) AS id,
+    CASE unicode(substr(head, 2, 1))
+        WHEN 1 THEN 'queued' WHEN 2 THEN 'running' WHEN 3 THEN 'waiting' WHEN 4 THEN 'succeeded' WHEN 5 THEN 'failed'
+        WHEN 6 THEN 'dead' WHEN 7 THEN 'cancelled' WHEN 8 THEN 'expired' ELSE 'scheduled'
+    END AS state,
+    CAST(substr(input, 2) AS TEXT) AS input,
+    CAST(substr(result, 2) AS TEXT) AS result
+FROM task;
