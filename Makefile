@@ -35,6 +35,9 @@ sim: ## the simulator: make sim SEED=1 SEEDS=200
 bench: build ## every benchmark, as one JSON object per figure
 	@for b in engine throughput api latency timers python memory restart; do $(BIN) bench $$b --output json || exit 1; done
 
+e2e: build ## the built binary under real faults: kills, freezes, bad input, a full disk
+	@TIDEWHEEL_BIN="$(CURDIR)/$(BIN)" $(CARGO) test -p tidewheel-e2e --test it -- --nocapture
+
 chaos: build ## the long fault tests: 200 rounds of SIGKILL, overload, disk full, fsync errors
 	@TIDEWHEEL_CHAOS_ROUNDS=200 $(CARGO) test --release -p tidewheel-e2e --test it -- --nocapture chaos
 
@@ -42,4 +45,4 @@ clean: ## remove build results and demo data
 	$(CARGO) clean
 	rm -rf demo-out
 
-.PHONY: help setup build demo test verify fix sim bench chaos clean
+.PHONY: help setup build demo test verify fix sim bench e2e chaos clean

@@ -293,7 +293,7 @@ mod tests {
     fn a_stored_token_does_not_follow_another_address() {
         let flag = Wishes { url: Some("http://elsewhere".into()), ..Wishes::default() };
         let got = resolve(&flag, &profiles(), None).unwrap();
-        assert_eq!((token_of(&got), got.tenant), (None, None));
+        assert_eq!((token_of(&got), got.tenant.as_deref()), (None, None));
         let same = Wishes { url: Some("https://prod.example/".into()), ..Wishes::default() };
         assert_eq!(token_of(&resolve(&same, &profiles(), None).unwrap()), Some("tw_prod"));
     }

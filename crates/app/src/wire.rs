@@ -12,7 +12,6 @@ mod agent;
 mod housekeeping;
 mod logging;
 mod signals;
-mod temporary;
 mod tls;
 
 pub(crate) use logging::Logging;
@@ -29,7 +28,8 @@ use tidewheel_engine::view::{Answer, View};
 use tidewheel_runtime::Runtime;
 use tidewheel_store::blob::Blobs;
 use tidewheel_store::log::LogStore;
-use tidewheel_store_sqlite::SqliteStore;
+use tidewheel_store_blob::{ObjectBlobs, S3Settings};
+use tidewheel_store_sqlite::{SqliteLogStore, SqliteStore};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -329,7 +329,33 @@ fn open_stores(config: &Config, data_dir: &Path) -> Outcome<Stores> {
     make_private(&path);
     let store = SqliteStore::open(&path, options)
         .map_err(|error| store_failure(&format!("cannot open the database {}", path.display()), &error))?;
-    Ok((store, Arc::new(temporary::MemoryLogs::default()), Arc::new(temporary::MemoryBlobs::default())))
+    let lines = if path == Path::new(":memory:") { path } else { data_dir.join("logs.db") };
+    make_private(&lines);
+    let logs = SqliteLogStore::open(&lines)
+        .map_err(|error| store_failure(&format!("cannot open the log store {}", lines.display()), &error))?;
+    Ok((store, logs, open_blobs(config, data_dir)?))
+}
+
+fn open_blobs(config: &Config, data_dir: &Path) -> Outcome<Arc<dyn Blobs>> {
+    let what = "cannot open the blob store";
+    let opened = if config.text("blobs.backend") == "s3" {
+        let secret = |path: &str| config.secret(path).map(|s| s.expose().to_owned()).unwrap_or_default();
+        ObjectBlobs::s3(&S3Settings {
+            bucket: config.text("blobs.s3.bucket"),
+            region: config.text("blobs.s3.region"),
+            endpoint: config.text("blobs.s3.endpoint"),
+            access_key_id: secret("blobs.s3.accessKey"),
+            secret_access_key: secret("blobs.s3.secretKey"),
+            prefix: config.text("blobs.s3.prefix"),
+            allow_http: config.flag("blobs.s3.allowHttp"),
+        })
+    } else {
+        let folder = config.maybe("blobs.dir").map_or_else(|| data_dir.join("blobs"), PathBuf::from);
+        make_folder(&folder)?;
+        ObjectBlobs::local(&folder)
+    };
+    let blobs = opened.map_err(|error| store_failure(what, &error))?;
+    Ok(Arc::new(blobs))
 }
 
 /// A database that its owner alone can read, also in a folder that others can enter; the log beside it takes its mode.

@@ -108,10 +108,11 @@ impl Shell {
     fn close_batch(&mut self, actions: &mut Vec<Action>) {
         let (batch, effects) = self.partition.finish_batch();
         let early = self.planted.has(Bug::EffectBeforeCommit);
+        let overtake = self.planted.has(Bug::EffectsOvertake);
         if batch.mutations.is_empty() || early {
             // Effects without a change of their own may show what is still under way: they wait for it.
             match self.under_way.back_mut() {
-                Some((_, waiting)) if !early => waiting.extend(effects),
+                Some((_, waiting)) if !early && !overtake => waiting.extend(effects),
                 _ => actions.push(Action::Perform(effects)),
             }
             if !batch.mutations.is_empty() {

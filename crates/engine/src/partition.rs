@@ -729,7 +729,8 @@ impl Partition {
             q.accepted.1.add(now.mono, 1);
         }
         q.counts[next as usize] += 1;
-        q.deltas[next as usize] += 1;
+        let left_out = next == State::Cancelled && self.options.planted.has(Bug::Miscounted);
+        q.deltas[next as usize] += i64::from(!left_out);
         waiting += i64::from(waits(next));
         if next.is_terminal() {
             q.ended.0 += 1;
@@ -790,8 +791,8 @@ impl Partition {
 
     /// A load failed; it is asked again.
     pub fn load_failed(&mut self, id: LoadId, load: Load) {
-        if let Some((_, begun)) = self.purposes.get_mut(&id) {
-            *begun = self.committed;
+        // When it was first asked stays as it was: what was kept in memory since then is still waited for.
+        if self.purposes.contains_key(&id) {
             self.loads.push((id, load));
         }
     }

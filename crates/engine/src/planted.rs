@@ -65,6 +65,32 @@ bugs! {
     NoReload,
     /// The wall clock of a partition goes back.
     WallFallsBack,
+    /// A permit that comes back wakes nobody.
+    LostWakeUp,
+    /// Rates are not looked at.
+    IgnoredRate,
+    /// The tenant's concurrency limit is not looked at.
+    IgnoredTenantLimit,
+    /// Waiting raises nobody.
+    NoAging,
+    /// The turn stays with the tenant that has it.
+    UnfairTurns,
+    /// A task that does not fit its window is not looked for in the store.
+    ForgottenSpill,
+    /// A due time beyond the horizon is not remembered.
+    ForgottenTimer,
+    /// Attempts that nobody claims after a reload stay as they are.
+    ForgottenOrphans,
+    /// Counter rows leave cancels out.
+    Miscounted,
+    /// An ordering key is not given free by the end of its task.
+    KeptOrder,
+    /// A worker's claim of an attempt is taken without a look at its token.
+    StaleClaim,
+    /// Answers without a change of their own do not wait for the commits under way.
+    EffectsOvertake,
+    /// A scan for lanes forgets that something was left to the store after its first read.
+    BlindScan,
 }
 
 /// Which bug is planted, if any.

@@ -106,7 +106,7 @@ impl Checkers {
         let was = before.as_ref().map(|task| task.state);
         let found = self.cancel.changed((partition, task.id), was, task);
         self.add("S6", found);
-        let found = self.stale.changed(partition, was, task);
+        let found = self.stale.changed(partition, before.as_deref(), task);
         self.add("S4", found);
         self.accept.stored(partition, task, was.is_none());
         let found = self.overload.stored(task, was.is_none());

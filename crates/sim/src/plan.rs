@@ -177,6 +177,8 @@ pub struct FaultPlan {
     pub lost_call: f64,
     /// A client's message comes twice.
     pub double_call: f64,
+    /// A worker's report comes twice.
+    pub double_report: f64,
     /// Usual delay of a message in microseconds.
     pub delay: u64,
     /// A message takes up to a hundred times that.
@@ -382,6 +384,7 @@ fn faults(rng: &mut Rng, calm: bool) -> FaultPlan {
         worker_drain: every(rng, 0.3, 30),
         lost_call: half(rng, 0.03),
         double_call: half(rng, 0.03),
+        double_report: half(rng, 0.03),
         spike: half(rng, 0.02),
         ..basic
     }

@@ -17,10 +17,8 @@ use crate::error::During;
 use crate::figures::Counters;
 use crate::files;
 
-/// The bulk is copied when the log has so many bytes.
-const LONG: u64 = 64 << 20;
-/// The writer copies everything itself when the log has so many, as when a reader was in the way.
-const TOO_LONG: u64 = 512 << 20;
+/// The writer copies everything itself when the log is so many times as long as it should be: a reader was in the way.
+const TOO_LONG: u64 = 4;
 
 const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -38,6 +36,8 @@ pub(crate) struct Shared {
     state: AtomicU8,
     lock: Mutex<()>,
     changed: Condvar,
+    /// The disk failed to keep what the copier gave it.
+    failed: Mutex<Option<Error>>,
 }
 
 impl Shared {
@@ -59,15 +59,16 @@ impl Shared {
 /// The writer's side.
 pub(crate) struct Log {
     shared: Arc<Shared>,
+    /// Bytes at which the bulk is copied.
+    long: u64,
     /// Bytes that the copier has been asked at.
     asked_at: u64,
     rested: bool,
-    seen: u64,
 }
 
 impl Log {
     /// Watches the log of the writer's connection.
-    pub(crate) fn watch(connection: &mut Connection, shared: Arc<Shared>) -> Result<Log, Error> {
+    pub(crate) fn watch(connection: &mut Connection, shared: Arc<Shared>, long: u64) -> Result<Log, Error> {
         let page: u32 =
             connection.pragma_query_value(None, "page_size", |row| row.get(0)).during("read the page size")?;
         let watched = Arc::clone(&shared);
@@ -76,36 +77,40 @@ impl Log {
             Ok(())
         };
         connection.wal_hook(Some(hook)).during("watch the log")?;
-        Ok(Log { shared, asked_at: 0, rested: true, seen: 0 })
+        Ok(Log { shared, long: long.max(1), asked_at: 0, rested: true })
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Acquire)
     }
 
-    /// Between two transactions: lets the log start over if the bulk of it has been copied.
-    pub(crate) fn checkpoint_if_long(&mut self, connection: &Connection, counters: &Counters) {
+    /// Between two transactions: lets the log start over if the bulk of it has been copied. An error means that the disk
+    /// did not keep what it was told to keep.
+    pub(crate) fn checkpoint_if_long(&mut self, connection: &Connection, counters: &Counters) -> Result<(), Error> {
         let bytes = self.bytes();
         self.rested = false;
-        self.seen = bytes;
+        if bytes < self.long {
+            self.asked_at = 0;
+        }
         match self.shared.state.load(Ordering::Acquire) {
-            WAITING if bytes >= LONG && bytes >= self.asked_at + LONG => {
+            WAITING if bytes >= self.asked_at + self.long => {
                 self.asked_at = bytes;
                 self.shared.set(WANTED);
             }
             COPIED => {
                 self.shared.set(WAITING);
-                if run(connection, PASSIVE, counters) {
-                    self.asked_at = 0;
+                if let Some(error) = self.shared.failed.lock().take() {
+                    return Err(error);
                 }
+                run(connection, PASSIVE, counters)?;
             }
-            _ if bytes < LONG => self.asked_at = 0,
-            _ if bytes >= TOO_LONG && bytes >= self.asked_at + TOO_LONG => {
+            _ if bytes >= self.asked_at + TOO_LONG * self.long => {
                 self.asked_at = bytes;
-                run(connection, PASSIVE, counters);
+                run(connection, PASSIVE, counters)?;
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// Whether there is something to empty when nobody writes.
@@ -114,25 +119,28 @@ impl Log {
     }
 
     /// Empties the log, once until something is written again.
-    pub(crate) fn rest(&mut self, connection: &Connection, counters: &Counters) {
+    pub(crate) fn rest(&mut self, connection: &Connection, counters: &Counters) -> Result<(), Error> {
         self.rested = true;
-        if run(connection, TRUNCATE, counters) {
+        if run(connection, TRUNCATE, counters)? {
             self.shared.bytes.store(0, Ordering::Release);
             self.asked_at = 0;
             counters.wal_bytes.store(0, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 
-/// Runs a checkpoint; whether all of the log was copied. A failure is no loss: the log stays, and the next try comes.
-fn run(connection: &Connection, sql: &str, counters: &Counters) -> bool {
+/// Runs a checkpoint; whether all of the log was copied. Most failures are no loss: the log stays, and the next try
+/// comes. But a failed sync is: a second one may report success for pages that are gone, and the log would be dropped.
+fn run(connection: &Connection, sql: &str, counters: &Counters) -> Result<bool, Error> {
     counters.synced(2);
     let result = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-    match result {
-        Ok::<(i64, i64, i64), _>((busy, log, copied)) => busy == 0 && log == copied,
+    match result.during("copy the write-ahead log into the database") {
+        Ok::<(i64, i64, i64), _>((busy, log, copied)) => Ok(busy == 0 && log == copied),
+        Err(error @ Error::Fsync(_)) => Err(error),
         Err(error) => {
-            tracing::warn!(%error, "the write-ahead log cannot be copied into the database");
-            false
+            tracing::warn!(%error, "the write-ahead log stays as it is for now");
+            Ok(false)
         }
     }
 }
@@ -155,8 +163,10 @@ pub(crate) fn copy(path: PathBuf, shared: Arc<Shared>, counters: Arc<Counters>) 
                 .inspect_err(|error| tracing::warn!(%error, "the write-ahead log is not copied"))
                 .ok();
         }
-        if let Some(connection) = &connection {
-            run(connection, PASSIVE, &counters);
+        if let Some(connection) = &connection
+            && let Err(error) = run(connection, PASSIVE, &counters)
+        {
+            *shared.failed.lock() = Some(error);
         }
         shared.set(COPIED);
     }

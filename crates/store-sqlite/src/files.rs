@@ -95,7 +95,7 @@ fn lock(path: &Path) -> Result<File, Error> {
 /// the example `lifecycle`.
 const PAGE_BYTES: u32 = 4_096;
 /// The write-ahead log keeps so much of its file when it starts over: writing into allocated space syncs faster.
-const LOG_KEPT_BYTES: i64 = 256 << 20;
+const LOG_KEPT_BYTES: i64 = 128 << 20;
 /// Page cache of a reader.
 const READER_CACHE_KIB: i64 = 8 << 10;
 
@@ -117,6 +117,17 @@ pub(crate) fn open_writer(path: &Path, cache_kib: i64, durable: bool) -> Result<
     set("temp_store", &"memory")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Keeps the database below a size; 0 = any size.
+pub(crate) fn limit(connection: &Connection, bytes: u64) -> Result<(), Error> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).during("read the page size")?;
+    let pages = (bytes / u64::from(page)).clamp(1, u64::from(u32::MAX - 1)) as i64;
+    let set = connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0));
+    set.during("limit the database").map(drop)
 }
 
 /// Opens a connection that only reads.

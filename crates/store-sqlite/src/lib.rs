@@ -35,6 +35,9 @@ mod statement;
 mod sweep;
 mod writer;
 
+#[cfg(test)]
+mod plans;
+
 use error::During;
 use layout::TaskKey;
 pub use logs::SqliteLogStore;
@@ -46,11 +49,16 @@ pub struct Options {
     pub cache_kib: u32,
     /// Whether a commit is on disk when it is reported. Off only for tests that do not look at durability.
     pub durable: bool,
+    /// Length of the write-ahead log at which it is copied into the database. It may be up to four times as long while
+    /// that goes on, and longer while a reader (a backup) holds it.
+    pub checkpoint_bytes: u64,
+    /// The database may not grow beyond this; then commits fail as if the disk were full. 0 = as far as the disk goes.
+    pub max_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cache_kib: 64 << 10, durable: true }
+        Options { cache_kib: 64 << 10, durable: true, checkpoint_bytes: 64 << 20, max_bytes: 0 }
     }
 }
 
@@ -77,11 +85,12 @@ impl SqliteStore {
         let durable = options.durable && path != Path::new(":memory:");
         let mut connection = files::open_writer(&place.path, i64::from(options.cache_kib), durable)?;
         migrate::store(&mut connection)?;
+        files::limit(&connection, options.max_bytes)?;
         let counters = Arc::new(figures::Counters::default());
         let index = Arc::new(keys::Index::new());
         let books = writer::Books { keys: keys::rebuild(&connection, &index)?, running: running::rebuild(&connection)? };
         let copier = Arc::new(checkpoint::Shared::default());
-        let log = checkpoint::Log::watch(&mut connection, Arc::clone(&copier))?;
+        let log = checkpoint::Log::watch(&mut connection, Arc::clone(&copier), options.checkpoint_bytes)?;
         let inbox = Arc::new(writer::Inbox::default());
         let threads = vec![
             spawn("store-writer", {

@@ -23,8 +23,10 @@ const DELETE_ATTEMPTS: &str = "DELETE FROM attempt WHERE key = ?1";
 const DELETE_MARK: &str = "DELETE FROM mark WHERE mark = ?1 AND key = ?2";
 const DELETE_KEY_PAGES: &str = "DELETE FROM key_page WHERE page >= ?1 AND page < ?2";
 
-/// Rows looked at for each one that may go, so that a sweep over long-lived tasks stays short.
-const LOOKED_AT_PER_ROW: usize = 16;
+/// Rows of one read.
+const READ_ROWS: usize = 4_096;
+/// Rows looked at by one call, at most: about a second.
+const LOOKED_AT_ONCE: usize = 1 << 20;
 
 /// Where the next sweep goes on. Tasks that were passed over are seen again in the next round.
 #[derive(Default)]
@@ -37,32 +39,47 @@ pub(crate) struct Old {
     marks: Vec<i64>,
 }
 
-/// Finds finished tasks last changed before a time, from where the last call ended.
+/// Finds finished tasks last changed before a time, from where the last call ended. Each read is short; together they
+/// look at [`LOOKED_AT_ONCE`] rows, so that many tasks that stay do not end a round before it has found any that go.
 pub(crate) fn find(readers: &Readers, cursor: &Cursor, before: u64, limit: usize) -> Result<Vec<Old>, Error> {
-    let from = cursor.0.lock().unwrap_or_default();
-    let look = limit.saturating_mul(LOOKED_AT_PER_ROW);
-    let (old, last) = readers.read(|connection| {
-        let mut statement = connection.prepare_cached(SELECT_AFTER).during("find old tasks")?;
-        let bounds = params![task_key(from.0, from.1), signed(look as u64)];
-        let mut rows = statement.query(bounds).during("find old tasks")?;
-        let (mut old, mut last, mut seen) = (Vec::new(), None, 0);
-        while let Some(found) = rows.next().during("find old tasks")? {
-            let mut task = row::head(found)?;
-            seen += 1;
-            last = Some((task.tenant, task.id));
-            if task.state.is_terminal() && task.changed < before {
-                row::cold_body(connection, found, &mut task)?;
-                old.push(Old { tenant: task.tenant, id: task.id, marks: marks(&task.spec).collect() });
-                if old.len() == limit {
-                    return Ok((old, last));
-                }
+    let mut old = Vec::new();
+    let mut from = *cursor.0.lock();
+    for _ in 0..LOOKED_AT_ONCE / READ_ROWS {
+        from = readers.read(|connection| look(connection, from, before, limit, &mut old))?;
+        if from.is_none() || old.len() >= limit {
+            break;
+        }
+    }
+    *cursor.0.lock() = from;
+    Ok(old)
+}
+
+/// Looks at some rows; returns where to go on, or nothing at the end of the table.
+fn look(
+    connection: &Connection,
+    from: Option<(TenantId, TaskId)>,
+    before: u64,
+    limit: usize,
+    old: &mut Vec<Old>,
+) -> Result<Option<(TenantId, TaskId)>, Error> {
+    let (tenant, id) = from.unwrap_or_default();
+    let mut statement = connection.prepare_cached(SELECT_AFTER).during("find old tasks")?;
+    let bounds = params![task_key(tenant, id), READ_ROWS as i64];
+    let mut rows = statement.query(bounds).during("find old tasks")?;
+    let (mut last, mut seen) = (None, 0);
+    while let Some(found) = rows.next().during("find old tasks")? {
+        let mut task = row::head(found)?;
+        seen += 1;
+        last = Some((task.tenant, task.id));
+        if task.state.is_terminal() && task.changed < before {
+            row::cold_body(connection, found, &mut task)?;
+            old.push(Old { tenant: task.tenant, id: task.id, marks: marks(&task.spec).collect() });
+            if old.len() >= limit {
+                return Ok(last);
             }
         }
-        // The end: begin again at the oldest.
-        Ok((old, last.filter(|_| seen == look)))
-    })?;
-    *cursor.0.lock() = last;
-    Ok(old)
+    }
+    Ok(last.filter(|_| seen == READ_ROWS))
 }
 
 /// Removes tasks, on the writer. What has been taken up again since it was found stays.

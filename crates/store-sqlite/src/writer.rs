@@ -215,13 +215,24 @@ impl Writer<'_> {
             match self.inbox.next(idle) {
                 Next::Group(group) => self.group(group),
                 Next::Other(item) => self.other(item),
-                Next::Idle => self.log.rest(self.connection, &self.counters),
-                Next::Closed => break,
+                Next::Idle => self.rest(),
+                Next::Closed => return self.rest(),
             }
         }
-        if self.fatal.is_none() {
-            self.log.rest(self.connection, &self.counters);
+    }
+
+    fn rest(&mut self) {
+        if self.fatal.is_none()
+            && let Err(error) = self.log.rest(self.connection, &self.counters)
+        {
+            self.fail(error);
         }
+    }
+
+    /// From here on everything is refused with this error.
+    fn fail(&mut self, error: Error) {
+        tracing::error!(%error, "the disk failed to keep data; nothing more is written");
+        self.fatal = Some(error);
     }
 
     fn other(&mut self, item: Item) {
@@ -260,7 +271,9 @@ impl Writer<'_> {
         for (done, answer) in dones.into_iter().zip(answers) {
             done(answer);
         }
-        self.log.checkpoint_if_long(self.connection, &self.counters);
+        if let Err(error) = self.log.checkpoint_if_long(self.connection, &self.counters) {
+            self.fail(error);
+        }
     }
 
     fn transaction(&mut self, batches: &[Box<Encoded>]) -> Vec<Result<(), Error>> {
@@ -281,8 +294,7 @@ impl Writer<'_> {
                         batches.chunks(1).flat_map(|alone| self.transaction(alone)).collect()
                     }
                     Error::Fsync(_) => {
-                        tracing::error!(%error, "the disk failed to keep data; nothing more is written");
-                        self.fatal = Some(error.clone());
+                        self.fail(error.clone());
                         vec![Err(error); batches.len()]
                     }
                     error => vec![Err(error); batches.len()],

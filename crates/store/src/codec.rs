@@ -175,6 +175,7 @@ pub fn decode_payload(bytes: &[u8]) -> Decoded<Stored> {
         Some((&BLOB, body)) => body.split_first_chunk::<32>().and_then(|(hash, size)| {
             Some(Stored::Here(Payload::Blob { hash: *hash, size: number(size)? }))
         }),
+        Some((&kind, _)) if kind > APART => return Err(Error::TooNew(format!("a payload of kind {kind}"))),
         Some(_) => None,
     }
     .ok_or_else(|| damaged("a payload", "its kind or length is wrong"))

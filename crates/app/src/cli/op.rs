@@ -76,7 +76,7 @@ struct Watch {
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel op cancel op_01jd8z5r7m0000000000000000
-  tidewheel op list --filter state:running -o name | xargs tidewheel op cancel")]
+  tidewheel op list -o name | head -1 | xargs tidewheel op cancel")]
 struct Cancel {
     /// Ids of the operations
     #[arg(required = true, num_args = 1..)]

@@ -55,7 +55,7 @@ struct Create {
 
 /// List the tokens of the tenant
 ///
-/// Newest first, without their secrets.
+/// Newest first, without their secrets: name, role, when it was made and when it ends.
 #[derive(Args)]
 #[command(visible_alias = "ls")]
 #[command(after_help = "Examples:\n  tidewheel token list\n  tidewheel token list --sort name -o csv")]

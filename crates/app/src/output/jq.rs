@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::fail::{Exit, Failure, Outcome};
 
 /// Time for one input. A filter over a page of a list needs milliseconds.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Values from one input.
 const MAX_OUTPUTS: usize = 1_000_000;
 /// Text from one input.

@@ -35,7 +35,7 @@ async fn exit_codes_tell_scripts_what_happened() -> anyhow::Result<()> {
         (4, &["task", "get", &unknown]),
         (4, &["task", "submit", "a", "--queue", "nowhere"]),
         (4, &["queue", "get", "nowhere"]),
-        (5, &["task", "submit", "nobody.runs.this", "--wait=1s"]),
+        (5, &["task", "submit", "builtin.sleep", "--input", r#"{"ms":60000}"#, "--wait=1s"]),
     ];
     let mut wrong = Vec::new();
     for (code, args) in cases {

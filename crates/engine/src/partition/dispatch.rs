@@ -43,7 +43,8 @@ impl Partition {
                 left = left.saturating_sub(self.serve_tenant(pool, tenant, left, now));
                 // The turn passes on unless it was cut short by the bound or by the lack of sessions.
                 let spent = self.pools[pool].tenants.get(&tenant).is_none_or(|t| t.deficit < 100);
-                if spent && self.pools[pool].ring.front() == Some(&tenant) {
+                let stays = self.options.planted.has(Bug::UnfairTurns);
+                if spent && !stays && self.pools[pool].ring.front() == Some(&tenant) {
                     self.pools[pool].ring.rotate_left(1);
                 }
             }
@@ -98,11 +99,13 @@ impl Partition {
 
     fn tenant_may_grant(&mut self, tenant: TenantId, now: Now) -> bool {
         let Some(t) = self.tenants.get_mut(&tenant) else { return false };
-        if t.tenant.config.concurrency > 0 && t.running >= t.tenant.config.concurrency {
+        let limited = t.tenant.config.concurrency > 0 && !self.options.planted.has(Bug::IgnoredTenantLimit);
+        if limited && t.running >= t.tenant.config.concurrency {
             return false;
         }
         let Some(rate) = t.tenant.config.rate else { return true };
         match gcra(t.tat_us, now.wall * 1000, rate) {
+            _ if self.options.planted.has(Bug::IgnoredRate) => true,
             Ok(_) => true,
             Err(wait_us) => {
                 let at = now.mono + wait_us.div_ceil(1000);
@@ -135,7 +138,7 @@ impl Partition {
     /// Lines of a queue that offer something, best first: class raised by one for each aging time the head has waited.
     fn ranked_lines(&self, queue: QueueId, now: Now) -> [Option<(i64, u64, usize)>; 3] {
         let q = &self.queues[&queue];
-        let aging = q.queue.config.aging_ms;
+        let aging = if self.options.planted.has(Bug::NoAging) { 0 } else { q.queue.config.aging_ms };
         let mut ranked = [None; 3];
         for (class, line) in q.lines.iter().enumerate() {
             let Some(lane) = line.ring.front() else { continue };
@@ -186,6 +189,7 @@ impl Partition {
         }
         let Some(rate) = q.queue.config.rate else { return true };
         match gcra(q.tat_us, now.wall * 1000, rate) {
+            _ if self.options.planted.has(Bug::IgnoredRate) => true,
             Ok(_) => true,
             Err(wait_us) => {
                 let at = now.mono + wait_us.div_ceil(1000);
@@ -445,6 +449,9 @@ impl Partition {
         let wake_queue = q.queue.config.concurrency > 0;
         if let Some(key) = key {
             self.release_key(queue, &key);
+        }
+        if self.options.planted.has(Bug::LostWakeUp) {
+            return;
         }
         if wake_tenant {
             self.wake_tenant(tenant);

@@ -92,7 +92,8 @@ impl Partition {
 
     fn release_order(&mut self, id: TaskId, queue: crate::id::QueueId) {
         let Some(lane) = self.lane_of(&self.tasks[&id].task) else { return };
-        if self.holders.get(&(queue, lane)).is_some_and(|(holder, _)| *holder == id) {
+        let kept = self.options.planted.has(Bug::KeptOrder);
+        if !kept && self.holders.get(&(queue, lane)).is_some_and(|(holder, _)| *holder == id) {
             self.holders.remove(&(queue, lane));
         }
         // Also when it held nothing: a cancelled head lets the next one go.

@@ -178,7 +178,7 @@ impl Partition {
         }
         if due <= self.horizon {
             self.wall_wheel.insert(due, WallTimer::Task(tenant, id));
-        } else {
+        } else if !self.options.planted.has(Bug::ForgottenTimer) {
             self.far = self.far.min(due);
         }
     }

@@ -98,6 +98,9 @@ impl Partition {
         let beyond = lane.spilled && !lane.unverified && ready.order >= lane.from;
         let full = lane.window.len() >= cap && lane.window.back().is_some_and(|last| ready.order > last.order);
         if beyond || full {
+            if self.options.planted.has(Bug::ForgottenSpill) {
+                return;
+            }
             if !lane.spilled {
                 lane.spilled = true;
                 lane.from = ready.order;
@@ -322,7 +325,10 @@ impl Partition {
         let stale = self.options.planted.has(Bug::StaleWindow);
         for row in rows {
             let id = row.id;
-            if stale && let Some(entry) = self.tasks.get_mut(&id) && entry.task.state == State::Running && entry.run.is_none() {
+            if stale
+                && let Some(entry) = self.tasks.get_mut(&id)
+                && entry.task.state == State::Running
+            {
                 entry.task = row.clone();
             }
             self.adopt(row);
@@ -513,7 +519,8 @@ impl Partition {
     fn end_scan(&mut self, queue: QueueId, class: usize, start: i64) {
         let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
         line.cursor = start;
-        if line.scan_seen < line.spill_batch {
+        let blind = line.scan_seen < line.spill_batch && !self.options.planted.has(Bug::BlindScan);
+        if blind {
             line.scan_idle = true;
             let batch = line.spill_batch;
             self.read_after(batch, queue, LaterRead::Class(class));

@@ -109,7 +109,8 @@ impl Partition {
         let mut resumed = Vec::new();
         for (id, token) in resume {
             let Some(entry) = self.tasks.get(&id) else { continue };
-            let current = entry.task.state == State::Running && entry.task.token == token;
+            let current = entry.task.state == State::Running
+                && (entry.task.token == token || self.options.planted.has(Bug::StaleClaim));
             if !current || entry.run.as_ref().is_some_and(|run| run.session.is_some()) {
                 continue;
             }
@@ -240,6 +241,9 @@ impl Partition {
 
     /// Attempts that nobody claimed after a reload.
     pub(super) fn orphan_timer(&mut self, now: Now) {
+        if self.options.planted.has(Bug::ForgottenOrphans) {
+            return;
+        }
         let mut left = crate::limit::TIMERS_PER_TURN;
         while let Some(id) = self.orphans.pop() {
             let unclaimed = self.tasks.get(&id).and_then(|e| e.run.as_ref()).is_some_and(|run| run.session.is_none());

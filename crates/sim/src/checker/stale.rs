@@ -23,13 +23,16 @@ impl Stale {
         }
     }
 
-    pub(super) fn changed(&mut self, partition: usize, was: Option<State>, task: &Task) -> Vec<String> {
+    pub(super) fn changed(&mut self, partition: usize, before: Option<&Task>, task: &Task) -> Vec<String> {
         let mut found = Vec::new();
+        let was = before.map(|task| task.state);
         if task.state == State::Running {
             self.tokens.insert((partition, task.id, task.token));
         }
         let current = format!("\"{}-{}\"", task.token.epoch, task.token.grant);
-        let ending = task.ending.as_deref();
+        // An attempt that came back unstarted leaves the ending of the one before.
+        let new = before.is_none_or(|before| before.ending != task.ending);
+        let ending = task.ending.as_deref().filter(|_| new);
         if task.state == State::Succeeded
             && was != Some(State::Succeeded)
             && let Some(Payload::Inline(result)) = ending.map(|e| &e.result)

@@ -107,6 +107,9 @@ impl World {
             Fault::WorkerFreeze => {
                 let worker = self.some_worker();
                 let length = self.rng.range(100, 3 * self.plan.options.lease_ms) * MS;
+                if self.workers[worker].frozen_until > self.now {
+                    return;
+                }
                 self.workers[worker].frozen_until = self.now + length;
                 if self.rng.chance(0.3) {
                     let conns: Vec<u64> = self.workers[worker].links.iter().filter_map(|l| l.conn).collect();
@@ -146,9 +149,11 @@ impl World {
     }
 
     fn pause_node(&mut self, length: u64) {
-        let until = self.now + length;
-        if let Some(process) = self.current.and_then(|id| self.processes.get_mut(&id)) {
-            process.paused_until = until;
+        let now = self.now;
+        if let Some(process) = self.current.and_then(|id| self.processes.get_mut(&id))
+            && process.paused_until <= now
+        {
+            process.paused_until = now + length;
         }
     }
 

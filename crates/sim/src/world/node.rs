@@ -19,6 +19,8 @@ use crate::plan::{MS, SECOND};
 
 /// A sleep is never longer than this.
 const LONGEST_SLEEP: u64 = 60 * SECOND;
+/// From the disk to the loop. Always the same, since reports keep their order.
+const REPORT: u64 = 50;
 /// Wakes in a row at one wall time after which a shell is said to spin.
 const MOST_SPINS: u32 = 2_000;
 
@@ -307,8 +309,7 @@ impl World {
             }
         };
         let process = pending.process;
-        let wait = self.rng.below(100);
-        self.after(wait, Event::Reported { process, partition, epoch, index, report });
+        self.after(REPORT, Event::Reported { process, partition, epoch, index, report });
     }
 
     pub(crate) fn read_rows(&mut self, process: u64, partition: usize, epoch: u32, id: LoadId, load: Load) {

@@ -32,14 +32,10 @@ impl World {
     fn heal(&mut self) {
         (self.full_until, self.slow_until) = (0, 0);
         self.disks.iter_mut().for_each(|disk| disk.fate = None);
-        for process in self.processes.values_mut() {
-            process.paused_until = process.paused_until.min(self.now + SECOND);
-        }
         let wait = self.rng.below(SECOND);
         self.after(wait, Event::NodeStarts);
         self.hire_crew();
         for worker in 0..self.workers.len() {
-            self.workers[worker].frozen_until = self.workers[worker].frozen_until.min(self.now);
             let wait = self.rng.below(SECOND);
             self.after(wait, Event::WorkerStarts { worker });
         }

@@ -332,6 +332,11 @@ impl World {
         }
         l.sent = l.unacked.len();
         self.checkers.stale.reported(link, &results);
+        if !self.is_quiet() && self.rng.chance(self.plan.faults.double_report) {
+            // As if an old stream brought the same report once more.
+            self.count("report twice");
+            self.send_to_node(conn, Command::Results { session: SessionId(u64::MAX), results: results.clone() });
+        }
         self.send_to_node(conn, Command::Results { session: SessionId(conn), results });
     }
 

@@ -1,3 +1,4 @@
 //! The SQLite store from outside: its contract, its plans, its faults.
 
 mod contract;
+mod faults;
