@@ -147,7 +147,8 @@ fn what_was_reported_done_is_there_after_kill_9() {
         // Which tasks were running is promised, not their order.
         let mut running: Vec<_> = recovered.running.iter().map(|task| task.id).collect();
         running.sort();
-        let expected: Vec<_> = (reported * 10 - 10..reported * 10).filter(|n| n % 2 == 0).map(id).collect();
+        let mut expected: Vec<_> = (reported * 10 - 10..reported * 10).filter(|n| n % 2 == 0).map(id).collect();
+        expected.sort();
         assert_eq!(running, expected, "round {round}");
         store.close();
     }
