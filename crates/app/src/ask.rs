@@ -40,8 +40,11 @@ impl Asker {
     /// Asks for a line; without a terminal the call has to bring `flag`.
     pub(crate) fn line(self, prompt: &str, default: &str, flag: &str) -> Outcome<String> {
         if !self.can_ask() {
-            return Err(Failure::usage(format!("{} is missing", prompt.to_lowercase()), "there is no terminal to ask on")
-                .next(format!("give {flag}")));
+            return Err(Failure::usage(
+                format!("{} is missing", prompt.to_lowercase()),
+                "there is no terminal to ask on",
+            )
+            .next(format!("give {flag}")));
         }
         let shown = if default.is_empty() { String::new() } else { format!(" [{default}]") };
         eprint!("{prompt}{shown}: ");
@@ -55,8 +58,11 @@ impl Asker {
     /// Asks for a secret without showing it.
     pub(crate) fn secret(self, prompt: &str, flag: &str) -> Outcome<Secret> {
         if !self.can_ask() {
-            return Err(Failure::usage(format!("{} is missing", prompt.to_lowercase()), "there is no terminal to ask on")
-                .next(format!("give {flag}")));
+            return Err(Failure::usage(
+                format!("{} is missing", prompt.to_lowercase()),
+                "there is no terminal to ask on",
+            )
+            .next(format!("give {flag}")));
         }
         eprint!("{prompt}: ");
         let _ = std::io::stderr().flush();

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand below, and here what they share.
 
 mod common;
+mod complete;
 mod shapes;
 
 mod agent;
@@ -50,11 +51,13 @@ use crate::text::TimeStyle;
 
 /// Durable tasks, workflows and automations in one binary.
 ///
-/// Tidewheel takes tasks over REST, gRPC or this command line, keeps them durably, and runs them on agents: Python packages,
-/// commands, integrations. `tidewheel dev` starts everything on this machine.
+/// Tidewheel takes tasks over REST, gRPC or this command line, keeps them durably, and runs them on agents: Python
+/// packages, commands, integrations. `tidewheel dev` starts everything on this machine.
 #[derive(Parser)]
 #[command(name = "tidewheel", version, disable_help_subcommand = true, max_term_width = 110)]
-#[command(after_help = "Examples:\n  tidewheel dev\n  tidewheel task submit greet --input '{\"name\": \"Ann\"}' --wait")]
+#[command(after_help = "Examples:
+  tidewheel dev
+  tidewheel task submit greet --input '{\"name\": \"Ann\"}' --wait")]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -158,10 +161,7 @@ enum Verb {
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["dev", "init", "exec", "deploy", "login", "logout", "whoami", "profile"]),
     ("Work", &["task", "queue", "search", "bulk", "op"]),
-    (
-        "Operate",
-        &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"],
-    ),
+    ("Operate", &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"]),
     ("Admin", &["tenant", "token", "backup", "config", "api", "completions", "man", "version"]),
 ];
 
@@ -223,6 +223,7 @@ impl Ctx {
 
 /// Parses the command line, runs the verb, reports how it ended.
 pub(crate) fn main() -> ExitCode {
+    complete::answer_shell();
     let args: Vec<_> = std::env::args_os().collect();
     let json_errors = wants_json(&args);
     let parsed = command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));

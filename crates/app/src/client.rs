@@ -27,7 +27,8 @@ use retry::Retries;
 
 /// Prefix of the versioned surface.
 const PREFIX: &str = "/api/v1";
-/// Time to reach the server. A machine that is up answers the handshake much sooner; one that is not should not hold a script.
+/// Time to reach the server. A machine that is up answers the handshake much sooner; one that is not should not hold a
+/// script.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two pieces of an answer, waits of the call itself not counted.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);

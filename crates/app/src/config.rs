@@ -1,5 +1,6 @@
-//! The server's configuration: a file in YAML or TOML, the environment, flags; later ones win, and each value remembers where
-//! it came from. What can be set is one table ([`setting::ALL`]), from which checks, schema and reference are made.
+//! The server's configuration: a file in YAML or TOML, the environment, flags; later ones win, and each value remembers
+//! where it came from. What can be set is one table ([`setting::ALL`]), from which checks, schema and reference are
+//! made.
 
 pub(crate) mod file;
 pub(crate) mod schema;
@@ -81,7 +82,11 @@ impl Config {
     }
 
     /// The same with a given environment.
-    pub(crate) fn from_parts(path: Option<&Path>, env: Vec<(String, String)>, flags: Vec<FlagValue>) -> Outcome<Config> {
+    pub(crate) fn from_parts(
+        path: Option<&Path>,
+        env: Vec<(String, String)>,
+        flags: Vec<FlagValue>,
+    ) -> Outcome<Config> {
         let mut wrong = Vec::new();
         let mut config = Config {
             values: ALL.iter().map(|s| (s.path, ((s.default)(), Origin::Default))).collect(),

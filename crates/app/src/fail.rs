@@ -114,7 +114,8 @@ impl Failure {
             out.push_str(&format!("\n  next: {next}"));
         }
         if verbose {
-            for cause in causes {
+            // The first cause often is the reason itself.
+            for cause in causes.iter().filter(|cause| *cause != why) {
                 out.push_str(&format!("\n  caused by: {}", crate::text::one_line(cause)));
             }
             if let Some(problem) = &self.0.problem {
@@ -154,11 +155,9 @@ impl Failure {
 fn exit_of(code: Code) -> Exit {
     match code {
         Code::Unauthenticated | Code::NotAllowed => Exit::Denied,
-        Code::NotFound
-        | Code::UnknownQueue
-        | Code::Conflict
-        | Code::IdempotencyMismatch
-        | Code::PreconditionFailed => Exit::Missing,
+        Code::NotFound | Code::UnknownQueue | Code::Conflict | Code::IdempotencyMismatch | Code::PreconditionFailed => {
+            Exit::Missing
+        }
         Code::RateLimited | Code::Overloaded | Code::Unavailable | Code::OutcomeUnknown | Code::WaitTimeout => {
             Exit::Unreachable
         }

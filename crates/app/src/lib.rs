@@ -1,5 +1,5 @@
-//! The `tidewheel` program: verbs, configuration and wiring. It is the only place that knows every other room; it holds no
-//! rule of scheduling, storage or execution itself.
+//! The `tidewheel` program: verbs, configuration and wiring. It is the only place that knows every other room; it holds
+//! no rule of scheduling, storage or execution itself.
 
 mod ask;
 mod cli;
@@ -17,7 +17,7 @@ mod wire;
 use std::process::ExitCode;
 
 pub use cli::command;
-pub use reference::markdown;
+pub use reference::{configuration_markdown, markdown};
 pub use text::shell_words;
 
 /// Runs the program.
@@ -30,8 +30,8 @@ pub fn main() -> ExitCode {
         println!("tidewheel {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    // Before any TLS user starts: two libraries would otherwise each choose a provider of their own. A second install only
-    // says that there is one.
+    // Before any TLS user starts: two libraries would otherwise each choose a provider of their own. A second install
+    // only says that there is one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     cli::main()
 }

@@ -1,7 +1,7 @@
 //! What verbs print. Data goes to stdout in the form that was asked for; progress, counts and hints go to stderr.
 //!
-//! A verb hands over the server's JSON and a [`Shape`], which names the columns people want to see; every form is made from
-//! these two here, so that no verb formats by itself.
+//! A verb hands over the server's JSON and a [`Shape`], which names the columns people want to see; every form is made
+//! from these two here, so that no verb formats by itself.
 
 mod cell;
 mod csv;

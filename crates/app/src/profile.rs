@@ -1,7 +1,8 @@
-//! Which server a verb talks to, and as whom: flag, environment, profile file, then what `tidewheel dev` left in the folder.
+//! Which server a verb talks to, and as whom: flag, environment, profile file, then what `tidewheel dev` left in the
+//! folder.
 //!
-//! A token goes only to the server it was given for: overriding the address with `--url` drops a stored token unless the
-//! address is the stored one.
+//! A token goes only to the server it was given for: overriding the address with `--url` drops a stored token unless
+//! the address is the stored one.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -68,7 +69,8 @@ pub(crate) fn path() -> Outcome<PathBuf> {
     let base = std::env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
     base.map(|base| base.join("tidewheel/config.toml")).ok_or_else(|| {
-        Failure::usage("cannot find the profile file", "neither HOME nor XDG_CONFIG_HOME is set").next("export HOME=...")
+        Failure::usage("cannot find the profile file", "neither HOME nor XDG_CONFIG_HOME is set")
+            .next("export HOME=...")
     })
 }
 
@@ -112,8 +114,7 @@ pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     // The mode of `open` applies to new files only.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
@@ -230,13 +231,16 @@ pub(crate) fn read_token(path: &str) -> Outcome<Secret> {
     let text = std::fs::read_to_string(path).doing(Exit::Usage, || format!("cannot read the token in {path}"))?;
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_whitespace) {
-        return Err(Failure::usage(format!("cannot use the token in {path}"), "it has to hold one token and nothing else"));
+        return Err(Failure::usage(
+            format!("cannot use the token in {path}"),
+            "it has to hold one token and nothing else",
+        ));
     }
     Ok(Secret::new(token))
 }
 
-/// The nearest `.tidewheel/dev.json` at or above a folder. One that others could have written is ignored: it decides where
-/// requests go.
+/// The nearest `.tidewheel/dev.json` at or above a folder. One that others could have written is ignored: it decides
+/// where requests go.
 pub(crate) fn find_dev(from: &Path) -> Option<DevFile> {
     from.ancestors().find_map(|folder| {
         let path = folder.join(DEV_FILE);
@@ -251,7 +255,8 @@ pub(crate) fn find_dev(from: &Path) -> Option<DevFile> {
 
 fn folder_owner() -> Option<u32> {
     // The process's own folder in /proc belongs to its user; elsewhere the home folder does.
-    let own = std::fs::metadata("/proc/self").or_else(|_| std::fs::metadata(std::env::var_os("HOME").unwrap_or_default()));
+    let own =
+        std::fs::metadata("/proc/self").or_else(|_| std::fs::metadata(std::env::var_os("HOME").unwrap_or_default()));
     own.ok().map(|meta| meta.uid())
 }
 

@@ -38,7 +38,8 @@ pub(crate) fn spinner(printer: &Printer, what: &str) -> ProgressBar {
 }
 
 fn style(bar: &ProgressBar, template: &str) {
-    // A template is a constant; one that does not parse would show in the first use of the verb and leaves the default look.
+    // A template is a constant; one that does not parse would show in the first use of the verb and leaves the default
+    // look.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

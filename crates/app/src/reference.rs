@@ -4,6 +4,47 @@ use clap::Command;
 
 use crate::cli::GROUPS;
 
+/// The page `docs/reference/configuration.md`.
+pub fn configuration_markdown() -> String {
+    let mut out = String::from(
+        "# Configuration\n\nMade from the table of settings by a test of `crates/app`; do not edit it by hand.\n\n\
+         A server reads a file in YAML or TOML (`tidewheel server --config FILE`), then the environment, then \
+         flags; later ones win. Unknown settings are mistakes, named with their line and the nearest name. \
+         `tidewheel config show` prints each value with its origin, `tidewheel config check FILE` checks a \
+         file, `tidewheel config schema` prints a JSON Schema. SIGHUP reads everything again; settings \
+         without *restart* then hold at once.\n\n\
+         Durations are `500ms`, `10s`, `1h30m`, `2d`, or a number of milliseconds; sizes are `512MB`, `4Gi`, \
+         or a number of bytes. A secret stands in a file that the setting with `File` at its end names, in a \
+         variable, in a file that the variable with `_FILE` at its end names, or in a systemd credential \
+         `tidewheel.<setting>`; never in the configuration \
+         file or on the command line.\n",
+    );
+    let mut section = "";
+    for setting in crate::config::setting::ALL {
+        let this = setting.path.split('.').next().unwrap_or_default();
+        if this != section {
+            section = this;
+            out.push_str(&format!("\n## {section}\n\n| setting | default | meaning |\n|---|---|---|\n"));
+        }
+        let default = match (setting.default)() {
+            serde_json::Value::String(text) if text.is_empty() => String::new(),
+            value => format!("`{}`", crate::config::setting::plain(&value)),
+        };
+        let kind = match setting.kind {
+            crate::config::setting::Kind::Secret => " Secret.",
+            _ if !setting.reload => " *restart*",
+            _ => "",
+        };
+        let doc = setting.doc.replace('|', "\\|");
+        out.push_str(&format!(
+            "| `{}`<br>`{}` | {default} | {doc}{kind} |\n",
+            setting.path,
+            crate::config::env_name(setting.path)
+        ));
+    }
+    out
+}
+
 /// The reference page.
 pub fn markdown() -> String {
     let mut root = crate::cli::command();
@@ -58,7 +99,8 @@ fn options(out: &mut String, verb: &Command, global: bool) {
     });
     let mut rows = String::new();
     for arg in wanted {
-        let value = arg.get_value_names().map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        let value =
+            arg.get_value_names().map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
         let takes = arg.get_action().takes_values();
         let value = if takes { value.unwrap_or_default() } else { String::new() };
         let mut name = match (arg.get_short(), arg.get_long()) {

@@ -5,8 +5,9 @@
 //!  end:    SIGTERM ─► not ready, no intake ─► agent drains, attempts end (drainTimeout) ─► open requests ─► runtime ─► 0
 //! ```
 //!
-//! A disk that did not keep data ends the process at once with a code of its own (74): what its caches hold can no longer be
-//! trusted, and the next start reads what is really there. A full disk does not: the node stays up, not ready, and recovers.
+//! A disk that did not keep data ends the process at once with a code of its own (74): what its caches hold can no
+//! longer be trusted, and the next start reads what is really there. A full disk does not: the node stays up, not
+//! ready, and recovers.
 
 mod agent;
 mod housekeeping;
@@ -14,6 +15,7 @@ mod logging;
 mod signals;
 mod tls;
 
+pub(crate) use agent::{STATUS_FILE, report_status};
 pub(crate) use logging::Logging;
 pub(crate) use signals::{Ask, Signals};
 pub(crate) use tls::self_signed;
@@ -230,8 +232,10 @@ async fn running(runtime: &Runtime) -> usize {
 /// The roles are those of a cluster; alone, a node has them all.
 fn all_roles(config: &Config) -> Outcome {
     let roles = config.list("server.roles");
-    let missing: Vec<_> =
-        ["api", "scheduler", "executor", "agents", "notifier"].into_iter().filter(|r| !roles.iter().any(|g| g == r)).collect();
+    let missing: Vec<_> = ["api", "scheduler", "executor", "agents", "notifier"]
+        .into_iter()
+        .filter(|r| !roles.iter().any(|g| g == r))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -251,7 +255,9 @@ async fn listen(text: &str) -> Outcome<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(text).await.map_err(|error| {
         let failure = Failure::new(Exit::Failed, what(), error.to_string()).cause(&error);
         match error.kind() {
-            std::io::ErrorKind::AddrInUse => failure.next("another program has the port: choose one with --listen or --port"),
+            std::io::ErrorKind::AddrInUse => {
+                failure.next("another program has the port: choose one with --listen or --port")
+            }
             _ => failure,
         }
     })?;
@@ -286,8 +292,8 @@ async fn start_runtime(config: &Config, data_dir: &Path) -> Outcome<Runtime> {
     started.await.doing(Exit::Failed, || "cannot start the runtime".to_owned())?
 }
 
-/// What the runtime calls when the disk did not keep data. There is nothing to clean up: anything written now would be built
-/// on what the disk may have lost.
+/// What the runtime calls when the disk did not keep data. There is nothing to clean up: anything written now would be
+/// built on what the disk may have lost.
 fn fatal(message: &str) {
     tracing::error!("{message}");
     eprintln!(

@@ -768,6 +768,11 @@ impl Partition {
     /// The answer of a load: `as_of` is a commit it is sure to have seen.
     pub fn loaded(&mut self, id: LoadId, as_of: u64, loaded: Loaded, now: Now) {
         let now = self.observe(now);
+        if as_of >= self.index {
+            // The store has a commit that this partition never made: another owner has taken it over. What it reads is
+            // no longer its own, and its next commit will say so.
+            return;
+        }
         let Some((purpose, _)) = self.purposes.remove(&id) else { return };
         match (purpose, loaded) {
             (Purpose::Command(number), Loaded::Tasks(rows)) => {

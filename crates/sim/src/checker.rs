@@ -178,7 +178,9 @@ impl Checkers {
     }
 
     pub(crate) fn oldest_live(&self, partition: usize) -> Option<(TenantId, TaskId)> {
-        let live = self.fold(partition).tasks.values().find(|task| !task.state.is_terminal())?;
+        let fold = self.fold(partition);
+        let first = fold.running.first().or(fold.queued.first()).map(|id| &fold.tasks[id]);
+        let live = first.or_else(|| fold.tasks.values().find(|task| !task.state.is_terminal()))?;
         Some((live.tenant, live.id))
     }
 

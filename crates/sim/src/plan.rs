@@ -404,6 +404,8 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
     } else {
         vec![plain(100, 2_000)]
     };
+    // The high class of the aging scenario asks for about twice of what the workers can do.
+    let run_ms = if fairness { 400 } else { 3_000 };
     let tight = fairness && rng.chance(0.5);
     let worker = WorkerPlan {
         tenant: None,
@@ -424,7 +426,7 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
         options: Options { max_live: 0, ..options(rng, tight) },
         tenants,
         workers: vec![worker.clone(), worker],
-        load: LoadPlan { task_every: SECOND / 10, bulk: 1, types: 1, keys: 1, run_ms: 400, ..LoadPlan::default() },
+        load: LoadPlan { task_every: SECOND / 10, bulk: 1, types: 1, keys: 1, run_ms, ..LoadPlan::default() },
         faults: FaultPlan { delay: 300, commit: 1_000, read: 500, ..FaultPlan::default() },
     }
 }

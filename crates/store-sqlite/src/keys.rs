@@ -1,10 +1,17 @@
 //! Idempotency keys: packed pages on disk, fingerprints in memory.
 //!
 //! A key is a random number; a B-tree of them would dirty one page per key. Here the keys of a transaction are appended
-//! as pages of up to [`PAGE_KEYS`] entries, and memory knows which page may have a key. Protocol: the writer thread
-//! alone adds and drops; it adds the fingerprints of a transaction *before* its commit, so that no reader can see the
-//! commit without them (a fingerprint whose commit failed only costs a read). Any thread may ask; a shard's lock is
+//! as pages of up to [`PAGE_KEYS`] entries, and memory knows which page may have a key. Over its budget, the oldest keys
+//! become sorted runs on disk, of which memory keeps fences and, as far as they fit, filters ([`run`], [`keeper`]).
+//!
+//! Protocol: the writer thread adds the fingerprints of a transaction *before* its commit, so that no reader can see
+//! the commit without them (a fingerprint whose commit failed only costs a read). Any thread may ask; a shard's lock is
 //! held for one probe.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
 use parking_lot::RwLock;
@@ -14,6 +21,11 @@ use tidewheel_engine::ready::mix;
 use tidewheel_store::Error;
 
 use crate::error::During;
+
+pub(crate) mod keeper;
+pub(crate) mod run;
+
+use run::{Gone, Run};
 
 /// An idempotency key and what it stands for.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +43,8 @@ const ENTRY_BYTES: usize = 4 + 16 + 16 + 8;
 pub(crate) const PAGE_KEYS: usize = 128;
 /// Shards of the memory table, so that growing one blocks nobody for long.
 const SHARDS: usize = 64;
+/// Bytes of memory for a key, on average over the growth of a table.
+const SLOT_BYTES: usize = 24;
 /// Keys are forgotten by the hour.
 const HOUR_MS: u64 = 3_600_000;
 
@@ -67,14 +81,20 @@ pub(crate) fn fingerprint(tenant: TenantId, hash: &[u8; 16]) -> u64 {
     mix(u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ (u64::from(tenant.0) << 32))
 }
 
-/// Which pages may have a key.
+/// Where a key may be.
 pub(crate) struct Index {
     shards: Box<[RwLock<HashTable<Slot>>]>,
+    len: AtomicUsize,
+    /// Oldest first.
+    runs: RwLock<Vec<Arc<Run>>>,
+    budget: usize,
 }
 
 impl Index {
-    pub(crate) fn new() -> Index {
-        Index { shards: (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect() }
+    /// An index that takes about so many bytes of memory: one half for keys, the other for filters of runs.
+    pub(crate) fn new(budget: usize) -> Index {
+        let shards = (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect();
+        Index { shards, len: AtomicUsize::new(0), runs: RwLock::default(), budget }
     }
 
     /// The low 16 bits are not in the slot, so they choose the shard.
@@ -85,10 +105,47 @@ impl Index {
     pub(crate) fn add(&self, print: u64, page: u64) {
         let mut table = self.shard(print).write();
         table.insert_unique(print & PRINT_MASK, Slot::new(print, page), |slot| slot.print());
+        self.len.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// `false` is certain. The table is asked first: a key that is on its way is in the run before it leaves the table.
     pub(crate) fn may_know(&self, print: u64) -> bool {
         self.shard(print).read().find(print & PRINT_MASK, |slot| slot.print() == print & PRINT_MASK).is_some()
+            || self.runs.read().iter().any(|run| run.may_have(print))
+    }
+
+    /// Runs that may have the key, newest first. Ask for the pages first, for the same reason.
+    pub(crate) fn runs(&self, print: u64) -> Vec<Arc<Run>> {
+        self.runs.read().iter().rev().filter(|run| run.may_have(print)).cloned().collect()
+    }
+
+    /// Makes a run known. If the filters take more than their part of the budget, the oldest ones go.
+    pub(crate) fn add_run(&self, run: Run) {
+        let mut runs = self.runs.write();
+        runs.push(Arc::new(run));
+        let mut bytes: usize = runs.iter().map(|run| run.bytes()).sum();
+        for run in runs.iter_mut().filter(|run| run.filter.is_some()) {
+            if bytes <= self.budget / 2 {
+                break;
+            }
+            let bare = run.without_filter();
+            bytes = bytes + bare.bytes() - run.bytes();
+            *run = Arc::new(bare);
+        }
+    }
+
+    /// Takes out the runs of which all keys are over.
+    fn take_over(&self, now: u64) -> Vec<Arc<Run>> {
+        self.runs.write().extract_if(.., |run| (run.hour + 1) * HOUR_MS <= now).collect()
+    }
+
+    /// Keys in the memory table.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.len() * SLOT_BYTES > self.budget / 2
     }
 
     /// Pages that may have the key, newest first.
@@ -104,17 +161,14 @@ impl Index {
     pub(crate) fn drop_pages(&self, gone: impl Fn(u64) -> bool) {
         for shard in &self.shards {
             let mut table = shard.write();
+            let before = table.len();
             table.retain(|slot| !gone(slot.page()));
+            self.len.fetch_sub(before - table.len(), Ordering::Relaxed);
             let spare = table.capacity() > 4 * table.len() + 64;
             if spare {
                 table.shrink_to_fit(|slot| slot.print());
             }
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 }
 
@@ -152,41 +206,31 @@ pub(crate) fn find(page: &[u8], tenant: TenantId, hash: &[u8; 16]) -> Option<(Ta
     Some((TaskId::from_bytes(task), u64::from_le_bytes(body)))
 }
 
-/// The writer's book of pages: which number comes next, and which hour each page belongs to.
-#[derive(Debug, Default)]
-pub(crate) struct Pages {
-    next: u64,
-    /// Pages in a row that expire in the same hour: first page and hour, in page order.
-    runs: std::collections::VecDeque<(u64, u64)>,
+/// Pages in a row that expire in the same hour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stretch {
+    from: u64,
+    until: u64,
+    hour: u64,
 }
 
-impl Pages {
-    /// Notes a page that is there, in page order.
-    pub(crate) fn found(&mut self, page: u64, hour: u64) {
-        if self.runs.back().is_none_or(|run| run.1 != hour) {
-            self.runs.push_back((page, hour));
-        }
-        self.next = page + 1;
-    }
+/// The writer's book: which page comes next, in which hour each expires, and which runs are to be removed.
+#[derive(Default)]
+pub(crate) struct Book {
+    next: u64,
+    /// In page order.
+    stretches: VecDeque<Stretch>,
+    gone: VecDeque<Gone>,
+}
 
-    /// Takes out the pages of which all keys are over at `now`, at most `limit` of them, as ranges.
-    pub(crate) fn over(&mut self, now: u64, limit: u64) -> Vec<(u64, u64)> {
-        let (mut ranges, mut left) = (Vec::new(), limit);
-        let mut kept = std::collections::VecDeque::with_capacity(self.runs.len());
-        let mut runs = std::mem::take(&mut self.runs).into_iter().peekable();
-        while let Some((first, hour)) = runs.next() {
-            let end = runs.peek().map_or(self.next, |run| run.0);
-            let take = if (hour + 1) * HOUR_MS <= now { (end - first).min(left) } else { 0 };
-            if take > 0 {
-                ranges.push((first, first + take));
-                left -= take;
-            }
-            if first + take < end {
-                kept.push_back((first + take, hour));
-            }
+impl Book {
+    /// Notes a page that is there, in page order.
+    fn found(&mut self, page: u64, hour: u64) {
+        self.next = page + 1;
+        match self.stretches.back_mut() {
+            Some(last) if last.hour == hour && last.until == page => last.until = page + 1,
+            _ => self.stretches.push_back(Stretch { from: page, until: page + 1, hour }),
         }
-        self.runs = kept;
-        ranges
     }
 
     /// A new page. A number is never used twice, even if its transaction fails.
@@ -195,13 +239,65 @@ impl Pages {
         self.found(page, hour);
         page
     }
+
+    /// Forgets pages that have been removed.
+    pub(crate) fn forget(&mut self, gone: &[Range<u64>]) {
+        let old = std::mem::take(&mut self.stretches);
+        for mut stretch in old {
+            let (from, until) = (stretch.from, stretch.until);
+            for range in gone.iter().filter(|range| range.start < until && range.end > from) {
+                if range.start > stretch.from {
+                    self.stretches.push_back(Stretch { until: range.start, ..stretch });
+                }
+                stretch.from = range.end.min(until);
+            }
+            if stretch.from < until {
+                self.stretches.push_back(stretch);
+            }
+        }
+    }
+
+    /// The pages of which all keys are over at `now`, at most `limit` of them.
+    pub(crate) fn over(&self, now: u64, limit: u64) -> Vec<Range<u64>> {
+        let mut left = limit;
+        let mut ranges = Vec::new();
+        for stretch in self.stretches.iter().filter(|stretch| (stretch.hour + 1) * HOUR_MS <= now) {
+            let taken = (stretch.until - stretch.from).min(left);
+            if taken > 0 {
+                ranges.push(stretch.from..stretch.from + taken);
+            }
+            left -= taken;
+        }
+        ranges
+    }
+
+    /// Ends the runs that are over at `now` and removes up to `limit` of the pages that wait for it. Returns how many.
+    pub(crate) fn remove_runs(
+        &mut self,
+        connection: &Connection,
+        index: &Index,
+        now: u64,
+        limit: u64,
+    ) -> Result<u64, Error> {
+        for run in index.take_over(now) {
+            run::end(connection, run.number)?;
+            self.gone.push_back(run.gone());
+        }
+        let Some(gone) = self.gone.front_mut() else { return Ok(0) };
+        if run::remove(connection, gone, limit)? {
+            self.gone.pop_front();
+        }
+        Ok(limit)
+    }
 }
 
 const SELECT_PAGES: &str = "SELECT page, hour, entries FROM key_page ORDER BY page";
 
 /// Fills the index from what is stored.
-pub(crate) fn rebuild(connection: &Connection, index: &Index) -> Result<Pages, Error> {
-    let mut pages = Pages::default();
+pub(crate) fn rebuild(connection: &Connection, index: &Index) -> Result<Book, Error> {
+    let (runs, gone) = run::stored(connection)?;
+    runs.into_iter().for_each(|run| index.add_run(run));
+    let mut book = Book { gone: gone.into(), ..Book::default() };
     let mut statement = connection.prepare(SELECT_PAGES).during("read the keys")?;
     let mut rows = statement.query([]).during("read the keys")?;
     while let Some(row) = rows.next().during("read the keys")? {
@@ -209,7 +305,53 @@ pub(crate) fn rebuild(connection: &Connection, index: &Index) -> Result<Pages, E
         let entries = row.get_ref(2).during("read the keys")?.as_blob().unwrap_or_default();
         let prints = fingerprints(entries).ok_or_else(|| Error::Corrupt(format!("page {page} of keys is damaged")))?;
         prints.for_each(|print| index.add(print, page as u64));
-        pages.found(page as u64, hour as u64);
+        book.found(page as u64, hour as u64);
     }
-    Ok(pages)
+    Ok(book)
+}
+
+/// Numbers in order as ranges.
+fn ranges(numbers: &[u64]) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some(last) if last.end == *number => last.end += 1,
+            _ => ranges.push(*number..*number + 1),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_keeps_48_bits_of_each() {
+        let slot = Slot::new(0xFEDC_BA98_7654_3210, 0x1234_5678_9ABC);
+        assert_eq!((slot.print(), slot.page()), (0xFEDC_BA98_7654_0000, 0x1234_5678_9ABC));
+    }
+
+    #[test]
+    fn the_book_knows_the_hour_of_each_page() {
+        let mut book = Book::default();
+        for hour in [5, 5, 6, 5, 5, 5, 7] {
+            book.next(hour);
+        }
+        let end_of = |hour: u64| (hour + 1) * HOUR_MS;
+        assert_eq!(book.over(end_of(5) - 1, 100), []);
+        assert_eq!(book.over(end_of(5), 100), [0..2, 3..6]);
+        assert_eq!(book.over(end_of(5), 3), [0..2, 3..4]);
+        book.forget(&[0..1, 4..5, 6..7]);
+        assert_eq!(book.over(end_of(9), 100), [1..2, 2..3, 3..4, 5..6]);
+        book.forget(&[0..6]);
+        assert_eq!(book.over(end_of(9), 100), []);
+        assert_eq!(book.next(8), 7);
+    }
+
+    #[test]
+    fn numbers_become_ranges() {
+        assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), [1..4, 7..8, 9..11]);
+        assert_eq!(ranges(&[]), []);
+    }
 }

@@ -52,23 +52,30 @@ pub struct Options {
     /// Length of the write-ahead log at which it is copied into the database. It may be up to four times as long while
     /// that goes on, and longer while a reader (a backup) holds it.
     pub checkpoint_bytes: u64,
+    /// Memory for idempotency keys: about 24 bytes for each of the newest, 2 for older ones. What does not fit costs each
+    /// new key a read. The default serves 16 million keys in their 24 hours.
+    pub key_bytes: usize,
     /// The database may not grow beyond this; then commits fail as if the disk were full. 0 = as far as the disk goes.
     pub max_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cache_kib: 64 << 10, durable: true, checkpoint_bytes: 64 << 20, max_bytes: 0 }
+        Options { cache_kib: 64 << 10, durable: true, checkpoint_bytes: 64 << 20, key_bytes: 64 << 20, max_bytes: 0 }
     }
 }
 
 /// Fewer running tasks than this are not worth a thread.
 const KEYS_PER_THREAD: usize = 20_000;
 
+/// A load is made again if it met keys that had just moved; each time it has a newer view.
+const LOAD_TRIES: usize = 5;
+
 /// A store in one SQLite file.
 pub struct SqliteStore {
     inbox: Arc<writer::Inbox>,
-    readers: reader::Readers,
+    readers: Arc<reader::Readers>,
+    bell: Arc<keys::keeper::Bell>,
     index: Arc<keys::Index>,
     counters: Arc<figures::Counters>,
     copier: Arc<checkpoint::Shared>,
@@ -87,16 +94,22 @@ impl SqliteStore {
         migrate::store(&mut connection)?;
         files::limit(&connection, options.max_bytes)?;
         let counters = Arc::new(figures::Counters::default());
-        let index = Arc::new(keys::Index::new());
+        let index = Arc::new(keys::Index::new(options.key_bytes));
         let books = writer::Books { keys: keys::rebuild(&connection, &index)?, running: running::rebuild(&connection)? };
         let copier = Arc::new(checkpoint::Shared::default());
         let log = checkpoint::Log::watch(&mut connection, Arc::clone(&copier), options.checkpoint_bytes)?;
         let inbox = Arc::new(writer::Inbox::default());
+        let readers = Arc::new(reader::Readers::new(place.path.clone()));
+        let bell = Arc::new(keys::keeper::Bell::default());
+        if index.is_over_budget() {
+            bell.ring();
+        }
         let threads = vec![
             spawn("store-writer", {
                 let (inbox, index, counters) = (Arc::clone(&inbox), Arc::clone(&index), Arc::clone(&counters));
+                let bell = Arc::clone(&bell);
                 move || {
-                    if let Err(error) = writer::run(&connection, inbox, index, counters, books, log) {
+                    if let Err(error) = writer::run(&connection, inbox, index, bell, counters, books, log) {
                         tracing::error!(%error, "the writer cannot start");
                     }
                 }
@@ -105,10 +118,14 @@ impl SqliteStore {
                 let (path, shared, counters) = (place.path.clone(), Arc::clone(&copier), Arc::clone(&counters));
                 move || checkpoint::copy(path, shared, counters)
             })?,
+            spawn("store-keys", {
+                let (bell, readers) = (Arc::clone(&bell), Arc::clone(&readers));
+                let (inbox, index) = (Arc::clone(&inbox), Arc::clone(&index));
+                move || keys::keeper::work(&bell, &readers, &inbox, &index)
+            })?,
         ];
-        let readers = reader::Readers::new(place.path.clone());
         let (cursor, threads) = (sweep::Cursor::default(), Mutex::new(threads));
-        Ok(Arc::new(SqliteStore { inbox, readers, index, counters, copier, cursor, threads, place }))
+        Ok(Arc::new(SqliteStore { inbox, readers, bell, index, counters, copier, cursor, threads, place }))
     }
 
     /// Checks the whole file: `Ok` if SQLite finds it sound. Reads everything.
@@ -171,10 +188,16 @@ impl Store for SqliteStore {
     }
 
     fn load(&self, partition: u32, load: &Load) -> Result<(u64, Loaded), Error> {
-        self.read(|connection| {
-            let as_of = reader::as_of(connection, partition)?;
-            Ok((as_of, reader::load(connection, &self.index, load)?))
-        })
+        for _ in 0..LOAD_TRIES {
+            let loaded = self.read(|connection| {
+                let as_of = reader::as_of(connection, partition)?;
+                Ok(reader::load(connection, &self.index, load)?.map(|loaded| (as_of, loaded)))
+            })?;
+            if let Some(loaded) = loaded {
+                return Ok(loaded);
+            }
+        }
+        Err(Error::Failed("the idempotency keys were on the move".to_owned()))
     }
 
     fn may_know(&self, tenant: TenantId, hash: &[u8; 16]) -> bool {
@@ -224,16 +247,20 @@ impl Store for SqliteStore {
     fn close(&self) {
         self.inbox.close();
         self.readers.close();
+        self.bell.end();
         let mut threads = self.threads.lock();
-        // The writer first, since it may still ask the copier.
-        if let Some(copier) = threads.pop() {
-            for writer in threads.drain(..) {
-                let _ = writer.join();
-            }
-            self.copier.end();
-            let _ = copier.join();
-            self.place.give_back();
+        if threads.is_empty() {
+            return;
         }
+        // In the order they were started: the writer goes on to ask the others until it ends.
+        for thread in threads.drain(..1) {
+            let _ = thread.join();
+        }
+        self.copier.end();
+        for thread in threads.drain(..) {
+            let _ = thread.join();
+        }
+        self.place.give_back();
     }
 }
 

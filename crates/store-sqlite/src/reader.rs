@@ -13,6 +13,7 @@ use tidewheel_store::{Error, codec};
 
 use crate::batch::signed;
 use crate::error::During;
+use crate::keys::run::Found;
 use crate::layout::{lane_of, ready_key, task_key, timer_key};
 use crate::row::full_columns;
 use crate::{files, keys, row};
@@ -130,13 +131,18 @@ pub(crate) fn as_of(connection: &Connection, partition: u32) -> Result<u64, Erro
 }
 
 /// Answers a read of the engine.
-pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) -> Result<Loaded, Error> {
-    Ok(match wanted {
+///
+/// `None` means that the transaction is too old for what memory knows: the read has to be made again.
+pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) -> Result<Option<Loaded>, Error> {
+    Ok(Some(match wanted {
         Load::Tasks(wanted) => {
             let found = wanted.iter().map(|(tenant, id)| task(connection, *tenant, *id));
             Loaded::Tasks(found.collect::<Result<_, _>>()?)
         }
-        Load::Idempotency { tenant, hash } => Loaded::Idempotency(key(connection, index, *tenant, hash)?),
+        Load::Idempotency { tenant, hash } => match key(connection, index, *tenant, hash)? {
+            Some(found) => Loaded::Idempotency(found),
+            None => return Ok(None),
+        },
         Load::Lane { queue, lane, from, limit } => Loaded::Lane(rows_of(connection, *queue, *lane, *from, *limit)?),
         Load::Lanes { queue, from, until, lanes, rows } => {
             let mut found = Vec::new();
@@ -153,7 +159,7 @@ pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) 
             let (after, last) = (timer_key(from.0, from.1), timer_key(*until, TaskId(u128::MAX)));
             Loaded::Due(tasks(connection, SELECT_DUE, params![after, last, signed(*limit as u64)])?)
         }
-    })
+    }))
 }
 
 fn tasks(connection: &Connection, sql: &str, bounds: &[&dyn rusqlite::ToSql]) -> Result<Vec<Task>, Error> {
@@ -189,21 +195,32 @@ pub(crate) fn task(connection: &Connection, tenant: TenantId, id: TaskId) -> Res
     }
 }
 
+/// A key's task and body hash. The outer `None`: see [`load`].
+type KeyFound = Option<Option<(TaskId, u64)>>;
+
 fn key(
     connection: &Connection,
     index: &keys::Index,
     tenant: TenantId,
     hash: &[u8; 16],
-) -> Result<Option<(TaskId, u64)>, Error> {
-    for page in index.pages(keys::fingerprint(tenant, hash)) {
+) -> Result<KeyFound, Error> {
+    let print = keys::fingerprint(tenant, hash);
+    for page in index.pages(print) {
         let mut statement = connection.prepare_cached(SELECT_KEY_PAGE).during("read a key")?;
         let entries: Option<Vec<u8>> =
             statement.query_row([page as i64], |row| row.get(0)).optional().during("read a key")?;
         if let Some(found) = entries.and_then(|entries| keys::find(&entries, tenant, hash)) {
-            return Ok(Some(found));
+            return Ok(Some(Some(found)));
         }
     }
-    Ok(None)
+    for run in index.runs(print) {
+        match run.find(connection, tenant, hash)? {
+            Found::Key(task, body) => return Ok(Some(Some((task, body)))),
+            Found::Nothing => {}
+            Found::Unseen => return Ok(None),
+        }
+    }
+    Ok(Some(None))
 }
 
 /// Ended attempts of a task, oldest first.

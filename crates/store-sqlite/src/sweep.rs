@@ -1,6 +1,8 @@
 //! Forgetting: finished tasks beyond their retention and idempotency keys beyond their life.
 
 
+use std::ops::Range;
+
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use tidewheel_engine::id::{TaskId, TenantId};
@@ -105,10 +107,10 @@ pub(crate) fn remove(connection: &Connection, old: &[Old], before: u64) -> Resul
 }
 
 /// Removes pages of keys.
-pub(crate) fn remove_pages(connection: &Connection, ranges: &[(u64, u64)]) -> Result<(), Error> {
+pub(crate) fn remove_pages(connection: &Connection, ranges: &[Range<u64>]) -> Result<(), Error> {
     let mut statement = connection.prepare_cached(DELETE_KEY_PAGES).during("forget keys")?;
     for range in ranges {
-        statement.execute(params![signed(range.0), signed(range.1)]).during("forget keys")?;
+        statement.execute(params![signed(range.start), signed(range.end)]).during("forget keys")?;
     }
     Ok(())
 }

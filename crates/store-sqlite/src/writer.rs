@@ -8,6 +8,7 @@
 //! kernel then still holds is unknown.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -21,6 +22,7 @@ use crate::batch::Encoded;
 use crate::checkpoint::Log;
 use crate::error::During;
 use crate::figures::Counters;
+use crate::keys::keeper::Bell;
 use crate::layout::TaskKey;
 use crate::statement::Statements;
 use crate::{keys, running, sweep};
@@ -40,6 +42,7 @@ enum Item {
     Batch(Box<Encoded>, Committed),
     Job(Job),
     ForgetKeys { now: u64, limit: u64, answer: SyncSender<Result<u64, Error>> },
+    RemoveKeyPages { pages: Vec<Range<u64>>, answer: SyncSender<Result<(), Error>> },
     PruneRunning { over: Vec<TaskKey>, until: i64 },
 }
 
@@ -82,6 +85,13 @@ impl Inbox {
         answered.recv().unwrap_or(Err(Error::Closed))
     }
 
+    /// Removes pages of keys that are in a run now.
+    pub(crate) fn remove_key_pages(&self, pages: Vec<Range<u64>>) -> Result<(), Error> {
+        let (answer, answered) = sync_channel(1);
+        self.push(Item::RemoveKeyPages { pages, answer });
+        answered.recv().unwrap_or(Err(Error::Closed))
+    }
+
     /// Tells the writer which tasks of the running pages up to `until` were found to be over.
     pub(crate) fn prune_running(&self, over: Vec<TaskKey>, until: i64) {
         self.push(Item::PruneRunning { over, until });
@@ -108,8 +118,8 @@ impl Inbox {
 fn refuse(item: Item, error: Error) {
     match item {
         Item::Batch(_, done) => done(Err(error)),
-        // The job's answer goes with it, which its caller sees as closed.
-        Item::Job(_) | Item::ForgetKeys { .. } | Item::PruneRunning { .. } => {}
+        // The way back goes with it, which its caller sees as closed.
+        _ => {}
     }
 }
 
@@ -179,6 +189,7 @@ pub(crate) struct Writer<'c> {
     statements: Statements<'c>,
     inbox: Arc<Inbox>,
     index: Arc<keys::Index>,
+    bell: Arc<Bell>,
     counters: Arc<Counters>,
     books: Books,
     log: Log,
@@ -187,7 +198,7 @@ pub(crate) struct Writer<'c> {
 
 /// What the writer alone knows of packed pages.
 pub(crate) struct Books {
-    pub(crate) keys: keys::Pages,
+    pub(crate) keys: keys::Book,
     pub(crate) running: running::Book,
 }
 
@@ -196,6 +207,7 @@ pub(crate) fn run(
     connection: &Connection,
     inbox: Arc<Inbox>,
     index: Arc<keys::Index>,
+    bell: Arc<Bell>,
     counters: Arc<Counters>,
     books: Books,
     log: Log,
@@ -203,7 +215,7 @@ pub(crate) fn run(
     let farewell = Arc::clone(&inbox);
     let _farewell = Farewell(&farewell);
     let statements = Statements::prepare(connection).during("prepare the statements")?;
-    let mut writer = Writer { connection, statements, inbox, index, counters, books, log, fatal: None };
+    let mut writer = Writer { connection, statements, inbox, index, bell, counters, books, log, fatal: None };
     writer.work();
     Ok(())
 }
@@ -243,6 +255,9 @@ impl Writer<'_> {
                 // A caller that is gone needs no answer.
                 let _ = answer.send(allowed.and_then(|()| self.forget_keys(now, limit)));
             }
+            Item::RemoveKeyPages { pages, answer } => {
+                let _ = answer.send(allowed.and_then(|()| self.remove_key_pages(&pages)));
+            }
             Item::PruneRunning { over, until } => self.books.running.prune(&over, until),
             Item::Batch(batch, done) => self.group(vec![(batch, done)]),
         }
@@ -250,13 +265,21 @@ impl Writer<'_> {
 
     /// The pages are forgotten in memory after they are gone from the disk: in between, a probe costs a read.
     fn forget_keys(&mut self, now: u64, limit: u64) -> Result<u64, Error> {
-        let ranges = self.books.keys.over(now, limit);
-        if ranges.is_empty() {
-            return Ok(0);
+        let over = self.books.keys.over(now, limit);
+        if !over.is_empty() {
+            self.remove_key_pages(&over)?;
+            self.index.drop_pages(|page| over.iter().any(|range| range.contains(&page)));
         }
-        sweep::transaction(self.connection, |connection| sweep::remove_pages(connection, &ranges))?;
-        self.index.drop_pages(|page| ranges.iter().any(|range| (range.0..range.1).contains(&page)));
-        Ok(ranges.iter().map(|range| range.1 - range.0).sum())
+        let (book, index) = (&mut self.books.keys, &self.index);
+        let removed =
+            sweep::transaction(self.connection, |connection| book.remove_runs(connection, index, now, limit))?;
+        Ok(over.iter().map(|range| range.end - range.start).sum::<u64>() + removed)
+    }
+
+    fn remove_key_pages(&mut self, pages: &[Range<u64>]) -> Result<(), Error> {
+        sweep::transaction(self.connection, |connection| sweep::remove_pages(connection, pages))?;
+        self.books.keys.forget(pages);
+        Ok(())
     }
 
     /// One transaction, and the answers.
@@ -270,6 +293,9 @@ impl Writer<'_> {
         drop(batches);
         for (done, answer) in dones.into_iter().zip(answers) {
             done(answer);
+        }
+        if self.index.is_over_budget() {
+            self.bell.ring();
         }
         if let Err(error) = self.log.checkpoint_if_long(self.connection, &self.counters) {
             self.fail(error);

@@ -10,9 +10,9 @@ use crate::fail::Outcome;
 
 /// Run an agent, which takes tasks from a server and runs them here
 ///
-/// Connects to the server, registers itself with what this machine can do, and runs Python packages and commands in processes
-/// of their own, within their limits. It only opens connections, never listens. SIGTERM lets what runs end first. Address and
-/// token come from `--server` and `--token-file`, the environment, or the profile in use.
+/// Connects to the server, registers itself with what this machine can do, and runs Python packages and commands in
+/// processes of their own, within their limits. It only opens connections, never listens. SIGTERM lets what runs end
+/// first. Address and token come from `--server` and `--token-file`, the environment, or the profile in use.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
@@ -45,6 +45,3 @@ pub(super) fn default_dir() -> std::path::PathBuf {
     let data = data.or_else(|| std::env::var_os("HOME").map(|h| std::path::PathBuf::from(h).join(".local/share")));
     data.unwrap_or_else(std::env::temp_dir).join("tidewheel/agent")
 }
-
-/// The file in which a running agent says how it is.
-pub(super) const STATUS_FILE: &str = "status.json";

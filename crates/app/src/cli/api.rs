@@ -9,8 +9,8 @@ use crate::fail::{Failure, Outcome};
 
 /// Call the REST interface directly
 ///
-/// Sends one request with the address and token in use, repeats it as every verb does when the server is overloaded, and
-/// prints the answer. For what has no verb of its own, and for trying things out.
+/// Sends one request with the address and token in use, repeats it as every verb does when the server is overloaded,
+/// and prints the answer. For what has no verb of its own, and for trying things out.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel api GET /tasks/counts

@@ -46,8 +46,8 @@ struct List {
 
 /// Fetch a file of a task
 ///
-/// Writes it under its own name into the current folder, to the place `--to` names, or to standard output with `--to -`. An
-/// existing file is not replaced without `--yes`.
+/// Writes it under its own name into the current folder, to the place `--to` names, or to standard output with `--to
+/// -`. An existing file is not replaced without `--yes`.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel artifact get task_01jd8z5r7m0000000000000000 report.csv
@@ -108,7 +108,8 @@ impl Get {
             ctx.ask.confirm(&format!("1 file will be replaced: {}.", path.display()))?;
         }
         // Under another name until it is complete: a broken download must not look like the file.
-        let partial = path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().to_string_lossy()));
+        let partial =
+            path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().to_string_lossy()));
         let what = || format!("cannot write {}", path.display());
         let mut out = tokio::fs::File::create(&partial).await.doing(Exit::Usage, what)?;
         let bar = crate::progress::bytes(&ctx.out, size, name);

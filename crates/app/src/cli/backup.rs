@@ -1,5 +1,6 @@
 //! `tidewheel backup`: a copy of everything a server keeps.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -28,8 +29,8 @@ enum BackupVerb {
 
 /// Copy the data folder of a stopped server
 ///
-/// Copies database, logs, blobs and keys into a new folder, and checks the copy of the database by opening it. The server has
-/// to be stopped: its lock says so. The copy holds secrets and can be read by its owner alone.
+/// Copies database, logs, blobs and keys into a new folder, and checks the copy of the database by opening it. The
+/// server has to be stopped: its lock says so. The copy holds secrets and can be read by its owner alone.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel backup create --data-dir /var/lib/tidewheel --to /backup/2026-11-21
@@ -43,8 +44,19 @@ struct Create {
     to: PathBuf,
 }
 
-/// What a server makes anew, and what belongs to a running process.
-const LEFT_OUT: &[&str] = &["uploads", "agent", "tidewheel.db", "tidewheel.db-wal", "tidewheel.db-shm", "tidewheel.db.lock"];
+/// What a server makes anew, what belongs to a running process, and the database, which is copied by its own means.
+const LEFT_OUT: &[&str] = &[
+    "uploads",
+    "agent",
+    "build",
+    "dev.json",
+    ".gitignore",
+    "tidewheel.db",
+    "tidewheel.db-wal",
+    "tidewheel.db-shm",
+    "tidewheel.db.lock",
+    "logs.db.lock",
+];
 
 impl BackupCommand {
     pub(crate) fn run(self, ctx: &Ctx) -> Outcome {
@@ -92,17 +104,19 @@ impl Create {
         };
         let (from, copy) = (self.data_dir.join("tidewheel.db"), to.join("tidewheel.db"));
         let store = crate::wire::open_database(&from).map_err(failed("cannot open the database"))?;
-        let written = tidewheel_store::Store::backup(&*store, &copy);
+        tidewheel_store::Store::backup(&*store, &copy).map_err(failed("cannot copy the database"))?;
+        let what = || "cannot copy the other files".to_owned();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).doing(Exit::Failed, what)?;
+        // While the lock of the database is held, so that no server starts on the folder meanwhile.
+        let rest = copy_tree(&self.data_dir, to, LEFT_OUT).doing(Exit::Failed, what)?;
         tidewheel_store::Store::close(&*store);
         drop(store);
-        written.map_err(failed("cannot copy the database"))?;
         let check = crate::wire::open_database(&copy).map_err(failed("the copy of the database cannot be opened"))?;
         tidewheel_store::Store::close(&*check);
         drop(check);
         let _ = std::fs::remove_file(to.join("tidewheel.db.lock"));
         let size = std::fs::metadata(&copy).map(|meta| meta.len()).unwrap_or(0);
-        let rest = copy_tree(&self.data_dir, to, LEFT_OUT);
-        rest.map(|bytes| bytes + size).doing(Exit::Failed, || "cannot copy the other files".to_owned())
+        Ok(rest + size)
     }
 }
 

@@ -10,8 +10,8 @@ use crate::output::{Col, Kind, Shape};
 
 /// Measure this program on this machine
 ///
-/// Starts a server of its own in a temporary folder, drives it from processes of its own, and prints each figure with the
-/// target it is held against. Exit 1 if a run could not be completed; a missed target is shown, not an error.
+/// Starts a server of its own in a temporary folder, drives it from processes of its own, and prints each figure with
+/// the target it is held against. Exit 1 if a run could not be completed; a missed target is shown, not an error.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel bench engine

@@ -11,8 +11,8 @@ use crate::fail::Outcome;
 
 /// Act on every task that a filter finds
 ///
-/// Counts first and asks; the work is a background operation at the server, 256 tasks at a time, with an outcome per task.
-/// Use `tidewheel op` to follow it.
+/// Counts first and asks; the work is a background operation at the server, 256 tasks at a time, with an outcome per
+/// task. Use `tidewheel op` to follow it.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:

@@ -319,8 +319,8 @@ pub(crate) async fn wait_task(client: &Client, id: &str, wait: Wait) -> Outcome<
     let path = format!("/tasks/{}", crate::client::segment(id));
     let what = format!("wait for {id}");
     loop {
-        // The path that can wait. Its answer is the result, which may be large and is not what is wanted here: the status
-        // says enough, and a task that ended without success is a conflict there.
+        // The path that can wait. Its answer is the result, which may be large and is not what is wanted here: the
+        // status says enough, and a task that ended without success is a conflict there.
         let request = client.get(format!("{path}/result")).doing(what.clone()).next("tidewheel task list");
         let ended = match request.query("wait", format!("{}ms", wait.step().as_millis())).send().await {
             Ok(answer) => answer.status().as_u16() == 200,
@@ -351,7 +351,8 @@ pub(crate) fn task_outcome(task: &Value) -> Outcome {
         ("", "") => format!("its state is {state}"),
         (kind, message) => format!("{kind}: {message}"),
     };
-    Err(Failure::new(Exit::Failed, format!("task {id} ended as {state}"), why).next(format!("tidewheel task logs {id}")))
+    Err(Failure::new(Exit::Failed, format!("task {id} ended as {state}"), why)
+        .next(format!("tidewheel task logs {id}")))
 }
 
 /// A JSON text from `@file`, `-` (standard input) or the argument itself.
@@ -366,7 +367,8 @@ pub(crate) fn json_input(argument: &str) -> Outcome<String> {
     match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
         Ok(_) => Ok(text),
         Err(error) => {
-            let mut failure = Failure::usage(format!("cannot use the input of {from}"), format!("it is not JSON: {error}"));
+            let mut failure =
+                Failure::usage(format!("cannot use the input of {from}"), format!("it is not JSON: {error}"));
             if !argument.starts_with('@') && super::exists(argument) {
                 failure = failure.next(format!("to read the file, write --input @{argument}"));
             }
@@ -441,7 +443,11 @@ where
             for (id, failure) in &failures {
                 ctx.out.note(&format!("{id}: {failure}"));
             }
-            Err(Failure::new(Exit::Failed, format!("{} of {total} were not changed", failures.len()), first.to_string()))
+            Err(Failure::new(
+                Exit::Failed,
+                format!("{} of {total} were not changed", failures.len()),
+                first.to_string(),
+            ))
         }
     }
 }

@@ -16,7 +16,9 @@ use crate::output::{Col, Kind, Shape};
 /// Unknown settings are mistakes.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  tidewheel config check tidewheel.yaml\n  tidewheel config show --config tidewheel.yaml")]
+#[command(after_help = "Examples:
+  tidewheel config check tidewheel.yaml
+  tidewheel config show --config tidewheel.yaml")]
 pub(crate) struct ConfigCommand {
     #[command(subcommand)]
     verb: ConfigVerb,
@@ -31,10 +33,12 @@ enum ConfigVerb {
 
 /// Check a file without starting a server
 ///
-/// Reports every mistake with its line and the nearest name that is known. The environment's settings are checked too, because
-/// a server would read them.
+/// Reports every mistake with its line and the nearest name that is known. The environment's settings are checked too,
+/// because a server would read them.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel config check tidewheel.yaml\n  tidewheel config check /etc/tidewheel/server.toml -o json")]
+#[command(after_help = "Examples:
+  tidewheel config check tidewheel.yaml
+  tidewheel config check /etc/tidewheel/server.toml -o json")]
 struct Check {
     /// File in YAML or TOML
     file: PathBuf,
@@ -60,7 +64,9 @@ struct Show {
 ///
 /// For editors that complete and check YAML, and for checks elsewhere.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel config schema > tidewheel.schema.json\n  tidewheel config schema --jq '.properties | keys'")]
+#[command(after_help = "Examples:
+  tidewheel config schema > tidewheel.schema.json
+  tidewheel config schema --jq '.properties | keys'")]
 struct Schema {}
 
 const SETTING: Shape = Shape {

@@ -23,9 +23,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Run server, agent and your code on this machine
 ///
-/// Starts a server and an agent in this process, keeps everything in `.tidewheel` below the folder, uploads the package in the
-/// folder and uploads it again whenever a file changes. Prints address and token, and opens nothing. Verbs that are run in or
-/// below the folder find the server by themselves.
+/// Starts a server and an agent in this process, keeps everything in `.tidewheel` below the folder, uploads the package
+/// in the folder and uploads it again whenever a file changes. Prints address and token, and opens nothing. Verbs that
+/// are run in or below the folder find the server by themselves.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel dev
@@ -50,13 +50,20 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "N")]
     capacity: Option<u32>,
     /// Level of the log
-    #[arg(long, value_name = "LEVEL", default_value = "warn", env = "TIDEWHEEL_LOG", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "warn,tidewheel_agent::environment=error",
+        env = "TIDEWHEEL_LOG",
+        hide_env_values = true
+    )]
     log: String,
 }
 
 impl Dev {
     pub(crate) fn run(self, ctx: &Ctx) -> Outcome {
-        let dir = std::fs::canonicalize(&self.dir).doing(Exit::Usage, || format!("cannot use {}", self.dir.display()))?;
+        let dir =
+            std::fs::canonicalize(&self.dir).doing(Exit::Usage, || format!("cannot use {}", self.dir.display()))?;
         if !dir.is_dir() {
             return Err(Failure::usage(format!("cannot use {}", self.dir.display()), "it is not a folder"));
         }
@@ -101,7 +108,7 @@ async fn serve(ctx: &Ctx, dev: &Dev, config: &Config, dir: &Path) -> Outcome {
     let mut signals = Signals::take()?;
     let mut node = tokio::select! {
         node = Box::pin(Node::start(config)) => node?,
-        () = signals.impatient() => return Err(Failure::new(Exit::Interrupted, "interrupted", "the server was not up yet")),
+        () = signals.impatient() => return Err(super::server::interrupted()),
     };
     let token = token(&node).await?;
     let connection = Connection {
@@ -114,7 +121,12 @@ async fn serve(ctx: &Ctx, dev: &Dev, config: &Config, dir: &Path) -> Outcome {
         profile: None,
     };
     let dev_file = dir.join(DEV_FILE);
-    let left = DevFile { url: node.url.clone(), token: token.clone(), ca_file: connection.ca_file.clone(), pid: std::process::id() };
+    let left = DevFile {
+        url: node.url.clone(),
+        token: token.clone(),
+        ca_file: connection.ca_file.clone(),
+        pid: std::process::id(),
+    };
     let text = serde_json::to_string_pretty(&left).doing(Exit::Failed, || "cannot write the connection".to_owned())?;
     write_private(&dev_file, &text).doing(Exit::Failed, || format!("cannot write {}", dev_file.display()))?;
     banner(&node, &token);
@@ -150,7 +162,8 @@ async fn token(node: &Node) -> Outcome<Secret> {
 fn banner(node: &Node, token: &Secret) {
     let url = &node.url;
     let text = format!(
-        "\n  REST, gRPC and documentation   {url}/docs\n  token                          {}\n  data                           {}\n\n  \
+        "\n  REST, gRPC and documentation   {url}/docs\n  token                          {}\n  \
+         data                           {}\n\n  \
          export TIDEWHEEL_URL={url} TIDEWHEEL_TOKEN=...   for programs outside this folder\n  \
          Ctrl-C stops everything\n\n",
         token.expose(),

@@ -69,7 +69,8 @@ impl Doctor {
 /// First line of a program's version, if it runs.
 fn version_of(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok().filter(|o| o.status.success())?;
-    let text = String::from_utf8_lossy(if output.stdout.is_empty() { &output.stderr } else { &output.stdout }).into_owned();
+    let text =
+        String::from_utf8_lossy(if output.stdout.is_empty() { &output.stderr } else { &output.stdout }).into_owned();
     text.lines().next().map(|line| line.trim().to_owned())
 }
 
@@ -79,8 +80,10 @@ fn python() -> Check {
     let program = given.as_deref().unwrap_or("python3");
     match version_of(program) {
         Some(text) => {
-            let number = text.trim_start_matches("Python ").split('.').take(2).map(str::parse::<u32>).collect::<Vec<_>>();
-            let enough = matches!(number.as_slice(), [Ok(3), Ok(minor)] if *minor >= 9) || matches!(number.as_slice(), [Ok(n), ..] if *n > 3);
+            let number =
+                text.trim_start_matches("Python ").split('.').take(2).map(str::parse::<u32>).collect::<Vec<_>>();
+            let enough = matches!(number.as_slice(), [Ok(3), Ok(minor)] if *minor >= 9)
+                || matches!(number.as_slice(), [Ok(n), ..] if *n > 3);
             Check::new("python", if enough { "ok" } else { "error" }, text, advice)
         }
         None => Check::new("python", "error", "not found", advice),
@@ -106,10 +109,15 @@ fn bubblewrap() -> Check {
 }
 
 fn cgroup() -> Check {
-    let advice = "without cgroup v2, memory and CPU of a task are bounded by rlimits only";
-    let there = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let found = if there { "version 2" } else { "no version 2" };
-    Check::new("cgroup", if there { "ok" } else { "warning" }, found, advice)
+    let advice = "without cgroups, memory and CPU of a task are bounded by rlimits only";
+    let found = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        "version 2"
+    } else if Path::new("/sys/fs/cgroup/memory").exists() {
+        "version 1"
+    } else {
+        "none"
+    };
+    Check::new("cgroup", if found == "none" { "warning" } else { "ok" }, found, advice)
 }
 
 fn open_files() -> Check {
@@ -129,9 +137,12 @@ fn disk(folder: &Path) -> Vec<Check> {
             let result = if rate >= SLOW_SYNCS { "ok" } else { "warning" };
             Check::new("disk sync", result, format!("{rate:.0} fdatasync/s in {}", folder.display()), slow)
         }
-        Err(error) => {
-            Check::new("disk sync", "error", format!("{}: {error}", folder.display()), "name a folder that can be written")
-        }
+        Err(error) => Check::new(
+            "disk sync",
+            "error",
+            format!("{}: {error}", folder.display()),
+            "name a folder that can be written",
+        ),
     };
     vec![sync, space(folder)]
 }

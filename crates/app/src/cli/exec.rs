@@ -18,8 +18,8 @@ const SCRIPT: &str = include_str!("exec/run.py");
 /// Run a function on this machine, without a server
 ///
 /// Runs a task, or any function, through the test kit: the input goes to JSON and back as it would on the way through a
-/// server, retries happen as the task's policy says without waiting, and the result is printed. What the function prints goes
-/// to standard error.
+/// server, retries happen as the task's policy says without waiting, and the result is printed. What the function
+/// prints goes to standard error.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel exec tasks.py:greet name=Ann times=3
@@ -41,14 +41,16 @@ pub(crate) struct Exec {
 impl Exec {
     pub(crate) fn run(self, ctx: &Ctx) -> Outcome {
         let what = format!("run {}", self.target);
-        let (file, function) = self.target.rsplit_once(':').filter(|(file, f)| !file.is_empty() && !f.is_empty()).ok_or_else(
-            || Failure::usage(format!("cannot {what}"), "it has to name a file and a function, such as tasks.py:greet"),
-        )?;
+        let (file, function) =
+            self.target.rsplit_once(':').filter(|(file, f)| !file.is_empty() && !f.is_empty()).ok_or_else(|| {
+                Failure::usage(format!("cannot {what}"), "it has to name a file and a function, such as tasks.py:greet")
+            })?;
         if !Path::new(file).is_file() {
             return Err(Failure::new(Exit::Missing, format!("cannot {what}"), format!("there is no file {file}")));
         }
         let (args, kwargs) = self.arguments()?;
-        let call = json!({"file": file, "function": function, "args": args, "kwargs": kwargs, "retries": !self.no_retries});
+        let call =
+            json!({"file": file, "function": function, "args": args, "kwargs": kwargs, "retries": !self.no_retries});
         let answer = python(Path::new(file), &call, &what)?;
         self.report(ctx, &answer, file, &what)
     }
@@ -89,7 +91,8 @@ impl Exec {
                 ctx.out.value(&answer["result"])
             }
             "missing" => {
-                let names: Vec<_> = answer["names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                let names: Vec<_> =
+                    answer["names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                 let wanted = self.target.rsplit(':').next().unwrap_or_default();
                 let near = crate::text::did_you_mean(wanted, names.iter().copied());
                 let why = format!("{file} has no '{wanted}'{near}; its tasks are: {}", names.join(", "));
@@ -146,8 +149,8 @@ fn python(file: &Path, call: &Value, what: &str) -> Outcome<Value> {
     })
 }
 
-/// Where the Python package lies that this binary carries: the build of packages lays it down. `None` leaves it to what is
-/// installed.
+/// Where the Python package lies that this binary carries: the build of packages lays it down. `None` leaves it to what
+/// is installed.
 fn library(file: &Path) -> Option<PathBuf> {
     if let Some(given) = std::env::var_os("TIDEWHEEL_PYLIB") {
         return Some(given.into());
@@ -155,7 +158,8 @@ fn library(file: &Path) -> Option<PathBuf> {
     let folder = std::path::absolute(file).ok()?.parent()?.to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let options = tidewheel_agent::BuildOptions::new(package::cache_dir());
-    // Only for its effect: a folder without a project of its own fails after the package was laid down, which is enough.
+    // Only for its effect: a folder without a project of its own fails after the package was laid down, which is
+    // enough.
     let _ = runtime.block_on(tidewheel_agent::describe(&folder, &options));
     let newest = std::fs::read_dir(package::cache_dir().join("pylib")).ok()?.flatten().filter(|e| e.path().is_dir());
     newest.max_by_key(|e| e.metadata().and_then(|m| m.modified()).ok()).map(|e| e.path())

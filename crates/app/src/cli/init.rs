@@ -9,8 +9,8 @@ use crate::fail::{Exit, Failure, Outcome, While};
 
 /// Start a package: a folder with a task, a test and a README
 ///
-/// Writes `pyproject.toml`, `tasks.py`, `test_tasks.py` and `README.md`. The folder runs at once with `tidewheel dev`, and
-/// goes to a server with `tidewheel deploy`. Nothing that exists is overwritten.
+/// Writes `pyproject.toml`, `tasks.py`, `test_tasks.py` and `README.md`. The folder runs at once with `tidewheel dev`,
+/// and goes to a server with `tidewheel deploy`. Nothing that exists is overwritten.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  tidewheel init reports\n  tidewheel init reports --dir packages/reports")]
 pub(crate) struct Init {

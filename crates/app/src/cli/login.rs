@@ -56,7 +56,11 @@ impl Login {
         profiles.current = Some(name.clone());
         profiles.save()?;
         let file = path()?;
-        ctx.out.note(&format!("logged in as {}; stored as profile '{name}' in {}", field(&who, "name"), file.display()));
+        ctx.out.note(&format!(
+            "logged in as {}; stored as profile '{name}' in {}",
+            field(&who, "name"),
+            file.display()
+        ));
         who["url"] = json!(connection.url);
         ctx.out.brief(&WHO, &who)
     }
@@ -72,7 +76,10 @@ fn token(ctx: &Ctx) -> Outcome<Secret> {
     }
     if !std::io::stdin().is_terminal() {
         let mut text = String::new();
-        std::io::stdin().take(64 << 10).read_to_string(&mut text).doing(Exit::Usage, || "cannot read the token".to_owned())?;
+        std::io::stdin()
+            .take(64 << 10)
+            .read_to_string(&mut text)
+            .doing(Exit::Usage, || "cannot read the token".to_owned())?;
         if !text.trim().is_empty() {
             return Ok(Secret::new(text.trim()));
         }

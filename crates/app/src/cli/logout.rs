@@ -19,7 +19,9 @@ impl Logout {
         let mut profiles = Profiles::load()?;
         let name = ctx.wishes().profile.clone().or(profiles.current.clone());
         let Some(name) = name else {
-            return Err(Failure::new(Exit::Missing, "nothing to forget", "no profile is stored").next("tidewheel login"));
+            return Err(
+                Failure::new(Exit::Missing, "nothing to forget", "no profile is stored").next("tidewheel login")
+            );
         };
         profiles.get(&name)?;
         if let Some(profile) = profiles.profiles.get_mut(&name) {

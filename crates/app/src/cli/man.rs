@@ -36,10 +36,14 @@ impl Man {
             at = at.find_subcommand(name).ok_or_else(|| {
                 let known = at.get_subcommands().map(clap::Command::get_name);
                 let near = crate::text::did_you_mean(name, known);
-                Failure::usage(format!("no page for '{}'", self.verb.join(" ")), format!("there is no verb '{name}'{near}"))
+                Failure::usage(
+                    format!("no page for '{}'", self.verb.join(" ")),
+                    format!("there is no verb '{name}'{near}"),
+                )
             })?;
         }
-        let name = std::iter::once("tidewheel").chain(self.verb.iter().map(String::as_str)).collect::<Vec<_>>().join("-");
+        let name =
+            std::iter::once("tidewheel").chain(self.verb.iter().map(String::as_str)).collect::<Vec<_>>().join("-");
         ctx.out.write_bytes(&page(at, &name)?)
     }
 }

@@ -17,8 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Follow background operations
 ///
-/// Actions over many tasks (bulk cancel, retry, redrive, reprioritise, purge) run at the server and survive restarts. Each
-/// has a record with its counts and the first failures.
+/// Actions over many tasks (bulk cancel, retry, redrive, reprioritise, purge) run at the server and survive restarts.
+/// Each has a record with its counts and the first failures.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:\n  tidewheel op list\n  tidewheel op watch op_01jd8z5r7m0000000000000000")]

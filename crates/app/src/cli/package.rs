@@ -18,8 +18,8 @@ use crate::fail::{Failure, Outcome};
 
 /// Build, upload and inspect packages
 ///
-/// A package is an immutable version of automation code: a folder with `pyproject.toml`, a wheel or an sdist, its tasks with
-/// their schemas, and its locked dependencies. `tidewheel deploy` builds and uploads in one step.
+/// A package is an immutable version of automation code: a folder with `pyproject.toml`, a wheel or an sdist, its tasks
+/// with their schemas, and its locked dependencies. `tidewheel deploy` builds and uploads in one step.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:\n  tidewheel package build .\n  tidewheel package list")]

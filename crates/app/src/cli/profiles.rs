@@ -10,8 +10,8 @@ use crate::profile::{Profile, Profiles, read_token};
 
 /// Manage stored connections
 ///
-/// A profile holds address, token and tenant of a server. They stand in `~/.config/tidewheel/config.toml`, which only you can
-/// read. `tidewheel login` makes one; `--profile NAME` uses one for a single command.
+/// A profile holds address, token and tenant of a server. They stand in `~/.config/tidewheel/config.toml`, which only
+/// you can read. `tidewheel login` makes one; `--profile NAME` uses one for a single command.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:\n  tidewheel profile list\n  tidewheel profile use prod")]
@@ -48,8 +48,8 @@ struct Use {
 
 /// Make or change a stored connection
 ///
-/// Takes the address from `--url`, the tenant from `--tenant` and the token from `--token-file`; what is not given stays.
-/// Unlike `tidewheel login` it asks the server nothing.
+/// Takes the address from `--url`, the tenant from `--tenant` and the token from `--token-file`; what is not given
+/// stays. Unlike `tidewheel login` it asks the server nothing.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel profile set staging --url https://staging.example

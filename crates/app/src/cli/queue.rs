@@ -18,11 +18,13 @@ use crate::fail::Outcome;
 
 /// Manage queues: limits, pausing, dead letters
 ///
-/// A queue is a named line of tasks with a policy: how many run at once, at what rate, how they are retried, and what becomes
-/// of those that are out of attempts.
+/// A queue is a named line of tasks with a policy: how many run at once, at what rate, how they are retried, and what
+/// becomes of those that are out of attempts.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  tidewheel queue stats\n  tidewheel queue create pdf --concurrency 10 --rate 100/s")]
+#[command(after_help = "Examples:
+  tidewheel queue stats
+  tidewheel queue create pdf --concurrency 10 --rate 100/s")]
 pub(crate) struct QueueCommand {
     #[command(subcommand)]
     verb: QueueVerb,

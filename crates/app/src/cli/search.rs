@@ -9,8 +9,8 @@ use crate::fail::Outcome;
 
 /// Search the log lines of all tasks
 ///
-/// Finds lines by words, newest first, over everything that the tenant's tasks printed and logged. `level:warning` asks for
-/// at least that level, `task:ID` for one task.
+/// Finds lines by words, newest first, over everything that the tenant's tasks printed and logged. `level:warning` asks
+/// for at least that level, `task:ID` for one task.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel search 'connection refused' --limit 20

@@ -12,9 +12,10 @@ use crate::wire::{Ask, Logging, Node, Signals, raise_file_limit};
 
 /// Run a server
 ///
-/// Takes its settings from a file (`--config`), the environment (TIDEWHEEL__SECTION__KEY) and flags; later ones win. The first
-/// start writes an admin token to `admin-token` in the data folder. SIGTERM ends it after what runs has ended, within
-/// `server.drainTimeout`; SIGHUP reads the configuration again. Exit 74 means that the disk did not keep data.
+/// Takes its settings from a file (`--config`), the environment (TIDEWHEEL__SECTION__KEY) and flags; later ones win.
+/// The first start writes an admin token to `admin-token` in the data folder. SIGTERM ends it after what runs has
+/// ended, within `server.drainTimeout`; SIGHUP reads the configuration again. Exit 74 means that the disk did not keep
+/// data.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel server --data-dir /var/lib/tidewheel --listen 0.0.0.0:8080
@@ -92,12 +93,17 @@ pub(crate) fn runtime(config: &Config) -> Outcome<tokio::runtime::Runtime> {
     builder.enable_all().build().doing(Exit::Failed, || "cannot start the server's threads".to_owned())
 }
 
+/// What a start that was broken off ends with.
+pub(crate) fn interrupted() -> Failure {
+    Failure::new(Exit::Interrupted, "interrupted", "the server was not up yet")
+}
+
 async fn serve(ctx: &Ctx, mut config: Config, logging: Logging) -> Outcome {
     // Caught from the first moment: a signal during a long recovery ends the process as one later would.
     let mut signals = Signals::take()?;
     let mut node = tokio::select! {
         node = Box::pin(Node::start(&config)) => node?,
-        () = signals.impatient() => return Err(Failure::new(Exit::Interrupted, "interrupted", "the server was not up yet")),
+        () = signals.impatient() => return Err(interrupted()),
     };
     ctx.out.note(&format!("listening on {} (data in {})", node.url, node.data_dir.display()));
     loop {

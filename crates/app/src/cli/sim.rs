@@ -7,8 +7,9 @@ use crate::fail::{Exit, Failure, Outcome};
 
 /// Run the engine in a simulated world with faults
 ///
-/// The product's engine with a store, workers and clients that crash, freeze, lose and repeat messages, and with clocks that
-/// jump. Every promise is checked after every step. The same seed gives the same run. The last line is the verdict.
+/// The product's engine with a store, workers and clients that crash, freeze, lose and repeat messages, and with clocks
+/// that jump. Every promise is checked after every step. The same seed gives the same run. The last line is the
+/// verdict.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  tidewheel sim --seeds 1000\n  tidewheel sim --seed 4711 --trace")]
 pub(crate) struct Sim {
@@ -51,7 +52,10 @@ impl Sim {
         }
         match tidewheel_sim::main_with_args(args) {
             0 => Ok(()),
-            2 => Err(Failure::usage("the simulator was not started", "see the message above").next("tidewheel sim --help")),
+            2 => {
+                Err(Failure::usage("the simulator was not started", "see the message above")
+                    .next("tidewheel sim --help"))
+            }
             _ => {
                 let why = "the verdict above names seed and check";
                 Err(Failure::new(Exit::Failed, "a promise was broken in the simulated world", why)

@@ -10,8 +10,8 @@ use crate::fail::{Exit, Failure, Outcome};
 
 /// Show whether the server is up and what it does
 ///
-/// State, version, tasks and workers, figures of its store. `--probe` only asks whether it takes work, without a token: exit
-/// 0 if it does, 5 if it does not. Health checks of containers use it.
+/// State, version, tasks and workers, figures of its store. `--probe` only asks whether it takes work, without a token:
+/// exit 0 if it does, 5 if it does not. Health checks of containers use it.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  tidewheel status\n  tidewheel status --probe --quiet")]
 pub(crate) struct Status {

@@ -21,11 +21,13 @@ use crate::fail::Outcome;
 
 /// Submit tasks and follow them
 ///
-/// A task is one unit of work: a type, an input and a queue. The server keeps it durably from the moment the submit returns,
-/// gives it to a worker, retries it as its policy says, and keeps its result.
+/// A task is one unit of work: a type, an input and a queue. The server keeps it durably from the moment the submit
+/// returns, gives it to a worker, retries it as its policy says, and keeps its result.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  tidewheel task submit greet --input '{\"name\": \"Ann\"}'\n  tidewheel task list --filter state:failed")]
+#[command(after_help = "Examples:
+  tidewheel task submit greet --input '{\"name\": \"Ann\"}'
+  tidewheel task list --filter state:failed")]
 pub(crate) struct TaskCommand {
     #[command(subcommand)]
     verb: TaskVerb,

@@ -11,11 +11,13 @@ use crate::fail::Outcome;
 
 /// Manage tenants and their shares
 ///
-/// A tenant is the unit of isolation and fairness: nothing of one is seen by another, and a busy one cannot starve the rest.
-/// Creating tenants needs a token with system scope.
+/// A tenant is the unit of isolation and fairness: nothing of one is seen by another, and a busy one cannot starve the
+/// rest. Creating tenants needs a token with system scope.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  tidewheel tenant create acme --weight 200 --concurrency 50\n  tidewheel tenant list")]
+#[command(after_help = "Examples:
+  tidewheel tenant create acme --weight 200 --concurrency 50
+  tidewheel tenant list")]
 pub(crate) struct TenantCommand {
     #[command(subcommand)]
     verb: TenantVerb,

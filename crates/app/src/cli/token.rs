@@ -11,11 +11,13 @@ use crate::fail::{Exit, Outcome, While};
 
 /// Manage API tokens
 ///
-/// A token speaks for one tenant in one role: admin, operator, viewer or worker. Its secret is shown once, when it is made;
-/// the server keeps a hash.
+/// A token speaks for one tenant in one role: admin, operator, viewer or worker. Its secret is shown once, when it is
+/// made; the server keeps a hash.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  tidewheel token create ci --role operator --expires-in 90d\n  tidewheel token list")]
+#[command(after_help = "Examples:
+  tidewheel token create ci --role operator --expires-in 90d
+  tidewheel token list")]
 pub(crate) struct TokenCommand {
     #[command(subcommand)]
     verb: TokenVerb,

@@ -17,8 +17,8 @@ const TASKS: usize = 8;
 
 /// Watch queues, workers and running tasks
 ///
-/// A screen that is refreshed until interrupted: rates, depths, workers and the tasks that run now. In a pipe it prints one
-/// JSON document per refresh.
+/// A screen that is refreshed until interrupted: rates, depths, workers and the tasks that run now. In a pipe it prints
+/// one JSON document per refresh.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  tidewheel top\n  tidewheel top --every 5s")]
 pub(crate) struct Top {
@@ -37,8 +37,10 @@ impl Top {
         let mut screen = Screen::default();
         for round in 1u64.. {
             let view = read(&client).await?;
-            if ctx.out.is_for_people() {
+            if ctx.out.is_for_people() && self.count != Some(1) {
                 screen.show(ctx, &render(ctx, &client, &view))?;
+            } else if ctx.out.is_table() {
+                ctx.out.write(&render(ctx, &client, &view))?;
             } else {
                 ctx.out.value(&view)?;
             }

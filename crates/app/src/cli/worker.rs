@@ -13,8 +13,8 @@ use crate::fail::Outcome;
 
 /// Manage workers: drain, resume, label
 ///
-/// A worker is anything that takes tasks over the worker protocol: an agent of ours, or a program of yours. Workers connect
-/// by themselves; here they are looked at and steered.
+/// A worker is anything that takes tasks over the worker protocol: an agent of ours, or a program of yours. Workers
+/// connect by themselves; here they are looked at and steered.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:\n  tidewheel worker list --watch\n  tidewheel worker drain agent-7")]
@@ -53,7 +53,9 @@ struct List {
 ///
 /// Labels and discovered capabilities, packages in its cache, which walls its sandbox has up, clock offset.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel worker get agent-7\n  tidewheel worker get agent-7 -o json --jq .enforced")]
+#[command(after_help = "Examples:
+  tidewheel worker get agent-7
+  tidewheel worker get agent-7 -o json --jq .enforced")]
 struct Get {
     /// Id or name of the worker
     worker: String,
@@ -85,8 +87,8 @@ struct Resume {
 
 /// Set labels or the number of permits of a worker
 ///
-/// The labels that an operator set are replaced by those given; what the worker discovered by itself stays. Tasks ask for
-/// labels with `requires`. `--permits 0` gives it nothing new.
+/// The labels that an operator set are replaced by those given; what the worker discovered by itself stays. Tasks ask
+/// for labels with `requires`. `--permits 0` gives it nothing new.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel worker label agent-7 zone=a gpu=true
@@ -109,7 +111,9 @@ struct Label {
 ///
 /// The log lines of the tasks that ran on it last, oldest line first.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel worker logs agent-7\n  tidewheel worker logs agent-7 --tasks 50 --level error")]
+#[command(after_help = "Examples:
+  tidewheel worker logs agent-7
+  tidewheel worker logs agent-7 --tasks 50 --level error")]
 struct Logs {
     /// Id or name of the worker
     worker: String,
@@ -173,12 +177,14 @@ impl Logs {
     async fn run(self, ctx: &Ctx, client: &Client) -> Outcome {
         let worker = read(client, &self.worker).await?;
         let filter = format!("worker:\"{}\"", field(&worker, "name").replace('"', ""));
-        let tasks = client.get("/tasks").doing("list the worker's tasks").query("filter", filter).query("limit", self.tasks);
+        let tasks =
+            client.get("/tasks").doing("list the worker's tasks").query("filter", filter).query("limit", self.tasks);
         let tasks = tasks.value().await?;
         let mut lines = Vec::new();
         for task in items(&tasks) {
             let id = field(task, "id");
-            let request = client.get(format!("/tasks/{id}/logs")).doing(format!("read the logs of {id}")).query("tail", 1_000);
+            let request =
+                client.get(format!("/tasks/{id}/logs")).doing(format!("read the logs of {id}")).query("tail", 1_000);
             let page = as_page(request.maybe("level", self.level.as_deref()).value().await?);
             lines.extend_from_slice(items(&page));
         }

@@ -43,8 +43,8 @@ impl Events {
         Events { request, chunks: None, buffer: BytesMut::new(), last_id: None, failures: 0, opened: false }
     }
 
-    /// The next event. `None` when there is nothing more to say: the server's last event is then `end`. A stream that ends
-    /// without it was cut off (a restart, a proxy) and is opened again.
+    /// The next event. `None` when there is nothing more to say: the server's last event is then `end`. A stream that
+    /// ends without it was cut off (a restart, a proxy) and is opened again.
     pub(crate) async fn next(&mut self) -> Outcome<Option<Event>> {
         loop {
             if let Some(event) = self.parse()? {

@@ -1,4 +1,5 @@
-//! Every setting: its place, kind, default and meaning. Checks, schema, environment names and `config show` follow from it.
+//! Every setting: its place, kind, default and meaning. Checks, schema, environment names and `config show` follow from
+//! it.
 
 use serde_json::{Value, json};
 
@@ -95,13 +96,28 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("blobs.s3.allowHttp", Kind::Flag, || json!(false), "Allow an endpoint without TLS."),
     fixed("blobs.s3.accessKey", Kind::Secret, || json!(""), "Key id; from the machine's role if absent."),
     fixed("blobs.s3.secretKey", Kind::Secret, || json!(""), "Secret key."),
-    fixed("engine.lease", Kind::Duration { min: 1_000 }, || json!("4s"), "An attempt is lost so long after the last heartbeat."),
+    fixed(
+        "engine.lease",
+        Kind::Duration { min: 1_000 },
+        || json!("4s"),
+        "An attempt is lost so long after the last heartbeat.",
+    ),
     fixed("engine.heartbeat", Kind::Duration { min: 100 }, || json!("1s"), "How often a worker sends one."),
     fixed("engine.cancelGrace", TIME, || json!("5s"), "Time a cancelled attempt gets before it is killed."),
     fixed("engine.maxLiveTasks", ANY, || json!(0), "Tasks not ended that are taken in; 0 = no bound."),
-    fixed("engine.mailboxItems", Kind::Count { min: 100, max: 10_000_000 }, || json!(150_000), "Requests that may wait."),
+    fixed(
+        "engine.mailboxItems",
+        Kind::Count { min: 100, max: 10_000_000 },
+        || json!(150_000),
+        "Requests that may wait.",
+    ),
     fixed("engine.readers", Kind::Count { min: 1, max: 64 }, || json!(2), "Threads that read for the engine."),
-    fixed("tenancy.multiTenant", Kind::Flag, || json!(false), "Tenants share workers: attempts run isolated or not at all."),
+    fixed(
+        "tenancy.multiTenant",
+        Kind::Flag,
+        || json!(false),
+        "Tenants share workers: attempts run isolated or not at all.",
+    ),
     live("retention.finished", TIME, || json!("30d"), "Ended tasks are kept so long; 0 = for ever."),
     live("retention.logs", TIME, || json!("14d"), "Log lines are kept so long; 0 = for ever."),
     fixed("agent.enabled", Kind::Flag, || json!(false), "Run an agent in this process."),
@@ -110,8 +126,18 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("agent.types", Kind::List, || json!([]), "Task types it serves; empty = all."),
     fixed("agent.labels", Kind::Map, || json!({}), "Labels that tasks can ask for."),
     fixed("agent.capacity", Kind::Count { min: 0, max: 100_000 }, || json!(0), "Attempts at once; 0 = by cores."),
-    fixed("agent.dataDir", Kind::Text, || json!(""), "Folder of packages and environments; in storage.dataDir if empty."),
-    fixed("agent.isolation", Kind::Choice(&["auto", "on", "off"]), || json!("auto"), "Whether attempts run in a sandbox."),
+    fixed(
+        "agent.dataDir",
+        Kind::Text,
+        || json!(""),
+        "Folder of packages and environments; in storage.dataDir if empty.",
+    ),
+    fixed(
+        "agent.isolation",
+        Kind::Choice(&["auto", "on", "off"]),
+        || json!("auto"),
+        "Whether attempts run in a sandbox.",
+    ),
     fixed("agent.network", Kind::Flag, || json!(false), "Network inside the sandbox."),
     fixed("agent.memory", Kind::Size, || json!(0), "Memory of an attempt that names none; 0 = no bound."),
     fixed("agent.cpu", Kind::Number, || json!(0), "Cores of an attempt that names none; 0 = no bound."),
@@ -119,8 +145,18 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("agent.output", Kind::Size, || json!("64Mi"), "Captured output of an attempt."),
     fixed("agent.cacheSize", Kind::Size, || json!("20Gi"), "Packages and environments kept."),
     fixed("agent.python", Kind::Text, || json!(""), "Interpreter to use; the one on PATH if empty."),
-    live("log.level", Kind::Text, || json!("info"), "error, warn, info, debug, trace, or by module: info,tidewheel_api=debug."),
-    fixed("log.format", Kind::Choice(&["auto", "pretty", "json"]), || json!("auto"), "auto: pretty on a terminal, else json."),
+    live(
+        "log.level",
+        Kind::Text,
+        || json!("info"),
+        "error, warn, info, debug, trace, or by module: info,tidewheel_api=debug.",
+    ),
+    fixed(
+        "log.format",
+        Kind::Choice(&["auto", "pretty", "json"]),
+        || json!("auto"),
+        "auto: pretty on a terminal, else json.",
+    ),
 ];
 
 impl Kind {
@@ -158,7 +194,8 @@ impl Kind {
             Kind::Size => size_bytes(value).map(|_| value.clone()),
             Kind::Address => {
                 let text = value.as_str().unwrap_or_default();
-                let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+                let port =
+                    text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
                 good(matches!(port, Some(Ok(_))), "an address such as 127.0.0.1:8080 or [::]:8080")
             }
             Kind::List => match value {

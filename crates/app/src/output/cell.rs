@@ -131,9 +131,7 @@ pub(super) fn show(value: &Value, kind: Kind, time: TimeStyle, now: Timestamp) -
         (Kind::Seconds, Some(number)) => text::rough(jiff::SignedDuration::from_secs_f64(number.clamp(0.0, 1e12))),
         (Kind::Length, _) => value.as_array().map_or(0, Vec::len).to_string(),
         (Kind::Names, _) => match value {
-            Value::Object(map) => {
-                map.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect::<Vec<_>>().join(",")
-            }
+            Value::Object(map) => map.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect::<Vec<_>>().join(","),
             other => plain(other),
         },
         _ => plain(value),

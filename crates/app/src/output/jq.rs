@@ -1,5 +1,6 @@
-//! `--jq`: filters run by jaq in a thread of their own, so that one that never ends, recurses without end or prints without
-//! end is stopped and reported. The guard protects the caller's terminal and machine; the expression is the caller's own.
+//! `--jq`: filters run by jaq in a thread of their own, so that one that never ends, recurses without end or prints
+//! without end is stopped and reported. The guard protects the caller's terminal and machine; the expression is the
+//! caller's own.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;

@@ -121,7 +121,12 @@ pub(super) fn detail(printer: &Printer, shape: &Shape, value: &Value) -> String 
                 let lines: Vec<_> = text.lines().map(text::one_line).collect();
                 indented(&lines.join("\n"), width + 2)
             }
-            _ => text::one_line(&show(value, if is_flat(value) && kind == Kind::Text { Kind::Names } else { kind }, printer.time, now)),
+            _ => text::one_line(&show(
+                value,
+                if is_flat(value) && kind == Kind::Text { Kind::Names } else { kind },
+                printer.time,
+                now,
+            )),
         };
         let label = format!("{key:<width$}");
         let label = if printer.colour { format!("\u{1b}[1m{label}\u{1b}[0m") } else { label };
@@ -187,7 +192,8 @@ impl<'a> Feed<'a> {
             .map(|col| text::one_line(&show(at_path(item, col.path), col.kind, self.printer.time, now)))
             .collect();
         if first {
-            self.widths = columns.iter().zip(&cells).map(|(col, cell)| col.head.len().max(cell.chars().count())).collect();
+            self.widths =
+                columns.iter().zip(&cells).map(|(col, cell)| col.head.len().max(cell.chars().count())).collect();
             let heads: Vec<_> = columns.iter().map(|col| col.head.clone()).collect();
             self.printer.write_line(&self.padded(&heads))?;
         }

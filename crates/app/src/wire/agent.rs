@@ -16,13 +16,16 @@ use crate::profile::{Secret, read_token, write_private};
 
 /// The token of the embedded agent; made once per folder.
 const TOKEN_FILE: &str = "agent-token";
+/// The file in which a running agent says how it is.
+pub(crate) const STATUS_FILE: &str = "status.json";
+/// How often it is written.
+const STATUS_EVERY: Duration = Duration::from_secs(2);
 
 /// The agent's settings.
 pub(super) fn agent_config(config: &Config, server: &str, token: Secret) -> Outcome<AgentConfig> {
-    let data_dir = config.maybe("agent.dataDir").map_or_else(
-        || PathBuf::from(config.text("storage.dataDir")).join("agent"),
-        PathBuf::from,
-    );
+    let data_dir = config
+        .maybe("agent.dataDir")
+        .map_or_else(|| PathBuf::from(config.text("storage.dataDir")).join("agent"), PathBuf::from);
     let mut out = AgentConfig::new(server, tidewheel_agent::Secret::new(token.expose()), data_dir);
     out.name = config.maybe("agent.name");
     out.queues = config.list("agent.queues");
@@ -53,7 +56,12 @@ pub(super) fn agent_config(config: &Config, server: &str, token: Secret) -> Outc
 pub(super) async fn worker_token(node: &Node, admin: Secret) -> Outcome<Secret> {
     let path = node.data_dir.join(TOKEN_FILE);
     if let Ok(kept) = read_token(&path.display().to_string())
-        && Client::new(&node.own_connection(kept.clone()))?.get("/whoami").doing("check the agent's token").value().await.is_ok()
+        && Client::new(&node.own_connection(kept.clone()))?
+            .get("/whoami")
+            .doing("check the agent's token")
+            .value()
+            .await
+            .is_ok()
     {
         return Ok(kept);
     }
@@ -65,8 +73,28 @@ pub(super) async fn worker_token(node: &Node, admin: Secret) -> Outcome<Secret> 
     Ok(Secret::new(secret))
 }
 
+/// Writes how an agent is, for `tidewheel agent status`. Not synced: it is worthless after a crash anyway.
+pub(crate) async fn report_status(handle: AgentHandle, server: String, data_dir: PathBuf) {
+    let path = data_dir.join(STATUS_FILE);
+    let partial = path.with_extension("partial");
+    loop {
+        // A plain record always serialises.
+        let mut status = serde_json::to_value(handle.status()).unwrap_or_default();
+        status["pid"] = json!(std::process::id());
+        status["server"] = json!(server);
+        status["at"] = json!(jiff::Timestamp::now().to_string());
+        let written = std::fs::write(&partial, status.to_string()).and_then(|()| std::fs::rename(&partial, &path));
+        if let Err(error) = written {
+            tracing::debug!(%error, "the status file was not written");
+        }
+        tokio::time::sleep(STATUS_EVERY).await;
+    }
+}
+
 /// An agent that runs in this process.
 pub(super) struct Embedded {
+    reporter: JoinHandle<()>,
+    status_file: PathBuf,
     handle: AgentHandle,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), tidewheel_agent::Error>>,
@@ -74,19 +102,27 @@ pub(super) struct Embedded {
 
 impl Embedded {
     pub(super) async fn start(config: AgentConfig) -> Outcome<Embedded> {
+        let (server, data_dir) = (config.server.clone(), config.data_dir.clone());
         let agent = Agent::new(config).await.map_err(|error| {
-            Failure::new(Exit::Failed, "cannot start the agent", error.to_string()).cause(&error).next("tidewheel doctor")
+            Failure::new(Exit::Failed, "cannot start the agent", error.to_string())
+                .cause(&error)
+                .next("tidewheel doctor")
         })?;
         let shutdown = CancellationToken::new();
         let handle = agent.handle();
+        let status_file = data_dir.join(STATUS_FILE);
+        let reporter = tokio::spawn(report_status(handle.clone(), server, data_dir));
         let task = tokio::spawn(agent.run(shutdown.clone()));
-        Ok(Embedded { handle, shutdown, task })
+        Ok(Embedded { reporter, status_file, handle, shutdown, task })
     }
 
     /// Lets its attempts end, at most so long.
     pub(super) async fn stop(self, limit: Duration) {
         tracing::info!(running = self.handle.status().running, "the agent drains");
         self.shutdown.cancel();
+        self.reporter.abort();
+        // Best effort: an old file is recognised by its age.
+        let _ = std::fs::remove_file(&self.status_file);
         match tokio::time::timeout(limit, self.task).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the agent ended with an error"),

@@ -18,7 +18,9 @@ impl Logging {
         let registry = tracing_subscriber::registry().with(filter);
         let terminal = std::io::stderr().is_terminal();
         let started = if format == "json" || (format == "auto" && !terminal) {
-            registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+            registry
+                .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
+                .try_init()
         } else {
             let pretty = tracing_subscriber::fmt::layer().with_ansi(terminal).with_target(false);
             registry.with(pretty.with_writer(std::io::stderr)).try_init()
@@ -40,6 +42,7 @@ const CHATTY: &str = "refinery_core=warn,h2=warn,hyper=warn,rustls=warn,tower=wa
 fn parse(level: &str) -> Outcome<EnvFilter> {
     // What is asked for comes last, so that it wins.
     EnvFilter::try_new(format!("{CHATTY},{level}")).map_err(|error| {
-        Failure::usage("cannot use this log level", format!("'{level}': {error}")).next("write info, or info,tidewheel_api=debug")
+        Failure::usage("cannot use this log level", format!("'{level}': {error}"))
+            .next("write info, or info,tidewheel_api=debug")
     })
 }

@@ -13,7 +13,8 @@ use crate::profile::write_private;
 pub(super) fn server_config(config: &Config) -> Outcome<Option<rustls::ServerConfig>> {
     let (Some(cert), Some(key)) = (config.maybe("tls.certFile"), config.maybe("tls.keyFile")) else { return Ok(None) };
     let unreadable = |file: &str, error: &dyn std::fmt::Display| {
-        Failure::usage(format!("cannot use {file}"), error.to_string()).next("tls.certFile and tls.keyFile are PEM files")
+        Failure::usage(format!("cannot use {file}"), error.to_string())
+            .next("tls.certFile and tls.keyFile are PEM files")
     };
     let chain = CertificateDer::pem_file_iter(&cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| unreadable(&cert, &error))?;

@@ -91,14 +91,20 @@ fn a_task_that_fails_is_1_and_a_wait_that_runs_out_is_5() {
         if asked.path.contains("/result") {
             return problem(409, "conflict", "it ended as failed");
         }
-        answer(202, json!({
-            "id": "task_1", "state": if asked.method == "POST" { "running" } else { "failed" },
-            "error": {"type": "ValueError", "message": "no such page"},
-        }))
+        answer(
+            202,
+            json!({
+                "id": "task_1", "state": if asked.method == "POST" { "running" } else { "failed" },
+                "error": {"type": "ValueError", "message": "no such page"},
+            }),
+        )
     });
     let ran = mock.run(&["task", "submit", "a", "--wait"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.err.contains("ValueError: no such page") && ran.err.contains("next: tidewheel task logs task_1"), "{ran:?}");
+    assert!(
+        ran.err.contains("ValueError: no such page") && ran.err.contains("next: tidewheel task logs task_1"),
+        "{ran:?}"
+    );
     let mock = Mock::always(answer(202, json!({"id": "task_1", "state": "running"})));
     let ran = mock.run(&["task", "submit", "a", "--wait=50ms"]);
     assert_eq!(ran.code, 5, "{ran:?}");
@@ -116,7 +122,8 @@ fn a_question_without_a_terminal_names_the_flag() {
 
 #[test]
 fn an_answer_of_a_stranger_is_not_taken_for_a_task() {
-    let mock = Mock::start(|_, _| crate::mock::Answer { status: 200, headers: Vec::new(), body: "<html>hello</html>".into() });
+    let mock =
+        Mock::start(|_, _| crate::mock::Answer { status: 200, headers: Vec::new(), body: "<html>hello</html>".into() });
     let ran = mock.run(&["task", "list"]);
     assert_eq!(ran.code, 5, "{ran:?}");
     assert!(ran.err.contains("is it a Tidewheel server?"), "{ran:?}");

@@ -122,6 +122,8 @@ fn golden(path: &Path, text: &str) {
 fn the_reference_page_is_up_to_date() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");
     golden(&page, &tidewheel_app::markdown());
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/configuration.md");
+    golden(&page, &tidewheel_app::configuration_markdown());
 }
 
 #[test]
@@ -146,7 +148,9 @@ fn help_texts_are_as_reviewed() {
 #[test]
 fn a_slip_of_the_hand_gets_a_proposal() {
     let home = tempfile::tempdir().unwrap();
-    for (args, near) in [(vec!["taks", "list"], "task"), (vec!["task", "lst"], "list"), (vec!["task", "list", "--filtr"], "--filter")] {
+    for (args, near) in
+        [(vec!["taks", "list"], "task"), (vec!["task", "lst"], "list"), (vec!["task", "list", "--filtr"], "--filter")]
+    {
         let mut command = command(home.path());
         command.args(&args);
         let ran = ran(command, "");
@@ -171,6 +175,26 @@ fn the_version_comes_at_once() {
         .min()
         .unwrap();
     assert!(best < Duration::from_millis(20), "{best:?}");
+}
+
+#[test]
+fn a_shell_that_asks_gets_verbs_and_live_names() {
+    let mock = crate::mock::Mock::always(crate::mock::json(
+        200,
+        serde_json::json!({"items": [{"name": "pdf"}, {"name": "mail"}]}),
+    ));
+    let ask = |words: &[&str]| {
+        let mut asked = command(mock.home.path());
+        asked.env("TIDEWHEEL_COMPLETE", "fish").env("TIDEWHEEL_URL", &mock.url).env("TIDEWHEEL_TOKEN", "tw_x");
+        asked.arg("--").args(words);
+        ran(asked, "").out
+    };
+    assert!(ask(&["tidewheel", "ta"]).contains("task"));
+    assert!(ask(&["tidewheel", "queue", "pause", ""]).contains("pdf"), "{}", ask(&["tidewheel", "queue", "pause", ""]));
+    assert!(!ask(&["tidewheel", "queue", "pause", "m"]).contains("pdf"));
+    let mut script = command(mock.home.path());
+    script.args(["completions", "bash", "--live"]);
+    assert!(ran(script, "").out.contains("TIDEWHEEL_COMPLETE"));
 }
 
 #[test]

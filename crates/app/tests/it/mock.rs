@@ -42,7 +42,8 @@ pub(crate) fn events(body: &str) -> Answer {
 /// A problem document of a code.
 pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Answer {
     let body = serde_json::json!({
-        "type": format!("/docs/reference/errors#{code}"), "title": code, "status": status, "detail": detail, "code": code,
+        "type": format!("/docs/reference/errors#{code}"), "title": code, "status": status, "detail": detail,
+        "code": code,
         "retryable": matches!(status, 429 | 503),
     });
     Answer { headers: vec![("content-type", "application/problem+json".to_owned())], ..json(status, body) }

@@ -7,7 +7,10 @@ use serde_json::json;
 use crate::mock::{Mock, command, json as answer, ran};
 
 fn who() -> Mock {
-    Mock::always(answer(200, json!({"token": "tok_1", "name": "ann", "role": "admin", "tenant": "default", "system": true})))
+    Mock::always(answer(
+        200,
+        json!({"token": "tok_1", "name": "ann", "role": "admin", "tenant": "default", "system": true}),
+    ))
 }
 
 #[test]
@@ -83,7 +86,10 @@ fn a_folder_with_a_dev_server_needs_no_setup() {
 fn tenant_and_token_come_from_the_environment() {
     let mock = who();
     let mut command = command(mock.home.path());
-    command.args(["task", "list", "--tenant", "acme"]).env("TIDEWHEEL_URL", &mock.url).env("TIDEWHEEL_TOKEN", "tw_env\n");
+    command
+        .args(["task", "list", "--tenant", "acme"])
+        .env("TIDEWHEEL_URL", &mock.url)
+        .env("TIDEWHEEL_TOKEN", "tw_env\n");
     ran(command, "");
     let asked = &mock.asked()[0];
     assert_eq!(asked.header("tidewheel-tenant"), Some("acme"));

@@ -12,9 +12,35 @@ fn body(mock: &Mock, number: usize) -> Value {
 fn flags_of_submit_become_the_body() {
     let mock = Mock::always(answer(201, json!({"id": "task_1", "state": "scheduled"})));
     let ran = mock.run(&[
-        "task", "submit", "resize", "--input", r#"{"w": 12345678901234567890123}"#, "--queue", "pdf", "--priority", "high",
-        "--delay", "10m", "--timeout", "5m", "--max-attempts", "4", "--retry-delay", "2s", "--key", "inv-7", "--require",
-        "gpu=true", "--require", "zone=a", "--memory", "512MB", "--label", "env=prod", "--idempotency-key", "k-1",
+        "task",
+        "submit",
+        "resize",
+        "--input",
+        r#"{"w": 12345678901234567890123}"#,
+        "--queue",
+        "pdf",
+        "--priority",
+        "high",
+        "--delay",
+        "10m",
+        "--timeout",
+        "5m",
+        "--max-attempts",
+        "4",
+        "--retry-delay",
+        "2s",
+        "--key",
+        "inv-7",
+        "--require",
+        "gpu=true",
+        "--require",
+        "zone=a",
+        "--memory",
+        "512MB",
+        "--label",
+        "env=prod",
+        "--idempotency-key",
+        "k-1",
     ]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let asked = &mock.asked()[0];
@@ -22,11 +48,14 @@ fn flags_of_submit_become_the_body() {
     assert_eq!(asked.header("idempotency-key"), Some("k-1"));
     assert!(asked.body.contains("12345678901234567890123"), "a long number lost digits: {}", asked.body);
     let body: Value = serde_json::from_str(&asked.body.replace("12345678901234567890123", "1")).unwrap();
-    assert_eq!(body, json!({
-        "type": "resize", "queue": "pdf", "priority": "high", "delay": "10m", "timeout": {"run": "5m"},
-        "retry": {"max_attempts": 4, "delay": "2s"}, "key": "inv-7", "requires": {"gpu": true, "zone": "a"},
-        "resources": {"memory": "512MB"}, "labels": {"env": "prod"}, "idempotency_key": "k-1", "input": {"w": 1},
-    }));
+    assert_eq!(
+        body,
+        json!({
+            "type": "resize", "queue": "pdf", "priority": "high", "delay": "10m", "timeout": {"run": "5m"},
+            "retry": {"max_attempts": 4, "delay": "2s"}, "key": "inv-7", "requires": {"gpu": true, "zone": "a"},
+            "resources": {"memory": "512MB"}, "labels": {"env": "prod"}, "idempotency_key": "k-1", "input": {"w": 1},
+        })
+    );
     assert_eq!(mock.run(&["task", "submit", "a", "--dry-run"]).json(), json!({"type": "a"}));
     assert_eq!(mock.asked().len(), 1, "a dry run was sent");
 }
@@ -47,7 +76,8 @@ fn inputs_come_from_files_and_standard_input() {
 /// Answers a batch with one id per task.
 fn batch(asked: &crate::mock::Asked) -> crate::mock::Answer {
     let tasks = serde_json::from_str::<Value>(&asked.body).unwrap()["tasks"].as_array().unwrap().clone();
-    let items: Vec<_> = tasks.iter().map(|task| json!({"status": 201, "id": format!("task_{}", task["type"])})).collect();
+    let items: Vec<_> =
+        tasks.iter().map(|task| json!({"status": 201, "id": format!("task_{}", task["type"])})).collect();
     answer(200, json!({"items": items, "accepted": tasks.len(), "refused": 0}))
 }
 
@@ -78,7 +108,11 @@ fn a_file_of_tasks_goes_out_in_batches_with_a_key_each() {
 #[test]
 fn whole_tasks_of_a_file_are_sent_as_they_are() {
     let mock = Mock::start(|asked, _| batch(asked));
-    std::fs::write(mock.home.path().join("t.jsonl"), "{\"type\":\"a\",\"priority\":9}\n{\"type\":\"b\",\"idempotency_key\":\"k\"}\n").unwrap();
+    std::fs::write(
+        mock.home.path().join("t.jsonl"),
+        "{\"type\":\"a\",\"priority\":9}\n{\"type\":\"b\",\"idempotency_key\":\"k\"}\n",
+    )
+    .unwrap();
     assert_eq!(mock.run(&["task", "submit", "--many", "t.jsonl"]).code, 0);
     let tasks = body(&mock, 0)["tasks"].clone();
     assert_eq!((&tasks[0]["priority"], &tasks[1]["idempotency_key"]), (&json!(9), &json!("k")));
@@ -97,7 +131,8 @@ fn tasks_refused_for_the_moment_are_sent_again_alone() {
         if number > 0 {
             return batch(asked);
         }
-        let full = json!({"status": 503, "problem": {"code": "overloaded", "detail": "full", "retryable": true, "retry_after": 0}});
+        let problem = json!({"code": "overloaded", "detail": "full", "retryable": true, "retry_after": 0});
+        let full = json!({"status": 503, "problem": problem});
         let wrong = json!({"status": 400, "problem": {"code": "invalid-field", "detail": "no", "retryable": false}});
         answer(200, json!({"items": [{"status": 201, "id": "task_1"}, full, wrong], "accepted": 1, "refused": 2}))
     });
@@ -129,7 +164,10 @@ fn ids_come_from_a_pipe_and_each_has_its_outcome() {
 fn a_bulk_action_counts_first() {
     let mock = Mock::start(|asked, _| {
         if asked.method == "GET" {
-            return answer(200, json!({"id": "op_1", "action": "retry", "state": "done", "seen": 9, "done": 9, "failed": 0}));
+            return answer(
+                200,
+                json!({"id": "op_1", "action": "retry", "state": "done", "seen": 9, "done": 9, "failed": 0}),
+            );
         }
         answer(202, json!({"id": "op_1", "action": "retry", "state": "running", "seen": 0, "done": 0, "failed": 0}))
     });
@@ -161,23 +199,34 @@ fn a_watched_task_is_followed_over_a_broken_stream() {
         if !asked.path.ends_with("/events") {
             return answer(200, json!({"id": "task_1", "state": "succeeded"}));
         }
-        let change = |state: &str| format!("event: state\ndata: {{\"id\":\"task_1\",\"state\":\"{state}\",\"attempt\":1}}\n\n");
+        let change =
+            |state: &str| format!("event: state\ndata: {{\"id\":\"task_1\",\"state\":\"{state}\",\"attempt\":1}}\n\n");
         match number {
             // Cut off without an end.
             0 => events(&format!(": hello\n\n{}", change("running"))),
-            _ => events(&format!("{}{}event: end\ndata: {{\"reason\":\"the task has ended\"}}\n\n", change("running"), change("succeeded"))),
+            _ => events(&format!(
+                "{}{}event: end\ndata: {{\"reason\":\"the task has ended\"}}\n\n",
+                change("running"),
+                change("succeeded")
+            )),
         }
     });
     let ran = mock.run(&["task", "watch", "task_1"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    let states: Vec<Value> = ran.out.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["state"].clone()).collect();
+    let states: Vec<Value> =
+        ran.out.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["state"].clone()).collect();
     assert_eq!(states, [json!("running"), json!("succeeded")]);
 }
 
 #[test]
 fn followed_logs_resume_after_the_last_line() {
     let mock = Mock::start(|_, number| {
-        let line = |n: u32| format!("id: {n}\nevent: line\ndata: {{\"text\":\"line {n}\",\"at\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\"}}\n\n");
+        let line = |n: u32| {
+            format!(
+                "id: {n}\nevent: line\ndata: {{\"text\":\"line {n}\",\"at\":\"2026-01-02T03:04:05.678Z\",\
+                 \"level\":\"info\"}}\n\n"
+            )
+        };
         match number {
             0 => events(&line(1)),
             _ => events(&format!("{}event: end\ndata: {{\"reason\":\"the task has ended\"}}\n\n", line(2))),

@@ -17,7 +17,7 @@ impl Invariant for OneCompletion {
     }
 
     fn statement(&self) -> &'static str {
-        "an attempt has one end; a task that ended changes no more, save its labels, or by a person's retry; a success is final"
+        "an attempt has one end; a task that ended runs again only by a person's retry; a success is final"
     }
 
     fn provenance(&self) -> &'static str {
@@ -63,7 +63,7 @@ fn reopened(change: &Change) -> Option<String> {
         let waits = after.lane.is_some() || after.state != State::Queued;
         return (!fresh || !waits).then(|| format!("task {id:x} is {:?} again, but not by a retry", after.state));
     }
-    let retried_and_ended = before.state != after.state || before.ending != after.ending;
-    (after.changed != before.changed && !retried_and_ended)
+    // Any other end may be followed by a retry and the next end within one commit.
+    (before.state == State::Succeeded && (after.changed != before.changed || after.ending != before.ending))
         .then(|| format!("task {id:x} is {:?} and ends a second time", before.state))
 }

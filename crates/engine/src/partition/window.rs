@@ -162,7 +162,14 @@ impl Partition {
             Some(Parked::Key | Parked::Order) => return,
             None => {}
         }
-        if lane.in_ring || (lane.loading && (lane.unverified || lane.window.is_empty())) {
+        if lane.in_ring {
+            if lane.ordered {
+                // Another head may need another worker than the one it waited for.
+                self.wake_queue(queue);
+            }
+            return;
+        }
+        if lane.loading && (lane.unverified || lane.window.is_empty()) {
             return;
         }
         if lane.window.is_empty() {

@@ -15,13 +15,13 @@ const SHARE: f64 = 0.8;
 
 #[derive(Debug, Default)]
 pub(super) struct Fairness {
-    /// Grants in order: time, tenant, priority, wait in milliseconds.
+    /// Grants in order: time, tenant, priority, wall time since which it was ready.
     grants: Vec<(u64, TenantId, u8, u64)>,
 }
 
 impl Fairness {
     pub(super) fn granted(&mut self, task: &Task, now: u64) {
-        self.grants.push((now, task.tenant, task.priority, task.granted.saturating_sub(task.created)));
+        self.grants.push((now, task.tenant, task.priority, task.created.max(task.run_at)));
     }
 
     pub(super) fn end(&self, plan: &Plan, fold: &Fold) -> Vec<(&'static str, String)> {
@@ -56,17 +56,26 @@ impl Fairness {
         found
     }
 
-    /// A low task is raised by two classes after twice the aging time, and is then the oldest of its class: it waits no
-    /// longer than that and a few run times.
+    /// A low task is raised by two classes after twice the aging time, and then the older goes first: no task that became
+    /// ready later than that is granted before it.
     fn waits(&self, plan: &Plan, fold: &Fold) -> Vec<String> {
-        let aging = plan.tenants[0].queues[0].aging_ms;
-        let bound = 2 * aging + 6_000;
-        let low = self.grants.iter().filter(|g| g.2 < 4);
-        let mut found: Vec<String> =
-            low.filter(|g| g.3 > bound).map(|g| format!("a task of priority {} waited {} ms", g.2, g.3)).collect();
-        let waiting = fold.queued.iter().map(|id| &fold.tasks[id]).filter(|t| t.priority < 4).count();
-        if waiting > 0 && plan.length / 1_000 > bound {
-            found.push(format!("{waiting} tasks of low priority still wait after {} s", plan.length / SECOND));
+        let bound = 2 * plan.tenants[0].queues[0].aging_ms + 1_000;
+        let mut found = Vec::new();
+        let mut newest = 0;
+        for (_, _, priority, ready) in &self.grants {
+            if *priority < 4 && newest > ready + bound {
+                let text = format!("a task of priority {priority} was passed by one that was ready {} ms later", newest - ready);
+                found.push(text);
+            }
+            newest = newest.max(*ready);
+        }
+        let waiting = fold.queued.iter().map(|id| &fold.tasks[id]).filter(|task| task.priority < 4);
+        let passed = waiting.filter(|task| newest > task.created.max(task.run_at) + bound).count();
+        if passed > 0 {
+            found.push(format!("{passed} tasks of low priority still wait, passed by younger ones"));
+        }
+        if self.grants.len() < 300 {
+            found.push(format!("only {} grants, with a backlog and free workers", self.grants.len()));
         }
         found
     }

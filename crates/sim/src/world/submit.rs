@@ -174,7 +174,7 @@ impl World {
                 item.submit.delay_ms = 0;
                 if self.plan.scenario == Scenario::Aging {
                     item.submit.priority = if n % 100 == 99 { 1 } else { 8 };
-                    item.submit.delay_ms = if n % 100 == 99 { 0 } else { n * 50 };
+                    item.submit.delay_ms = n * 50;
                 }
                 items.push(item);
             }

@@ -61,6 +61,21 @@ CREATE TABLE key_page (
     entries BLOB NOT NULL
 ) STRICT;
 
+-- Keys that no longer fit into memory: pages sorted by fingerprint, and one head for each run of them.
+CREATE TABLE key_run_page (
+    page INTEGER PRIMARY KEY,
+    entries BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE key_run (
+    run INTEGER PRIMARY KEY,
+    hour INTEGER NOT NULL,
+    first_page INTEGER NOT NULL,
+    pages INTEGER NOT NULL,
+    fences BLOB,            -- the first fingerprint of each page; null while the run is not complete, or is going
+    filter BLOB
+) STRICT;
+
 CREATE TABLE name (
     kind INTEGER NOT NULL,
     tenant INTEGER NOT NULL,

@@ -1,11 +1,9 @@
 //! The agent itself.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
-use tidewheel_agent::{Agent, AgentConfig, AgentHandle, Isolation};
+use tidewheel_agent::{Agent, AgentConfig, Isolation};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Ctx;
@@ -13,10 +11,7 @@ use crate::cli::common::pair;
 use crate::fail::{Exit, Failure, Outcome, While};
 use crate::profile::Secret;
 use crate::text::parse_wait;
-use crate::wire::{Ask, Logging, Signals, raise_file_limit};
-
-/// How often the status file is written.
-const STATUS_EVERY: Duration = Duration::from_secs(2);
+use crate::wire::{Ask, Logging, STATUS_FILE, Signals, raise_file_limit, report_status};
 
 /// Settings of an agent as flags.
 #[derive(Args)]
@@ -34,7 +29,13 @@ pub(super) struct Run {
     #[arg(long, env = "TIDEWHEEL_AGENT_QUEUES", value_delimiter = ',', hide_env_values = true)]
     queue: Vec<String>,
     /// Task type to serve; all if absent; may be given several times
-    #[arg(long = "type", value_name = "TYPE", env = "TIDEWHEEL_AGENT_TYPES", value_delimiter = ',', hide_env_values = true)]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        env = "TIDEWHEEL_AGENT_TYPES",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     types: Vec<String>,
     /// Label that tasks can ask for; may be given several times
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair)]
@@ -148,7 +149,7 @@ async fn run(ctx: &Ctx, config: AgentConfig) -> Outcome {
     let agent = Agent::new(config).await.map_err(|error| failure("cannot start the agent", &error))?;
     let handle = agent.handle();
     ctx.out.note(&format!("agent {} for {server} (data in {})", handle.status().name, data_dir.display()));
-    let reporter = tokio::spawn(report(handle, server, data_dir.clone()));
+    let reporter = tokio::spawn(report_status(handle, server, data_dir.clone()));
     let shutdown = CancellationToken::new();
     let mut working = tokio::spawn(agent.run(shutdown.clone()));
     let ended = loop {
@@ -172,7 +173,7 @@ async fn run(ctx: &Ctx, config: AgentConfig) -> Outcome {
     };
     reporter.abort();
     // Best effort: an old file is recognised by its age.
-    let _ = std::fs::remove_file(data_dir.join(super::STATUS_FILE));
+    let _ = std::fs::remove_file(data_dir.join(STATUS_FILE));
     match ended {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(failure("the agent ended", &error)),
@@ -187,22 +188,4 @@ fn failure(what: &str, error: &tidewheel_agent::Error) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, what, error.to_string()).cause(error).next("tidewheel doctor")
-}
-
-/// Writes how the agent is, for `tidewheel agent status`. Not synced: it is worthless after a crash anyway.
-async fn report(handle: AgentHandle, server: String, data_dir: PathBuf) {
-    let write = |path: &Path, text: &str| {
-        let partial = path.with_extension("partial");
-        std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, path))
-    };
-    loop {
-        let mut status = serde_json::to_value(handle.status()).unwrap_or_default();
-        status["pid"] = json!(std::process::id());
-        status["server"] = json!(server);
-        status["at"] = json!(jiff::Timestamp::now().to_string());
-        if let Err(error) = write(&data_dir.join(super::STATUS_FILE), &status.to_string()) {
-            tracing::debug!(%error, "the status file was not written");
-        }
-        tokio::time::sleep(STATUS_EVERY).await;
-    }
 }

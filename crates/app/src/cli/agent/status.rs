@@ -8,16 +8,19 @@ use serde_json::{Value, json};
 use crate::cli::Ctx;
 use crate::fail::{Exit, Failure, Outcome, While};
 use crate::output::{Col, Kind, Shape};
+use crate::wire::STATUS_FILE;
 
 /// A status older than this was left by an agent that is gone.
 const STALE_S: i64 = 15;
 
 /// Show the agent of this machine
 ///
-/// Whether it runs and is connected, what it runs, and what the machine offers: labels, and which walls of the sandbox are up.
-/// Exit 1 if no agent runs here.
+/// Whether it runs and is connected, what it runs, and what the machine offers: labels, and which walls of the sandbox
+/// are up. Exit 1 if no agent runs here.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel agent status\n  tidewheel agent status --data-dir /var/lib/tidewheel-agent -o json")]
+#[command(after_help = "Examples:
+  tidewheel agent status
+  tidewheel agent status --data-dir /var/lib/tidewheel-agent -o json")]
 pub(super) struct Status {
     /// Folder of the agent
     #[arg(long, value_name = "DIR", env = "TIDEWHEEL_AGENT_DATA_DIR", hide_env_values = true)]
@@ -43,7 +46,7 @@ const AGENT: Shape = Shape {
 impl Status {
     pub(super) fn run(self, ctx: &Ctx) -> Outcome {
         let data_dir = self.data_dir.unwrap_or_else(super::default_dir);
-        let said = std::fs::read_to_string(data_dir.join(super::STATUS_FILE)).ok();
+        let said = std::fs::read_to_string(data_dir.join(STATUS_FILE)).ok();
         let said = said.and_then(|text| serde_json::from_str::<Value>(&text).ok()).filter(is_fresh);
         let mut status = said.unwrap_or_else(|| json!({}));
         let runs = status.get("pid").is_some();
@@ -60,7 +63,8 @@ impl Status {
             return Ok(());
         }
         let why = format!("none has its folder in {}", data_dir.display());
-        Err(Failure::new(Exit::Failed, "no agent runs here", why).next("tidewheel agent --server URL --token-file FILE"))
+        Err(Failure::new(Exit::Failed, "no agent runs here", why)
+            .next("tidewheel agent --server URL --token-file FILE"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The developer's code: built and uploaded at the start and after each change.
 //!
-//! A change goes the way of a deploy: a build, an upload under a version of its own, a registration. The agent in the same
-//! process fetches it like any other package, so that what works here works there.
+//! A change goes the way of a deploy: a build, an upload under a version of its own, a registration. The agent in the
+//! same process fetches it like any other package, so that what works here works there.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ const SETTLE: Duration = Duration::from_millis(60);
 /// Changes that wait to be looked at; more say nothing new.
 const CHANGES: usize = 64;
 /// Folders whose changes are not the developer's.
-const IGNORED: &[&str] = &[".tidewheel", ".git", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"];
+const IGNORED: &[&str] =
+    &[".tidewheel", ".git", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"];
 
 /// The watched code.
 pub(super) struct Code {
@@ -39,7 +40,8 @@ impl Code {
         Code { client, dir: dir.to_owned(), changes, hash: String::new(), started: false }
     }
 
-    /// Uploads at the first call; later waits for a change and uploads it. Mistakes in the code are shown, and waited out.
+    /// Uploads at the first call; later waits for a change and uploads it. Mistakes in the code are shown, and waited
+    /// out.
     pub(super) async fn step(&mut self, ctx: &Ctx) {
         if std::mem::replace(&mut self.started, true) {
             let Some((changes, _)) = &mut self.changes else { return std::future::pending().await };

@@ -7,7 +7,8 @@ use crate::fail::Outcome;
 
 /// Show what the server's check of a version found
 ///
-/// Kind of archive, number of members, packed and unpacked size, and findings. The check ran when the version was uploaded.
+/// Kind of archive, number of members, packed and unpacked size, and findings. The check ran when the version was
+/// uploaded.
 #[derive(Args)]
 #[command(visible_alias = "analyze")]
 #[command(after_help = "Examples:

@@ -12,10 +12,12 @@ use crate::fail::{Exit, Failure, Outcome, While};
 
 /// Build a package from a folder, a wheel or an sdist
 ///
-/// Locks the dependencies, imports the code to see which tasks it has, and writes an archive that is the same for the same
-/// content. Nothing is uploaded.
+/// Locks the dependencies, imports the code to see which tasks it has, and writes an archive that is the same for the
+/// same content. Nothing is uploaded.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel package build .\n  tidewheel package build dist/reports-1.4.0-py3-none-any.whl --to out")]
+#[command(after_help = "Examples:
+  tidewheel package build .
+  tidewheel package build dist/reports-1.4.0-py3-none-any.whl --to out")]
 pub(crate) struct Build {
     /// Folder with `pyproject.toml`, a wheel or an sdist
     #[arg(default_value = ".")]

@@ -12,8 +12,8 @@ use crate::output::Format;
 
 /// Show a package, its tasks and its versions
 ///
-/// With a version: the tasks it brings, their schemas and defaults, its lock. Without: the versions there are. `--to` writes
-/// the archive to a file.
+/// With a version: the tasks it brings, their schemas and defaults, its lock. Without: the versions there are. `--to`
+/// writes the archive to a file.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel package get reports

@@ -16,10 +16,12 @@ use crate::fail::{Exit, Outcome, While};
 
 /// Build a package and upload it
 ///
-/// Takes a folder, a wheel or an sdist. Versions are immutable: the same content again changes nothing, other content under
-/// the same version is refused. The tasks of the package can be submitted as soon as the command returns.
+/// Takes a folder, a wheel or an sdist. Versions are immutable: the same content again changes nothing, other content
+/// under the same version is refused. The tasks of the package can be submitted as soon as the command returns.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel package push dist/reports-1.4.0.tar.gz\n  tidewheel package push . --as 1.4.0rc1")]
+#[command(after_help = "Examples:
+  tidewheel package push dist/reports-1.4.0.tar.gz
+  tidewheel package push . --as 1.4.0rc1")]
 pub(crate) struct Push {
     /// Folder with `pyproject.toml`, a wheel or an sdist
     source: PathBuf,

@@ -9,10 +9,12 @@ use crate::fail::Outcome;
 
 /// Take a version out of use
 ///
-/// New tasks no longer get it; tasks that were submitted with it still run, because versions are immutable and stay stored.
-/// The latest version that is not yanked serves the types again. Asks first.
+/// New tasks no longer get it; tasks that were submitted with it still run, because versions are immutable and stay
+/// stored. The latest version that is not yanked serves the types again. Asks first.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel package yank reports@1.4.1\n  tidewheel package yank reports 1.4.1 --yes")]
+#[command(after_help = "Examples:
+  tidewheel package yank reports@1.4.1
+  tidewheel package yank reports 1.4.1 --yes")]
 pub(crate) struct Yank {
     /// `name@version`, or the name
     name: String,

@@ -9,8 +9,8 @@ use crate::fail::Outcome;
 
 /// Create a queue, or set all its settings
 ///
-/// What is not given takes its default, so that the same command always gives the same queue. To change single settings of a
-/// queue that exists, use `tidewheel queue limits`.
+/// What is not given takes its default, so that the same command always gives the same queue. To change single settings
+/// of a queue that exists, use `tidewheel queue limits`.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel queue create pdf --concurrency 10 --rate 100/s --burst 20

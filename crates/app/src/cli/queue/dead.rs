@@ -11,8 +11,8 @@ use crate::fail::Outcome;
 
 /// Look at dead letters and run them again
 ///
-/// A task whose attempts are used up goes to its queue's dead letters with the last error. It stays there until it is run
-/// again or its retention ends.
+/// A task whose attempts are used up goes to its queue's dead letters with the last error. It stays there until it is
+/// run again or its retention ends.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:\n  tidewheel queue dead list pdf\n  tidewheel queue dead redrive pdf --max 100")]

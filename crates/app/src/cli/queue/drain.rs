@@ -7,8 +7,8 @@ use crate::fail::Outcome;
 
 /// Take no new tasks, finish the old ones
 ///
-/// Submits to the queue are refused while what waits is worked off. Use `tidewheel queue stats` to see when it is empty, and
-/// `tidewheel queue resume` to open it again.
+/// Submits to the queue are refused while what waits is worked off. Use `tidewheel queue stats` to see when it is
+/// empty, and `tidewheel queue resume` to open it again.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  tidewheel queue drain pdf\n  tidewheel queue drain pdf mail")]
 pub(crate) struct Drain {

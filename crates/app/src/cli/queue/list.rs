@@ -9,7 +9,8 @@ use crate::fail::Outcome;
 
 /// List queues with their figures
 ///
-/// Shows every queue of the tenant with its state, depth, age and rates. For the settings of one, use `tidewheel queue get`.
+/// Shows every queue of the tenant with its state, depth, age and rates. For the settings of one, use `tidewheel queue
+/// get`.
 #[derive(Args)]
 #[command(visible_alias = "ls")]
 #[command(after_help = "Examples:\n  tidewheel queue list --filter 'depth:>100'\n  tidewheel queue list -o name")]

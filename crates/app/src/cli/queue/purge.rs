@@ -10,8 +10,8 @@ use crate::fail::Outcome;
 
 /// Cancel every waiting task of a queue
 ///
-/// Says how many tasks would go and asks first. Running tasks are not touched. The cancelled tasks stay in the records, and
-/// can be retried. The work is a background operation.
+/// Says how many tasks would go and asks first. Running tasks are not touched. The cancelled tasks stay in the records,
+/// and can be retried. The work is a background operation.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  tidewheel queue purge pdf --dry-run\n  tidewheel queue purge pdf --yes --wait")]
 pub(crate) struct Purge {
@@ -37,7 +37,8 @@ impl Purge {
             return ctx.out.value(&json!({"queue": self.name, "waiting": waiting, "dry_run": true}));
         }
         ctx.ask.confirm(&what)?;
-        let request = client.post(format!("{}:purge", super::path(&self.name))).doing(format!("purge queue {}", self.name));
+        let request =
+            client.post(format!("{}:purge", super::path(&self.name))).doing(format!("purge queue {}", self.name));
         let operation = request.json(&json!({})).value().await?;
         match op::follow(ctx, &client, operation, self.wait.get()?).await? {
             Some(operation) => show(ctx, &operation),

@@ -9,7 +9,9 @@ use crate::fail::Outcome;
 ///
 /// The queue takes tasks in and gives them out again from the moment the command returns.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel queue resume pdf\n  tidewheel queue list -o name | xargs tidewheel queue resume")]
+#[command(after_help = "Examples:
+  tidewheel queue resume pdf
+  tidewheel queue list -o name | xargs tidewheel queue resume")]
 pub(crate) struct Resume {
     /// Names of queues
     #[arg(required = true, num_args = 1..)]

@@ -9,8 +9,8 @@ use crate::fail::Outcome;
 
 /// List the attempts of a task
 ///
-/// Each grant to a worker is an attempt, with its worker, its times and how it ended: succeeded, failed, lost, timed out,
-/// cancelled or returned.
+/// Each grant to a worker is an attempt, with its worker, its times and how it ended: succeeded, failed, lost, timed
+/// out, cancelled or returned.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel task attempts task_01jd8z5r7m0000000000000000

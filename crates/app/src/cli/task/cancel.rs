@@ -10,8 +10,8 @@ use crate::fail::Outcome;
 
 /// Cancel tasks
 ///
-/// A waiting task is cancelled at once. A running one is told to stop, and killed with its processes after the grace time.
-/// To cancel everything that a filter finds, use `tidewheel bulk cancel`.
+/// A waiting task is cancelled at once. A running one is told to stop, and killed with its processes after the grace
+/// time. To cancel everything that a filter finds, use `tidewheel bulk cancel`.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel task cancel task_01jd8z5r7m0000000000000000 --reason 'wrong input'

@@ -18,8 +18,8 @@ const PAGE: usize = 500;
 
 /// Write tasks with everything known of them
 ///
-/// One JSON document per line: the task with input and result, its attempts and artefacts, and with `--logs` its log lines.
-/// For archives, bug reports and tests. Takes ids or a filter.
+/// One JSON document per line: the task with input and result, its attempts and artefacts, and with `--logs` its log
+/// lines. For archives, bug reports and tests. Takes ids or a filter.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel task export task_01jd8z5r7m0000000000000000 --logs

@@ -11,8 +11,8 @@ use crate::text;
 
 /// Show what a task printed and logged
 ///
-/// Lines of standard output, standard error and `ctx.log`, of all attempts in order. With `--follow` new lines appear as they
-/// come, until the task has ended.
+/// Lines of standard output, standard error and `ctx.log`, of all attempts in order. With `--follow` new lines appear
+/// as they come, until the task has ended.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel task logs task_01jd8z5r7m0000000000000000 --follow

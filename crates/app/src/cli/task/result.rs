@@ -10,8 +10,8 @@ use crate::output::Format;
 
 /// Print a task's result
 ///
-/// Prints the JSON value that the task returned, and nothing else. Exit 1 if the task ended without success; with `--wait` it
-/// first waits for the end. Results of any size are streamed to standard output or a file.
+/// Prints the JSON value that the task returned, and nothing else. Exit 1 if the task ended without success; with
+/// `--wait` it first waits for the end. Results of any size are streamed to standard output or a file.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel task result task_01jd8z5r7m0000000000000000 --wait

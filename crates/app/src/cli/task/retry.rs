@@ -10,8 +10,8 @@ use crate::fail::Outcome;
 
 /// Run ended tasks again
 ///
-/// Puts failed, dead, cancelled or expired tasks back into their queue with a new allowance of attempts. The id stays, and
-/// the earlier attempts stay in its history. To retry everything that a filter finds, use `tidewheel bulk retry`.
+/// Puts failed, dead, cancelled or expired tasks back into their queue with a new allowance of attempts. The id stays,
+/// and the earlier attempts stay in its history. To retry everything that a filter finds, use `tidewheel bulk retry`.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel task retry task_01jd8z5r7m0000000000000000

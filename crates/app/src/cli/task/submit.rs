@@ -18,8 +18,8 @@ use crate::fail::{Exit, Failure, Outcome, While};
 /// Submit a task, or many from a file
 ///
 /// Returns when the task is on the server's disk. Sending the same command again makes a second task unless
-/// `--idempotency-key` names it; a repeat after a lost answer is safe by itself. With `--many`, each line of the file is one
-/// task: a whole task in JSON, or, when TYPE is given too, the input of one task of that type.
+/// `--idempotency-key` names it; a repeat after a lost answer is safe by itself. With `--many`, each line of the file
+/// is one task: a whole task in JSON, or, when TYPE is given too, the input of one task of that type.
 #[derive(Args)]
 #[command(visible_alias = "create")]
 #[command(after_help = "Examples:

@@ -9,8 +9,8 @@ use crate::fail::Outcome;
 
 /// Say why a task is not running
 ///
-/// Computed when it is asked for: a paused queue, a limit that is reached, no worker with a needed label, an earlier task of
-/// the same key, a time that has not come. For an ended task it says how it ended.
+/// Computed when it is asked for: a paused queue, a limit that is reached, no worker with a needed label, an earlier
+/// task of the same key, a time that has not come. For an ended task it says how it ended.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel task why task_01jd8z5r7m0000000000000000

@@ -48,10 +48,14 @@ struct Tally {
 
 pub(super) async fn run(ctx: &Ctx, file: &str, template: Map<String, Value>, wait: Wait, dry_run: bool) -> Outcome {
     let mut lines = Lines::open(file)?;
-    // Without a type each line is a whole task, and flags would have to be merged into it: refuse what looks like a slip.
+    // Without a type each line is a whole task, and flags would have to be merged into it: refuse what looks like a
+    // slip.
     let whole = !template.contains_key("type");
     if whole && !template.is_empty() {
-        let why = format!("with --many and no TYPE each line is a whole task, and --{} would change nothing", first(&template));
+        let why = format!(
+            "with --many and no TYPE each line is a whole task, and --{} would change nothing",
+            first(&template)
+        );
         return Err(Failure::usage("cannot combine these flags", why).next("give TYPE, or leave the flag out"));
     }
     // Every line gets a key from this run's random part: a batch that is sent again stores nothing twice.
@@ -222,7 +226,9 @@ impl Lines {
         if file == "-" {
             if std::io::stdin().is_terminal() {
                 let why = "standard input is a terminal";
-                return Err(Failure::usage("cannot read the tasks", why).next("give --many FILE.jsonl, or pipe them in"));
+                return Err(
+                    Failure::usage("cannot read the tasks", why).next("give --many FILE.jsonl, or pipe them in")
+                );
             }
             let from = Box::new(BufReader::new(std::io::stdin()));
             return Ok(Lines { from, name: "standard input".into(), bytes: None, read: 0, line: 0, kept: None });
@@ -252,7 +258,8 @@ impl Lines {
         Ok((!batch.bodies.is_empty()).then_some(batch))
     }
 
-    /// The next line that is not blank, as the body of a task. Blank lines are counted, so that numbers are the editor's.
+    /// The next line that is not blank, as the body of a task. Blank lines are counted, so that numbers are the
+    /// editor's.
     fn next(&mut self, template: &Map<String, Value>, whole: bool, run: &str) -> Outcome<Option<(u64, String)>> {
         let mut text = String::new();
         while text.trim().is_empty() {
