@@ -78,6 +78,8 @@ impl Node {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = config.maybe("server.publicUrl").unwrap_or_else(|| format!("{scheme}://{}", reachable(address)));
         let runtime = start_runtime(config, &data_dir).await?;
+        // Before the first request is answered: who finds the server ready finds its token too.
+        first_token(&runtime, &data_dir).await?;
         let router = tidewheel_api::router(runtime.clone(), api_config(config, &url, &data_dir));
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(tidewheel_api::serve(listener, router, tls, shutdown.clone()));
@@ -93,25 +95,11 @@ impl Node {
             cancel_grace: config.duration("engine.cancelGrace"),
             ca_file: config.maybe("tls.certFile"),
         };
-        node.first_token().await?;
         if config.flag("agent.enabled") {
             node.start_agent(config).await?;
         }
         tracing::info!(url = node.url, data = %node.data_dir.display(), "ready");
         Ok(node)
-    }
-
-    /// Writes the token of the very first start into the folder. It is in no log and on no terminal.
-    async fn first_token(&self) -> Outcome {
-        let what = "cannot create the first token";
-        let made = tidewheel_api::bootstrap_token(&self.runtime, "admin", true).await;
-        let made = made.map_err(|error| Failure::new(Exit::Failed, what, error.to_string()))?;
-        if let Some(made) = made {
-            let path = self.data_dir.join(TOKEN_FILE);
-            write_private(&path, &format!("{}\n", made.secret)).doing(Exit::Failed, || what.to_owned())?;
-            tracing::info!(file = %path.display(), token = made.token_id, "the admin token of this server was written");
-        }
-        Ok(())
     }
 
     /// A token of its own for an embedded client, whatever tokens there are.
@@ -219,6 +207,19 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || runtime.stop()).await;
         tracing::info!("stopped");
     }
+}
+
+/// Writes the token of the very first start into the folder. It is in no log and on no terminal.
+async fn first_token(runtime: &Runtime, data_dir: &Path) -> Outcome {
+    let what = "cannot create the first token";
+    let made = tidewheel_api::bootstrap_token(runtime, "admin", true).await;
+    let made = made.map_err(|error| Failure::new(Exit::Failed, what, error.to_string()))?;
+    if let Some(made) = made {
+        let path = data_dir.join(TOKEN_FILE);
+        write_private(&path, &format!("{}\n", made.secret)).doing(Exit::Failed, || what.to_owned())?;
+        tracing::info!(file = %path.display(), token = made.token_id, "the admin token of this server was written");
+    }
+    Ok(())
 }
 
 async fn running(runtime: &Runtime) -> usize {

@@ -48,9 +48,13 @@ impl Trace {
     }
 }
 
-/// Whether every thread of a process has a tracer.
+/// Whether every thread of a process has a tracer. A process that is gone was traced: an injected fault may end it at once.
 fn is_traced(pid: u32) -> bool {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    if state.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z')) {
+        return true;
+    }
     threads.flatten().all(|thread| {
         let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
         let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).unwrap_or("0");

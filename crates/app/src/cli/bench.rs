@@ -70,7 +70,7 @@ impl Bench {
             let outcome = tidewheel_bench::run(name, &options, &mut |figure| {
                 // The first failure to print is enough; the measurement itself goes on.
                 if printed.is_ok() {
-                    printed = feed.push(&shown(&figure));
+                    printed = feed.push(&shown(&figure, ctx.out.is_table()));
                 }
             });
             outcome.map_err(|error| failed(name, &error))?;
@@ -96,9 +96,10 @@ impl Bench {
     }
 }
 
-fn shown(figure: &Figure) -> Value {
+/// The figure as it is documented; people also see whether the target is met.
+fn shown(figure: &Figure, for_people: bool) -> Value {
     let mut value = serde_json::to_value(figure).unwrap_or_default();
-    if let Some(met) = figure.met() {
+    if let Some(met) = figure.met().filter(|_| for_people) {
         value["met"] = json!(met);
     }
     value

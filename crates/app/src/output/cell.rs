@@ -42,17 +42,24 @@ pub(crate) struct Col {
     pub(crate) kind: Kind,
     /// Only with `-o wide` or `--columns`.
     pub(crate) wide: bool,
+    /// Left out first where the terminal is narrow.
+    pub(crate) minor: bool,
 }
 
 impl Col {
     /// A column that is always shown.
     pub(crate) const fn new(head: &'static str, path: &'static str, kind: Kind) -> Col {
-        Col { head, path, kind, wide: false }
+        Col { head, path, kind, wide: false, minor: false }
+    }
+
+    /// A column that a narrow terminal does without.
+    pub(crate) const fn minor(head: &'static str, path: &'static str, kind: Kind) -> Col {
+        Col { head, path, kind, wide: false, minor: true }
     }
 
     /// A column of the wide table.
     pub(crate) const fn wide(head: &'static str, path: &'static str, kind: Kind) -> Col {
-        Col { head, path, kind, wide: true }
+        Col { head, path, kind, wide: true, minor: true }
     }
 }
 

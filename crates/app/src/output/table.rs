@@ -1,6 +1,6 @@
 //! Tables for people: no frames, one line per item, cut to the terminal's width.
 
-use comfy_table::{Attribute, Cell, ContentArrangement, Row, Table};
+use comfy_table::{Attribute, Cell, ColumnConstraint, ContentArrangement, Row, Table};
 use serde_json::Value;
 
 use super::cell::{Kind, at_path, colour_of, show};
@@ -13,6 +13,7 @@ struct Shown<'a> {
     head: String,
     path: &'a str,
     kind: Kind,
+    minor: bool,
 }
 
 fn shown<'a>(printer: &'a Printer, shape: &'a Shape) -> Vec<Shown<'a>> {
@@ -22,8 +23,8 @@ fn shown<'a>(printer: &'a Printer, shape: &'a Shape) -> Vec<Shown<'a>> {
             .map(|path| {
                 let known = shape.cols.iter().find(|col| col.path == path || col.head.eq_ignore_ascii_case(path));
                 match known {
-                    Some(col) => Shown { head: col.head.to_owned(), path: col.path, kind: col.kind },
-                    None => Shown { head: path.to_uppercase(), path, kind: guess(path) },
+                    Some(col) => Shown { head: col.head.to_owned(), path: col.path, kind: col.kind, minor: col.minor },
+                    None => Shown { head: path.to_uppercase(), path, kind: guess(path), minor: false },
                 }
             })
             .collect(),
@@ -31,7 +32,7 @@ fn shown<'a>(printer: &'a Printer, shape: &'a Shape) -> Vec<Shown<'a>> {
             .cols
             .iter()
             .filter(|col| !col.wide || printer.format == Format::Wide)
-            .map(|col| Shown { head: col.head.to_owned(), path: col.path, kind: col.kind })
+            .map(|col| Shown { head: col.head.to_owned(), path: col.path, kind: col.kind, minor: col.minor })
             .collect(),
     }
 }
@@ -48,8 +49,16 @@ fn guess(path: &str) -> Kind {
 
 /// A list with a heading.
 pub(super) fn list(printer: &Printer, shape: &Shape, items: &[Value]) -> String {
-    let columns = shown(printer, shape);
+    let mut columns = shown(printer, shape);
     let now = printer.now();
+    let cell =
+        |item: &Value, col: &Shown<'_>| text::one_line(&show(at_path(item, col.path), col.kind, printer.time, now));
+    let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|col| cell(item, col)).collect()).collect();
+    let mut cells: Vec<Vec<String>> =
+        (0..columns.len()).map(|i| rows.iter().map(|row| row[i].clone()).collect()).collect();
+    if printer.terminal && printer.columns.is_none() && printer.format == Format::Table {
+        fit(shape, &mut columns, &mut cells, usize::from(printer.width));
+    }
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     arrange(&mut table, printer);
@@ -57,24 +66,57 @@ pub(super) fn list(printer: &Printer, shape: &Shape, items: &[Value]) -> String 
         let cell = Cell::new(&col.head);
         if printer.colour { cell.add_attribute(Attribute::Bold) } else { cell }
     }));
-    for item in items {
-        let cells = columns.iter().map(|col| {
-            let text = text::one_line(&show(at_path(item, col.path), col.kind, printer.time, now));
-            let colour = if printer.colour && col.kind == Kind::State { colour_of(&text) } else { None };
-            let cell = Cell::new(text);
+    for i in 0..items.len() {
+        let line = columns.iter().zip(&cells).map(|(col, cells)| {
+            let cell = Cell::new(&cells[i]);
+            let colour = if printer.colour && col.kind == Kind::State { colour_of(&cells[i]) } else { None };
             match colour {
                 Some(colour) => cell.fg(colour),
                 None => cell,
             }
         });
-        let mut row = Row::from(cells.collect::<Vec<_>>());
+        let mut row = Row::from(line.collect::<Vec<_>>());
         row.max_height(1);
         table.add_row(row);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+    for (column, col) in table.column_iter_mut().zip(&columns) {
+        column.set_padding((0, GAP as u16));
+        if !gives_way(shape, col) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     trimmed(&table)
+}
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+/// A text that is cut shorter says nothing.
+const SHORTEST: usize = 10;
+
+/// Texts may be cut; half an id, time or number is none.
+fn gives_way(shape: &Shape, col: &Shown<'_>) -> bool {
+    let is_id = shape.id.split('+').any(|id| id == col.path) || col.path == "id";
+    !is_id && matches!(col.kind, Kind::Text | Kind::Names)
+}
+
+/// Leaves columns out until the rest fits: minor ones first, from the right; the first two always stay.
+fn fit(shape: &Shape, columns: &mut Vec<Shown<'_>>, cells: &mut Vec<Vec<String>>, width: usize) {
+    let least = |col: &Shown<'_>, cells: &Vec<String>| {
+        let natural = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let head = col.head.chars().count();
+        let body = if gives_way(shape, col) { natural.min(SHORTEST) } else { natural };
+        body.max(head) + GAP
+    };
+    loop {
+        let needed: usize = columns.iter().zip(cells.iter()).map(|(col, cells)| least(col, cells)).sum();
+        if needed <= width + GAP || columns.len() <= 2 {
+            return;
+        }
+        let minor = columns.iter().skip(2).rposition(|col| col.minor).map(|at| at + 2);
+        let at = minor.unwrap_or(columns.len() - 1);
+        columns.remove(at);
+        cells.remove(at);
+    }
 }
 
 fn arrange(table: &mut Table, printer: &Printer) {
@@ -83,7 +125,7 @@ fn arrange(table: &mut Table, printer: &Printer) {
     } else {
         table.force_no_tty();
     }
-    if printer.terminal {
+    if printer.terminal && printer.format == Format::Table {
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(printer.width);
     } else {
@@ -114,6 +156,9 @@ pub(super) fn detail(printer: &Printer, shape: &Shape, value: &Value) -> String 
         }
         let kind = shape.kind_of(key, value);
         let text = match value {
+            Value::Object(error) if key == "error" && error.contains_key("message") => {
+                indented(&error_lines(value), width + 2)
+            }
             Value::Object(_) | Value::Array(_) if kind == Kind::Text && !is_flat(value) => {
                 indented(&serde_json::to_string_pretty(value).unwrap_or_default(), width + 2)
             }
@@ -133,6 +178,14 @@ pub(super) fn detail(printer: &Printer, shape: &Shape, value: &Value) -> String 
         out.push_str(&format!("{label}  {text}\n"));
     }
     out
+}
+
+/// `ValueError: no such page`, with the traceback below it.
+fn error_lines(error: &Value) -> String {
+    let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+    let first = text::one_line(&format!("{}: {}", text("type"), text("message")));
+    let rest = text("detail").lines().map(|line| text::log_line(line, false));
+    std::iter::once(first).chain(rest).collect::<Vec<_>>().join("\n")
 }
 
 fn is_flat(value: &Value) -> bool {
@@ -211,6 +264,48 @@ impl<'a> Feed<'a> {
             line.chars().take(room.saturating_sub(1)).collect::<String>() + "…"
         } else {
             line
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Col;
+
+    #[test]
+    fn a_narrow_terminal_loses_minor_columns_and_never_half_an_id() {
+        const SHAPE: Shape = Shape {
+            plural: "things",
+            id: "id",
+            cols: &[
+                Col::new("ID", "id", Kind::Text),
+                Col::new("STATE", "state", Kind::State),
+                Col::minor("PRIO", "priority", Kind::Count),
+                Col::new("NOTE", "note", Kind::Text),
+            ],
+        };
+        let item = serde_json::json!({"id": "x".repeat(20), "state": "queued", "priority": 5, "note": "n".repeat(50)});
+        let table = |width| {
+            let printer = Printer {
+                format: Format::Table,
+                columns: None,
+                jq: None,
+                time: crate::text::TimeStyle::Iso,
+                colour: false,
+                terminal: true,
+                width,
+                quiet: true,
+            };
+            list(&printer, &SHAPE, std::slice::from_ref(&item))
+        };
+        for (width, heads) in [(100, "ID STATE PRIO NOTE"), (43, "ID STATE NOTE"), (30, "ID STATE")] {
+            let text = table(width);
+            let head: Vec<_> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+            assert_eq!(head.join(" "), heads, "{text}");
+            assert!(text.contains(&"x".repeat(20)), "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
+            assert_eq!(text.lines().count(), 2, "{text}");
         }
     }
 }

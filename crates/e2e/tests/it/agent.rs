@@ -164,8 +164,11 @@ async fn bad_neighbours_do_not_hold_good_tasks_up() -> anyhow::Result<()> {
         anyhow::ensure!(may_succeed || task["state"] != "succeeded", "{task}");
     }
     figure(&format!("neighbours: 50 good tasks in {} ms beside {}", took.as_millis(), ends.join(", ")));
-    let of_agent = descendants(agent.pid());
-    anyhow::ensure!(of_agent.len() < 100, "{} processes are left", of_agent.len());
+    // What an ended attempt has forked does not stay: it would use up the limits of those that come after it.
+    let left = until("the processes of ended attempts to go", Duration::from_secs(15), || async {
+        Ok((descendants(agent.pid()).len() < 50).then_some(()))
+    });
+    left.await.map_err(|e| e.context(format!("{} processes are left", descendants(agent.pid()).len())))?;
     server.still_serves().await
 }
 
