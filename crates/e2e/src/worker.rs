@@ -213,6 +213,8 @@ impl State {
                 Deed::Hold => {}
             }
         }
+        // Kept before anything is sent: the connection may break in between, and the attempts then go on without it.
+        self.live.extend(results.iter().map(|result| (result.token.clone(), Some(result.clone()))));
         session.out.send(message(ToServer::Started(v1::Started { tokens: started }))).await?;
         self.send(session, results).await
     }

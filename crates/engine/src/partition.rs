@@ -6,11 +6,15 @@
 //! dropped and a new one is built from the store at a higher epoch.
 
 mod audit;
+mod commit;
 mod config;
 mod control;
 mod dispatch;
+mod loads;
 mod pool;
+mod recover;
 mod results;
+mod scan;
 mod submit;
 mod timer;
 mod view;
@@ -27,11 +31,11 @@ use crate::config::Tenant;
 use crate::effect::{Effect, Refusal, Reply};
 use crate::id::{Name, QueueId, RequestId, SessionId, TaskId, TenantId, Token, TypeId, WorkerId};
 use crate::limit;
-use crate::load::{Load, LoadId, Loaded};
-use crate::mutation::{Batch, Mutation, NameKind, RateKey, Record, RecordKind, Recovered};
+use crate::load::{Load, LoadId};
+use crate::mutation::{Mutation, Record, RecordKind, Recovered};
 use crate::planted::{Bug, Planted};
 use crate::ready::{QueueWork, RequirementId};
-use crate::task::{Payload, Resources, Spec, State, Task};
+use crate::task::{Resources, Spec, State, Task};
 use crate::time::{Now, Steady};
 use crate::wheel::{TimerKey, Wheel};
 
@@ -372,78 +376,6 @@ impl Partition {
         p
     }
 
-    fn recover(&mut self, recovered: Recovered, now: Now) {
-        for tenant in recovered.tenants {
-            self.next_tenant = self.next_tenant.max(tenant.id.0 + 1);
-            self.adopt_tenant(Arc::new(tenant));
-        }
-        for queue in recovered.queues {
-            self.next_queue = self.next_queue.max(queue.id.0 + 1);
-            self.adopt_queue(Arc::new(queue));
-        }
-        for (kind, tenant, id, name) in recovered.names {
-            match kind {
-                NameKind::Type => {
-                    self.next_type = self.next_type.max(id + 1);
-                    self.adopt_type(tenant, TypeId(id), name);
-                }
-                NameKind::Worker => {
-                    self.next_worker = self.next_worker.max(id + 1);
-                    self.adopt_worker(tenant, WorkerId(id), name);
-                }
-            }
-        }
-        for (queue, counts) in recovered.counts {
-            self.adopt_counts(queue, counts);
-        }
-        for (key, tat_us) in recovered.rates {
-            match key {
-                RateKey::Queue(id) => drop(self.queues.get_mut(&id).map(|q| q.tat_us = tat_us)),
-                RateKey::Tenant(id) => drop(self.tenants.get_mut(&id).map(|t| t.tat_us = tat_us)),
-            }
-        }
-        for record in recovered.records {
-            self.records.insert((record.kind, record.tenant, record.key.clone()), Arc::new(record));
-        }
-        for task in recovered.running {
-            self.adopt_running(task, now);
-        }
-        if !self.orphans.is_empty() {
-            self.mono_wheel.insert(now.mono + self.options.lease_ms, MonoTimer::Orphans);
-        }
-    }
-
-    fn adopt_counts(&mut self, queue: QueueId, counts: [i64; 9]) {
-        // Rows of different batches may be summed in any order, but the sum of what was committed is never below zero.
-        let counts = counts.map(|n| u64::try_from(n).unwrap_or(0));
-        let Some(q) = self.queues.get_mut(&queue) else { return };
-        q.counts = counts;
-        let waiting = counts[State::Queued as usize] + counts[State::Scheduled as usize];
-        if waiting > 0 {
-            q.lines.iter_mut().for_each(|line| line.unloaded = true);
-        }
-        self.live += waiting + counts[State::Running as usize] + counts[State::Waiting as usize];
-        if let Some(tenant) = self.tenants.get_mut(&q.queue.tenant) {
-            tenant.queued += waiting;
-        }
-    }
-
-    fn adopt_running(&mut self, task: Task, now: Now) {
-        let id = task.id;
-        self.take_permits(&task);
-        if task.spec.ordering_key.is_some()
-            && let Some(lane) = self.lane_of(&task)
-        {
-            self.holders.insert((task.queue, lane), (id, task.seq));
-        }
-        let timers = self.attempt_timers(&task, now);
-        self.running += 1;
-        self.orphans.push(id);
-        let run = Box::new(Run { timers, started: true, ..Run::default() });
-        let batch = self.committed;
-        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: Some(run) });
-    }
-
     /// Epoch under which it commits.
     pub fn epoch(&self) -> u32 {
         self.epoch
@@ -516,137 +448,6 @@ impl Partition {
     /// Loads to perform now. They do not wait for a commit.
     pub fn take_loads(&mut self) -> Vec<(LoadId, Load)> {
         std::mem::take(&mut self.loads)
-    }
-
-    /// Whether the open batch changes anything or has effects.
-    pub fn has_output(&self) -> bool {
-        !self.dirty.is_empty()
-            || !self.mutations.is_empty()
-            || !self.effects.is_empty()
-            || !self.outbox.is_empty()
-            || !self.touched_queues.is_empty()
-    }
-
-    /// Roughly how much is in the open batch.
-    pub fn output_len(&self) -> usize {
-        self.dirty.len() + self.mutations.len() + self.effects.len()
-    }
-
-    /// Closes the open batch. A batch without mutations needs no commit: its effects may leave when all batches before
-    /// it are durable; its index is used again.
-    pub fn finish_batch(&mut self) -> (Batch, Vec<Effect>) {
-        for session in std::mem::take(&mut self.outbox) {
-            if let Some(s) = self.sessions.get_mut(&session) {
-                let grants = std::mem::take(&mut s.outbox);
-                if !grants.is_empty() {
-                    self.effects.push(Effect::Grant { session, grants });
-                }
-            }
-        }
-        let mut mutations = std::mem::take(&mut self.mutations);
-        mutations.reserve(self.dirty.len());
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(entry) = self.tasks.get_mut(&id) else { continue };
-            entry.dirty = false;
-            let task = Box::new(entry.task.clone());
-            mutations.push(if entry.new { Mutation::InsertTask(task) } else { Mutation::UpdateTask(task) });
-            entry.new = false;
-            self.settled.push_back((self.index, id));
-        }
-        self.finish_counters(&mut mutations);
-        let batch = Batch {
-            partition: self.options.partition,
-            epoch: self.epoch,
-            index: self.index,
-            wall: self.wall,
-            seq: self.seq,
-            mutations,
-        };
-        if !batch.mutations.is_empty() {
-            self.index += 1;
-        }
-        (batch, std::mem::take(&mut self.effects))
-    }
-
-    fn finish_counters(&mut self, mutations: &mut Vec<Mutation>) {
-        for id in std::mem::take(&mut self.touched_queues) {
-            let Some(q) = self.queues.get_mut(&id) else { continue };
-            if q.touched {
-                q.touched = false;
-                let deltas = std::mem::take(&mut q.deltas);
-                if deltas.iter().any(|d| *d != 0) {
-                    mutations.push(Mutation::AddCounts { queue: id, deltas });
-                }
-            }
-            if q.rate_touched {
-                q.rate_touched = false;
-                mutations.push(Mutation::PutRate { key: RateKey::Queue(id), tat_us: q.tat_us });
-            }
-        }
-        for id in std::mem::take(&mut self.touched_tenants) {
-            let Some(t) = self.tenants.get_mut(&id) else { continue };
-            if t.rate_touched {
-                t.rate_touched = false;
-                mutations.push(Mutation::PutRate { key: RateKey::Tenant(id), tat_us: t.tat_us });
-            }
-        }
-    }
-
-    /// The batch with this index, and all before it, are durable.
-    pub fn committed(&mut self, index: u64) {
-        self.committed = self.committed.max(index);
-        // A read that began before a commit may still bring the old row of a task that this commit ended. As long as
-        // such a read is under way the record stays, and wins over what the read brings.
-        let fence = self.purposes.values().map(|(_, begun)| *begun).min().unwrap_or(u64::MAX);
-        let planted = self.options.planted.has(Bug::StaleWindow);
-        while let Some((batch, id)) = self.settled.front().copied() {
-            if batch > self.committed || (batch > fence && !planted) {
-                break;
-            }
-            self.settled.pop_front();
-            self.settle(id, batch);
-        }
-        while self.later.front().is_some_and(|(batch, ..)| *batch <= self.committed) {
-            let (_, queue, read) = self.later.pop_front().expect("it was just there");
-            self.read_later(queue, read);
-        }
-        while let Some((batch, key)) = self.idempotency_settled.front().copied() {
-            if batch > self.committed || batch > fence {
-                break;
-            }
-            self.idempotency_settled.pop_front();
-            self.idempotency.remove(&key);
-        }
-    }
-
-    /// Decides whether a record that is safely stored stays in memory.
-    fn settle(&mut self, id: TaskId, batch: u64) {
-        let Some(entry) = self.tasks.get_mut(&id) else { return };
-        if entry.batch > batch || entry.dirty || entry.in_window {
-            return;
-        }
-        match entry.task.state {
-            State::Running => {
-                // The worker has the input; a retry reads it again.
-                if matches!(&entry.task.input, Payload::Inline(bytes) if bytes.len() > 512) {
-                    entry.task.input = Payload::Cold;
-                }
-            }
-            State::Scheduled if entry.warm => {}
-            State::Scheduled if entry.task.due <= self.horizon && self.warm < self.options.warm_tasks => {
-                entry.warm = true;
-                self.warm += 1;
-            }
-            _ => self.forget(id),
-        }
-    }
-
-    pub(crate) fn forget(&mut self, id: TaskId) {
-        if let Some(entry) = self.tasks.remove(&id)
-            && entry.warm
-        {
-            self.warm -= 1;
-        }
     }
 
     /// The next time at which `turn` has something to do: (wall, mono), `None` = never by itself.
@@ -741,92 +542,6 @@ impl Partition {
         if let Some(t) = self.tenants.get_mut(&tenant) {
             t.queued = t.queued.saturating_add_signed(waiting);
         }
-    }
-
-    pub(crate) fn ask(&mut self, load: Load, purpose: Purpose) {
-        let id = LoadId(self.next_load);
-        self.next_load += 1;
-        self.purposes.insert(id, (purpose, self.committed));
-        self.loads.push((id, load));
-    }
-
-    /// Makes a command wait for tasks that are not in memory.
-    pub(crate) fn wait_for_task(&mut self, tenant: TenantId, task: TaskId, command: Command) {
-        if self.waiting.len() >= limit::PARKED_COMMANDS {
-            if let Some(request) = request_of(&command) {
-                let refusal = Refusal::Overloaded { what: "reads of stored tasks".into(), retry_after_ms: 1_000 };
-                self.refuse(request, refusal);
-            }
-            return;
-        }
-        let number = self.next_waiting;
-        self.next_waiting += 1;
-        self.waiting.insert(number, Waiting { command, missing: 1, known: Vec::new() });
-        self.ask(Load::Tasks(vec![(tenant, task)]), Purpose::Command(number));
-    }
-
-    /// The answer of a load: `as_of` is a commit it is sure to have seen.
-    pub fn loaded(&mut self, id: LoadId, as_of: u64, loaded: Loaded, now: Now) {
-        let now = self.observe(now);
-        if as_of >= self.index {
-            // The store has a commit that this partition never made: another owner has taken it over. What it reads is
-            // no longer its own, and its next commit will say so.
-            return;
-        }
-        let Some((purpose, _)) = self.purposes.remove(&id) else { return };
-        match (purpose, loaded) {
-            (Purpose::Command(number), Loaded::Tasks(rows)) => {
-                let absent = rows.iter().any(Option::is_none);
-                rows.into_iter().flatten().for_each(|task| self.adopt(task));
-                self.resume(number, absent, now);
-            }
-            (Purpose::Key(number, key), Loaded::Idempotency(answer)) => {
-                if let Some(waiting) = self.waiting.get_mut(&number) {
-                    waiting.known.push((key, answer));
-                }
-                self.resume(number, false, now);
-            }
-            (Purpose::Lane(queue, lane), Loaded::Lane(rows)) => self.lane_loaded(queue, lane, rows, as_of, now),
-            (Purpose::Lanes(queue, class), Loaded::Lanes(lanes)) => self.lanes_loaded(queue, class, lanes, as_of, now),
-            (Purpose::Fire, Loaded::Tasks(rows)) => self.fire_loaded(rows, now),
-            (Purpose::Due, Loaded::Due(rows)) => self.due_loaded(rows, now),
-            (purpose, loaded) => panic!("the answer {loaded:?} does not fit {purpose:?}"),
-        }
-    }
-
-    /// A load failed; it is asked again.
-    pub fn load_failed(&mut self, id: LoadId, load: Load) {
-        // When it was first asked stays as it was: what was kept in memory since then is still waited for.
-        if self.purposes.contains_key(&id) {
-            self.loads.push((id, load));
-        }
-    }
-
-    fn resume(&mut self, number: u64, absent: bool, now: Now) {
-        let Some(waiting) = self.waiting.get_mut(&number) else { return };
-        waiting.missing -= 1;
-        if waiting.missing > 0 {
-            return;
-        }
-        let Waiting { command, known, .. } = self.waiting.remove(&number).expect("it was just there");
-        match (absent, request_of(&command)) {
-            (true, Some(request)) => self.refuse(request, Refusal::NotFound),
-            _ => self.execute(command, known, now, None),
-        }
-    }
-
-    /// Takes a row of the store into memory, unless memory knows better. It is let go again when it has settled.
-    fn adopt(&mut self, task: Task) {
-        let id = task.id;
-        if let Some(entry) = self.tasks.get_mut(&id) {
-            if entry.task.input == Payload::Cold {
-                entry.task.input = task.input;
-            }
-            return;
-        }
-        let batch = self.committed;
-        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: None });
-        self.settled.push_back((batch, id));
     }
 }
 

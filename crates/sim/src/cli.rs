@@ -185,12 +185,15 @@ fn hunt_all(options: &Options) -> i32 {
     println!("| planted bug | caught by | seed | what it said |");
     println!("|---|---|---|---|");
     let wanted = Bug::ALL.iter().filter(|bug| options.bug.is_none_or(|only| only == **bug));
-    let minutes = options.minutes.min(3.0);
+    let minutes = options.minutes.min(planted::MINUTES);
     let mut hunted = 0;
     for bug in wanted {
         hunted += 1;
         match planted::hunt(*bug, minutes).by {
-            Some((id, seed, text)) => println!("| {} | {id} | {seed} | {text} |", bug.name()),
+            Some((id, seed, text)) => {
+                let text: String = text.chars().take(160).collect();
+                println!("| {} | {id} | {seed} | {text} |", bug.name());
+            }
             None => {
                 survived += 1;
                 println!("| {} | SURVIVED {} seeds | | |", bug.name(), planted::SEEDS);

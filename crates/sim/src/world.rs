@@ -70,7 +70,6 @@ pub struct World {
     /// Since when something that has not ended could run.
     pub(crate) busy_since: u64,
     pub(crate) live_before: u64,
-    last_text: String,
 }
 
 impl World {
@@ -111,7 +110,6 @@ impl World {
             asleep_until: 0,
             busy_since: 0,
             live_before: 0,
-            last_text: String::new(),
         };
         world.begin();
         world
@@ -147,14 +145,6 @@ impl World {
             }
             self.note(&next.event);
             self.happen(next.event);
-            if let Ok(hex) = std::env::var("SIM_TASK") {
-                let id = tidewheel_engine::id::TaskId(u128::from_str_radix(&hex, 16).unwrap());
-                for p in 0..self.disks.len() { if let Some(t) = self.checkers.fold(p).tasks.get(&id).cloned() {
-                    if let Some((_, sh)) = self.live_shell(p) {
-                        let text = format!("LOG {:?} lane {:?} seq {} attempt {} kind {:?} | {}", t.state, t.lane, t.seq, t.attempt, t.spec.ordering_key, sh.partition().describe_place(&t));
-                        if text != self.last_text { eprintln!("{} {text}", self.now); self.last_text = text; }
-                    } } }
-            }
         }
         if self.checkers.violations.is_empty() {
             self.end();

@@ -98,7 +98,7 @@ const PAGE_BYTES: u32 = 4_096;
 /// The write-ahead log keeps so much of its file when it starts over: writing into allocated space syncs faster.
 const LOG_KEPT_BYTES: i64 = 128 << 20;
 /// Page cache of a reader.
-const READER_CACHE_KIB: i64 = 8 << 10;
+const READER_CACHE_KIB: i64 = 4 << 10;
 
 /// A plan never depends on bound values. Otherwise SQLite would prepare a statement again for each new value of a limit,
 /// which costs ten times as much as running it.

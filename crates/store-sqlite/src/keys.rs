@@ -11,10 +11,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 use tidewheel_engine::id::{TaskId, TenantId};
 use tidewheel_engine::ready::mix;
@@ -88,13 +88,25 @@ pub(crate) struct Index {
     /// Oldest first.
     runs: RwLock<Vec<Arc<Run>>>,
     budget: usize,
+    /// Whether the stored keys have been read since the start. Until then any key may be known.
+    filled: AtomicBool,
+    filling: Mutex<Option<Error>>,
+    fill_ended: Condvar,
 }
 
 impl Index {
     /// An index that takes about so many bytes of memory: one half for keys, the other for filters of runs.
     pub(crate) fn new(budget: usize) -> Index {
         let shards = (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect();
-        Index { shards, len: AtomicUsize::new(0), runs: RwLock::default(), budget }
+        Index {
+            shards,
+            len: AtomicUsize::new(0),
+            runs: RwLock::default(),
+            budget,
+            filled: AtomicBool::new(false),
+            filling: Mutex::default(),
+            fill_ended: Condvar::new(),
+        }
     }
 
     /// The low 16 bits are not in the slot, so they choose the shard.
@@ -110,8 +122,40 @@ impl Index {
 
     /// `false` is certain. The table is asked first: a key that is on its way is in the run before it leaves the table.
     pub(crate) fn may_know(&self, print: u64) -> bool {
-        self.shard(print).read().find(print & PRINT_MASK, |slot| slot.print() == print & PRINT_MASK).is_some()
+        !self.filled.load(Ordering::Acquire)
+            || self.shard(print).read().find(print & PRINT_MASK, |slot| slot.print() == print & PRINT_MASK).is_some()
             || self.runs.read().iter().any(|run| run.may_have(print))
+    }
+
+    /// Waits until the stored keys have been read; an error if they cannot be.
+    pub(crate) fn wait_until_filled(&self) -> Result<(), Error> {
+        if self.filled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut error = self.filling.lock();
+        while error.is_none() && !self.filled.load(Ordering::Acquire) {
+            self.fill_ended.wait(&mut error);
+        }
+        error.clone().map_or(Ok(()), Err)
+    }
+
+    fn set_filled(&self) {
+        let _guard = self.filling.lock();
+        self.filled.store(true, Ordering::Release);
+        self.fill_ended.notify_all();
+    }
+
+    /// The stored keys cannot be read: any key may be known, and asking for one fails.
+    fn fail(&self, error: Error) {
+        *self.filling.lock() = Some(error);
+        self.fill_ended.notify_all();
+    }
+
+    /// Makes room for so many more keys, so that a table does not grow step by step.
+    fn reserve(&self, keys: usize) {
+        for shard in &self.shards {
+            shard.write().reserve(keys / SHARDS, |slot| slot.print());
+        }
     }
 
     /// Runs that may have the key, newest first. Ask for the pages first, for the same reason.
@@ -240,6 +284,16 @@ impl Book {
         page
     }
 
+    /// Takes over what was found on disk.
+    pub(crate) fn add_stored(&mut self, stored: Book) {
+        let known = self.stretches.front().map_or(u64::MAX, |first| first.from);
+        let older = stored.stretches.into_iter().filter(|stretch| stretch.from < known);
+        let older = older.map(|stretch| Stretch { until: stretch.until.min(known), ..stretch });
+        let newer = std::mem::take(&mut self.stretches);
+        self.stretches = older.chain(newer).collect();
+        self.gone.extend(stored.gone);
+    }
+
     /// Forgets pages that have been removed.
     pub(crate) fn forget(&mut self, gone: &[Range<u64>]) {
         let old = std::mem::take(&mut self.stretches);
@@ -293,16 +347,34 @@ impl Book {
 
 const SELECT_PAGES: &str = "SELECT page, hour, entries FROM key_page ORDER BY page";
 
-/// Fills the index from what is stored.
-pub(crate) fn rebuild(connection: &Connection, index: &Index) -> Result<Book, Error> {
+const SELECT_NEXT: &str = "SELECT max(page) FROM key_page";
+const COUNT_PAGES: &str = "SELECT count(*) FROM key_page";
+
+/// The book of a store that has just been opened: it knows the next page, and the others when they have been read.
+pub(crate) fn open_book(connection: &Connection) -> Result<Book, Error> {
+    let last: Option<i64> = connection.query_row(SELECT_NEXT, [], |row| row.get(0)).during("read the keys")?;
+    Ok(Book { next: last.map_or(0, |page| page as u64 + 1), ..Book::default() })
+}
+
+/// Fills the index from what is stored, beside the writer: a million keys take a good part of a second, and nothing but
+/// a repeated key has to wait for them. Pages that are written meanwhile may be seen twice, which does no harm.
+fn fill(connection: &Connection, index: &Index) -> Result<Book, Error> {
     let (runs, gone) = run::stored(connection)?;
     runs.into_iter().for_each(|run| index.add_run(run));
+    let pages: i64 = connection.query_row(COUNT_PAGES, [], |row| row.get(0)).during("read the keys")?;
     let mut book = Book { gone: gone.into(), ..Book::default() };
+    let mut reserved = false;
     let mut statement = connection.prepare(SELECT_PAGES).during("read the keys")?;
     let mut rows = statement.query([]).during("read the keys")?;
     while let Some(row) = rows.next().during("read the keys")? {
         let (page, hour): (i64, i64) = (row.get(0).during("read the keys")?, row.get(1).during("read the keys")?);
         let entries = row.get_ref(2).during("read the keys")?.as_blob().unwrap_or_default();
+        if !reserved {
+            // Full pages, as busy servers write them; a small first page says that it was not one.
+            let keys = pages as usize * entries.len() / ENTRY_BYTES;
+            index.reserve(keys.min(index.budget / SLOT_BYTES));
+            reserved = true;
+        }
         let prints = fingerprints(entries).ok_or_else(|| Error::Corrupt(format!("page {page} of keys is damaged")))?;
         prints.for_each(|print| index.add(print, page as u64));
         book.found(page as u64, hour as u64);
@@ -347,6 +419,20 @@ mod tests {
         book.forget(&[0..6]);
         assert_eq!(book.over(end_of(9), 100), []);
         assert_eq!(book.next(8), 7);
+    }
+
+    #[test]
+    fn the_book_of_the_disk_goes_before_that_of_the_process() {
+        let mut stored = Book::default();
+        for hour in [1, 1, 2, 2, 2] {
+            stored.next(hour);
+        }
+        let mut book = Book { next: 3, ..Book::default() };
+        book.next(2);
+        book.next(3);
+        book.add_stored(stored);
+        let all: Vec<_> = book.stretches.iter().map(|stretch| (stretch.from, stretch.until, stretch.hour)).collect();
+        assert_eq!(all, [(0, 2, 1), (2, 3, 2), (3, 4, 2), (4, 5, 3)]);
     }
 
     #[test]

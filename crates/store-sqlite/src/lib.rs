@@ -95,15 +95,12 @@ impl SqliteStore {
         files::limit(&connection, options.max_bytes)?;
         let counters = Arc::new(figures::Counters::default());
         let index = Arc::new(keys::Index::new(options.key_bytes));
-        let books = writer::Books { keys: keys::rebuild(&connection, &index)?, running: running::rebuild(&connection)? };
+        let books = writer::Books { keys: keys::open_book(&connection)?, running: running::rebuild(&connection)? };
         let copier = Arc::new(checkpoint::Shared::default());
         let log = checkpoint::Log::watch(&mut connection, Arc::clone(&copier), options.checkpoint_bytes)?;
         let inbox = Arc::new(writer::Inbox::default());
         let readers = Arc::new(reader::Readers::new(place.path.clone()));
         let bell = Arc::new(keys::keeper::Bell::default());
-        if index.is_over_budget() {
-            bell.ring();
-        }
         let threads = vec![
             spawn("store-writer", {
                 let (inbox, index, counters) = (Arc::clone(&inbox), Arc::clone(&index), Arc::clone(&counters));
@@ -188,6 +185,9 @@ impl Store for SqliteStore {
     }
 
     fn load(&self, partition: u32, load: &Load) -> Result<(u64, Loaded), Error> {
+        if let Load::Idempotency { .. } = load {
+            self.index.wait_until_filled()?;
+        }
         for _ in 0..LOAD_TRIES {
             let loaded = self.read(|connection| {
                 let as_of = reader::as_of(connection, partition)?;

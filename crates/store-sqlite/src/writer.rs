@@ -44,6 +44,7 @@ enum Item {
     ForgetKeys { now: u64, limit: u64, answer: SyncSender<Result<u64, Error>> },
     RemoveKeyPages { pages: Vec<Range<u64>>, answer: SyncSender<Result<(), Error>> },
     PruneRunning { over: Vec<TaskKey>, until: i64 },
+    AddKeyBook(keys::Book),
 }
 
 #[derive(Default)]
@@ -90,6 +91,11 @@ impl Inbox {
         let (answer, answered) = sync_channel(1);
         self.push(Item::RemoveKeyPages { pages, answer });
         answered.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Gives the writer what was found on disk.
+    pub(crate) fn add_key_book(&self, book: keys::Book) {
+        self.push(Item::AddKeyBook(book));
     }
 
     /// Tells the writer which tasks of the running pages up to `until` were found to be over.
@@ -258,6 +264,7 @@ impl Writer<'_> {
             Item::RemoveKeyPages { pages, answer } => {
                 let _ = answer.send(allowed.and_then(|()| self.remove_key_pages(&pages)));
             }
+            Item::AddKeyBook(book) => self.books.keys.add_stored(book),
             Item::PruneRunning { over, until } => self.books.running.prune(&over, until),
             Item::Batch(batch, done) => self.group(vec![(batch, done)]),
         }

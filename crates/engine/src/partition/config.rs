@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Partition, TenantWork};
-use crate::config::{Queue, QueueConfig, QueueState, Tenant, TenantConfig};
+use crate::config::{Queue, QueueConfig, QueueState, Rate, Tenant, TenantConfig};
 use crate::effect::{Refusal, Reply};
 use crate::id::{Name, QueueId, RequestId, TenantId};
 use crate::mutation::{Mutation, Record, RecordKind};
@@ -102,6 +102,7 @@ impl Partition {
     fn retune(&mut self, id: QueueId) {
         let Some(q) = self.queues.get_mut(&id) else { return };
         q.rate_until = 0;
+        q.tat_us = reset(q.tat_us, self.wall, q.queue.config.rate);
         let mut lanes: Vec<i64> = q.lanes.iter().filter(|(_, lane)| lane.parked.is_some()).map(|(id, _)| *id).collect();
         lanes.sort_unstable();
         let mut dropped: Vec<i64> = q.keys.values_mut().flat_map(|key| std::mem::take(&mut key.dropped)).collect();
@@ -145,8 +146,10 @@ impl Partition {
         let tenant = Arc::new(tenant);
         self.adopt_tenant(tenant.clone());
         self.mutations.push(Mutation::PutTenant(tenant.clone()));
+        let wall = self.wall;
         if let Some(work) = self.tenants.get_mut(&tenant.id) {
             work.rate_until = 0;
+            work.tat_us = reset(work.tat_us, wall, tenant.config.rate);
         }
         self.wake_tenant(tenant.id);
         self.reply(request, Reply::Tenant(tenant));
@@ -178,4 +181,10 @@ impl Partition {
         self.mutations.push(Mutation::PutRecord(record.clone()));
         self.reply(request, Reply::Record(Some(record)));
     }
+}
+
+/// A limiter whose rate may have changed: its next grant is due one interval of the present rate from now at the latest,
+/// whatever the one before made it wait for.
+fn reset(tat_us: u64, wall: u64, rate: Option<Rate>) -> u64 {
+    tat_us.min(wall * 1_000 + rate.map_or(0, |rate| rate.interval_us.saturating_mul(u64::from(rate.burst.max(1)))))
 }

@@ -50,7 +50,16 @@ impl Partition {
     fn wait_for_keys(&mut self, command: Command, missing: Vec<(TenantId, [u8; 16])>) {
         let number = self.next_waiting;
         self.next_waiting += 1;
-        self.waiting.insert(number, Waiting { command, missing: missing.len(), known: Vec::new() });
+        // What memory knows of the other keys now may be gone from it when the answers come.
+        let known = match &command {
+            Command::Submit { tenant, items, .. } => items
+                .iter()
+                .filter_map(|item| item.idempotency.map(|(hash, _)| (*tenant, hash)))
+                .filter_map(|key| self.idempotency.get(&key).map(|answer| (key, Some(*answer))))
+                .collect(),
+            _ => Vec::new(),
+        };
+        self.waiting.insert(number, Waiting { command, missing: missing.len(), known });
         for (tenant, hash) in missing {
             self.ask(Load::Idempotency { tenant, hash }, Purpose::Key(number, (tenant, hash)));
         }

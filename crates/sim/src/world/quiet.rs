@@ -150,6 +150,7 @@ impl World {
     }
 
     fn wake_workers(&mut self) {
+        self.busy_since = self.now;
         self.asleep = false;
         for worker in 0..self.workers.len() {
             self.workers[worker].away = false;

@@ -71,8 +71,23 @@ impl Bell {
     }
 }
 
-/// Works until the bell is ended.
+/// Reads the stored keys in, and then works until the bell is ended.
 pub(crate) fn work(bell: &Bell, readers: &Readers, inbox: &Inbox, index: &Index) {
+    match readers.read(|connection| super::fill(connection, index)) {
+        Ok(book) => {
+            inbox.add_key_book(book);
+            index.set_filled();
+        }
+        Err(error) => {
+            if !matches!(error, Error::Closed) {
+                tracing::error!(%error, "the idempotency keys cannot be read");
+            }
+            return index.fail(error);
+        }
+    }
+    if index.is_over_budget() {
+        bell.ring();
+    }
     while bell.wait() {
         while index.is_over_budget() {
             match move_oldest(readers, inbox, index) {

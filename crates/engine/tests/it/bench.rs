@@ -1,0 +1,304 @@
+//! A partition with a small store of its own: commits land at once, reads are answered, unless a test does it by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tidewheel_engine::command::{Hello, Submit};
+use tidewheel_engine::config::{QueueConfig, QueueState, TenantConfig};
+use tidewheel_engine::effect::{Grant, Submitted};
+use tidewheel_engine::id::{RequestId, SessionId, TaskId, TenantId, Token};
+use tidewheel_engine::load::{Load, LoadId, Loaded};
+use tidewheel_engine::mutation::{Mutation, NameKind, Recovered};
+use tidewheel_engine::partition::{Options, Probe};
+use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
+use tidewheel_engine::time::Now;
+use tidewheel_engine::{Batch, Command, Effect, Partition, Reply};
+
+pub const TENANT: TenantId = TenantId(1);
+
+/// A wall time to begin with.
+pub const START: u64 = 1_700_000_000_000;
+
+#[derive(Default)]
+pub struct Store {
+    pub tasks: BTreeMap<TaskId, Task>,
+    keys: BTreeMap<[u8; 16], (TaskId, u64)>,
+    base: Recovered,
+}
+
+impl Probe for Store {
+    fn may_know(&self, _tenant: TenantId, hash: &[u8; 16]) -> bool {
+        self.keys.contains_key(hash)
+    }
+}
+
+impl Store {
+    fn fold(&mut self, batch: Batch) {
+        (self.base.last_index, self.base.wall, self.base.seq) = (batch.index, batch.wall, batch.seq);
+        for mutation in batch.mutations {
+            match mutation {
+                Mutation::InsertTask(task) => drop(self.tasks.insert(task.id, *task)),
+                Mutation::UpdateTask(task) => {
+                    let old = &self.tasks[&task.id];
+                    let task = Task { input: old.input.clone(), spec: old.spec.clone(), ..*task };
+                    self.tasks.insert(task.id, task);
+                }
+                Mutation::PutIdempotency { hash, task, body, .. } => drop(self.keys.insert(hash, (task, body))),
+                Mutation::PutName { kind, tenant, id, name } => self.base.names.push((kind, tenant, id, name)),
+                Mutation::PutQueue(queue) => {
+                    self.base.queues.retain(|q| q.id != queue.id);
+                    self.base.queues.push((*queue).clone());
+                }
+                Mutation::PutTenant(tenant) => {
+                    self.base.tenants.retain(|t| t.id != tenant.id);
+                    self.base.tenants.push((*tenant).clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn lane(&self, lane: i64, from: u64, limit: usize) -> Vec<Task> {
+        let order = |t: &Task| if t.spec.ordering_key.is_some() { t.seq } else { t.order() };
+        let mut rows: Vec<Task> =
+            self.tasks.values().filter(|t| t.lane == Some(lane) && order(t) >= from).cloned().collect();
+        rows.sort_by_key(|t| order(t));
+        rows.truncate(limit);
+        rows
+    }
+
+    pub fn load(&self, load: &Load) -> Loaded {
+        match load {
+            Load::Tasks(ids) => Loaded::Tasks(ids.iter().map(|(_, id)| self.tasks.get(id).cloned()).collect()),
+            Load::Idempotency { hash, .. } => Loaded::Idempotency(self.keys.get(hash).copied()),
+            Load::Lane { lane, from, limit, .. } => Loaded::Lane(self.lane(*lane, *from, *limit)),
+            Load::Lanes { from, until, lanes, rows, .. } => {
+                let mut found: Vec<i64> = self.tasks.values().filter_map(|t| t.lane).collect();
+                found.retain(|lane| (*from..*until).contains(lane));
+                found.sort_unstable();
+                found.dedup();
+                found.truncate(*lanes);
+                Loaded::Lanes(found.into_iter().map(|lane| (lane, self.lane(lane, 0, *rows))).collect())
+            }
+            Load::Due { from, until, limit } => {
+                let waits = |t: &&Task| matches!(t.state, State::Scheduled | State::Queued) && t.due > 0;
+                let mut rows: Vec<Task> = self.tasks.values().filter(waits).cloned().collect();
+                rows.retain(|t| (t.due, t.id) > *from && t.due <= *until);
+                rows.sort_by_key(|t| (t.due, t.id));
+                rows.truncate(*limit);
+                Loaded::Due(rows)
+            }
+        }
+    }
+}
+
+pub struct Bench {
+    pub p: Partition,
+    pub store: Store,
+    pub now: Now,
+    pub effects: Vec<Effect>,
+    options: Options,
+    last: u64,
+}
+
+/// Small windows, so that a handful of tasks meets the store.
+pub fn tight() -> Options {
+    Options { lane_window: 2, lane_window_most: 2, line_lanes: 2, window_tasks: 0, warm_tasks: 0, ..Options::default() }
+}
+
+impl Bench {
+    /// A partition with one tenant and the queue `q`.
+    pub fn new(options: Options, config: QueueConfig) -> Bench {
+        let now = Now { wall: START, mono: 0 };
+        let store = Store { base: Recovered { epoch: 1, ..Recovered::default() }, ..Store::default() };
+        let p = Partition::new(options.clone(), store.base.clone(), now);
+        let mut bench = Bench { p, store, now, effects: Vec::new(), options, last: 0 };
+        bench.put_tenant(TenantConfig::default());
+        bench.put_queue(config, QueueState::Active);
+        bench
+    }
+
+    pub fn put_tenant(&mut self, config: TenantConfig) {
+        let request = self.number();
+        self.apply(Command::PutTenant { request: RequestId(request), name: "t".into(), config });
+        self.settle();
+    }
+
+    pub fn put_queue(&mut self, config: QueueConfig, state: QueueState) {
+        let request = RequestId(self.number());
+        let (config, state) = (Some(Box::new(config)), Some(state));
+        self.apply(Command::PutQueue { request, tenant: TENANT, name: "q".into(), config, state, expected: None });
+        self.settle();
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    pub fn apply(&mut self, command: Command) {
+        self.p.apply(command, self.now, &self.store);
+    }
+
+    /// One turn; what is to be stored, if anything.
+    pub fn turn(&mut self) -> Option<(Batch, Vec<Effect>)> {
+        while self.p.turn(self.now) {}
+        self.p.has_output().then(|| self.p.finish_batch())
+    }
+
+    /// Stores a batch and performs its effects.
+    pub fn land(&mut self, (batch, effects): (Batch, Vec<Effect>)) {
+        let index = batch.index;
+        if !batch.mutations.is_empty() {
+            self.store.fold(batch);
+            self.p.committed(index);
+        }
+        self.effects.extend(effects);
+    }
+
+    pub fn answer(&mut self, (id, load): (LoadId, Load)) {
+        let answer = self.store.load(&load);
+        self.p.loaded(id, self.store.base.last_index, answer, self.now);
+    }
+
+    /// Turns, commits and reads until nothing is left to do.
+    pub fn settle(&mut self) {
+        for _ in 0..200 {
+            let batch = self.turn();
+            let loads = self.p.take_loads();
+            if batch.is_none() && loads.is_empty() {
+                return;
+            }
+            batch.into_iter().for_each(|batch| self.land(batch));
+            loads.into_iter().for_each(|load| self.answer(load));
+        }
+        panic!("it goes round in circles");
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.now = Now { wall: self.now.wall + ms, mono: self.now.mono + ms };
+        self.settle();
+    }
+
+    /// Submits and returns the id.
+    pub fn submit(&mut self, item: Submit) -> TaskId {
+        let outcome = self.submit_all(vec![item]).remove(0);
+        match outcome {
+            Submitted::New(id) => id,
+            other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    pub fn submit_all(&mut self, items: Vec<Submit>) -> Vec<Submitted> {
+        let request = RequestId(self.number());
+        self.apply(Command::Submit { request, tenant: TENANT, items });
+        self.settle();
+        self.reply(request).unwrap_or_default()
+    }
+
+    fn reply(&self, wanted: RequestId) -> Option<Vec<Submitted>> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Reply { request, reply: Reply::Submitted(outcomes) } if *request == wanted => Some(outcomes.clone()),
+            _ => None,
+        })
+    }
+
+    /// Connects a worker and returns its session.
+    pub fn connect(&mut self, name: &str, hello: Hello) -> SessionId {
+        let session = SessionId(self.number());
+        let hello = Box::new(Hello { name: name.into(), ..hello });
+        self.apply(Command::Connect { session, hello });
+        self.settle();
+        session
+    }
+
+    /// Grants since the last call, of all workers.
+    pub fn granted(&mut self) -> Vec<Grant> {
+        let effects = std::mem::take(&mut self.effects);
+        let grants = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Grant { grants, .. } => Some(grants),
+            _ => None,
+        });
+        grants.flatten().collect()
+    }
+
+    pub fn granted_ids(&mut self) -> Vec<TaskId> {
+        self.granted().into_iter().map(|grant| grant.task).collect()
+    }
+
+    pub fn succeed(&mut self, session: SessionId, id: TaskId) {
+        self.report(session, id, Outcome::Ok { result: Payload::None, artifacts: Vec::new() });
+    }
+
+    pub fn fail(&mut self, session: SessionId, id: TaskId) {
+        let failure = Failure { kind: "E".into(), ..Failure::ours("E", "e") };
+        self.report(session, id, Outcome::Failed { failure, artifacts: Vec::new(), cancelled: false });
+    }
+
+    fn report(&mut self, session: SessionId, id: TaskId, outcome: Outcome) {
+        let token = self.token(id);
+        self.apply(Command::Results { session, results: vec![(id, token, outcome)] });
+        self.settle();
+    }
+
+    fn token(&self, id: TaskId) -> Token {
+        self.store.tasks[&id].token
+    }
+
+    pub fn cancel(&mut self, task: TaskId) {
+        let request = RequestId(self.number());
+        self.apply(Command::Cancel { request, tenant: TENANT, task, reason: "asked for".into() });
+        self.settle();
+    }
+
+    pub fn retry(&mut self, task: TaskId) {
+        let request = RequestId(self.number());
+        self.apply(Command::Retry { request, tenant: TENANT, task });
+        self.settle();
+    }
+
+    pub fn state(&self, id: TaskId) -> State {
+        self.store.tasks[&id].state
+    }
+
+    /// The process dies and another one opens the store.
+    pub fn restart(&mut self) {
+        let mut base = self.store.base.clone();
+        base.epoch += 1;
+        self.store.base.epoch = base.epoch;
+        base.running = self.store.tasks.values().filter(|t| t.state == State::Running).cloned().collect();
+        for queue in &base.queues {
+            let mut counts = [0; 9];
+            self.store.tasks.values().filter(|t| t.queue == queue.id).for_each(|t| counts[t.state as usize] += 1);
+            base.counts.push((queue.id, counts));
+        }
+        assert!(base.names.iter().all(|n| matches!(n.0, NameKind::Type | NameKind::Worker)));
+        self.effects.clear();
+        self.p = Partition::new(self.options.clone(), base, self.now);
+        self.settle();
+    }
+}
+
+/// A task of type `a` in queue `q`.
+pub fn task(spec: Spec) -> Submit {
+    Submit {
+        kind: "a".into(),
+        queue: "q".into(),
+        priority: 5,
+        run_at: 0,
+        delay_ms: 0,
+        input: Payload::None,
+        spec: Arc::new(spec),
+        idempotency: None,
+    }
+}
+
+/// A task with an ordering key.
+pub fn ordered(key: &str) -> Submit {
+    task(Spec { ordering_key: Some(key.into()), ..Spec::default() })
+}
+
+/// A worker with so many permits.
+pub fn worker(permits: u32) -> Hello {
+    Hello { permits, ..Hello::default() }
+}

@@ -1,0 +1,8 @@
+//! The engine through its public interface: given a state, when commands come, then these mutations and effects.
+
+mod bench;
+mod keys;
+mod limits;
+mod order;
+mod time;
+mod window;
