@@ -307,7 +307,7 @@ impl Runner {
             self.shell_queue.extend(unit.members);
         } else if grant.entrypoint.is_empty() || grant.package.is_empty() {
             let why = format!("the grant of a task of type `{}` names no package to run it", grant.r#type);
-            self.fail_all(&unit.members, &Fault::new("no-package", why, false));
+            self.fail_all(&unit.members, &Fault::new("no-package", why, true));
         } else {
             self.route_python(unit, now);
         }

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::lease::Lease;
 use crate::link::{Link, LinkState};
 use crate::log_ship::LogBuffer;
+use crate::noop;
 use crate::outbox::Outbox;
 use crate::package::Packages;
 use crate::process::Spawner;
@@ -26,6 +27,7 @@ use crate::python::{self, Python};
 use crate::rest::Rest;
 use crate::runner::{Event, Runner, Tools, Wiring};
 use crate::sandbox::Sandbox;
+use crate::shell;
 
 /// Events that wait for the runner. Pumps and the link stop reading when it is full.
 const EVENTS: usize = 1024;
@@ -253,6 +255,8 @@ fn make_hello(tools: &Tools) -> Hello {
         permits: config.permits,
         buffer: config.buffer,
         types: config.types.clone(),
+        runs_packages: true,
+        own_types: vec![format!("{}*", noop::PREFIX), shell::TYPE.into()],
         enforced: enforced.into_iter().collect(),
         instance: tools.instance.clone(),
         kind: config.kind.clone(),

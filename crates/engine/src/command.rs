@@ -46,6 +46,9 @@ pub struct Hello {
     pub queues: Vec<Name>,
     /// Task types served; empty = all.
     pub types: Vec<Name>,
+    /// Of the types served, those it has code for itself; a trailing `*` stands for any end. It is given the others only
+    /// with a package that brings them. `None` = it has code for every type it serves.
+    pub own_types: Option<Vec<Name>>,
     /// Labels and capabilities, sorted by name.
     pub labels: Vec<(Name, Name)>,
     /// What it has; zero = not counted.

@@ -180,13 +180,18 @@ pub(crate) struct TenantWork {
 #[derive(Debug)]
 pub(crate) struct TypeWork {
     pub(crate) name: Name,
-    pub(crate) plain: RequirementId,
+    /// Of tasks that ask for nothing special: without a package of their own, and with one.
+    pub(crate) plain: [RequirementId; 2],
+    /// A package is registered for it, so that tasks which name none can run.
+    pub(crate) registered: bool,
 }
 
 /// What tasks of a lane need of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Requirement {
     pub(crate) kind: Name,
+    /// The type, when its tasks bring no package of their own: then what is registered for it decides.
+    pub(crate) bare: Option<TypeId>,
     pub(crate) requires: Vec<(Name, Name)>,
     pub(crate) resources: Resources,
 }

@@ -25,6 +25,10 @@ pub fn lane_key(priority: u8, kind: &str, spec: &Spec) -> i64 {
     hash.number(spec.resources.memory_bytes);
     hash.text(spec.concurrency_key.as_deref().unwrap_or(""));
     hash.number(u64::from(spec.batchable));
+    if spec.package.is_some() {
+        // Who can run a task without a package of its own depends on what is registered for its type.
+        hash.text("package");
+    }
     if let Some(key) = &spec.ordering_key {
         // An ordering key is one lane whatever else its tasks ask for, since their order is the promise.
         hash = Fnv::new();

@@ -48,8 +48,11 @@ pub(crate) fn hello(message: &v1::Hello, tenant: Option<TenantId>, now: u64) -> 
     if message.labels.len() > MAX_LABELS || message.enforced.len() > MAX_LABELS {
         return Err(format!("a worker has at most {MAX_LABELS} labels"));
     }
-    if message.queues.len() > MAX_NAMES || message.types.len() > MAX_NAMES || message.packages.len() > MAX_NAMES {
-        return Err(format!("a worker names at most {MAX_NAMES} queues, types and packages"));
+    if message.queues.len() > MAX_NAMES || message.packages.len() > MAX_NAMES {
+        return Err(format!("a worker names at most {MAX_NAMES} queues and packages"));
+    }
+    if message.types.len() > MAX_NAMES || message.own_types.len() > MAX_NAMES {
+        return Err(format!("a worker names at most {MAX_NAMES} types"));
     }
     let every = message.queues.iter().any(|q| q == "*");
     Ok(Hello {
@@ -60,6 +63,7 @@ pub(crate) fn hello(message: &v1::Hello, tenant: Option<TenantId>, now: u64) -> 
         version: cut(&message.version, MAX_TEXT).into(),
         queues: if every { Vec::new() } else { names(&message.queues) },
         types: names(&message.types),
+        own_types: message.runs_packages.then(|| names(&message.own_types)),
         labels: pairs(&message.labels),
         resources: message.resources.as_ref().map(resources).unwrap_or_default(),
         permits: message.permits,

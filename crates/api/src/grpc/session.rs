@@ -8,10 +8,12 @@
 //! for them; the acknowledgement of lines comes after they are on disk.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidewheel_engine::Command;
+use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{SessionId, TaskId, TenantId, Token, WorkerId};
 use tidewheel_engine::limit;
 use tidewheel_engine::task::{Outcome, Payload};
@@ -28,6 +30,7 @@ use super::convert::{self, Reported, cut};
 use super::seal::{Sealer, TOKEN_BYTES};
 use crate::auth::Principal;
 use crate::problem::Failure;
+use crate::service::task_type;
 use crate::service::worker::{StoredOverride, heartbeat_ms, overrides, worker_text};
 use crate::state::{Api, Out};
 use crate::store::log::Line;
@@ -69,6 +72,8 @@ struct Link {
     /// `None` = every tenant.
     tenant: Option<TenantId>,
     name: tidewheel_engine::id::Name,
+    /// It runs the code of packages, so that its grants have to name them.
+    runs_packages: bool,
     session: SessionId,
     sealer: Sealer,
     out: Out,
@@ -133,6 +138,7 @@ async fn open(
         caller: caller.clone(),
         tenant,
         name,
+        runs_packages: message.runs_packages,
         session: session.id,
         sealer,
         out: out.clone(),
@@ -275,8 +281,11 @@ impl Link {
         Ok(Next::GoOn)
     }
 
-    async fn send_grants(&mut self, grants: &mut Vec<tidewheel_engine::effect::Grant>) -> Result<(), Status> {
-        for grant in grants.iter() {
+    async fn send_grants(&mut self, grants: &mut Vec<Grant>) -> Result<(), Status> {
+        for grant in grants.iter_mut() {
+            if self.runs_packages && grant.spec.package.is_none() {
+                add_package(&self.api, grant);
+            }
             let held = Held { token: grant.token, attempt: grant.attempt, tenant: grant.tenant };
             self.held.insert(grant.task, held);
         }
@@ -498,6 +507,14 @@ enum Step {
     Events(usize),
     Message(Result<Option<v1::WorkerMessage>, Status>),
     Check,
+}
+
+/// A task that was submitted before a package brought its type runs what is registered for the type now.
+fn add_package(api: &Api, grant: &mut Grant) {
+    let Some(registered) = task_type::defaults(api, grant.tenant, &grant.kind) else { return };
+    let spec = Arc::make_mut(&mut grant.spec);
+    spec.package.clone_from(&registered.spec.package);
+    spec.entrypoint.clone_from(&registered.spec.entrypoint);
 }
 
 fn inline_len(payload: &Payload) -> usize {

@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::listener::{Served, start};
+use crate::packages::{MANIFEST, archive, put};
 
 async fn channel(served: &Served) -> Channel {
     Endpoint::from_shared(format!("http://{}", served.address)).unwrap().connect().await.unwrap()
@@ -136,6 +137,30 @@ async fn a_task_goes_from_submit_to_result() {
     assert!(text.contains("line 2") && !text.contains("line 0") && text.contains("event: end"), "{text}");
     let workers = served.node.get("/api/v1/workers").await.is(200).json();
     assert_eq!((&workers["items"][0]["name"], &workers["items"][0]["labels"]["os"]), (&"w1".into(), &"linux".into()));
+}
+
+#[tokio::test]
+async fn a_type_without_code_waits_until_its_package_is_deployed() {
+    let served = start().await;
+    let node = &served.node;
+    let token = node.token("worker").await;
+    let own_types = vec!["builtin.*".to_owned()];
+    let labels = [("gpu".to_owned(), "true".to_owned())].into();
+    let hello = v1::Hello { runs_packages: true, own_types, labels, ..hello(4) };
+    let mut worker = Worker::connect(&served, &token, hello).await.unwrap();
+    worker.welcome().await;
+    let id = node.submit(r#"{"type":"extract"}"#).await;
+    let built_in = node.submit(r#"{"type":"builtin.noop"}"#).await;
+    let grant = worker.grant().await;
+    assert_eq!(grant.r#type, "builtin.noop", "{built_in}");
+    let why = node.get(&format!("/api/v1/tasks/{id}/why")).await.is(200).json();
+    assert_eq!(why["reasons"][0]["code"], "missing-capability", "{why}");
+    assert!(why["reasons"][0]["text"].as_str().unwrap().contains("no package brings type extract"), "{why}");
+    let bytes = archive(&[("pdf/tasks.py", "def extract(): pass")]);
+    let package = put(node, "/api/v1/packages/pdf/1.0.0", &bytes, MANIFEST).await.is(201).json();
+    let grant = worker.grant().await;
+    assert_eq!((grant.r#type.as_str(), grant.entrypoint.as_str()), ("extract", "pdf.tasks:extract"));
+    assert_eq!(grant.package, package["hash"]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::node::{Got, Node};
 
-fn archive(members: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn archive(members: &[(&str, &str)]) -> Vec<u8> {
     let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in members {
         out.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
@@ -17,11 +17,11 @@ fn archive(members: &[(&str, &str)]) -> Vec<u8> {
     out.finish().unwrap().into_inner()
 }
 
-const MANIFEST: &str = r#"{"format":"folder","entries":[{"name":"extract","fn":"pdf.tasks:extract",
+pub(crate) const MANIFEST: &str = r#"{"format":"folder","entries":[{"name":"extract","fn":"pdf.tasks:extract",
     "doc":"Extracts.","defaults":{"queue":"pdf","retry":{"max_attempts":7},"timeout":"10m","priority":"high","cpu":1,
     "memory":"512MB","requires":{"gpu":true}}}]}"#;
 
-async fn put(node: &Node, path: &str, archive: &[u8], manifest: &str) -> Got {
+pub(crate) async fn put(node: &Node, path: &str, archive: &[u8], manifest: &str) -> Got {
     let mut body = Vec::new();
     let boundary = "frontier";
     for (name, content) in [("manifest", manifest.as_bytes()), ("archive", archive)] {

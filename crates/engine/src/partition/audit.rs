@@ -86,10 +86,12 @@ impl Partition {
         let pool = &self.pools[s.pool];
         let requirement = super::Requirement {
             kind: kind.name.clone(),
+            bare: task.spec.package.is_none().then_some(task.kind),
             requires: task.spec.requires.clone(),
             resources: task.spec.resources,
         };
         let queue = self.queues.get(&task.queue);
-        queue.is_some_and(|q| pool.serves(task.tenant, &q.queue.name)) && s.is_free() && super::pool::fits(&requirement, s)
+        queue.is_some_and(|q| pool.serves(task.tenant, &q.queue.name)) && s.is_free()
+            && super::pool::fits(&requirement, s, self.is_packaged(&requirement))
     }
 }

@@ -173,11 +173,17 @@ impl Partition {
             if self.records.remove(&slot).is_none() {
                 return self.refuse(request, Refusal::NotFound);
             }
+            if kind == RecordKind::TaskType {
+                self.register_type(tenant, &key, false);
+            }
             self.mutations.push(Mutation::DeleteRecord { kind, tenant, key });
             return self.reply(request, Reply::Record(None));
         };
         let record = Arc::new(Record { kind, tenant, key, version: version + 1, value });
         self.records.insert(slot, record.clone());
+        if kind == RecordKind::TaskType {
+            self.register_type(tenant, &record.key, true);
+        }
         self.mutations.push(Mutation::PutRecord(record.clone()));
         self.reply(request, Reply::Record(Some(record)));
     }

@@ -126,9 +126,10 @@ impl Partition {
     /// Whether a free session could take such a task at once.
     pub(crate) fn somebody_free(&self, queue: QueueId, requirement: RequirementId) -> bool {
         let needed = &self.requirements[requirement.0 as usize];
+        let packaged = self.is_packaged(needed);
         let Some(q) = self.queues.get(&queue) else { return false };
         let mut free = q.pools.iter().flat_map(|pool| &self.pools[*pool as usize].orders[0]);
-        free.any(|(_, id)| fits(needed, &self.sessions[id]))
+        free.any(|(_, id)| fits(needed, &self.sessions[id], packaged))
     }
 
     /// A queue has something that no free session can run: one that can wakes it.
@@ -154,6 +155,19 @@ impl Partition {
     /// A session joined or left: what waits for a capability is looked at again.
     pub(super) fn pool_changed(&mut self, pool: usize) {
         let mut starved: Vec<QueueId> = self.pools[pool].starved.drain().flat_map(|(_, queues)| queues).collect();
+        starved.sort();
+        starved.dedup();
+        starved.into_iter().for_each(|id| self.rouse_queue(id));
+    }
+
+    /// What such requirements need changed: their queues are looked at again by every pool that had nobody for them.
+    pub(super) fn pools_changed(&mut self, concerned: impl Fn(&Requirement) -> bool) {
+        let mut starved: Vec<QueueId> = Vec::new();
+        for pool in &mut self.pools {
+            let requirements = &self.requirements;
+            let found = pool.starved.extract_if(|id, _| concerned(&requirements[id.0 as usize]));
+            found.for_each(|(_, queues)| starved.extend(queues));
+        }
         starved.sort();
         starved.dedup();
         starved.into_iter().for_each(|id| self.rouse_queue(id));
@@ -206,7 +220,10 @@ impl Partition {
         }
         let s = &self.sessions[&session];
         let mut fed: Vec<RequirementId> = self.pools[pool].starved.keys().copied().collect();
-        fed.retain(|r| fits(&self.requirements[r.0 as usize], s));
+        fed.retain(|r| {
+            let needed = &self.requirements[r.0 as usize];
+            fits(needed, s, self.is_packaged(needed))
+        });
         fed.sort();
         for requirement in fed {
             for queue in self.pools[pool].starved.remove(&requirement).unwrap_or_default() {
@@ -218,9 +235,10 @@ impl Partition {
     /// The free session that gets a task, by the queue's policy; `None` = none fits.
     pub(super) fn choose(&self, pool: usize, policy: Policy, requirement: RequirementId, task: TaskId, spec: &Spec) -> Option<SessionId> {
         let needed = &self.requirements[requirement.0 as usize];
+        let packaged = self.is_packaged(needed);
         let pool = &self.pools[pool];
         if policy == Policy::ConsistentHash {
-            return self.choose_by_hash(pool, needed, task, spec);
+            return self.choose_by_hash(pool, (needed, packaged), task, spec);
         }
         let order = match policy {
             Policy::LeastLoaded | Policy::ConsistentHash => &pool.orders[0],
@@ -234,7 +252,7 @@ impl Partition {
                 break;
             }
             let session = &self.sessions[id];
-            if !fits(needed, session) {
+            if !fits(needed, session, packaged) {
                 continue;
             }
             let cached = spec.package.as_ref().is_none_or(|p| session.hello.packages.contains(p));
@@ -248,14 +266,14 @@ impl Partition {
 
     /// Rendezvous hashing: of the free sessions that fit, the one whose hash with the key is highest. A worker that
     /// comes or goes moves only the keys it wins or loses. Source: Thaler and Ravishankar, 1998.
-    fn choose_by_hash(&self, pool: &Pool, needed: &Requirement, task: TaskId, spec: &Spec) -> Option<SessionId> {
+    fn choose_by_hash(&self, pool: &Pool, (needed, packaged): (&Requirement, bool), task: TaskId, spec: &Spec) -> Option<SessionId> {
         let mut hash = Fnv::new();
         match &spec.affinity_key {
             Some(key) => hash.text(key),
             None => hash.number(task.0 as u64),
         }
         let key = hash.finish();
-        let fitting = pool.orders[0].iter().filter(|(_, id)| fits(needed, &self.sessions[id]));
+        let fitting = pool.orders[0].iter().filter(|(_, id)| fits(needed, &self.sessions[id], packaged));
         fitting.map(|(_, id)| (mix(key ^ mix(u64::from(self.sessions[id].worker.0))), *id)).max().map(|(_, id)| id)
     }
 
@@ -268,10 +286,21 @@ impl Partition {
     }
 }
 
-/// Whether a session can run tasks with this requirement, with the resources it has left.
-pub(crate) fn fits(needed: &Requirement, session: &super::Session) -> bool {
+/// Whether a worker serves the type and has code for it: its own, or that of a package.
+fn runs(needed: &Requirement, hello: &Hello, packaged: bool) -> bool {
+    let own = |name: &Name| match name.strip_suffix('*') {
+        Some(start) => needed.kind.starts_with(start),
+        None => *name == needed.kind,
+    };
+    (hello.types.is_empty() || hello.types.contains(&needed.kind))
+        && (packaged || hello.own_types.as_ref().is_none_or(|names| names.iter().any(own)))
+}
+
+/// Whether a session can run tasks with this requirement, with the resources it has left. `packaged` = a package brings
+/// their code.
+pub(crate) fn fits(needed: &Requirement, session: &super::Session, packaged: bool) -> bool {
     let hello = &session.hello;
-    if !hello.types.is_empty() && !hello.types.contains(&needed.kind) {
+    if !runs(needed, hello, packaged) {
         return false;
     }
     let has = |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
@@ -285,10 +314,10 @@ pub(crate) fn fits(needed: &Requirement, session: &super::Session) -> bool {
 }
 
 /// Whether a session could ever run such tasks, whatever is taken now.
-pub(crate) fn could_fit(needed: &Requirement, session: &super::Session) -> bool {
+pub(crate) fn could_fit(needed: &Requirement, session: &super::Session, packaged: bool) -> bool {
     let hello = &session.hello;
     let labels = |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
-    (hello.types.is_empty() || hello.types.contains(&needed.kind))
+    runs(needed, hello, packaged)
         && needed.requires.iter().all(labels)
         && (hello.resources.cpu_millis == 0 || needed.resources.cpu_millis <= hello.resources.cpu_millis)
         && (hello.resources.memory_bytes == 0 || needed.resources.memory_bytes <= hello.resources.memory_bytes)

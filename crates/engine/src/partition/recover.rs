@@ -18,6 +18,10 @@ impl Partition {
             self.next_queue = self.next_queue.max(queue.id.0 + 1);
             self.adopt_queue(Arc::new(queue));
         }
+        // Before the types: these know which of them a package brings.
+        for record in recovered.records {
+            self.records.insert((record.kind, record.tenant, record.key.clone()), Arc::new(record));
+        }
         for (kind, tenant, id, name) in recovered.names {
             match kind {
                 NameKind::Type => {
@@ -38,9 +42,6 @@ impl Partition {
                 RateKey::Queue(id) => drop(self.queues.get_mut(&id).map(|q| q.tat_us = tat_us)),
                 RateKey::Tenant(id) => drop(self.tenants.get_mut(&id).map(|t| t.tat_us = tat_us)),
             }
-        }
-        for record in recovered.records {
-            self.records.insert((record.kind, record.tenant, record.key.clone()), Arc::new(record));
         }
         for task in recovered.running {
             self.adopt_running(task, now);

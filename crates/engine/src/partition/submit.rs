@@ -7,7 +7,7 @@ use crate::effect::{Refusal, Reply, Submitted};
 use crate::id::{Name, QueueId, RequestId, Slot, TaskId, TenantId, Token, TypeId, WorkerId};
 use crate::limit;
 use crate::load::Load;
-use crate::mutation::{Mutation, NameKind};
+use crate::mutation::{Mutation, NameKind, RecordKind};
 use crate::planted::Bug;
 use crate::ready::{RequirementId, lane_key};
 use crate::task::{Resources, Spec, State, Task};
@@ -216,8 +216,12 @@ impl Partition {
     }
 
     pub(crate) fn adopt_type(&mut self, tenant: TenantId, id: TypeId, name: Name) {
-        let plain = self.requirement(Requirement { kind: name.clone(), requires: Vec::new(), resources: Resources::default() });
-        self.types.insert(id, TypeWork { name: name.clone(), plain });
+        let plain = [Some(id), None].map(|bare| {
+            let (kind, requires, resources) = (name.clone(), Vec::new(), Resources::default());
+            self.requirement(Requirement { kind, bare, requires, resources })
+        });
+        let registered = self.records.contains_key(&(RecordKind::TaskType, tenant, name.clone()));
+        self.types.insert(id, TypeWork { name: name.clone(), plain, registered });
         self.type_ids.entry(tenant).or_default().insert(name, id);
     }
 
@@ -235,10 +239,27 @@ impl Partition {
     pub(crate) fn requirement_of(&mut self, kind: TypeId, spec: &Spec) -> RequirementId {
         let work = &self.types[&kind];
         if spec.requires.is_empty() && spec.resources == Resources::default() {
-            return work.plain;
+            return work.plain[usize::from(spec.package.is_some())];
         }
+        let bare = spec.package.is_none().then_some(kind);
         let kind = work.name.clone();
-        self.requirement(Requirement { kind, requires: spec.requires.clone(), resources: spec.resources })
+        self.requirement(Requirement { kind, bare, requires: spec.requires.clone(), resources: spec.resources })
+    }
+
+    /// Whether a package brings the code of such tasks.
+    pub(crate) fn is_packaged(&self, needed: &Requirement) -> bool {
+        needed.bare.is_none_or(|kind| self.types.get(&kind).is_some_and(|work| work.registered))
+    }
+
+    /// A package was registered for a type, or none is any more.
+    pub(crate) fn register_type(&mut self, tenant: TenantId, name: &Name, registered: bool) {
+        let Some(kind) = self.type_ids.get(&tenant).and_then(|t| t.get(name)).copied() else { return };
+        let Some(work) = self.types.get_mut(&kind) else { return };
+        if std::mem::replace(&mut work.registered, registered) || !registered {
+            return;
+        }
+        // What waited for a worker with code of its own can go to any that runs packages.
+        self.pools_changed(|needed| needed.bare == Some(kind));
     }
 
     pub(crate) fn queue_id(&self, tenant: TenantId, name: &Name) -> Option<QueueId> {

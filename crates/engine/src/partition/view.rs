@@ -173,6 +173,7 @@ impl Partition {
     fn why_workers(&mut self, task: &Task, reasons: &mut Vec<Reason>) {
         let requirement = self.requirement_of(task.kind, &task.spec);
         let needed = self.requirements[requirement.0 as usize].clone();
+        let packaged = self.is_packaged(&needed);
         let q = &self.queues[&task.queue];
         let name = &q.queue.name;
         let serving: Vec<_> =
@@ -180,9 +181,9 @@ impl Partition {
         if serving.is_empty() {
             return reasons.push(reason("no-worker", format!("no worker serves queue {name}"), None));
         }
-        let able: Vec<_> = serving.iter().filter(|s| could_fit(&needed, s)).collect();
+        let able: Vec<_> = serving.iter().filter(|s| could_fit(&needed, s, packaged)).collect();
         if able.is_empty() {
-            return reasons.push(reason("missing-capability", missing(&needed, serving.len()), None));
+            return reasons.push(reason("missing-capability", missing(&needed, packaged, serving.len()), None));
         }
         if able.iter().all(|s| s.draining) {
             return reasons.push(reason("workers-draining", "every worker that could run it is draining".to_owned(), None));
@@ -190,7 +191,7 @@ impl Partition {
         if able.iter().all(|s| s.usage.tight || s.draining) {
             return reasons.push(reason("workers-tight", "every worker that could run it is short of memory or disk".to_owned(), None));
         }
-        if able.iter().all(|s| !s.is_free() || !super::pool::fits(&needed, s)) {
+        if able.iter().all(|s| !s.is_free() || !super::pool::fits(&needed, s, packaged)) {
             let text = format!("all permits are in use on the {} workers that could run it", able.len());
             reasons.push(reason("no-permit", text, None));
         }
@@ -201,7 +202,7 @@ fn reason(code: &'static str, text: String, until: Option<u64>) -> Reason {
     Reason { code, text, until }
 }
 
-fn missing(needed: &Requirement, workers: usize) -> String {
+fn missing(needed: &Requirement, packaged: bool, workers: usize) -> String {
     let labels: Vec<String> = needed.requires.iter().map(|(n, v)| format!("{n}={v}")).collect();
     let mut wants = vec![format!("type {}", needed.kind)];
     if !labels.is_empty() {
@@ -213,5 +214,11 @@ fn missing(needed: &Requirement, workers: usize) -> String {
     if needed.resources.memory_bytes > 0 {
         wants.push(format!("{} MiB of memory", needed.resources.memory_bytes / (1024 * 1024)));
     }
-    format!("none of the {workers} workers of its queue offers {}", wants.join(" and "))
+    let wants = wants.join(" and ");
+    if packaged {
+        format!("none of the {workers} workers of its queue offers {wants}")
+    } else {
+        let kind = &needed.kind;
+        format!("no package brings type {kind}, and none of the {workers} workers of its queue offers {wants} by itself")
+    }
 }

@@ -8,10 +8,11 @@ use tidewheel_engine::config::{QueueConfig, QueueState, TenantConfig};
 use tidewheel_engine::effect::{Grant, Submitted};
 use tidewheel_engine::id::{RequestId, SessionId, TaskId, TenantId, Token};
 use tidewheel_engine::load::{Load, LoadId, Loaded};
-use tidewheel_engine::mutation::{Mutation, NameKind, Recovered};
+use tidewheel_engine::mutation::{Mutation, NameKind, RecordKind, Recovered};
 use tidewheel_engine::partition::{Options, Probe};
 use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
 use tidewheel_engine::time::Now;
+use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::{Batch, Command, Effect, Partition, Reply};
 
 pub const TENANT: TenantId = TenantId(1);
@@ -49,6 +50,11 @@ impl Store {
                     self.base.queues.retain(|q| q.id != queue.id);
                     self.base.queues.push((*queue).clone());
                 }
+                Mutation::PutRecord(record) => {
+                    self.drop_record(record.kind, &record.key);
+                    self.base.records.push((*record).clone());
+                }
+                Mutation::DeleteRecord { kind, key, .. } => self.drop_record(kind, &key),
                 Mutation::PutTenant(tenant) => {
                     self.base.tenants.retain(|t| t.id != tenant.id);
                     self.base.tenants.push((*tenant).clone());
@@ -56,6 +62,10 @@ impl Store {
                 _ => {}
             }
         }
+    }
+
+    fn drop_record(&mut self, kind: RecordKind, key: &str) {
+        self.base.records.retain(|r| (r.kind, &*r.key) != (kind, key));
     }
 
     fn lane(&self, lane: i64, from: u64, limit: usize) -> Vec<Task> {
@@ -129,6 +139,26 @@ impl Bench {
         let (config, state) = (Some(Box::new(config)), Some(state));
         self.apply(Command::PutQueue { request, tenant: TENANT, name: "q".into(), config, state, expected: None });
         self.settle();
+    }
+
+    /// Registers a package for a type, or takes the registration away.
+    pub fn register(&mut self, kind: &str, value: Option<&str>) {
+        let (request, key, value) = (RequestId(self.number()), kind.into(), value.map(Into::into));
+        let kind = RecordKind::TaskType;
+        self.apply(Command::PutRecord { request, kind, tenant: TENANT, key, value, expected: None });
+        self.settle();
+    }
+
+    /// The codes of why a task waits.
+    pub fn why(&mut self, task: TaskId) -> Vec<&'static str> {
+        let request = RequestId(self.number());
+        self.apply(Command::Read { request, view: View::Why { tenant: TENANT, task } });
+        self.settle();
+        let answer = self.effects.iter().find_map(|effect| match effect {
+            Effect::Reply { request: r, reply: Reply::View(Answer::Why(reasons)) } if *r == request => Some(reasons),
+            _ => None,
+        });
+        answer.expect("an answer").iter().map(|reason| reason.code).collect()
     }
 
     fn number(&mut self) -> u64 {

@@ -5,4 +5,5 @@ mod keys;
 mod limits;
 mod order;
 mod time;
+mod types;
 mod window;
