@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tidewheel_engine::task::State;
 
 /// The documents' own limits in seconds, so that each of them is an edge.
 pub(crate) const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
@@ -46,6 +47,32 @@ pub struct Metrics {
     pub timer_late: Histogram,
 }
 
+/// The figures of one queue, at hand: finding them by their labels costs more than counting.
+pub(crate) struct QueueFigures {
+    labels: QueueLabels,
+    pub(crate) task_wait: Histogram,
+    pub(crate) task_duration: Histogram,
+    pub(crate) task_end_to_end: Histogram,
+    pub(crate) granted: Counter,
+    pub(crate) retried: Counter,
+    pub(crate) created: Counter,
+    /// Of the outcomes seen so far; most queues see one or two.
+    finished: Vec<(State, Counter)>,
+}
+
+impl QueueFigures {
+    /// Tasks that ended in this state.
+    pub(crate) fn finished(&mut self, state: State, metrics: &Metrics) -> &Counter {
+        let at = self.finished.iter().position(|(known, _)| *known == state).unwrap_or_else(|| {
+            let [tenant, queue] = self.labels.clone();
+            let outcome = [tenant, queue, ("outcome", state.as_str().to_owned())];
+            self.finished.push((state, metrics.finished.get_or_create(&outcome).clone()));
+            self.finished.len() - 1
+        });
+        &self.finished[at].1
+    }
+}
+
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
@@ -74,6 +101,19 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    pub(crate) fn of_queue(&self, labels: QueueLabels) -> QueueFigures {
+        QueueFigures {
+            task_wait: self.task_wait.get_or_create(&labels).clone(),
+            task_duration: self.task_duration.get_or_create(&labels).clone(),
+            task_end_to_end: self.task_end_to_end.get_or_create(&labels).clone(),
+            granted: self.granted.get_or_create(&labels).clone(),
+            retried: self.retried.get_or_create(&labels).clone(),
+            created: self.created.get_or_create(&labels).clone(),
+            finished: Vec::new(),
+            labels,
+        }
+    }
+
     fn register(&self) {
         let mut r = self.registry.lock();
         r.register("task_wait_seconds", "Accept to first grant", self.task_wait.clone());

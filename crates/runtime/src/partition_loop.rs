@@ -16,7 +16,7 @@ use tidewheel_engine::{Batch, Command, Effect, Mutation};
 
 use crate::directory::ConfigChange;
 use crate::mailbox::{Event, Taken};
-use crate::metrics::QueueLabels;
+use crate::metrics::{QueueFigures, QueueLabels};
 use crate::reader::Reader;
 use crate::sessions::ToWorker;
 use crate::{Change, Error, Shared};
@@ -57,7 +57,7 @@ struct Loop<'a> {
     epoch: u32,
     clock: Clock,
     under_way: VecDeque<UnderWay>,
-    labels: HashMap<QueueId, QueueLabels>,
+    figures: HashMap<QueueId, QueueFigures>,
     /// Commands taken from the mailbox that did not fit the open batch.
     held: VecDeque<(Command, usize)>,
     /// Told to stop while the store could not be opened.
@@ -70,8 +70,8 @@ pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, recovered: Recovered) {
     let epoch = recovered.epoch;
     shared.metrics.epoch.set(i64::from(epoch));
     let shell = Shell::new(shared.config.options.clone(), recovered, now);
-    let (under_way, labels, held) = (VecDeque::new(), HashMap::new(), VecDeque::new());
-    Loop { shared, reader, shell, epoch, clock, under_way, labels, held, abandoned: false }.run();
+    let (under_way, figures, held) = (VecDeque::new(), HashMap::new(), VecDeque::new());
+    Loop { shared, reader, shell, epoch, clock, under_way, figures, held, abandoned: false }.run();
 }
 
 impl Loop<'_> {
@@ -120,6 +120,8 @@ impl Loop<'_> {
             let Some((command, _)) = self.held.pop_front() else { break };
             self.shell.command(command, now, &StoreProbe(self.shared));
         }
+        // Said each time, so that a partition that was opened anew knows it too.
+        self.shell.hold_grants(self.shared.draining.load(Ordering::Relaxed));
         let more = self.shell.turn(now, &mut actions);
         self.perform(actions);
         let full = !self.shell.takes_commands();
@@ -209,26 +211,25 @@ impl Loop<'_> {
     }
 
     fn tally(&mut self, tally: Tally) {
-        let metrics = &self.shared.metrics;
+        let shared = self.shared;
         for (queue, inserted, state, [created, granted, changed, run_at]) in tally.tasks {
-            let labels = self.labels.entry(queue).or_insert_with(|| labels_of(self.shared, queue));
+            let figures = self.figures.entry(queue).or_insert_with(|| shared.metrics.of_queue(labels_of(shared, queue)));
             let seconds = |from: u64, until: u64| until.saturating_sub(from) as f64 / 1000.0;
             if inserted {
-                metrics.created.get_or_create(labels).inc();
+                figures.created.inc();
             }
             if state == State::Running {
-                metrics.granted.get_or_create(labels).inc();
-                metrics.task_wait.get_or_create(labels).observe(seconds(created.max(run_at), granted));
+                figures.granted.inc();
+                figures.task_wait.observe(seconds(created.max(run_at), granted));
             } else if state.is_terminal() {
-                let outcome = [labels[0].clone(), labels[1].clone(), ("outcome", state.as_str().to_owned())];
-                metrics.finished.get_or_create(&outcome).inc();
-                metrics.task_duration.get_or_create(labels).observe(seconds(granted, changed));
-                metrics.task_end_to_end.get_or_create(labels).observe(seconds(created, changed));
+                figures.finished(state, &shared.metrics).inc();
+                figures.task_duration.observe(seconds(granted, changed));
+                figures.task_end_to_end.observe(seconds(created, changed));
             } else if !inserted && granted > 0 {
-                metrics.retried.get_or_create(labels).inc();
+                figures.retried.inc();
             }
         }
-        metrics.mailbox_depth.set(self.shared.mailbox.depth() as i64);
+        shared.metrics.mailbox_depth.set(shared.mailbox.depth() as i64);
     }
 
     fn effect(&self, effect: Effect) {

@@ -63,12 +63,21 @@ struct Slot {
 
 const PRINT_MASK: u64 = !0xFFFF;
 
+/// What the table hashes by. It takes the bucket from the low bits and a tag from the high ones; the low bits that a slot
+/// does not keep must be neither.
+fn bucket(print: u64) -> u64 {
+    (print & PRINT_MASK).rotate_left(32)
+}
+
 impl Slot {
     fn new(print: u64, page: u64) -> Slot {
         Slot { upper: (print & PRINT_MASK) | ((page >> 32) & 0xFFFF), lower: page as u32 }
     }
     fn print(self) -> u64 {
         self.upper & PRINT_MASK
+    }
+    fn bucket(&self) -> u64 {
+        bucket(self.print())
     }
     fn page(self) -> u64 {
         ((self.upper & 0xFFFF) << 32) | u64::from(self.lower)
@@ -116,14 +125,14 @@ impl Index {
 
     pub(crate) fn add(&self, print: u64, page: u64) {
         let mut table = self.shard(print).write();
-        table.insert_unique(print & PRINT_MASK, Slot::new(print, page), |slot| slot.print());
+        table.insert_unique(bucket(print), Slot::new(print, page), Slot::bucket);
         self.len.fetch_add(1, Ordering::Relaxed);
     }
 
     /// `false` is certain. The table is asked first: a key that is on its way is in the run before it leaves the table.
     pub(crate) fn may_know(&self, print: u64) -> bool {
         !self.filled.load(Ordering::Acquire)
-            || self.shard(print).read().find(print & PRINT_MASK, |slot| slot.print() == print & PRINT_MASK).is_some()
+            || self.shard(print).read().find(bucket(print), |slot| slot.print() == print & PRINT_MASK).is_some()
             || self.runs.read().iter().any(|run| run.may_have(print))
     }
 
@@ -154,7 +163,7 @@ impl Index {
     /// Makes room for so many more keys, so that a table does not grow step by step.
     fn reserve(&self, keys: usize) {
         for shard in &self.shards {
-            shard.write().reserve(keys / SHARDS, |slot| slot.print());
+            shard.write().reserve(keys / SHARDS, Slot::bucket);
         }
     }
 
@@ -195,7 +204,7 @@ impl Index {
     /// Pages that may have the key, newest first.
     pub(crate) fn pages(&self, print: u64) -> Vec<u64> {
         let table = self.shard(print).read();
-        let slots = table.iter_hash(print & PRINT_MASK).filter(|slot| slot.print() == print & PRINT_MASK);
+        let slots = table.iter_hash(bucket(print)).filter(|slot| slot.print() == print & PRINT_MASK);
         let mut pages: Vec<u64> = slots.map(|slot| slot.page()).collect();
         pages.sort_unstable_by(|a, b| b.cmp(a));
         pages
@@ -210,7 +219,7 @@ impl Index {
             self.len.fetch_sub(before - table.len(), Ordering::Relaxed);
             let spare = table.capacity() > 4 * table.len() + 64;
             if spare {
-                table.shrink_to_fit(|slot| slot.print());
+                table.shrink_to_fit(Slot::bucket);
             }
         }
     }
@@ -419,6 +428,17 @@ mod tests {
         book.forget(&[0..6]);
         assert_eq!(book.over(end_of(9), 100), []);
         assert_eq!(book.next(8), 7);
+    }
+
+    #[test]
+    fn keys_spread_over_the_table() {
+        let buckets: Vec<u64> = (0..4096u64)
+            .map(|i| bucket(fingerprint(TenantId(1), &u128::from(i).to_le_bytes())))
+            .collect();
+        let distinct = |of: fn(u64) -> u64| buckets.iter().map(|b| of(*b)).collect::<std::collections::HashSet<_>>().len();
+        // 4096 balls into 4096 bins leave 1/e of the bins empty.
+        assert!(distinct(|b| b & 0xFFF) > 2_400, "the low bits choose the bucket");
+        assert_eq!(distinct(|b| b >> 57), 128, "the seven high bits are the tag");
     }
 
     #[test]
