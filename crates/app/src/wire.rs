@@ -198,6 +198,8 @@ impl Node {
             }
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+        // Streams would hold the listener up.
+        self.runtime.close_sessions();
         self.shutdown.cancel();
         if let Ok(Err(error)) = self.serving.await {
             tracing::warn!(%error, "the listener did not end cleanly");

@@ -50,6 +50,11 @@ impl Shell {
         self.under_way.len() < BATCHES_IN_FLIGHT && self.partition.output_len() < BATCH_ITEMS
     }
 
+    /// See [`Partition::hold_grants`].
+    pub fn hold_grants(&mut self, holding: bool) {
+        self.partition.hold_grants(holding);
+    }
+
     /// Batches under way.
     pub fn under_way(&self) -> usize {
         self.under_way.len()

@@ -288,6 +288,8 @@ pub struct Partition {
     pub(crate) pools: Vec<Pool>,
     orphans: Vec<TaskId>,
     running: usize,
+    /// No grants: the node is shutting down.
+    holding: bool,
 
     wall_wheel: Wheel<WallTimer>,
     mono_wheel: Wheel<MonoTimer>,
@@ -360,6 +362,7 @@ impl Partition {
             pools: Vec::new(),
             orphans: Vec::new(),
             running: 0,
+            holding: false,
             wall_wheel: Wheel::new(wall),
             mono_wheel: Wheel::new(now.mono),
             horizon: 0,
@@ -448,6 +451,11 @@ impl Partition {
         let more_grants = self.dispatch(now);
         self.plan_due_load(now);
         more_timers || more_grants
+    }
+
+    /// Whether nothing new is granted, whatever waits and whoever is free. Everything else goes on.
+    pub fn hold_grants(&mut self, holding: bool) {
+        self.holding = holding;
     }
 
     /// Loads to perform now. They do not wait for a commit.

@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) wall: AtomicU64,
     pub(crate) ready: parking_lot::Mutex<Result<(), String>>,
     pub(crate) draining: AtomicBool,
+    /// No worker may come any more.
+    pub(crate) closing: AtomicBool,
     pub(crate) started: Instant,
     pub(crate) on_fatal: OnFatal,
     pub(crate) threads: parking_lot::Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -146,6 +148,7 @@ impl Runtime {
             wall: AtomicU64::new(recovered.wall),
             ready: parking_lot::Mutex::new(Ok(())),
             draining: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             started: Instant::now(),
             on_fatal,
             threads: parking_lot::Mutex::new(Vec::new()),
@@ -210,9 +213,11 @@ impl Runtime {
         self.shared.mailbox.push_wait(command, weight).await
     }
 
-    /// Opens a worker's session. Its events come in order; the first is `Welcome`.
+    /// Opens a worker's session. Its events come in order; the first is `Welcome`. While the node drains, only a worker
+    /// that has live attempts to report is let in.
     pub fn connect(&self, hello: Hello) -> Result<Session, Error> {
-        if self.is_draining() {
+        let refused = self.is_draining() && hello.resume.is_empty();
+        if refused || self.shared.closing.load(Ordering::Relaxed) {
             return Err(Error::Unavailable("the server is shutting down".to_owned()));
         }
         let id = SessionId(self.shared.next_session.fetch_add(1, Ordering::Relaxed));
@@ -290,9 +295,18 @@ impl Runtime {
         self.shared.config.options.lease_ms
     }
 
-    /// Takes no new work and turns not ready; what is under way goes on.
+    /// Takes no new work, grants nothing more, turns not ready and tells the workers. What is under way goes on: results,
+    /// heartbeats and log lines are taken, and a worker with live attempts may come back.
     pub fn drain(&self) {
-        self.shared.draining.store(true, Ordering::Relaxed);
+        if !self.shared.draining.swap(true, Ordering::Relaxed) {
+            self.shared.sessions.drain();
+        }
+    }
+
+    /// Ends every worker's session; none may come any more. Attempts that still run live on until their lease ends.
+    pub fn close_sessions(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.sessions.close_all("the server is shutting down");
     }
 
     /// Finishes what is in the mailbox and stops. Blocks; call it outside async code.

@@ -37,6 +37,8 @@ pub enum ToWorker {
     },
     /// No longer yours.
     Revoke(Vec<(TaskId, Token)>),
+    /// The server is about to end: give back what has not started, finish the rest, expect nothing new.
+    Drain,
     /// The session is over.
     Close {
         /// Why.
@@ -55,36 +57,63 @@ pub struct Session {
 
 #[derive(Default)]
 pub(crate) struct Sessions {
-    senders: Mutex<HashMap<SessionId, mpsc::UnboundedSender<ToWorker>>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    senders: HashMap<SessionId, Sender>,
+    draining: bool,
+}
+
+struct Sender {
+    events: mpsc::UnboundedSender<ToWorker>,
+    /// `Welcome`, always the first event, was sent.
+    welcomed: bool,
 }
 
 impl Sessions {
     pub(crate) fn open(&self, id: SessionId) -> Session {
         let (sender, events) = mpsc::unbounded_channel();
-        self.senders.lock().insert(id, sender);
+        self.inner.lock().senders.insert(id, Sender { events: sender, welcomed: false });
         Session { id, events }
     }
 
     pub(crate) fn close(&self, id: SessionId) {
-        self.senders.lock().remove(&id);
+        self.inner.lock().senders.remove(&id);
     }
 
     pub(crate) fn send(&self, id: SessionId, event: ToWorker) {
         let closes = matches!(event, ToWorker::Close { .. });
-        let mut senders = self.senders.lock();
-        if let Some(sender) = senders.get(&id) {
+        let welcomes = matches!(event, ToWorker::Welcome { .. });
+        let mut inner = self.inner.lock();
+        let draining = inner.draining;
+        if let Some(sender) = inner.senders.get_mut(&id) {
+            sender.welcomed |= welcomes;
             // A stream that has just ended loses nothing: its grants are durable and its lease runs.
-            let _ = sender.send(event);
+            let _ = sender.events.send(event);
+            if welcomes && draining {
+                let _ = sender.events.send(ToWorker::Drain);
+            }
         }
         if closes {
-            senders.remove(&id);
+            inner.senders.remove(&id);
+        }
+    }
+
+    /// Tells every worker, and each that comes from now on, that the server is about to end.
+    pub(crate) fn drain(&self) {
+        let mut inner = self.inner.lock();
+        inner.draining = true;
+        for sender in inner.senders.values().filter(|sender| sender.welcomed) {
+            let _ = sender.events.send(ToWorker::Drain);
         }
     }
 
     /// Ends every session, so that workers come again and name their live attempts.
     pub(crate) fn close_all(&self, reason: &str) {
-        for (_, sender) in self.senders.lock().drain() {
-            let _ = sender.send(ToWorker::Close { reason: reason.into() });
+        for (_, sender) in self.inner.lock().senders.drain() {
+            let _ = sender.events.send(ToWorker::Close { reason: reason.into() });
         }
     }
 }

@@ -51,7 +51,7 @@ const GRANT_BYTES: usize = MESSAGE_BYTES / 4;
 const ENDED: usize = 4_096;
 /// Log messages that wait to be written.
 const LOG_MESSAGES: usize = 64;
-/// How often the token and the server's state are looked at.
+/// How often the token is looked at.
 const CHECK: Duration = Duration::from_secs(2);
 /// Tries to write a batch of lines before it is left unacknowledged; the worker sends it again on its next stream.
 const LOG_TRIES: u32 = 5;
@@ -169,7 +169,6 @@ impl Link {
     async fn serve(&mut self, mut session: Session, inbound: &mut Streaming<v1::WorkerMessage>) -> Result<(), Status> {
         let mut events = Vec::with_capacity(EVENTS);
         let mut check = tokio::time::interval(CHECK);
-        let mut told_to_leave = false;
         loop {
             // Only waits stand in the arms; the work is done below, where nothing cancels it.
             let step = tokio::select! {
@@ -189,11 +188,6 @@ impl Link {
                 Step::Check => {
                     if !self.caller.is_valid(&self.api) {
                         return Err(Status::unauthenticated("the token was revoked or has expired"));
-                    }
-                    if self.api.runtime.is_draining() && !told_to_leave {
-                        told_to_leave = true;
-                        let reason = "the server is shutting down".to_owned();
-                        self.send(ToClient::Reconnect(v1::Reconnect { address: String::new(), reason })).await?;
                     }
                     Next::GoOn
                 }
@@ -268,6 +262,13 @@ impl Link {
                         self.end(task, token);
                     }
                     self.send(ToClient::Revoke(v1::Revoke { tokens })).await?;
+                }
+                ToWorker::Drain => {
+                    let reason = "the server is shutting down".to_owned();
+                    self.send(ToClient::Drain(v1::Drain { reason })).await?;
+                }
+                ToWorker::Close { reason } if self.api.runtime.is_draining() => {
+                    return Err(Status::unavailable(reason.to_string()));
                 }
                 ToWorker::Close { reason } => return Err(Status::aborted(reason.to_string())),
             }

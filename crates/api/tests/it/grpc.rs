@@ -164,6 +164,35 @@ async fn a_type_without_code_waits_until_its_package_is_deployed() {
 }
 
 #[tokio::test]
+async fn a_server_that_drains_takes_results_logs_and_reconnects() {
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let mut first = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    first.welcome().await;
+    let ids = [served.node.submit(r#"{"type":"a"}"#).await, served.node.submit(r#"{"type":"a"}"#).await];
+    let grant = first.grant().await;
+    served.node.runtime.drain();
+    assert!(matches!(first.next().await.unwrap(), ToWorker::Drain(_)));
+    drop(first);
+    let mut idle = Worker::connect(&served, &token, v1::Hello { name: "w2".to_owned(), ..hello(1) }).await.unwrap();
+    assert_eq!(idle.next().await.unwrap_err().code(), Code::Unavailable);
+    let resume = vec![v1::Attempt { token: grant.token.clone() }];
+    let mut second = Worker::connect(&served, &token, v1::Hello { resume, ..hello(1) }).await.unwrap();
+    assert_eq!(second.welcome().await.resumed, std::slice::from_ref(&grant.token));
+    assert!(matches!(second.next().await.unwrap(), ToWorker::Drain(_)));
+    second.send(FromWorker::Heartbeat(v1::Heartbeat::default())).await;
+    let line = v1::LogLine { token: grant.token.clone(), text: "late".to_owned(), ..v1::LogLine::default() };
+    second.send(FromWorker::Logs(v1::Logs { sequence: 1, lines: vec![line] })).await;
+    assert!(matches!(second.next().await.unwrap(), ToWorker::LogAck(_)));
+    second.result(grant.token, Outcome::Ok("1".into())).await;
+    assert_eq!(second.ack().await.accepted, 1);
+    let state = async |id: &str| served.node.get(&format!("/api/v1/tasks/{id}")).await.json()["state"].clone();
+    assert_eq!((state(&ids[0]).await, state(&ids[1]).await), ("succeeded".into(), "queued".into()));
+    served.node.runtime.close_sessions();
+    assert_eq!(second.next().await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn a_forged_or_late_token_is_refused_and_changes_nothing() {
     let served = start().await;
     let token = served.node.token("worker").await;

@@ -28,6 +28,9 @@ enum Offer {
 impl Partition {
     /// Hands out what is ready. Returns whether the turn ended at its bound.
     pub(super) fn dispatch(&mut self, now: Now) -> bool {
+        if self.holding {
+            return false;
+        }
         let mut left = limit::GRANTS_PER_TURN as u64;
         for pool in 0..self.pools.len() {
             while left > 0 && self.pools[pool].has_free() {

@@ -119,6 +119,9 @@ impl Partition {
         let mut reasons = Vec::new();
         let q = &self.queues[&task.queue];
         let name = &q.queue.name;
+        if self.holding {
+            reasons.push(reason("server-draining", "the server is shutting down; it goes on when it is back".to_owned(), None));
+        }
         if q.queue.state == QueueState::Paused {
             reasons.push(reason("queue-paused", format!("queue {name} is paused"), None));
         }

@@ -13,6 +13,7 @@ use tidewheel_engine::id::{TaskId, TenantId};
 use tidewheel_engine::load::{Load, Loaded};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
 use tidewheel_engine::task::{Outcome, Payload, Spec, State, Task};
+use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::{Command, Reply};
 use tidewheel_runtime::{Config, Error, Runtime, Session, ToWorker};
 use tidewheel_store::blob::{Blobs, Pending};
@@ -287,6 +288,48 @@ async fn an_unknown_queue_is_refused_with_the_nearest_name() {
     let runtime = prepared(MemoryStore::new()).await;
     let outcome = runtime.submit(TENANT, vec![Submit { queue: "defualt".into(), ..item(None) }]).await.expect("answered");
     assert_eq!(outcome, [Submitted::Refused(Refusal::UnknownQueue { nearest: Some("default".into()) })]);
+}
+
+async fn event(session: &mut Session) -> ToWorker {
+    let next = tokio::time::timeout(std::time::Duration::from_secs(20), session.events.recv());
+    next.await.expect("an event comes").expect("the session stands")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_grants_nothing_and_takes_the_results_of_what_runs() {
+    let store = MemoryStore::new();
+    let runtime = prepared(store.clone()).await;
+    let hello = |resume| Hello { tenant: Some(TENANT), name: "w".into(), permits: 1, resume, ..Hello::default() };
+    let mut first = runtime.connect(hello(Vec::new())).expect("a session");
+    let outcomes = runtime.submit(TENANT, vec![item(None), item(None)]).await.expect("accepted");
+    let [Submitted::New(runs), Submitted::New(waits)] = outcomes[..] else { panic!("{outcomes:?}") };
+    assert!(matches!(event(&mut first).await, ToWorker::Welcome { .. }));
+    let ToWorker::Grants(grants) = event(&mut first).await else { panic!("no grant") };
+    assert_eq!(grants[0].task, runs);
+    runtime.drain();
+    assert!(matches!(event(&mut first).await, ToWorker::Drain));
+    assert!(runtime.submit(TENANT, vec![item(None)]).await.is_err(), "intake has stopped");
+    assert!(runtime.connect(hello(Vec::new())).is_err(), "a worker without attempts has nothing to do here");
+    runtime.disconnect(first.id);
+    let mut second = runtime.connect(hello(vec![(runs, grants[0].token)])).expect("it has a live attempt");
+    let ToWorker::Welcome { resumed, .. } = event(&mut second).await else { panic!("no welcome") };
+    assert_eq!(resumed, [(runs, grants[0].token)]);
+    assert!(matches!(event(&mut second).await, ToWorker::Drain));
+    let ok = Outcome::Ok { result: Payload::None, artifacts: Vec::new() };
+    let results = vec![(runs, grants[0].token, ok)];
+    runtime.send_wait(Command::Results { session: second.id, results }).await.expect("taken");
+    let accepted = event(&mut second).await;
+    assert!(matches!(&accepted, ToWorker::Accepted { count: 1, refused } if refused.is_empty()), "{accepted:?}");
+    // Its permit is free again; an answer of the engine is later than any grant of the same turn.
+    let why = runtime.read(View::Why { tenant: TENANT, task: waits }).await.expect("answered");
+    assert!(matches!(&why, Answer::Why(reasons) if reasons[0].code == "server-draining"), "{why:?}");
+    assert!(second.events.try_recv().is_err(), "nothing is granted");
+    let states = [runs, waits].map(|id| store.task(TENANT, id).expect("a read").expect("stored").state);
+    assert_eq!(states, [State::Succeeded, State::Queued]);
+    runtime.close_sessions();
+    assert!(matches!(event(&mut second).await, ToWorker::Close { .. }));
+    assert!(runtime.connect(hello(vec![(waits, grants[0].token)])).is_err(), "it is over");
+    tokio::task::spawn_blocking(move || runtime.stop()).await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
