@@ -124,8 +124,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(BUFFER_BYTES)
-        .max_headers(HEADERS)
-        .pipeline_flush(true);
+        // Without `pipeline_flush`: it keeps back what hyper itself answers to a head that it cannot read.
+        .max_headers(HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -255,6 +255,8 @@ impl Loop<'_> {
             }
             let taken = self.shared.mailbox.take(true, Some(left));
             self.shared.replies.fail_all(&Error::Unavailable(error.to_string()));
+            // A session whose hello was just thrown away would wait for its welcome for ever.
+            self.shared.sessions.close_all("the store is not available");
             if taken.closed {
                 return false;
             }

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
 use tidewheel_proto::code::Code;
@@ -22,6 +23,10 @@ pub(crate) type Reply = Result<Response, Failure>;
 
 /// A body that does not arrive within this time is given up (slow senders hold a connection each).
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// What is read of a body that was refused for its length, and for how long.
+const DRAIN_BYTES: usize = 32 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -52,7 +57,10 @@ async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
 
 /// The whole body, bounded in size and time.
 pub(crate) async fn read_body(request: Request, limit: usize) -> Result<Bytes, Failure> {
-    check_length(request.headers(), limit as u64)?;
+    if let Err(failure) = check_length(request.headers(), limit as u64) {
+        drain(request).await;
+        return Err(failure);
+    }
     let read = axum::body::to_bytes(request.into_body(), limit);
     match tokio::time::timeout(BODY_TIME, read).await {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -62,6 +70,25 @@ pub(crate) async fn read_body(request: Request, limit: usize) -> Result<Bytes, F
             Err(Failure::new(Code::MalformedBody, format!("The body did not arrive within {} s.", BODY_TIME.as_secs())))
         }
     }
+}
+
+/// Reads a refused body away, within bounds: an answer that overtakes a client that is still sending is lost with the
+/// connection, and the client never learns why. One that asked first (`Expect`) sends nothing.
+async fn drain(request: Request) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut frames = request.into_body().into_data_stream();
+    let mut left = DRAIN_BYTES;
+    let read = async {
+        while left > 0
+            && let Some(Ok(bytes)) = frames.next().await
+        {
+            left = left.saturating_sub(bytes.len());
+        }
+    };
+    // Too slow or too much: the connection is closed over it.
+    let _ = tokio::time::timeout(DRAIN_TIME, read).await;
 }
 
 /// Refuses before reading what says that it is too long.

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// A duration: a text such as `500ms`, `1h30m`, `PT5M`, or a number of milliseconds.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema, PartialEq)]
+#[derive(Clone, Debug, Serialize, ToSchema, PartialEq)]
 #[serde(untagged)]
 pub enum DurationText {
     /// Milliseconds.
@@ -15,13 +16,72 @@ pub enum DurationText {
 }
 
 /// A priority: 0 to 9 (9 first), or `low` (2), `medium` (5), `high` (8).
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema, PartialEq)]
+#[derive(Clone, Debug, Serialize, ToSchema, PartialEq)]
 #[serde(untagged)]
 pub enum Priority {
     /// 0 to 9.
     Level(u8),
     /// `low`, `medium` or `high`.
     Name(String),
+}
+
+// Read by hand: what serde derives for an untagged enum forgets where in the body it was and what would be right.
+
+impl<'de> Deserialize<'de> for DurationText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expecting = "a duration: a text such as 500ms, 10s or 1h30m, or a whole number of milliseconds";
+        deserializer.deserialize_any(NumberOrText { expecting, most: u64::MAX }).map(|read| match read {
+            Either::Number(ms) => DurationText::Millis(ms),
+            Either::Text(text) => DurationText::Text(text),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Priority {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let visitor = NumberOrText { expecting: "a priority: 0 to 9, or low, medium or high", most: 9 };
+        deserializer.deserialize_any(visitor).map(|read| match read {
+            // At most 9.
+            Either::Number(level) => Priority::Level(level as u8),
+            Either::Text(text) => Priority::Name(text),
+        })
+    }
+}
+
+enum Either {
+    Number(u64),
+    Text(String),
+}
+
+struct NumberOrText {
+    expecting: &'static str,
+    most: u64,
+}
+
+impl Visitor<'_> for NumberOrText {
+    type Value = Either;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.expecting)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Either, E> {
+        if number > self.most {
+            return Err(E::invalid_value(de::Unexpected::Unsigned(number), &self));
+        }
+        Ok(Either::Number(number))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Either, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+        }
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Either, E> {
+        Ok(Either::Text(text.to_owned()))
+    }
 }
 
 /// What a submitter sends. Only `type` is required.
