@@ -1,6 +1,8 @@
 //! Metrics of the interfaces, and `/metrics`: the runtime's families and ours in one text. Queue and worker gauges
 //! are read from the engine when somebody scrapes; nothing is kept up to date for nobody.
 
+mod process;
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +24,7 @@ use tidewheel_engine::view::{Answer, View};
 use tidewheel_proto::code::Code;
 use tower::{Layer, Service};
 
+use self::process::ProcessMetrics;
 use crate::problem::Failure;
 use crate::service::queue::desired_permits;
 use crate::state::Api;
@@ -37,6 +40,7 @@ pub(crate) struct ApiMetrics {
     http: Family<Labels<3>, Histogram, fn() -> Histogram>,
     grpc: Family<Labels<2>, Histogram, fn() -> Histogram>,
     refused: Family<Labels<1>, Counter>,
+    rejected: Family<Labels<1>, Counter>,
     streams: Gauge,
     depth: [Family<Labels<3>, Gauge>; 2],
     plain_depth: Family<Labels<1>, Gauge>,
@@ -46,6 +50,14 @@ pub(crate) struct ApiMetrics {
     desired: Family<Labels<2>, Gauge>,
     workers: Family<Labels<1>, Gauge>,
     permits: Family<Labels<1>, Gauge>,
+    permits_used: Family<Labels<2>, Gauge>,
+    utilization: Number,
+    clock_offset: Number,
+    reconnects: Counter,
+    quota_used: Family<Labels<2>, Number>,
+    timers: Family<Labels<1>, Gauge>,
+    wal_bytes: Gauge,
+    process: ProcessMetrics,
     /// One scrape at a time fills the gauges.
     scrape: tokio::sync::Mutex<()>,
 }
@@ -61,6 +73,7 @@ impl ApiMetrics {
             http: Family::new_with_constructor(histogram as fn() -> Histogram),
             grpc: Family::new_with_constructor(histogram as fn() -> Histogram),
             refused: Family::default(),
+            rejected: Family::default(),
             streams: Gauge::default(),
             depth: Default::default(),
             plain_depth: Family::default(),
@@ -70,6 +83,14 @@ impl ApiMetrics {
             desired: Family::default(),
             workers: Family::default(),
             permits: Family::default(),
+            permits_used: Family::default(),
+            utilization: Number::default(),
+            clock_offset: Number::default(),
+            reconnects: Counter::default(),
+            quota_used: Family::default(),
+            timers: Family::default(),
+            wal_bytes: Gauge::default(),
+            process: ProcessMetrics::default(),
             scrape: tokio::sync::Mutex::default(),
         };
         metrics.register(version);
@@ -83,6 +104,7 @@ impl ApiMetrics {
         let name = "tidewheel_grpc_request_duration_seconds";
         r.register(name, "Time of calls that are no streams", self.grpc.clone());
         r.register("tidewheel_requests_refused", "Requests that ended in a problem, by code", self.refused.clone());
+        r.register("tidewheel_tasks_rejected", "Tasks that were not accepted, by reason", self.rejected.clone());
         r.register("tidewheel_sse_clients", "Live streams that are open", self.streams.clone());
         let [depth, job_depth] = &self.depth;
         r.register("tidewheel_queue_depth", "Tasks that could run", depth.clone());
@@ -96,6 +118,18 @@ impl ApiMetrics {
         r.register("tidewheel_queue_desired_permits", help, self.desired.clone());
         r.register("tidewheel_workers", "Workers by state", self.workers.clone());
         r.register("tidewheel_worker_permits", "Permits of connected workers", self.permits.clone());
+        r.register("tidewheel_permits_used", "Attempts that run", self.permits_used.clone());
+        let help = "Permits in use to permits of connected workers";
+        r.register("tidewheel_worker_utilization_ratio", help, self.utilization.clone());
+        let help = "Largest difference between a connected worker's clock and this server's";
+        r.register("tidewheel_worker_clock_offset_seconds", help, self.clock_offset.clone());
+        let help = "Streams of workers that had been here before";
+        r.register("tidewheel_worker_reconnects", help, self.reconnects.clone());
+        let help = "Use of a tenant's limits that are set";
+        r.register("tidewheel_tenant_quota_used_ratio", help, self.quota_used.clone());
+        r.register("tidewheel_timers_pending", "Timers in memory, by level of the wheel", self.timers.clone());
+        r.register("tidewheel_store_wal_bytes", "Size of the store's write-ahead log", self.wal_bytes.clone());
+        self.process.register(&mut r);
         let build = Info::new([("version", version.to_owned())]);
         r.register("tidewheel_build", "Version of the server", build);
     }
@@ -109,6 +143,16 @@ impl ApiMetrics {
     /// Counts a request that ended in a problem.
     pub(crate) fn refused(&self, code: Code) {
         self.refused.get_or_create(&[("code", code.as_str().to_owned())]).inc();
+    }
+
+    /// Counts a task that was not accepted.
+    pub(crate) fn rejected(&self, code: Code) {
+        self.rejected.get_or_create(&[("reason", code.as_str().to_owned())]).inc();
+    }
+
+    /// Counts the stream of a worker that had been here before.
+    pub(crate) fn reconnected(&self) {
+        self.reconnects.inc();
     }
 
     /// Observes a unary call.
@@ -127,6 +171,8 @@ impl ApiMetrics {
         self.desired.clear();
         self.workers.clear();
         self.permits.clear();
+        self.permits_used.clear();
+        self.quota_used.clear();
     }
 }
 
@@ -203,6 +249,9 @@ pub(crate) async fn encode(api: &Api) -> Result<String, Failure> {
     metrics.streams.set(i64::try_from(api.streams.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
     fill_queues(api).await?;
     fill_workers(api).await?;
+    fill_engine(api).await?;
+    let (of_process, dir) = (api.clone(), api.config.temp_dir.clone());
+    let _ = tokio::task::spawn_blocking(move || of_process.metrics.process.fill(&dir)).await;
     let mut text = String::with_capacity(64 * 1024);
     let encoded = encode_registry(&mut text, &api.runtime.metrics().registry.lock())
         .and_then(|()| encode_registry(&mut text, &metrics.registry.lock()))
@@ -219,6 +268,15 @@ async fn fill_queues(api: &Api) -> Result<(), Failure> {
         let Answer::Queues(queues) = api.runtime.read(View::Queues { tenant: tenant.id, name: None }).await? else {
             continue;
         };
+        let sum = |state: State| queues.iter().map(|q| q.counts[state as usize]).sum::<u64>();
+        let limits = [
+            ("concurrency", sum(State::Running), u64::from(tenant.config.concurrency)),
+            ("queued", sum(State::Queued) + sum(State::Scheduled), tenant.config.max_queued),
+        ];
+        for (quota, used, limit) in limits.into_iter().filter(|(_, _, limit)| *limit > 0) {
+            let labels = [("tenant", tenant.name.to_string()), ("quota", quota.to_owned())];
+            metrics.quota_used.get_or_create(&labels).set(used as f64 / limit as f64);
+        }
         for figures in queues {
             let (tenant, queue) = (tenant.name.to_string(), figures.name.to_string());
             let depth = figures.counts[State::Queued as usize];
@@ -238,6 +296,7 @@ async fn fill_queues(api: &Api) -> Result<(), Failure> {
             metrics.oldest.get_or_create(&labels).set(oldest as f64 / 1_000.0);
             metrics.dead.get_or_create(&labels).set(count(figures.counts[State::Dead as usize]));
             let running = figures.counts[State::Running as usize];
+            metrics.permits_used.get_or_create(&labels).set(count(running));
             let desired = desired_permits(running, depth, figures.in_per_s, figures.out_per_s);
             metrics.desired.get_or_create(&labels).set(count(desired));
         }
@@ -248,6 +307,7 @@ async fn fill_queues(api: &Api) -> Result<(), Failure> {
 async fn fill_workers(api: &Api) -> Result<(), Failure> {
     let metrics = &api.metrics;
     let Answer::Workers(workers) = api.runtime.read(View::Workers { tenant: None }).await? else { return Ok(()) };
+    let (mut used, mut all, mut offset) = (0, 0, 0);
     for worker in workers {
         let state = match (worker.connected, worker.draining) {
             (false, _) => "lost",
@@ -256,10 +316,28 @@ async fn fill_workers(api: &Api) -> Result<(), Failure> {
         };
         metrics.workers.get_or_create(&[("state", state.to_owned())]).inc();
         if worker.connected {
+            used += u64::from(worker.used.min(worker.hello.permits));
+            all += u64::from(worker.hello.permits);
+            offset = worker.hello.clock_offset_ms.unsigned_abs().max(offset);
             let free = worker.hello.permits.saturating_sub(worker.used);
             metrics.permits.get_or_create(&[("state", "used".to_owned())]).inc_by(i64::from(worker.used));
             metrics.permits.get_or_create(&[("state", "free".to_owned())]).inc_by(i64::from(free));
         }
     }
+    metrics.utilization.set(if all == 0 { 0.0 } else { used as f64 / all as f64 });
+    metrics.clock_offset.set(offset as f64 / 1_000.0);
+    Ok(())
+}
+
+async fn fill_engine(api: &Api) -> Result<(), Failure> {
+    let metrics = &api.metrics;
+    if let Answer::Partition(figures) = api.runtime.read(View::Partition).await? {
+        for (level, pending) in figures.timers.iter().enumerate() {
+            let gauge = metrics.timers.get_or_create(&[("level", level.to_string())]).clone();
+            gauge.set(i64::try_from(*pending).unwrap_or(i64::MAX));
+        }
+    }
+    let figures = api.read_store(|store| Ok(store.figures())).await?;
+    metrics.wal_bytes.set(i64::try_from(figures.wal_bytes).unwrap_or(i64::MAX));
     Ok(())
 }

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub retried: Family<QueueLabels, Counter>,
     /// Tasks accepted.
     pub created: Family<QueueLabels, Counter>,
+    /// Tasks that went to the dead-letter queue.
+    pub dead_lettered: Family<QueueLabels, Counter>,
     /// Mutations per batch.
     pub batch_size: Histogram,
     /// Hand-over to the store until the news that it is durable.
@@ -43,6 +45,8 @@ pub struct Metrics {
     pub mailbox_depth: Gauge,
     /// Epoch of the partition.
     pub epoch: Gauge,
+    /// Attempts whose worker fell silent.
+    pub leases_lost: Counter,
     /// Due time to firing.
     pub timer_late: Histogram,
 }
@@ -56,6 +60,7 @@ pub(crate) struct QueueFigures {
     pub(crate) granted: Counter,
     pub(crate) retried: Counter,
     pub(crate) created: Counter,
+    pub(crate) dead_lettered: Counter,
     /// Of the outcomes seen so far; most queues see one or two.
     finished: Vec<(State, Counter)>,
 }
@@ -88,11 +93,13 @@ impl Default for Metrics {
             granted: Family::default(),
             retried: Family::default(),
             created: Family::default(),
+            dead_lettered: Family::default(),
             batch_size: Histogram::new([1.0, 10.0, 100.0, 1_000.0, 4_000.0, 8_192.0, 16_384.0]),
             commit_seconds: seconds(),
             loop_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0]),
             mailbox_depth: Gauge::default(),
             epoch: Gauge::default(),
+            leases_lost: Counter::default(),
             timer_late: seconds(),
         };
         metrics.register();
@@ -109,6 +116,7 @@ impl Metrics {
             granted: self.granted.get_or_create(&labels).clone(),
             retried: self.retried.get_or_create(&labels).clone(),
             created: self.created.get_or_create(&labels).clone(),
+            dead_lettered: self.dead_lettered.get_or_create(&labels).clone(),
             finished: Vec::new(),
             labels,
         }
@@ -122,12 +130,15 @@ impl Metrics {
         r.register("tasks_finished", "Tasks ended, by outcome", self.finished.clone());
         r.register("tasks_granted", "Attempts granted", self.granted.clone());
         r.register("tasks_retried", "Attempts followed by another one", self.retried.clone());
+        let help = "Tasks that went to the dead-letter queue";
+        r.register("tasks_dead_lettered", help, self.dead_lettered.clone());
         r.register("tasks_created", "Tasks accepted", self.created.clone());
         r.register("commit_batch_size", "Mutations per batch", self.batch_size.clone());
         r.register("commit_seconds", "Hand-over of a batch until it is durable", self.commit_seconds.clone());
         r.register("engine_loop_seconds", "One round of a partition loop", self.loop_seconds.clone());
         r.register("mailbox_depth", "Items that wait for a partition loop", self.mailbox_depth.clone());
         r.register("partition_epoch", "Epoch of the partition", self.epoch.clone());
+        r.register("leases_lost", "Attempts whose worker fell silent", self.leases_lost.clone());
         r.register("timer_late_seconds", "Due time of a task until it was ready", self.timer_late.clone());
     }
 }

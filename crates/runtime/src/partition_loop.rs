@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use tidewheel_engine::id::{QueueId, TenantId};
-use tidewheel_engine::mutation::Recovered;
+use tidewheel_engine::mutation::{AttemptOutcome, Recovered};
 use tidewheel_engine::node::{Action, Clock, Shell};
 use tidewheel_engine::partition::Probe;
 use tidewheel_engine::task::State;
@@ -40,6 +40,8 @@ struct UnderWay {
 struct Tally {
     mutations: usize,
     tasks: Vec<(QueueId, bool, State, [u64; 4])>,
+    /// Attempts whose worker fell silent.
+    lost: u64,
 }
 
 struct StoreProbe<'a>(&'a Shared);
@@ -178,7 +180,8 @@ impl Loop<'_> {
 
     fn commit(&mut self, batch: Batch) {
         let listened = self.shared.feed.receiver_count() > 0;
-        let mut tally = Tally { mutations: batch.mutations.len(), tasks: Vec::with_capacity(batch.mutations.len()) };
+        let tasks = Vec::with_capacity(batch.mutations.len());
+        let mut tally = Tally { mutations: batch.mutations.len(), tasks, lost: 0 };
         let mut changes = Vec::new();
         let mut config = Vec::new();
         for mutation in &batch.mutations {
@@ -199,6 +202,7 @@ impl Loop<'_> {
                         });
                     }
                 }
+                Mutation::PutAttempt(attempt) if attempt.outcome == AttemptOutcome::Lost => tally.lost += 1,
                 other => config.extend(ConfigChange::of(other)),
             }
         }
@@ -223,12 +227,14 @@ impl Loop<'_> {
                 figures.task_wait.observe(seconds(created.max(run_at), granted));
             } else if state.is_terminal() {
                 figures.finished(state, &shared.metrics).inc();
+                figures.dead_lettered.inc_by(u64::from(state == State::Dead));
                 figures.task_duration.observe(seconds(granted, changed));
                 figures.task_end_to_end.observe(seconds(created, changed));
             } else if !inserted && granted > 0 {
                 figures.retried.inc();
             }
         }
+        shared.metrics.leases_lost.inc_by(tally.lost);
         shared.metrics.mailbox_depth.set(shared.mailbox.depth() as i64);
     }
 

@@ -165,6 +165,7 @@ async fn commit(api: Api, caller: Principal, request: Pending) -> v1::SubmitResp
                 None => Failure::internal("a submit was answered with too little"),
             },
         };
+        api.metrics.rejected(failure.code());
         v1::SubmitOutcome {
             error_code: failure.code().as_str().to_owned(),
             error_detail: failure.0.detail,

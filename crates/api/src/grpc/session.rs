@@ -130,6 +130,9 @@ async fn open(
     let name = hello.name.0.clone();
     let set = overrides(api, tenant.unwrap_or(TenantId(0)), &name);
     apply(&set, &mut hello);
+    if api.runtime.directory().worker_id(tenant.unwrap_or(TenantId(0)), &name).is_some() {
+        api.metrics.reconnected();
+    }
     let session = api.runtime.connect(hello).map_err(|error| Status::from(Failure::from(error)))?;
     let (logs, queue) = mpsc::channel(LOG_MESSAGES);
     tokio::spawn(write_logs(api.clone(), queue, out.clone()));

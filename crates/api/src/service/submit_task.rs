@@ -51,10 +51,13 @@ pub(crate) struct Accepted {
 
 /// One task from its JSON body.
 pub(crate) async fn one(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) -> Result<Accepted, Failure> {
-    let item = read(api, caller, bytes, around).await?;
-    let shown = Shown::of(caller.tenant, &item, api.runtime.now_ms());
-    let outcome = api.runtime.submit(caller.tenant, vec![item]).await?.pop();
-    shown.accepted(outcome.ok_or_else(|| Failure::internal("a submit was answered with nothing"))?)
+    let accept = async {
+        let item = read(api, caller, bytes, around).await?;
+        let shown = Shown::of(caller.tenant, &item, api.runtime.now_ms());
+        let outcome = api.runtime.submit(caller.tenant, vec![item]).await?.pop();
+        shown.accepted(outcome.ok_or_else(|| Failure::internal("a submit was answered with nothing"))?)
+    };
+    accept.await.inspect_err(|failure| api.metrics.rejected(failure.code()))
 }
 
 /// Many tasks; the answer has one outcome each. Only a broken frame refuses the whole.
@@ -92,10 +95,12 @@ pub(crate) async fn batch(api: &Api, caller: &Principal, bytes: &Bytes) -> Resul
                 None => refused_item(Failure::internal("a submit was answered with too little")),
             },
         };
-        if item.id.is_some() {
-            answer.accepted += 1;
-        } else {
-            answer.refused += 1;
+        match &item.problem {
+            None => answer.accepted += 1,
+            Some(problem) => {
+                answer.refused += 1;
+                api.metrics.rejected(problem.code);
+            }
         }
         answer.items.push(item);
     }

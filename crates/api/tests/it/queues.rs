@@ -79,6 +79,7 @@ async fn a_purge_cancels_what_waits() {
 async fn metrics_show_queues_under_every_name() {
     let node = Node::start().await;
     node.submit(r#"{"type":"a"}"#).await;
+    node.post("/api/v1/tasks", r#"{"type":"a","queue":"nowhere"}"#).await.is(404);
     let text = String::from_utf8(node.get("/metrics").await.is(200).body.to_vec()).unwrap();
     for line in [
         r#"tidewheel_queue_depth{tenant="default",queue="default",priority="all"} 1"#,
@@ -86,8 +87,27 @@ async fn metrics_show_queues_under_every_name() {
         r#"queue_depth{queue="default"} 1"#,
         "tidewheel_http_request_duration_seconds_count{route=\"/tasks\",method=\"POST\",code=\"201\"} 1",
         "tidewheel_build_info",
+        "tidewheel_tasks_rejected_total{reason=\"unknown-queue\"} 1",
+        "tidewheel_tasks_dead_lettered_total{tenant=\"default\",queue=\"default\"} 0",
+        "tidewheel_permits_used{tenant=\"default\",queue=\"default\"} 0",
+        "tidewheel_leases_lost_total 0",
+        "tidewheel_worker_reconnects_total 0",
+        "tidewheel_worker_utilization_ratio 0",
+        "tidewheel_timers_pending{level=\"0\"}",
+        "tidewheel_disk_io_bytes_total{direction=\"write\"}",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    for name in [
+        "tidewheel_process_cpu_seconds_total",
+        "tidewheel_process_resident_bytes",
+        "tidewheel_process_open_fds",
+        "tidewheel_process_start_time_seconds",
+        "process_start_time_seconds",
+        "tidewheel_disk_free_bytes",
+    ] {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value > 0.0), "{name}: {value:?} in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
     assert_eq!(node.call_as("", Method::GET, "/metrics", Body::empty()).await.is(401).code(), "unauthenticated");

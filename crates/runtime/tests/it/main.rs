@@ -333,6 +333,18 @@ async fn a_drain_grants_nothing_and_takes_the_results_of_what_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_lease_is_counted() {
+    let runtime = prepared(MemoryStore::new()).await;
+    let mut session = worker(&runtime);
+    runtime.submit(TENANT, vec![item(None)]).await.expect("accepted");
+    while !matches!(event(&mut session).await, ToWorker::Grants(_)) {}
+    assert_eq!(runtime.metrics().leases_lost.get(), 0);
+    // It says nothing more; the end of its lease closes the session.
+    while !matches!(event(&mut session).await, ToWorker::Close { .. }) {}
+    assert_eq!(runtime.metrics().leases_lost.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_task_never_runs() {
     let runtime = prepared(MemoryStore::new()).await;
     let outcome = runtime.submit(TENANT, vec![item(None)]).await.expect("accepted");
