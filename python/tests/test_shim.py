@@ -107,6 +107,19 @@ class Tasks(unittest.TestCase):
         self.assertEqual([f["t"] for f in frames], ["started", "task_done"])
         self.assertEqual(frames[-1]["value"], "parent")
 
+    @unittest.skipUnless(os.path.isdir("/proc/self/task"), "children are listed under /proc")
+    def test_children_that_a_task_leaves_are_told_before_its_result(self):
+        with Agent() as agent:
+            agent.start("one", "leave_child")
+            self.assertEqual([agent.receive()["t"] for _ in range(2)], ["started", "left"])
+            pid = agent.done("one")["value"]
+            os.kill(pid, signal.SIGKILL)
+            while b") Z " not in open(f"/proc/{pid}/stat", "rb").read():
+                time.sleep(0.001)
+            # What has ended is not told, whether somebody waited for it or not.
+            agent.start("two", "add", {"a": 1})
+            self.assertEqual([agent.receive()["t"] for _ in range(2)], ["started", "task_done"])
+
     def test_a_child_may_fork_again(self):
         self.assertEqual(self.run_task("fork_twice")["value"], 7)
 

@@ -26,6 +26,8 @@ pub(crate) enum FromShim {
     Enqueue { req: Bytes, items: Bytes },
     Asset { req: Bytes },
     Handle { req: Bytes, op: String, id: String, body: Bytes },
+    /// The task that is about to end has started processes that still run.
+    Left { count: u32 },
     LoadError { message: String, traceback: String },
     Fatal { message: String },
 }
@@ -94,6 +96,7 @@ struct Raw<'a> {
     items: Option<&'a RawValue>,
     op: String,
     id: Option<String>,
+    count: u32,
     traceback: Option<String>,
     sdk: String,
     python: String,
@@ -154,6 +157,7 @@ fn decode(header: &Bytes, payload: Option<Bytes>) -> Result<FromShim, BadFrame> 
         },
         "asset" => FromShim::Asset { req: req() },
         "handle" => FromShim::Handle { req: req(), op: raw.op, id: raw.id.unwrap_or_default(), body: header.clone() },
+        "left" => FromShim::Left { count: raw.count },
         "load_error" => FromShim::LoadError { message: message(), traceback: raw.traceback.unwrap_or_default() },
         "fatal" => FromShim::Fatal { message: message() },
         other => return Err(BadFrame(format!("unknown message `{other}`"))),

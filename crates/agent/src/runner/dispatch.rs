@@ -390,6 +390,11 @@ impl Runner {
                     let _ = frames.send(crate::rest::no_asset(&req));
                 }
             }
+            FromShim::Left { count } => {
+                // They would use up the limits of the tasks that come after it. The whole tree ends with the process.
+                tracing::info!(proc = id, count, "a task left processes running; its process is replaced");
+                self.retire(id);
+            }
             FromShim::LoadError { message, traceback } => {
                 let fault = Fault::new("load-error", message, false).with_detail(traceback);
                 let lane = proc.lane;

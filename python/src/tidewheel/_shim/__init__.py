@@ -1,7 +1,7 @@
 """The part of the package inside a worker process: it runs tasks and speaks only to the agent, over an inherited socket.
 
     agent                                     shim
-      |  <- hello {manifest} ------------------ |   modules imported, ready
+      |  <- hello {fns} ----------------------- |   modules imported, ready
       |  -- hello_ack {limits} ---------------> |
       |  -- task_start, task_start, ... ------> |   pipelined; done in order
       |  <- started, log, progress, task_done - |   buffered, one write for many

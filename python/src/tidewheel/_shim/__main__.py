@@ -16,7 +16,9 @@ from .._version import PROTOCOL, __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Tuple
+
+    from ..authoring import Task
 
 EXIT_USAGE = 2
 EXIT_LOAD = 3
@@ -48,10 +50,10 @@ def _parse(arguments: "List[str]") -> "Dict[str, str]":
     return options
 
 
-def _load(options: "Dict[str, str]") -> "List[Dict[str, Any]]":
-    """Imports what is to be served; the manifest of it. Raises LoadError."""
+def _load(options: "Dict[str, str]") -> "Dict[str, Task[Any, Any]]":
+    """Imports what is to be served; its tasks by function. Raises LoadError."""
     from . import discover
-    from .manifest import ManifestError, manifest
+    from .registered import ManifestError, tasks
 
     # `-m` puts the working folder in front, where a file of the user's could hide a module of the standard library.
     if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", os.getcwd()):
@@ -69,38 +71,40 @@ def _load(options: "Dict[str, str]") -> "List[Dict[str, Any]]":
         )
     discover.import_all(modules)
     try:
-        entries = manifest()
+        found = tasks()
     except ManifestError as error:
         raise discover.LoadError(str(error)) from None
-    if not entries:
+    if not found:
         raise discover.LoadError(f"there is no @task in {', '.join(modules)}")
-    return entries
+    return found
 
 
 def _describe(options: "Dict[str, str]") -> int:
     from .discover import LoadError
+    from .manifest import manifest
+    from .registered import ManifestError
 
     # What modules print while they are imported must not end up in the manifest.
     out = os.dup(1)
     os.dup2(2, 1)
     try:
-        entries = _load(options)
-    except LoadError as error:
+        entries = manifest(_load(options))
+    except (LoadError, ManifestError) as error:
         sys.stdout.flush()
         print(error, file=sys.stderr)
-        if error.traceback:
+        if getattr(error, "traceback", ""):
             print(error.traceback, file=sys.stderr)
         return EXIT_LOAD
     sys.stdout.flush()
     from ..encode import dump_bytes
 
     with os.fdopen(out, "wb") as file:
-        file.write(dump_bytes(_hello(entries)) + b"\n")
+        file.write(dump_bytes({**_versions(), "manifest": entries}) + b"\n")
     return 0
 
 
-def _hello(entries: "List[Dict[str, Any]]") -> "Dict[str, Any]":
-    return {"sdk": __version__, "python": "%d.%d.%d" % sys.version_info[:3], "manifest": entries}
+def _versions() -> "Dict[str, Any]":
+    return {"sdk": __version__, "python": "%d.%d.%d" % sys.version_info[:3]}
 
 
 def _serve(options: "Dict[str, str]") -> int:
@@ -119,17 +123,17 @@ def _serve(options: "Dict[str, str]") -> int:
     output.install()
     try:
         try:
-            entries = _load(options)
+            found = _load(options)
         except LoadError as error:
             output.flush()
             link.send(encode({"t": "load_error", "msg": str(error), "traceback": error.traceback}))
             link.flush()
             return EXIT_LOAD
-        from .manifest import tasks
         from .session import Session
 
-        session = Session(link, tasks(), output, slots)
-        link.send(encode({"t": "hello", "proto": PROTOCOL, "pid": os.getpid(), **_hello(entries)}))
+        session = Session(link, found, output, slots)
+        # Names alone: schemas were read when the package was built, and would be a good part of this process's start.
+        link.send(encode({"t": "hello", "proto": PROTOCOL, "pid": os.getpid(), **_versions(), "fns": list(found)}))
         link.flush()
         _loop(session).serve()
     except LinkClosed:
@@ -169,5 +173,10 @@ def _environment() -> "Tuple[int, int]":
     return int(fd_text), int(slots_text)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """Runs with this process's arguments, and exits. An agent calls it by ``python -c``, since ``-m`` loads `runpy` first."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    start()

@@ -7,7 +7,6 @@ this package is taken. A module that never names it cannot define a task, and im
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 TYPE_CHECKING = False
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 # Never a package's own code.
 _SKIP = {"tests", "test", "build", "dist", "node_modules", "venv", "site-packages", "__pycache__", "docs"}
-_NOT_TASKS = re.compile(r"(setup|conftest|test_.*|.*_test|__main__)\.py\Z")
+_NOT_TASKS = ("setup", "conftest", "__main__")
 #: Bound on the files looked at, so that a wrong folder ends with a message instead of a long silence.
 MAX_FILES = 20_000
 
@@ -85,6 +84,8 @@ def _modules_by_hand(text: str) -> "Optional[List[str]]":
     >>> _modules_by_hand('[tool.tidewheel]\\nmodules = [\\n  "a.b",  # first\\n  \\'c\\',\\n]\\n[other]')
     ['a.b', 'c']
     """
+    import re
+
     section = re.search(r"^\[\s*tool\.tidewheel\s*\][^\n]*\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
     entry = section and re.search(r"^\s*modules\s*=\s*\[(.*?)\]", section.group(1), re.MULTILINE | re.DOTALL)
     if not entry:
@@ -100,7 +101,7 @@ def _below(folder: str, prefix: str, left: "List[int]") -> "Iterator[str]":
             raise LoadError(f"more than {MAX_FILES} files below the folder; name the modules in [tool.tidewheel] of pyproject.toml")
         if name.endswith(".py"):
             stem = name[:-3]
-            if not stem.isidentifier() or _NOT_TASKS.match(name) or not _mentions_us(path):
+            if not stem.isidentifier() or _is_no_task_file(stem) or not _mentions_us(path):
                 continue
             if stem == "__init__":
                 if prefix:
@@ -109,6 +110,10 @@ def _below(folder: str, prefix: str, left: "List[int]") -> "Iterator[str]":
                 yield prefix + stem
         elif name.isidentifier() and name not in _SKIP and not os.path.islink(path) and os.path.isfile(os.path.join(path, "__init__.py")):
             yield from _below(path, prefix + name + ".", left)
+
+
+def _is_no_task_file(stem: str) -> bool:
+    return stem in _NOT_TASKS or stem.startswith("test_") or stem.endswith("_test")
 
 
 def _mentions_us(path: str) -> bool:

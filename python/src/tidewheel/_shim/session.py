@@ -23,6 +23,7 @@ from .. import handle
 from ..context import CURRENT, Context
 from ..encode import dump_bytes
 from ..errors import Cancelled, ResultError, TidewheelError, from_problem, from_task
+from .children import has_children, living_children
 from .frame import MAX_FRAME, ProtocolError, encode, encode_raw, frame_json
 from .link import LinkClosed
 from .report import error_body, message_of, sendable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple, Union
 
     from ..authoring import Task
+    from ..signature import Arguments
     from .frame import Message
     from .link import Link
     from .stdio import Output
@@ -64,8 +66,17 @@ class Entry:
     def __init__(self, task: "Task[Any, Any]") -> None:
         self.task = task
         self.function = task.function
-        self.arguments = task.signature.arguments
+        self.arguments = self._first_arguments
         self.quick = False
+
+    def _first_arguments(self, value: "Any") -> "Arguments":
+        """Reads the signature at the first call: a process should not begin by reading those of functions it never runs."""
+        try:
+            self.arguments = self.task.signature.arguments
+        except TypeError as error:
+            error.retryable = False  # type: ignore[attr-defined]  # the code has to change
+            raise
+        return self.arguments(value)
 
 
 class _Question:
@@ -99,6 +110,8 @@ class Session:
         self._questions: "Dict[int, _Question]" = {}
         self._loop: "Optional[asyncio.AbstractEventLoop]" = None
         self._loop_lock = threading.Lock()
+        #: Children that the modules themselves started when they were loaded: they belong to every task.
+        self._kept = living_children() if has_children() else set()
         handle.process_backend = self
 
     # -- what comes in -----------------------------------------------------------------------------------------------
@@ -221,6 +234,9 @@ class Session:
             self.live.pop(context.lease, None)
         entry.quick = time.perf_counter() - begin < QUICK_S
         self.output.flush()
+        if self.slots == 1 and has_children() and (left := living_children() - self._kept):
+            # Said before the result, so that the agent gives this process nothing new: what the task left running ends with it.
+            self.tell(encode({"t": "left", "count": len(left)}))
 
     def _call(self, entry: Entry, args: "Tuple[Any, ...]", kwargs: "Dict[str, Any]", context: Context) -> "Any":
         # In a copy of the context, so that what the task sets there ends with it.
