@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SRC = os.path.join(os.path.dirname(HERE), "src")
@@ -31,11 +31,12 @@ def frame(message: Dict[str, Any], raw: Optional[bytes] = None) -> bytes:
 class Agent:
     """Use as a context manager; the shim is gone afterwards."""
 
-    def __init__(self, modules: str = "shop", slots: int = 1, hello: bool = True, **env: str) -> None:
+    def __init__(self, modules: str = "shop", slots: int = 1, hello: bool = True,
+                 command: Sequence[str] = ("-m", "tidewheel._shim"), **env: str) -> None:
         self.sock, theirs = socket.socketpair()
         self.sock.settimeout(PATIENCE_S)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tidewheel._shim"],
+            [sys.executable, *command],
             env=shim_environment(TIDEWHEEL_FD=str(theirs.fileno()), TIDEWHEEL_PROTO="1", TIDEWHEEL_MODULES=modules,
                                  TIDEWHEEL_SLOTS=str(slots), **env),
             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

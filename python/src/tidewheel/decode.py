@@ -11,37 +11,26 @@ tidewheel.errors.InputError: input.a[1]: expected integer, got string
 from __future__ import annotations
 
 import collections.abc as abc
-import datetime
-import decimal
 import enum
-import pathlib
-import re
 import sys
 import types
 import typing
-import uuid
 
+from . import _scalars
+from ._scalars import expected, string
 from .errors import InputError
 
 if typing.TYPE_CHECKING:
+    import datetime
+    import decimal
+    import uuid
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
     Decoder = Callable[[Any], Any]
 
 _UNION_TYPES = (typing.Union, getattr(types, "UnionType", typing.Union))
 _NONE = type(None)
-_JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number", _NONE: "null"}
 _WRAPPERS = {"Annotated", "Required", "NotRequired", "ReadOnly", "Final", "ClassVar"}
-
-
-def json_name(value: "Any") -> str:
-    """What JSON calls the type of a value."""
-    return _JSON_NAMES.get(type(value), type(value).__name__)
-
-
-def expected(what: str, value: "Any") -> InputError:
-    """The error for a value of another type."""
-    return InputError(f"expected {what}, got {json_name(value)}")
 
 
 def decoder_for(hint: "Any") -> "Decoder":
@@ -108,7 +97,7 @@ def _build(hint: "Any") -> "Optional[Decoder]":
     if hint is typing.Any or hint is object or isinstance(hint, typing.TypeVar):
         return None
     if hint is None or hint is _NONE:
-        return _null
+        return _scalars.null
     origin = typing.get_origin(hint)
     args = typing.get_args(hint)
     if origin in _UNION_TYPES:
@@ -118,8 +107,11 @@ def _build(hint: "Any") -> "Optional[Decoder]":
     kind = origin or hint
     if not isinstance(kind, type):
         raise TypeError(f"{hint!r} cannot come from JSON")
-    if kind in _SCALARS:
-        return _SCALARS[kind]
+    if kind is hint and kind in _scalars.DECODERS:
+        return _scalars.DECODERS[kind]
+    library = _LIBRARY.get(library_name(kind))
+    if library is not None:
+        return library
     if is_model(kind):
         return _model(hint)
     if issubclass(kind, enum.Enum):
@@ -140,8 +132,8 @@ def _build(hint: "Any") -> "Optional[Decoder]":
         return _array(args, frozenset)
     if kind is tuple:
         return _tuple(args)
-    if issubclass(kind, pathlib.PurePath):
-        return lambda value: kind(_string(value))
+    if is_path(kind):
+        return lambda value: kind(string(value))
     raise TypeError(
         f"{getattr(kind, '__qualname__', kind)} cannot come from JSON; use a dataclass, a TypedDict, an Enum or a plain type"
     )
@@ -150,58 +142,13 @@ def _build(hint: "Any") -> "Optional[Decoder]":
 # -- scalars ---------------------------------------------------------------------------------------------------------
 
 
-def _null(value: "Any") -> None:
-    if value is not None:
-        raise expected("null", value)
-
-
-def _string(value: "Any") -> str:
-    if type(value) is str:
-        return value
-    raise expected("string", value)
-
-
-def _integer(value: "Any") -> int:
-    if type(value) is int:
-        return value
-    if type(value) is float and value.is_integer():
-        return int(value)  # JSON does not tell 1 from 1.0, and some writers only have the latter
-    raise expected("integer", value)
-
-
-def _number(value: "Any") -> float:
-    if type(value) is float:
-        return value
-    if type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            raise InputError("the number is too large") from None
-    raise expected("number", value)
-
-
-def _boolean(value: "Any") -> bool:
-    if type(value) is bool:
-        return value
-    raise expected("boolean", value)
-
-
-def _bytes(value: "Any") -> bytes:
-    if type(value) is bytes:  # came as a raw frame
-        return value
-    from base64 import b64decode
-
-    try:
-        return b64decode(_string(value), validate=True)
-    except ValueError:
-        raise InputError("expected bytes in base64") from None
-
-
-def _decimal(value: "Any") -> decimal.Decimal:
+def _decimal(value: "Any") -> "decimal.Decimal":
     if type(value) in (int, float):
         value = repr(value)
     elif type(value) is not str:
         raise expected("decimal number as a string", value)
+    import decimal
+
     try:
         number = decimal.Decimal(value)
     except decimal.InvalidOperation:
@@ -211,20 +158,24 @@ def _decimal(value: "Any") -> decimal.Decimal:
     return number
 
 
-def _uuid(value: "Any") -> uuid.UUID:
+def _uuid(value: "Any") -> "uuid.UUID":
+    from uuid import UUID
+
     try:
-        return uuid.UUID(_string(value))
+        return UUID(string(value))
     except ValueError:
         raise InputError(f"{_short(value)} is not a UUID") from None
 
 
 # Before 3.11 fromisoformat knows neither Z nor fractions of other than 3 or 6 digits.
-_TIME_TAIL = re.compile(r"(.*:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:?\d\d)?\Z", re.IGNORECASE)
+_TIME_TAIL = r"(.*:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:?\d\d)?\Z"
 
 
 def _iso(value: "Any", kind: "Any", what: str) -> "Any":
-    text = _string(value)
-    match = _TIME_TAIL.match(text)
+    import re
+
+    text = string(value)
+    match = re.match(_TIME_TAIL, text, re.IGNORECASE)
     if match:
         head, fraction, zone = match.groups()
         zone = "" if not zone else "+00:00" if zone in "Zz" else zone if ":" in zone else zone[:3] + ":" + zone[3:]
@@ -235,56 +186,75 @@ def _iso(value: "Any", kind: "Any", what: str) -> "Any":
         raise InputError(f"{_short(value)} is not {what}") from None
 
 
-def _datetime(value: "Any") -> datetime.datetime:
-    return typing.cast(datetime.datetime, _iso(value, datetime.datetime, "a date and time in ISO 8601"))
+def _datetime(value: "Any") -> "datetime.datetime":
+    from datetime import datetime
+
+    return typing.cast("datetime", _iso(value, datetime, "a date and time in ISO 8601"))
 
 
-def _date(value: "Any") -> datetime.date:
-    return typing.cast(datetime.date, _iso(value, datetime.date, "a date in ISO 8601"))
+def _date(value: "Any") -> "datetime.date":
+    from datetime import date
+
+    return typing.cast("date", _iso(value, date, "a date in ISO 8601"))
 
 
-def _time(value: "Any") -> datetime.time:
-    return typing.cast(datetime.time, _iso(value, datetime.time, "a time in ISO 8601"))
+def _time(value: "Any") -> "datetime.time":
+    from datetime import time
+
+    return typing.cast("time", _iso(value, time, "a time in ISO 8601"))
 
 
-_ISO_DURATION = re.compile(
+_ISO_DURATION = (
     r"(-)?P(?=\d|T\d)(?:(\d+(?:\.\d+)?)W)?(?:(\d+(?:\.\d+)?)D)?"
     r"(?:T(?=\d)(?:(\d+(?:\.\d+)?)H)?(?:(\d+(?:\.\d+)?)M)?(?:(\d+)(?:\.(\d+))?S)?)?\Z"
 )
 
 
-def _timedelta(value: "Any") -> datetime.timedelta:
-    text = _string(value)
-    match = _ISO_DURATION.match(text)
+def _timedelta(value: "Any") -> "datetime.timedelta":
+    import re
+    from datetime import timedelta
+
+    text = string(value)
+    match = re.match(_ISO_DURATION, text)
     try:
         if match:
             sign, weeks, days, hours, minutes, seconds, fraction = match.groups()
             micros = int(f"{(fraction or '0')[:6]:0<6}")  # not through float: microseconds have to come back as they went
-            length = datetime.timedelta(
+            length = timedelta(
                 weeks=float(weeks or 0), days=float(days or 0), hours=float(hours or 0), minutes=float(minutes or 0),
                 seconds=int(seconds or 0), microseconds=micros,
             )
             return -length if sign else length
         from .options import duration_ms
 
-        return datetime.timedelta(milliseconds=duration_ms(text))
+        return timedelta(milliseconds=duration_ms(text))
     except (ValueError, OverflowError):
         raise InputError(f"{_short(value)} is not a duration such as PT5M or 1h30m") from None
 
 
-_SCALARS: "Dict[Any, Decoder]" = {
-    str: _string,
-    int: _integer,
-    float: _number,
-    bool: _boolean,
-    bytes: _bytes,
-    decimal.Decimal: _decimal,
-    uuid.UUID: _uuid,
-    datetime.datetime: _datetime,
-    datetime.date: _date,
-    datetime.time: _time,
-    datetime.timedelta: _timedelta,
+#: By module and name: whoever annotates with such a type has loaded its module, and nobody else should have to.
+_LIBRARY: "Dict[Any, Decoder]" = {
+    "decimal.Decimal": _decimal,
+    "uuid.UUID": _uuid,
+    "datetime.datetime": _datetime,
+    "datetime.date": _date,
+    "datetime.time": _time,
+    "datetime.timedelta": _timedelta,
 }
+
+
+def library_name(kind: "Any") -> "Optional[str]":
+    """``module.name`` of a class that its module has under this name; None for every other."""
+    module, name = getattr(kind, "__module__", None), getattr(kind, "__name__", None)
+    if getattr(sys.modules.get(module or ""), name or "", None) is kind:
+        return f"{module}.{name}"
+    return None
+
+
+def is_path(kind: "Any") -> bool:
+    """Whether it is a class of `pathlib`."""
+    pathlib = sys.modules.get("pathlib")
+    return pathlib is not None and isinstance(kind, type) and issubclass(kind, pathlib.PurePath)
 
 
 def _short(value: "Any") -> str:
@@ -386,7 +356,7 @@ def _union(args: "Tuple[Any, ...]") -> "Optional[Decoder]":
         return lambda value: None if value is None else only(value)
     nullable = len(rest) < len(args)
     # An exact match of the JSON type goes first: 1 is an int for Union[float, int], whatever the order.
-    exact = {kind: _SCALARS[kind] for kind in (str, int, float, bool) if kind in rest and kind is not str}
+    exact = {kind: _scalars.DECODERS[kind] for kind in (str, int, float, bool) if kind in rest and kind is not str}
     names = " or ".join([type_name(arg) for arg in rest] + (["null"] if nullable else []))
 
     def decode(value: "Any") -> "Any":
@@ -548,7 +518,8 @@ def _named_tuple(kind: "Any") -> "Decoder":
 def type_name(hint: "Any") -> str:
     """What a type is called in messages: by its JSON name where it has one."""
     hint = unwrap(hint)
-    if hint in _JSON_NAMES:
-        return _JSON_NAMES[hint]
+    names = _scalars.JSON_NAMES
+    if hint in names:
+        return names[hint]
     kind = typing.get_origin(hint) or hint
-    return _JSON_NAMES.get(kind) or getattr(kind, "__name__", None) or str(kind)
+    return names.get(kind) or getattr(kind, "__name__", None) or str(kind)

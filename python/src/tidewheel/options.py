@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import re
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import datetime as dt
@@ -17,15 +15,16 @@ if TYPE_CHECKING:
     ErrorKinds = Sequence[Union[Type[BaseException], str]]
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_PLAIN = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+\Z")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
-_ISO = re.compile(
+# As texts: `re` keeps what it compiled, and a process that gives no durations does not load it.
+_PLAIN = r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+\Z"
+_PART = r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)"
+_ISO = (
     r"P(?=\d|T\d)(?:(\d+(?:\.\d+)?)W)?(?:(\d+(?:\.\d+)?)D)?"
     r"(?:T(?=\d)(?:(\d+(?:\.\d+)?)H)?(?:(\d+(?:\.\d+)?)M)?(?:(\d+(?:\.\d+)?)S)?)?\Z"
 )
 _ISO_MS = (604_800_000, 86_400_000, 3_600_000, 60_000, 1_000)
-_MEMORY = re.compile(r"\d+(?:\.\d+)?\s*(?:[KMGT]i?B?|B)?\Z", re.IGNORECASE)
-_RATE = re.compile(r"(\d+)/(?:(\d+)?(s|m|h|d))\Z")
+_MEMORY = r"(?i)\d+(?:\.\d+)?\s*(?:[KMGT]i?B?|B)?\Z"
+_RATE = r"(\d+)/(?:(\d+)?(s|m|h|d))\Z"
 PRIORITIES = ("high", "medium", "low")
 #: The server's bound on `max_attempts`.
 MAX_ATTEMPTS = 1_000
@@ -40,10 +39,12 @@ def duration_ms(value: "Duration") -> int:
     (5400000, 300000, 2500)
     """
     if isinstance(value, str):
+        import re
+
         text = value.strip()
-        if _PLAIN.match(text):
-            return round(sum(float(n) * _UNIT_MS[unit] for n, unit in _PART.findall(text)))
-        iso = _ISO.match(text)
+        if re.match(_PLAIN, text):
+            return round(sum(float(n) * _UNIT_MS[unit] for n, unit in re.findall(_PART, text)))
+        iso = re.match(_ISO, text)
         if iso:
             return round(sum(float(n) * ms for n, ms in zip(iso.groups(), _ISO_MS) if n))
         raise ValueError(f"{value!r} is not a duration; write for example '500ms', '10s', '1h30m' or 'PT5M'")
@@ -190,7 +191,9 @@ def timeouts(value: "Union[Duration, Mapping[str, Duration]]") -> "Dict[str, str
 
 def rate(value: str) -> str:
     """Checks a rate such as ``100/m`` or ``5/10s``."""
-    match = _RATE.match(value) if isinstance(value, str) else None
+    import re
+
+    match = re.match(_RATE, value) if isinstance(value, str) else None
     if not match or int(match.group(1)) < 1:
         raise ValueError(f"{value!r} is not a rate; write for example '100/m' or '5/10s'")
     return value
@@ -206,7 +209,9 @@ def resources(cpu: "Optional[float]", memory: "Union[None, str, int]", kind: "Op
             raise ValueError(f"cpu is {cpu!r}; it is a number of cores above 0")
         needs["cpu"] = cpu
     if memory is not None:
-        if isinstance(memory, bool) or not (isinstance(memory, int) and memory > 0 or isinstance(memory, str) and _MEMORY.match(memory)):
+        import re
+
+        if isinstance(memory, bool) or not (isinstance(memory, int) and memory > 0 or isinstance(memory, str) and re.match(_MEMORY, memory)):
             raise ValueError(f"memory is {memory!r}; write for example '512MB', '4Gi' or a number of bytes")
         needs["memory"] = memory
     return needs

@@ -8,12 +8,8 @@
 from __future__ import annotations
 
 import collections.abc as abc
-import datetime
-import decimal
 import enum
-import pathlib
 import typing
-import uuid
 
 from . import decode
 from .encode import to_json
@@ -34,12 +30,14 @@ _SCALARS: "Dict[Any, Schema]" = {
     bool: {"type": "boolean"},
     _NONE: {"type": "null"},
     bytes: {"type": "string", "contentEncoding": "base64"},
-    decimal.Decimal: {"type": "string", "format": "decimal"},
-    uuid.UUID: {"type": "string", "format": "uuid"},
-    datetime.datetime: {"type": "string", "format": "date-time"},
-    datetime.date: {"type": "string", "format": "date"},
-    datetime.time: {"type": "string", "format": "time"},
-    datetime.timedelta: {"type": "string", "format": "duration"},
+}
+_LIBRARY = {
+    "decimal.Decimal": "decimal",
+    "uuid.UUID": "uuid",
+    "datetime.datetime": "date-time",
+    "datetime.date": "date",
+    "datetime.time": "time",
+    "datetime.timedelta": "duration",
 }
 
 
@@ -78,6 +76,9 @@ class SchemaBuilder:
         kind: "Any" = origin or hint
         if kind in _SCALARS:
             return dict(_SCALARS[kind])
+        named = _LIBRARY.get(decode.library_name(kind) or "")
+        if named is not None:
+            return {"type": "string", "format": named}
         if decode.is_model(kind):
             return self._shared(hint, kind, lambda: self._model(kind))
         if isinstance(kind, type):
@@ -89,7 +90,7 @@ class SchemaBuilder:
                 return self._shared(hint, kind, lambda: self._record(kind, decode.typed_dict_fields(kind)))
             if decode.is_named_tuple(kind):
                 return self._named_tuple(kind)
-            if issubclass(kind, pathlib.PurePath):
+            if decode.is_path(kind):
                 return {"type": "string", "format": "path"}
         if kind is dict or kind in (abc.Mapping, abc.MutableMapping):
             return self._with("object", "additionalProperties", args[1:])
