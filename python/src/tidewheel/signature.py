@@ -91,6 +91,8 @@ def _plain_hint(hint: "Any", names: "Dict[str, Any]") -> "Any":
     """A built-in type, by itself or by its name (postponed annotations); `_EMPTY` for everything else."""
     if isinstance(hint, str):
         hint = _EMPTY if hint in names else _BY_NAME.get(hint, _EMPTY)
+    elif hint is None:
+        hint = type(None)
     try:
         return hint if hint in _scalars.DECODERS else _EMPTY
     except TypeError:  # unhashable

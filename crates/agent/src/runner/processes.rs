@@ -19,6 +19,10 @@ use crate::warm::{Home, LaneId, LaneKey, Proc, ProcId, ProcState, Unit};
 
 /// A process that says nothing for so long while it starts hangs in an import.
 const START_TIME: Duration = Duration::from_secs(60);
+/// What a worker process begins with. `-m tidewheel._shim` would do the same after loading `runpy`, and like `-c` it puts the
+/// working folder in front of the module path, where a file could hide a module of the standard library.
+const LAUNCH: &str =
+    "import sys\nif sys.path[:1] == ['']: del sys.path[0]\nfrom tidewheel._shim.__main__ import start\nstart()";
 /// An unused lane is forgotten, and its package may be removed from the cache.
 const LANE_IDLE: Duration = Duration::from_secs(600);
 
@@ -196,7 +200,7 @@ impl Tools {
         if key.isolated || key.package.starts_with("local:") {
             env.push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
         }
-        let mut args: Vec<OsString> = vec!["-m".into(), "tidewheel._shim".into()];
+        let mut args: Vec<OsString> = vec!["-c".into(), LAUNCH.into()];
         if home.package.manifest.modules.is_empty() {
             args.extend(["--dir".into(), home.package.root.clone().into()]);
         }

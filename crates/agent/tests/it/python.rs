@@ -36,6 +36,18 @@ async fn python_tasks_end_with_their_result_or_their_exception() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_warm_process_imports_its_package_once() {
+    let mut bench = Bench::start_with(|c| c.permits = 1).await;
+    let mut s = bench.connected().await;
+    s.grant(vec![bench.python("1", "where", "null")]).await;
+    let first = s.ok("1").await;
+    for token in ["2", "3", "4"] {
+        s.grant(vec![bench.python(token, "where", "null")]).await;
+        assert_eq!(s.ok(token).await, first, "the same process, the same import");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_ends_its_process_fails_alone() {
     let mut bench = Bench::start_with(|c| c.permits = 1).await;
     let mut s = bench.connected().await;

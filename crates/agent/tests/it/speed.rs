@@ -56,7 +56,10 @@ async fn speed_of_starts() {
         cold.push(begin.elapsed());
     }
     cold.sort();
-    println!("new process of a cached environment, grant to result: p50 {:?}, max {:?}", cold[10], cold[19]);
+    println!(
+        "new process of a cached environment, grant to result: min {:?}, p50 {:?}, max {:?}",
+        cold[0], cold[10], cold[19]
+    );
     let mut bench = Bench::start().await;
     let mut s = bench.connected().await;
     let mut warm = Vec::new();

@@ -9,6 +9,16 @@ import time
 from tidewheel import Batch, ctx, task
 
 
+#: Another one each time this module is imported.
+IMPORT = os.urandom(8).hex()
+
+
+@task
+def where():
+    """The process this runs in, and the import of this module it belongs to."""
+    return [os.getpid(), IMPORT]
+
+
 @task
 def add(a, b=1):
     return a + b
