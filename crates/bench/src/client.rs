@@ -113,14 +113,17 @@ async fn worker(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     let (mut granted, mut accepted, mut first, mut last) = (0u64, 0u64, None, Instant::now());
     let mut waits: Vec<f64> = Vec::new();
     let mut early = 0u64;
+    let patience = Duration::from_millis(if idle_ms == 0 { 120_000 } else { idle_ms });
+    let idle = tokio::time::sleep(patience);
+    tokio::pin!(idle);
     while accepted < total {
-        let idle = tokio::time::sleep(Duration::from_millis(if idle_ms == 0 { 120_000 } else { idle_ms }));
         tokio::select! {
             next = stream.next() => match next.context("the server ended the stream")??.message {
                 Some(FromServer::Grants(grants)) => {
                     let now = now_us();
                     first.get_or_insert_with(Instant::now);
                     granted += grants.grants.len() as u64;
+                    idle.as_mut().reset(tokio::time::Instant::now() + patience);
                     grants.grants.iter().for_each(|g| note(g, now, &mut waits, &mut early));
                     if hold {
                         continue;
@@ -131,6 +134,7 @@ async fn worker(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
                 Some(FromServer::Ack(ack)) => {
                     accepted = ack.accepted;
                     last = Instant::now();
+                    idle.as_mut().reset(tokio::time::Instant::now() + patience);
                     if !ack.refused.is_empty() {
                         bail!("{} results were refused", ack.refused.len());
                     }
@@ -141,7 +145,7 @@ async fn worker(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
                 let beat = Heartbeat { clock_unix_ms: (now_us() / 1000) as i64, ..Heartbeat::default() };
                 sender.send(message(ToServer::Heartbeat(beat))).await?;
             }
-            () = idle => {
+            () = &mut idle => {
                 if idle_ms > 0 { break; }
                 bail!("no grant and no acknowledgement for two minutes: {granted} granted, {accepted} of {total} accepted");
             }

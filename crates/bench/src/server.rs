@@ -86,14 +86,30 @@ impl Server {
         std::fs::read_to_string(self.data().join("server.log")).unwrap_or_default()
     }
 
-    /// A GET without a token, by hand: no client library in the way of a start time.
+    /// A GET, by hand: no client library in the way of a start time.
     pub(crate) fn ask(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let token = &self.token;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
+    }
+
+    /// Of a histogram at `/metrics`: the smallest edge below which this part of its observations lies, and how many there
+    /// were.
+    pub(crate) fn quantile_edge(&self, histogram: &str, part: f64) -> anyhow::Result<(f64, f64)> {
+        let text = self.ask("/metrics")?;
+        let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
+        let count = text.lines().find(|l| l.starts_with(&format!("{histogram}_count"))).and_then(value);
+        let count = count.with_context(|| format!("/metrics has no {histogram}"))?;
+        let edges = text.lines().filter_map(|line| {
+            let edge = line.strip_prefix(&format!("{histogram}_bucket{{le=\""))?.split('"').next()?;
+            Some((edge.replace("+Inf", "inf").parse::<f64>().ok()?, value(line)?))
+        });
+        let edge = edges.into_iter().find(|(_, below)| *below >= part * count);
+        Ok((edge.map_or(f64::INFINITY, |(edge, _)| edge), count))
     }
 
     /// Its process.

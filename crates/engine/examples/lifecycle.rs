@@ -55,6 +55,7 @@ impl Rig {
                             }
                         }
                     }
+                    Action::Fired(_) => {}
                     Action::Load(id, _) => self.shell.loaded(id, u64::MAX, Loaded::Due(Vec::new()), self.now),
                 }
             }

@@ -28,6 +28,8 @@ pub enum Action {
     Load(LoadId, Load),
     /// Perform these now.
     Perform(Vec<Effect>),
+    /// Tasks became ready so many milliseconds after their due times. For the figures only.
+    Fired(Vec<u64>),
 }
 
 /// The state of a partition's shell.
@@ -105,6 +107,13 @@ impl Shell {
             if self.partition.has_output() {
                 self.close_batch(actions);
             }
+        } else if self.fires() {
+            // What is due does not wait for the disk; its commit does.
+            more = self.partition.fire(now);
+        }
+        let fired = self.partition.take_fired();
+        if !fired.is_empty() {
+            actions.push(Action::Fired(fired));
         }
         actions.extend(self.partition.take_loads().into_iter().map(|(id, load)| Action::Load(id, load)));
         more
@@ -130,9 +139,14 @@ impl Shell {
         actions.push(Action::Commit(batch));
     }
 
-    /// See [`Partition::next_wake`].
+    /// Whether timers may fire now.
+    fn fires(&self) -> bool {
+        self.under_way.len() < BATCHES_IN_FLIGHT || self.partition.output_len() < BATCH_ITEMS
+    }
+
+    /// See [`Partition::next_wake`]. With a full batch that waits for commits there is no next time: a commit wakes it.
     pub fn next_wake(&self) -> (Option<u64>, Option<u64>) {
-        self.partition.next_wake()
+        if self.fires() { self.partition.next_wake() } else { (None, None) }
     }
 
     /// The partition, for looks.

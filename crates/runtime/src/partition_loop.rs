@@ -174,6 +174,7 @@ impl Loop<'_> {
                 Action::Commit(batch) => self.commit(batch),
                 Action::Load(id, load) => self.reader.ask(self.epoch, id, load),
                 Action::Perform(effects) => effects.into_iter().for_each(|effect| self.effect(effect)),
+                Action::Fired(late) => self.fired(&late),
             }
         }
     }
@@ -236,6 +237,10 @@ impl Loop<'_> {
         }
         shared.metrics.leases_lost.inc_by(tally.lost);
         shared.metrics.mailbox_depth.set(shared.mailbox.depth() as i64);
+    }
+
+    fn fired(&self, late: &[u64]) {
+        late.iter().for_each(|ms| self.shared.metrics.timer_late.observe(*ms as f64 / 1000.0));
     }
 
     fn effect(&self, effect: Effect) {

@@ -85,7 +85,11 @@ impl Partition {
         }
         match task.state {
             State::Scheduled | State::Queued if has_expired(task, &config, now.wall) => self.expire(id, now),
-            State::Scheduled => self.become_ready(id, &config, now),
+            State::Scheduled => {
+                let late = now.wall.saturating_sub(task.due);
+                self.fired.push(late);
+                self.become_ready(id, &config, now);
+            }
             State::Queued => {
                 let failure = Failure { retryable: false, ..Failure::ours("queue-timeout", "it waited longer than its queue timeout") };
                 self.entry(id).task.ending = Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts: Vec::new() }));

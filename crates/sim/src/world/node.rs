@@ -262,6 +262,7 @@ impl World {
                     let epoch = self.processes[&process].parts[partition].epoch;
                     self.after(wait, Event::Read { process, partition, epoch, id, load });
                 }
+                Action::Fired(_) => {}
                 Action::Perform(effects) => {
                     effects.into_iter().for_each(|effect| self.effect(process, partition, effect));
                 }
