@@ -22,7 +22,7 @@ mod text;
 mod units;
 
 // The contract of the store, named in one place: everything else here says `crate::store`.
-pub(crate) use tidewheel_store as store;
+pub(crate) use tidewheel_runtime::store;
 
 pub use auth::bootstrap::{Bootstrap, bootstrap_token};
 pub use config::ApiConfig;

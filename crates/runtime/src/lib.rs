@@ -35,6 +35,9 @@ use tidewheel_store::blob::Blobs;
 use tidewheel_store::log::LogStore;
 use tidewheel_store::{SharedStore, Store};
 
+/// The contract of the store, for whoever reads through [`Runtime::store`], [`Runtime::logs`] and [`Runtime::blobs`].
+pub use tidewheel_store as store;
+
 pub use directory::Directory;
 pub use error::Error;
 pub use metrics::Metrics;

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::{files, list, migrate, reader, recover, statement, sweep};
 
 /// What SQLite says it would do, line by line.
+#[cfg(test)]
 fn plan(sql: &str) -> Vec<String> {
     let place = files::Place::take(Path::new(":memory:")).unwrap();
     let mut connection = files::open_writer(&place.path, 1_024, false).unwrap();
