@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// The file at the root of every package archive.
-pub(crate) const MANIFEST: &str = "tidewheel-manifest.json";
+pub(crate) const MANIFEST: &str = tidewheel_proto::MANIFEST_FILE;
 
 /// What is in it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -1,12 +1,17 @@
 //! Every error leaves as `application/problem+json` (RFC 9457) with a code of the closed list in `proto`.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidewheel_engine::effect::Refusal;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest::Problem;
 use tidewheel_runtime::Error as RuntimeError;
+
+use crate::text::nearest;
+
+/// Nothing is left, and when to ask again: the draft standard's header, on what was refused for a bound.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// An error on its way out. Boxed: the good path should not carry its size.
 #[derive(Debug, Clone)]
@@ -30,6 +35,15 @@ impl Failure {
     pub(crate) fn not_found(what: &str, name: &str) -> Failure {
         let shown: String = name.chars().take(80).collect();
         Failure::new(Code::NotFound, format!("There is no {what} '{shown}' in this tenant."))
+    }
+
+    /// The same with the nearest of the names there are, for typing errors.
+    pub(crate) fn not_found_near<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Failure {
+        let mut failure = Failure::not_found(what, name);
+        if let Some(near) = nearest(name, known) {
+            failure.0.detail.push_str(&format!(" Did you mean '{near}'?"));
+        }
+        failure
     }
 
     pub(crate) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Failure {
@@ -173,6 +187,11 @@ pub(crate) fn render(failure: Failure, path: &str, response: &mut Response) {
     headers.remove(header::CONTENT_LENGTH);
     if let Some(seconds) = problem.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if matches!(problem.code, Code::Overloaded | Code::RateLimited)
+            && let Ok(value) = HeaderValue::from_str(&format!("\"default\";r=0;t={seconds}"))
+        {
+            headers.insert(RATE_LIMIT, value);
+        }
     }
     if problem.code == Code::Unauthenticated {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tidewheel\""));

@@ -8,6 +8,9 @@ pub mod v1 {
     tonic::include_proto!("tidewheel.v1");
 }
 
+/// The file at the root of a package archive that says what is in it: a [`rest::PackageManifest`] as JSON.
+pub const MANIFEST_FILE: &str = "tidewheel-manifest.json";
+
 pub mod code;
 pub mod id;
 pub mod rest;

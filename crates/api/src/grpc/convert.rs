@@ -24,6 +24,8 @@ const MAX_NAMES: usize = 10_000;
 const MESSAGE_BYTES: usize = 2 * 1024;
 /// Files of one attempt.
 const MAX_ARTIFACTS: usize = 100;
+/// Begins the name of a package that is a folder on the worker's machine.
+const LOCAL: &str = "local:";
 /// Bytes of one log line; the agent cuts earlier.
 const LINE_BYTES: usize = 64 * 1024;
 
@@ -91,9 +93,18 @@ fn pairs(map: &HashMap<String, String>) -> Vec<(Name, Name)> {
     out
 }
 
-/// Hashes of packages as the engine keeps them: bare hex.
+/// Packages as the engine keeps them: the bare hex of a hash, or the name of a folder on the worker's own machine.
 pub(crate) fn packages(list: &[String]) -> Vec<Name> {
-    list.iter().filter_map(|text| parse_hash(text)).map(|hash| hex::encode(hash).as_str().into()).collect()
+    let kept = |text: &String| match parse_hash(text) {
+        Some(hash) => Some(hex::encode(hash).as_str().into()),
+        None => text.starts_with(LOCAL).then(|| cut(text, MAX_TEXT).into()),
+    };
+    list.iter().filter_map(kept).collect()
+}
+
+/// A package of [`packages`] on the wire.
+pub(crate) fn package_text(kept: &str) -> String {
+    if kept.starts_with(LOCAL) { kept.to_owned() } else { format!("sha256:{kept}") }
 }
 
 fn resources(message: &v1::Resources) -> Resources {
@@ -142,7 +153,7 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
         input,
         input_ref,
         deadline_unix_ms: i64::try_from(grant.deadline).unwrap_or(i64::MAX),
-        package: spec.package.as_ref().map(|hash| format!("sha256:{hash}")).unwrap_or_default(),
+        package: spec.package.as_deref().map(package_text).unwrap_or_default(),
         entrypoint: text(&spec.entrypoint),
         resources: limits,
         batch: grant.batch,
@@ -283,6 +294,16 @@ mod tests {
         assert!(failure.message.len() <= MESSAGE_BYTES && failure.detail.len() <= limit::ERROR_BYTES);
         assert_eq!(&*failure.kind, "Error");
         assert_eq!(cut("aä", 2), "a");
+    }
+
+    #[test]
+    fn packages_are_hashes_or_folders_of_the_worker() {
+        let hash = format!("sha256:{}", "0a".repeat(32));
+        let names = [hash.clone(), "local:/code".to_owned(), "nothing".to_owned()];
+        let kept = packages(&names);
+        let kept: Vec<&str> = kept.iter().map(|name| &**name).collect();
+        assert_eq!(kept, [&hash["sha256:".len()..], "local:/code"]);
+        assert_eq!(kept.iter().map(|name| package_text(name)).collect::<Vec<_>>(), names[..2]);
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod session;
 mod submit;
 mod worker;
 
+pub(crate) use convert::package_text;
+
 use axum::Router;
 use tidewheel_proto::v1::client_server::ClientServer;
 use tidewheel_proto::v1::worker_server::WorkerServer;

@@ -66,7 +66,8 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
 async fn versions(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
     let items = package::list(&api, &caller, Some(&name));
     if items.is_empty() {
-        return Err(Failure::not_found("package", &name));
+        let all = package::list(&api, &caller, None);
+        return Err(Failure::not_found_near("package", &name, all.iter().map(|p| p.name.as_str())));
     }
     json(200, &Items { items })
 }

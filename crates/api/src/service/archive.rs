@@ -5,6 +5,7 @@
 use std::io::Read;
 
 use serde_json::json;
+use tidewheel_proto::MANIFEST_FILE;
 use tidewheel_proto::code::Code;
 
 use super::blob::ReadSeek;
@@ -20,8 +21,7 @@ const MAX_RATIO: u64 = 100;
 const RATIO_FLOOR: u64 = 16 << 20;
 /// Longest path of a member.
 const MAX_PATH: usize = 512;
-/// The manifest that may lie in an archive.
-const MANIFEST: &str = "tidewheel-manifest.json";
+/// Bytes of the manifest that may lie in an archive.
 const MAX_MANIFEST: u64 = 4 << 20;
 
 /// What was found.
@@ -200,7 +200,7 @@ fn check_path(path: &str) -> Result<(), Failure> {
 
 fn is_manifest(path: &str) -> bool {
     let path = path.trim_start_matches("./");
-    path == MANIFEST || path.split_once('/').is_some_and(|(_, rest)| rest == MANIFEST)
+    path == MANIFEST_FILE || path.split_once('/').is_some_and(|(_, rest)| rest == MANIFEST_FILE)
 }
 
 fn read_up_to(reader: &mut dyn ReadSeek, out: &mut [u8]) -> Result<usize, Failure> {

@@ -265,7 +265,10 @@ pub(crate) fn list(api: &Api, caller: &Principal, name: Option<&str>) -> Vec<res
 }
 
 pub(crate) fn get(api: &Api, caller: &Principal, name: &str, version: &str) -> Result<rest::Package, Failure> {
-    find(api, caller, name, version).ok_or_else(|| Failure::not_found("package", &format!("{name} {version}")))
+    find(api, caller, name, version).ok_or_else(|| {
+        let names: Vec<String> = all(api, caller).into_iter().map(|p| format!("{} {}", p.name, p.version)).collect();
+        Failure::not_found_near("package", &format!("{name} {version}"), names.iter().map(String::as_str))
+    })
 }
 
 /// Hash and entry point for `name` or `name@version` and a task type.

@@ -12,6 +12,7 @@ use tidewheel_proto::{id, rest, v1};
 
 use super::{convert, records, spec};
 use crate::auth::Principal;
+use crate::grpc::package_text;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
 use crate::units::time_text;
@@ -46,9 +47,11 @@ pub(crate) async fn list(api: &Api, caller: &Principal) -> Result<Vec<rest::Work
 /// A worker by its id or its name.
 pub(crate) async fn find(api: &Api, caller: &Principal, wanted: &str) -> Result<WorkerFigures, Failure> {
     let number = id::parse("work", wanted);
-    let all = figures(api, caller).await?;
-    let found = all.into_iter().find(|w| number == Some(u128::from(w.worker.0)) || &*w.hello.name.0 == wanted);
-    found.ok_or_else(|| Failure::not_found("worker", wanted))
+    let mut all = figures(api, caller).await?;
+    match all.iter().position(|w| number == Some(u128::from(w.worker.0)) || &*w.hello.name.0 == wanted) {
+        Some(index) => Ok(all.swap_remove(index)),
+        None => Err(Failure::not_found_near("worker", wanted, all.iter().map(|w| &*w.hello.name.0))),
+    }
 }
 
 /// How often a worker sends a heartbeat: four fit into a lease, so that three may be lost.
@@ -87,7 +90,7 @@ pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
         memory_used_bytes: worker.usage.memory_used_bytes,
         disk_free_bytes: worker.usage.disk_free_bytes,
         clock_offset_ms: hello.clock_offset_ms,
-        packages: hello.packages.iter().map(|p| format!("sha256:{p}")).collect(),
+        packages: hello.packages.iter().map(|p| package_text(p)).collect(),
         enforced: convert::pairs(&hello.enforced),
         last_seen: time_text(worker.seen),
     }

@@ -336,6 +336,8 @@ async fn a_cancel_and_a_drain_reach_the_worker() {
     worker.result(grant.token, Outcome::Failed(failure)).await;
     worker.ack().await;
     assert_eq!(served.node.get(&format!("/api/v1/tasks/{id}")).await.json()["state"], "cancelled");
+    let near = served.node.get("/api/v1/workers/w11").await.is(404).json();
+    assert!(near["detail"].as_str().unwrap().contains("Did you mean 'w1'?"), "{near}");
     let drained = served.node.post("/api/v1/workers/w1:drain", axum::body::Body::empty()).await.is(200).json();
     assert_eq!(drained["state"], "draining");
     served.node.post("/api/v1/workers/w1:resume", axum::body::Body::empty()).await.is(200);
