@@ -172,6 +172,11 @@ fn explain(text: &str, error: &serde_json::Error) -> Failure {
         let parent = enclosing(text.as_bytes(), offset_of(text, error.line(), error.column()));
         return Failure::field(format!("{parent}/{field}"), "this field is missing");
     }
+    if message == "invalid type: sequence, expected an object" {
+        // The parser has gone into the array before it learns that there should be none (`proto::rest::object`).
+        let array = pointer.rsplit_once('/').map_or("", |(array, _)| array);
+        return Failure::field(array, message);
+    }
     Failure::field(pointer, message)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{QueueConfig, QueueState, TenantConfig};
 use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token};
 use crate::mutation::RecordKind;
-use crate::task::{Outcome, Payload, Resources, Spec};
+use crate::task::{Outcome, Payload, Resources, Spec, State};
 use crate::view::View;
 
 /// One task to accept.
@@ -96,6 +96,17 @@ pub struct Usage {
     pub tight: bool,
 }
 
+/// A task as a caller saw it. Every change of a task changes one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Wall time of its last change.
+    pub changed: u64,
+    /// Grants so far.
+    pub attempt: u32,
+    /// Where it was.
+    pub state: State,
+}
+
 /// Everything that can be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -107,6 +118,20 @@ pub enum Command {
         tenant: TenantId,
         /// At most [`crate::limit::SUBMIT_ITEMS`].
         items: Vec<Submit>,
+    },
+    /// Act on a task only while it is as the caller saw it; otherwise refused with
+    /// [`crate::effect::Refusal::Version`].
+    If {
+        /// Waiter; the same as that of the action.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        task: TaskId,
+        /// Any of these.
+        seen: Vec<Seen>,
+        /// `Cancel`, `Retry` or `Patch` of this task.
+        then: Box<Command>,
     },
     /// Cancel a task in any state.
     Cancel {

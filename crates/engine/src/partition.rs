@@ -255,6 +255,8 @@ pub struct Partition {
     settled: VecDeque<(u64, TaskId)>,
     mutations: Vec<Mutation>,
     effects: Vec<Effect>,
+    /// Lateness of timers, see [`Partition::take_fired`].
+    fired: Vec<u64>,
 
     pub(crate) tenants: HashMap<TenantId, TenantWork>,
     tenant_names: HashMap<Name, TenantId>,
@@ -363,6 +365,7 @@ impl Partition {
             orphans: Vec::new(),
             running: 0,
             holding: false,
+            fired: Vec::new(),
             wall_wheel: Wheel::new(wall),
             mono_wheel: Wheel::new(now.mono),
             horizon: 0,
@@ -404,6 +407,7 @@ impl Partition {
     ) {
         match command {
             Command::Submit { request, tenant, items } => self.submit(request, tenant, items, known, now, probe),
+            Command::If { request, tenant, task, seen, then } => self.act_if(request, tenant, task, seen, then, now),
             Command::Cancel { request, tenant, task, reason } => self.cancel(request, tenant, task, reason, now),
             Command::Retry { request, tenant, task } => self.retry(request, tenant, task, now),
             Command::Patch { request, tenant, task, priority, run_at, labels } => {
@@ -451,6 +455,17 @@ impl Partition {
         let more_grants = self.dispatch(now);
         self.plan_due_load(now);
         more_timers || more_grants
+    }
+
+    /// Fires what is due and hands out nothing. Returns whether more is due than one turn takes.
+    pub fn fire(&mut self, now: Now) -> bool {
+        let now = self.observe(now);
+        self.fire_timers(now)
+    }
+
+    /// By how many milliseconds the tasks that have become ready since the last call were late.
+    pub fn take_fired(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.fired)
     }
 
     /// Whether nothing new is granted, whatever waits and whoever is free. Everything else goes on.
@@ -562,6 +577,7 @@ impl Partition {
 pub fn request_of(command: &Command) -> Option<RequestId> {
     match command {
         Command::Submit { request, .. }
+        | Command::If { request, .. }
         | Command::Cancel { request, .. }
         | Command::Retry { request, .. }
         | Command::Patch { request, .. }

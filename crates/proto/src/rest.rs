@@ -4,6 +4,7 @@ mod problem;
 mod queue;
 mod task;
 mod worker;
+mod object;
 mod package;
 mod tenancy;
 

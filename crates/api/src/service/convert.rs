@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
+use tidewheel_engine::command::Seen;
 use tidewheel_engine::id::Name;
 use tidewheel_engine::mutation::AttemptRecord;
 use tidewheel_engine::task::{Failure, Payload, State, Task};
@@ -125,4 +126,15 @@ fn owned(name: &Option<Name>) -> Option<String> {
 /// The version of a task for `ETag`: it changes whenever something shown changes by a commit.
 pub(crate) fn task_etag(task: &Task) -> String {
     format!("\"{:x}-{}-{}\"", task.changed, task.attempt, task.state as u8)
+}
+
+/// What an [`task_etag`] says, weak or not.
+pub(crate) fn seen(tag: &str) -> Option<Seen> {
+    let inner = tag.trim_start_matches("W/").strip_prefix('"')?.strip_suffix('"')?;
+    let mut parts = inner.split('-');
+    let changed = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let attempt = parts.next()?.parse().ok()?;
+    let number: u8 = parts.next()?.parse().ok()?;
+    let state = *State::ALL.iter().find(|state| **state as u8 == number)?;
+    parts.next().is_none().then_some(Seen { changed, attempt, state })
 }

@@ -53,6 +53,8 @@ struct Stored {
     #[serde(default)]
     dry_run: bool,
     #[serde(default)]
+    would_change: u64,
+    #[serde(default)]
     max: Option<u64>,
     seen: u64,
     done: u64,
@@ -179,6 +181,7 @@ fn shown(key: &str, stored: &Stored) -> rest::Operation {
         finished_at: stored.finished.map(time_text),
         failures: stored.failures.clone(),
         dry_run: stored.dry_run,
+        would_change: stored.dry_run.then_some(stored.would_change),
     }
 }
 
@@ -239,18 +242,18 @@ async fn page(api: &Api, tenant: TenantId, stored: &mut Stored) -> Result<(), Fa
     let asker = Asker { tenant, me: &stored.by, now: stored.created };
     let plan = plan(&api.runtime.directory(), &asker, &filter).map_err(refused)?;
     let before = stored.cursor.as_deref().and_then(|text| id::parse("task", text)).map(TaskId);
-    let left = stored.max.map_or(u64::MAX, |max| max.saturating_sub(stored.done));
+    let left = stored.max.map_or(u64::MAX, |max| max.saturating_sub(stored.done + stored.would_change));
     let limit = PAGE.min(usize::try_from(left).unwrap_or(PAGE));
     if limit == 0 {
         return finish(api, stored);
     }
     let found = find(api, plan, before, limit).await?;
     stored.seen += found.tasks.len() as u64;
+    let action = action_of(stored)?;
     if stored.dry_run {
-        stored.done += found.tasks.len() as u64;
+        stored.would_change += found.tasks.iter().filter(|task| action.applies_to(task.state)).count() as u64;
     } else {
-        let action = action_of(stored)?;
-        let outcomes = join_all(found.tasks.iter().map(|task| act(api, tenant, task.id, &action))).await;
+        let outcomes = join_all(found.tasks.iter().map(|task| act(api, tenant, task.id, &action, None))).await;
         // Nothing of a page counts until every task of it has an answer: an overload repeats the page as a whole.
         let overload = outcomes.iter().filter_map(|o| o.as_ref().err()).find(|f| f.0.retryable);
         if let Some(failure) = overload {

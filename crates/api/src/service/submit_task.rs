@@ -128,7 +128,12 @@ async fn read(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) 
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(empty_body(api));
     }
-    let mut task: rest::SubmitTask = body::parse(bytes)?;
+    let mut task: rest::SubmitTask = body::parse(bytes).map_err(|mut failure| {
+        if failure.0.errors.iter().any(|error| error.pointer == "/type" && error.detail.contains("missing")) {
+            failure.0.detail = format!("'type' is missing. {}", example(api));
+        }
+        failure
+    })?;
     if let Some(key) = around.key {
         match &task.idempotency_key {
             Some(field) if field != key => {
@@ -284,14 +289,19 @@ impl Shown {
     }
 }
 
+/// The smallest body that works, and the line to try it with.
+fn example(api: &Api) -> String {
+    let url = &api.config.public_url;
+    let body = r#"{"type":"builtin.noop"}"#;
+    format!(
+        "The smallest valid body is {body}. Try: curl -X POST {url}/api/v1/tasks -H \"Authorization: Bearer \
+         $TIDEWHEEL_TOKEN\" -H 'Content-Type: application/json' -d '{body}'"
+    )
+}
+
 /// The answer to an empty body: what is missing, the smallest body that works, and the line to try it with.
 fn empty_body(api: &Api) -> Failure {
-    let url = &api.config.public_url;
-    let detail = format!(
-        "The body is empty and 'type' is missing. The smallest valid body is {{\"type\":\"noop\"}}. Try: curl -X POST \
-         {url}/api/v1/tasks -H 'Authorization: Bearer $TIDEWHEEL_TOKEN' -H 'Content-Type: application/json' \
-         -d '{{\"type\":\"noop\"}}'"
-    );
+    let detail = format!("The body is empty and 'type' is missing. {}", example(api));
     let mut failure = Failure::new(Code::InvalidField, detail);
     let field = rest::FieldError { pointer: "/type".to_owned(), detail: "this field is missing".to_owned() };
     failure.0.errors.push(field);

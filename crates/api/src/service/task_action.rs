@@ -1,12 +1,14 @@
 //! Acting on one task: cancel, retry, change what may still change.
 
+use tidewheel_engine::command::Seen;
 use tidewheel_engine::effect::Reply;
 use tidewheel_engine::id::{Name, TaskId, TenantId};
-use tidewheel_engine::task::Task;
+use tidewheel_engine::task::{State, Task};
 use tidewheel_engine::{Command, effect::Refusal};
+use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
-use super::{convert, get_task, spec};
+use super::{convert, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -48,30 +50,53 @@ impl Action {
         }
         Ok(Action::Patch { priority, run_at, labels })
     }
+
+    /// Whether a task in this state can be changed so; the engine decides the same way.
+    pub(crate) fn applies_to(&self, state: State) -> bool {
+        match self {
+            Action::Cancel { .. } => !state.is_terminal(),
+            Action::Retry => matches!(state, State::Failed | State::Dead | State::Cancelled | State::Expired),
+            Action::Patch { run_at: Some(_), .. } => matches!(state, State::Scheduled | State::Queued),
+            Action::Patch { priority, .. } => priority.is_none() || !state.is_terminal(),
+        }
+    }
 }
 
-/// Does it; the task as it is afterwards.
-pub(crate) async fn act(api: &Api, tenant: TenantId, task: TaskId, action: &Action) -> Result<Box<Task>, Failure> {
+/// Does it; the task as it is afterwards. With `seen`, only while the task is as one of these.
+pub(crate) async fn act(
+    api: &Api,
+    tenant: TenantId,
+    task: TaskId,
+    action: &Action,
+    seen: Option<Vec<Seen>>,
+) -> Result<Box<Task>, Failure> {
     let action = action.clone();
-    let reply = api
-        .runtime
-        .call(move |request| match action {
+    let command = move |request| {
+        let then = match action {
             Action::Cancel { reason } => Command::Cancel { request, tenant, task, reason },
             Action::Retry => Command::Retry { request, tenant, task },
             Action::Patch { priority, run_at, labels } => {
                 Command::Patch { request, tenant, task, priority, run_at, labels }
             }
-        })
-        .await?;
-    match reply {
+        };
+        match seen {
+            Some(seen) => Command::If { request, tenant, task, seen, then: Box::new(then) },
+            None => then,
+        }
+    };
+    match api.runtime.call(command).await? {
         Reply::Task(task) => Ok(task),
+        Reply::Refused(Refusal::Version { .. }) => Err(Failure::new(
+            Code::PreconditionFailed,
+            "The task has changed since then; read it again, with its ETag, and repeat.",
+        )),
         Reply::Refused(Refusal::NotFound) => Err(Failure::not_found("task", &task_text(task))),
         Reply::Refused(refusal) => Err(from_refusal(refusal)),
         _ => Err(Failure::internal("an action on a task was answered with something else")),
     }
 }
 
-/// The same with the checks of a REST call: `If-Match` is compared with the committed task just before.
+/// The same with the condition of a REST call.
 pub(crate) async fn checked(
     api: &Api,
     caller: &Principal,
@@ -79,14 +104,10 @@ pub(crate) async fn checked(
     if_match: Option<&str>,
     action: &Action,
 ) -> Result<(rest::Task, String), Failure> {
-    if let Some(wanted) = if_match {
-        let current = convert::task_etag(&get_task::record(api, caller, task).await?);
-        if wanted != "*" && !wanted.split(',').any(|tag| tag.trim() == current) {
-            let detail = format!("The task's version is {current}; read it again and repeat.");
-            return Err(Failure::new(tidewheel_proto::code::Code::PreconditionFailed, detail));
-        }
-    }
-    let after = act(api, caller.tenant, task, action).await?;
+    let wanted = if_match.filter(|wanted| *wanted != "*");
+    // A tag that is not one of ours is one that the task does not have.
+    let seen = wanted.map(|tags| tags.split(',').filter_map(|tag| convert::seen(tag.trim())).collect());
+    let after = act(api, caller.tenant, task, action, seen).await?;
     let tag = convert::task_etag(&after);
     Ok((convert::task(&api.runtime.directory(), &after, false), tag))
 }

@@ -223,6 +223,11 @@ pub(crate) struct InnerWorker {
 }
 
 impl InnerWorker {
+    /// Waits for grants and keeps them.
+    pub(crate) async fn take(&mut self) {
+        while !matches!(self.session.events.recv().await.expect("the session stands"), ToWorker::Grants(_)) {}
+    }
+
     /// Ends the next `count` attempts: input `{"fail": true}` fails, everything else gives its input back.
     pub(crate) async fn run(&mut self, count: usize) {
         let mut done = 0;

@@ -33,13 +33,16 @@ async fn a_task_is_stored_and_shown() {
 #[tokio::test]
 async fn an_empty_body_shows_the_smallest_valid_one() {
     let node = Node::start().await;
-    let got = node.post("/api/tasks", Body::empty()).await.is(400);
-    assert_eq!(got.code(), "invalid-field");
-    let problem = got.json();
-    assert_eq!(problem["errors"][0]["pointer"], "/type");
-    assert_eq!(problem["instance"], "/api/tasks");
-    let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains(r#"{"type":"noop"}"#) && detail.contains("curl"), "{detail}");
+    for body in ["", " ", "{}", r#"{"queue":"default"}"#] {
+        let got = node.post("/api/tasks", body).await.is(400);
+        assert_eq!(got.code(), "invalid-field");
+        let problem = got.json();
+        assert_eq!(problem["errors"][0]["pointer"], "/type", "{body}");
+        assert_eq!(problem["instance"], "/api/tasks");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(r#"{"type":"builtin.noop"}"#) && detail.contains("curl"), "{detail}");
+    }
+    node.post("/api/tasks", r#"{"type":"builtin.noop"}"#).await.is(201);
 }
 
 #[tokio::test]
@@ -58,6 +61,13 @@ async fn bad_bodies_are_refused_with_their_place() {
         (&long_type, "invalid-field", "/type"),
         (r#"{"type":"a","priority":10}"#, "invalid-field", "/priority"),
         (r#"{"type":"a","priorty":1}"#, "invalid-field", "/priorty"),
+        (r#"["a"]"#, "invalid-field", ""),
+        (r#"{"type":"a","retry":[3]}"#, "invalid-field", "/retry"),
+        (r#"{"type":"a","timeout":["1s"]}"#, "invalid-field", "/timeout"),
+        (r#"{"type":"a","resources":[1]}"#, "invalid-field", "/resources"),
+        (r#"{"type":"a","retry":"5"}"#, "invalid-field", "/retry"),
+        (r#"{"type":"a","retry":{"max_attempt":3}}"#, "invalid-field", "/retry/max_attempt"),
+        (r#"{"type":"a","labels":[1]}"#, "invalid-field", "/labels"),
         (r#"{"type":"a","delay":"soon"}"#, "invalid-field", "/delay"),
         (r#"{"type":"a","run_at":"tomorrow"}"#, "invalid-field", "/run_at"),
         (r#"{"type":"a","delay":"1s","run_at":"2030-01-01T00:00:00Z"}"#, "invalid-field", "/delay"),

@@ -174,7 +174,7 @@ async fn bulk_actions_are_operations() {
     assert_eq!(node.post("/api/v1/tasks:cancel", r#"{"filter":""}"#).await.is(400).code(), "invalid-field");
     let dry = node.post("/api/v1/tasks:cancel", r#"{"filter":"type:bulk","dry_run":true}"#).await.is(202);
     let dry = finished(&node, dry.header("location")).await;
-    assert_eq!((&dry["seen"], &dry["done"]), (&json!(600), &json!(600)));
+    assert_eq!((&dry["seen"], &dry["would_change"]), (&json!(600), &json!(600)));
     let got = node.post("/api/v1/tasks:cancel", r#"{"filter":"type:bulk state:queued","reason":"test"}"#).await.is(202);
     let done = finished(&node, got.header("location")).await;
     assert_eq!((&done["done"], &done["failed"], &done["state"]), (&json!(600), &json!(0), &json!("done")));
@@ -261,4 +261,60 @@ async fn a_given_request_id_comes_back_and_a_bad_one_does_not() {
         let got = node.send(request.body(Body::empty()).unwrap()).await.is(200);
         assert_eq!(got.header("x-request-id") == given, kept, "{given}");
     }
+}
+
+#[tokio::test]
+async fn of_two_changes_that_saw_the_same_version_one_holds() {
+    let node = Node::start().await;
+    let id = node.submit(r#"{"type":"a"}"#).await;
+    let path = format!("/api/v1/tasks/{id}");
+    let etag = node.get(&path).await.header("etag").to_owned();
+    let change = |priority: u8, tag: &str| {
+        let request = node.request(Method::PATCH, &path, &node.admin).header("if-match", tag);
+        node.send(request.body(Body::from(format!(r#"{{"priority":{priority}}}"#))).unwrap())
+    };
+    let both = tokio::join!(change(1, &etag), change(9, &etag));
+    let mut statuses = [both.0.status, both.1.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 412], "{both:?}");
+    let newest = node.get(&path).await.header("etag").to_owned();
+    assert_ne!(newest, etag);
+    change(2, &format!("\"0-0-0\", W/{newest}")).await.is(200);
+    for wrong in ["\"never\"", "x", "\"1-2\"", "\"1-0-77\""] {
+        assert_eq!(change(3, wrong).await.is(412).code(), "precondition-failed", "{wrong}");
+    }
+    change(4, "*").await.is(200);
+    assert_eq!(node.get(&path).await.json()["priority"], 4);
+}
+
+#[tokio::test]
+async fn a_running_task_takes_a_priority_for_its_next_attempt() {
+    let node = Node::start().await;
+    let id = node.submit(r#"{"type":"a","retry":{"max_attempts":2,"delay":"1ms"}}"#).await;
+    let mut worker = node.worker(1);
+    worker.take().await;
+    let got = node.post(&format!("/api/v1/tasks/{id}:reprioritise"), r#"{"priority":9}"#).await.is(200).json();
+    assert_eq!((&got["state"], &got["priority"]), (&"running".into(), &9.into()));
+    let late = node.call(Method::PATCH, &format!("/api/v1/tasks/{id}"), r#"{"run_at":"2100-01-01T00:00:00Z"}"#).await;
+    assert_eq!(late.is(409).code(), "conflict");
+    assert_eq!(node.get(&format!("/api/v1/tasks/{id}")).await.json()["priority"], 9);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    let node = Node::start().await;
+    for _ in 0..3 {
+        node.submit(r#"{"type":"a"}"#).await;
+    }
+    let ended = node.submit(r#"{"type":"a"}"#).await;
+    node.post(&format!("/api/v1/tasks/{ended}:cancel"), Body::empty()).await.is(200);
+    for (action, wanted) in [("cancel", 3), ("retry", 1)] {
+        let path = format!("/api/v1/tasks:{action}");
+        let got = node.post(&path, r#"{"filter":"type:a","dry_run":true}"#).await.is(202);
+        let operation = finished(&node, got.header("location")).await;
+        assert_eq!(operation["would_change"], wanted, "{operation}");
+        assert_eq!((&operation["seen"], &operation["done"]), (&4.into(), &0.into()), "{operation}");
+    }
+    let counts = node.get("/api/v1/tasks/counts").await.json();
+    assert_eq!((&counts["counts"]["queued"], &counts["counts"]["cancelled"]), (&3.into(), &1.into()));
 }

@@ -170,7 +170,7 @@ where
     if dry_run || !ctx.ask.yes {
         let operation = start(true).await?;
         let Some(counted) = follow(ctx, client, operation, Wait::Ever).await? else { return Ok(()) };
-        let count = counted.get("done").and_then(Value::as_u64).unwrap_or(0);
+        let count = counted.get("would_change").and_then(Value::as_u64).unwrap_or(0);
         if dry_run {
             ctx.out.note(&format!("{} tasks would be {}", crate::text::count(count), past(verb)));
             return ctx.out.brief(&OPERATION, &counted);

@@ -166,7 +166,7 @@ fn a_bulk_action_counts_first() {
         if asked.method == "GET" {
             return answer(
                 200,
-                json!({"id": "op_1", "action": "retry", "state": "done", "seen": 9, "done": 9, "failed": 0}),
+                json!({"id": "op_1", "action": "retry", "state": "done", "seen": 9, "done": 9, "failed": 0, "would_change": 9}),
             );
         }
         answer(202, json!({"id": "op_1", "action": "retry", "state": "running", "seen": 0, "done": 0, "failed": 0}))

@@ -1,7 +1,7 @@
 //! What people do to single tasks: cancel, retry, change.
 
 use super::{MonoTimer, Partition, Stage};
-use crate::command::Command;
+use crate::command::{Command, Seen};
 use crate::effect::{Effect, Refusal};
 use crate::id::{Name, RequestId, TaskId, TenantId};
 use crate::planted::Bug;
@@ -29,6 +29,28 @@ impl Partition {
                 false
             }
         }
+    }
+
+    /// Looks and acts in one step, so that nothing comes between.
+    pub(super) fn act_if(
+        &mut self,
+        request: RequestId,
+        tenant: TenantId,
+        task: TaskId,
+        seen: Vec<Seen>,
+        then: Box<Command>,
+        now: Now,
+    ) {
+        let again = || Command::If { request, tenant, task, seen: seen.clone(), then: then.clone() };
+        if !self.at_hand(tenant, task, again) {
+            return;
+        }
+        let now_is = &self.tasks[&task].task;
+        let current = Seen { changed: now_is.changed, attempt: now_is.attempt, state: now_is.state };
+        if !seen.contains(&current) {
+            return self.refuse(request, Refusal::Version { current: current.changed });
+        }
+        self.execute(*then, Vec::new(), now, None);
     }
 
     pub(super) fn cancel(&mut self, request: RequestId, tenant: TenantId, task: TaskId, reason: Name, now: Now) {
@@ -105,10 +127,14 @@ impl Partition {
         if !self.at_hand(tenant, task, again) {
             return;
         }
-        let state = self.tasks[&task].task.state;
+        let (state, changed) = (self.tasks[&task].task.state, self.tasks[&task].task.changed);
         let waits = matches!(state, State::Scheduled | State::Queued);
-        if (priority.is_some() || run_at.is_some()) && !waits {
-            let text = format!("priority and time can only be changed while a task waits; it is {}", state.as_str());
+        if priority.is_some() && state.is_terminal() {
+            let text = format!("the priority of a task that has ended means nothing; it is {}", state.as_str());
+            return self.refuse(request, Refusal::Conflict(text.into()));
+        }
+        if run_at.is_some() && !waits {
+            let text = format!("the time can only be changed while a task waits; it is {}", state.as_str());
             return self.refuse(request, Refusal::Conflict(text.into()));
         }
         if priority.is_some_and(|p| p > 9) {
@@ -119,9 +145,16 @@ impl Partition {
             entry.task.spec = Arc::new(Spec { labels, ..(*entry.task.spec).clone() });
             self.touch(task);
         }
-        if priority.is_some() || run_at.is_some() {
+        if waits && (priority.is_some() || run_at.is_some()) {
             self.move_waiting(task, priority, run_at, now);
+        } else if let Some(priority) = priority {
+            // It runs: the priority is that of its next attempt, if there is one.
+            self.entry(task).task.priority = priority;
+            self.touch(task);
         }
+        // Two changes within a millisecond are two versions.
+        let entry = self.entry(task);
+        entry.task.changed = now.wall.max(changed + 1);
         self.reply_task(request, task);
     }
 

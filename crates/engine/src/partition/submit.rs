@@ -266,6 +266,13 @@ impl Partition {
         self.queue_names.get(&(tenant, name.clone())).copied()
     }
 
+    /// The registered type whose name is most like this one.
+    pub(crate) fn nearest_type(&self, tenant: TenantId, name: &str) -> Option<Name> {
+        let registered = self.records.keys().filter(|(kind, owner, _)| *kind == RecordKind::TaskType && *owner == tenant);
+        let near = registered.map(|(_, _, known)| (distance(known, name), known));
+        near.filter(|(d, known)| *d <= 1 + known.len() / 3).min().map(|(_, known)| known.clone())
+    }
+
     fn nearest_queue(&self, tenant: TenantId, name: &str) -> Option<Name> {
         let queues = self.tenants.get(&tenant)?.queues.iter().filter_map(|id| self.queues.get(id));
         let live = queues.filter(|q| !q.queue.deleted).map(|q| q.queue.name.clone());

@@ -186,7 +186,11 @@ impl Partition {
         }
         let able: Vec<_> = serving.iter().filter(|s| could_fit(&needed, s, packaged)).collect();
         if able.is_empty() {
-            return reasons.push(reason("missing-capability", missing(&needed, packaged, serving.len()), None));
+            let mut text = missing(&needed, packaged, serving.len());
+            if !packaged && let Some(near) = self.nearest_type(task.tenant, &needed.kind) {
+                text.push_str(&format!("; did you mean {near}?"));
+            }
+            return reasons.push(reason("missing-capability", text, None));
         }
         if able.iter().all(|s| s.draining) {
             return reasons.push(reason("workers-draining", "every worker that could run it is draining".to_owned(), None));

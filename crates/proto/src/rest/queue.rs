@@ -23,10 +23,10 @@ pub struct QueueSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// Retry policy of tasks that bring none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "super::object::optional", skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// Time limits of tasks that bring none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "super::object::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeouts>,
     /// Time to live of tasks that bring none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -111,10 +111,10 @@ pub struct SubmitTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<DurationText>,
     /// Time limits of the task's stages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "super::object::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeouts>,
     /// What happens after a failed attempt; the queue's policy if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "super::object::optional", skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// Ordering key: tasks of one queue with the same key run one after another, in accept order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,7 @@ pub struct SubmitTask {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requires: BTreeMap<String, serde_json::Value>,
     /// What the task needs of a worker; its class is chosen by type if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "super::object::optional", skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// May be handed over together with others of its type, where the queue batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -500,9 +500,12 @@ pub struct Operation {
     /// The first few tasks that could not be changed, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<OperationFailure>,
-    /// It only counts.
+    /// It only counts: nothing is changed, and `done` stays 0.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// With `dry_run`: tasks so far that the action would change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_change: Option<u64>,
 }
 
 /// A task that an operation could not change.
