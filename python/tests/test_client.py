@@ -172,6 +172,14 @@ class ClientTest(unittest.TestCase):
         keys = {t["idempotency_key"] for r in self.server.requests for t in r[3]["tasks"]}
         self.assertEqual(len(keys), 2500)
 
+    def test_many_tasks_with_keys(self):
+        client = self.serve({"POST /api/v1/tasks:batch": [
+            lambda request: (200, {"items": [{"status": 201, "id": "x"} for _ in request[3]["tasks"]]})] * 3})
+        client.submit_many([("t", 1), {"type": "t", "idempotency_key": "own"}, ("t", 3)], idempotency_key="k")
+        client.submit_many([("t", 1), ("t", 2)], idempotency_keys=["a", "b"])
+        keys = [[t["idempotency_key"] for t in r[3]["tasks"]] for r in self.server.requests]
+        self.assertEqual(keys, [["k:0", "own", "k:2"], ["a", "b"]])
+
     def test_items_without_room_are_sent_again_and_refused_ones_named(self):
         busy = {"status": 503, "problem": problem("overloaded", 503, retryable=True)[1]}
         wrong = {"status": 400, "problem": problem("invalid-field", 400)[1]}

@@ -4,6 +4,7 @@ import support
 import ast
 import doctest
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -92,6 +93,28 @@ class Package(unittest.TestCase):
         with self.assertRaises(AttributeError):
             tidewheel.nothing
         self.assertTrue(os.path.exists(os.path.join(PACKAGE, "py.typed")))
+
+    def test_the_reference_names_everything_public(self):
+        import tidewheel
+        from tidewheel import client, context, errors, testing
+
+        with open(os.path.join(support.ROOT, "..", "docs", "reference", "python.md")) as file:
+            page = file.read()
+        words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", page))))
+
+        def public(owner):
+            return {name for name in dir(owner) if not name.startswith("_")}
+
+        self.assertLessEqual(set(tidewheel.__all__), words)
+        for kind in (tidewheel.Task, tidewheel.Queue, tidewheel.Handle, tidewheel.Secret, context.Log, client.Client, client.AsyncClient):
+            self.assertLessEqual(public(kind), words, kind)
+        # What the host of a context uses, and no task.
+        self.assertLessEqual(public(context.Context) - {"host", "lease", "facts", "cancel", "cancel_reason", "redact"}, words)
+        self.assertLessEqual(public(testing.Outcome) | {"run", "mock_run", "Clock"}, words)
+        self.assertLessEqual({name for name, value in vars(errors).items() if isinstance(value, type)}, words)
+        self.assertLessEqual(tidewheel.options.SUBMIT_OPTIONS, words)
+        for function in (tidewheel.task, tidewheel.Retry, tidewheel.Batch, client.Client):
+            self.assertLessEqual(set(inspect.signature(function).parameters) - {"function"}, words, function)
 
     def test_every_function_is_annotated(self):
         for name, path in modules():

@@ -7,9 +7,10 @@ import pickle
 import unittest
 from dataclasses import dataclass
 from typing import Dict, List
+from unittest import mock
 
-from tidewheel import Batch, Cancelled, Conflict, NotAllowed, Retry, Secret, TaskFailed, ctx, task
-from tidewheel import options
+from tidewheel import Batch, Cancelled, Conflict, NotAllowed, Retry, Secret, TaskFailed, ctx, queue, task
+from tidewheel import handle, options
 from tidewheel.context import Context, LocalHost
 from tidewheel.errors import InputError, NotFound, Overloaded, from_problem, from_task
 from tidewheel.signature import Signature
@@ -101,6 +102,69 @@ class Decorator(unittest.TestCase):
         self.assertTrue(Retry(on=("OSError",)).allows(ConnectionResetError()))
         self.assertFalse(Retry(no_retry=(LookupError,)).allows(KeyError("x")))
         self.assertEqual(Retry(delay="1s", factor=100).delay_ms(1000), 3_600_000)
+
+
+class Many(unittest.TestCase):
+    """Idempotency keys of submissions that go together."""
+
+    def keys(self, *arguments, **options):
+        sent = []
+
+        class Backend:
+            def enqueue(self, items):
+                sent.extend(items)
+                return [str(i) for i in range(len(items))]
+
+        with mock.patch.object(handle, "_client", Backend()):
+            plain.with_options(**options.pop("bound", {})).enqueue_many([(1,), (2,), (3,)], *arguments, **options)
+        return [body["idempotency_key"] for body in sent]
+
+    def test_one_key_per_call(self):
+        self.assertEqual(self.keys(idempotency_keys=["a", "b", "c"]), ["a", "b", "c"])
+        self.assertEqual(self.keys(idempotency_keys=(str(n) for n in range(3))), ["0", "1", "2"])
+
+    def test_one_key_for_all_gives_each_its_own(self):
+        self.assertEqual(self.keys(bound={"idempotency_key": "import-7"}), ["import-7:0", "import-7:1", "import-7:2"])
+
+    def test_without_a_key_each_has_a_random_one(self):
+        self.assertEqual(len(set(self.keys() + self.keys())), 6)
+
+    def test_wrong_keys_are_refused_before_anything_is_sent(self):
+        for wrong in (["a", "b"], ["a", "b", "c", "d"], ["a", "b", "a"], ["a", "b", ""], ["a", "b", 3], "abc"):
+            with self.subTest(wrong), self.assertRaises((TypeError, ValueError)):
+                self.keys(idempotency_keys=wrong)
+        with self.assertRaisesRegex(ValueError, "both"):
+            self.keys(idempotency_keys=["a", "b", "c"], bound={"idempotency_key": "x"})
+
+
+class Queues(unittest.TestCase):
+    def test_a_queue_takes_tasks_by_type(self):
+        sent = []
+
+        class Backend:
+            def enqueue(self, items):
+                sent.append(items)
+                return [f"t{i}" for i in range(len(items))]
+
+        invoices = queue("invoices", priority=9)
+        with mock.patch.object(handle, "_client", Backend()):
+            self.assertEqual(invoices.submit("read", {"page": 1}, delay="5s", labels={"a": 1}).id, "t0")
+            self.assertEqual([h.id for h in invoices.submit_many("read", [1, None], idempotency_key="k")], ["t0", "t1"])
+        (one,), (first, second) = sent
+        self.assertEqual(len(one.pop("idempotency_key")), 32)
+        self.assertEqual(one, {"type": "read", "input": {"page": 1}, "queue": "invoices", "priority": 9, "delay": "5s", "labels": {"a": "1"}})
+        self.assertEqual((first["input"], first["idempotency_key"], second["idempotency_key"]), (1, "k:0", "k:1"))
+        self.assertNotIn("input", second)
+
+    def test_wrong_queues(self):
+        for name in ("", None, 5):
+            with self.subTest(name), self.assertRaises((TypeError, ValueError)):
+                queue(name)
+        with self.assertRaisesRegex(TypeError, "queue"):
+            queue("a", queue="b")
+        with self.assertRaisesRegex(TypeError, "did you mean 'priority'"):
+            queue("a").submit("t", prioritty=3)
+        self.assertEqual(repr(queue("a")), "queue('a')")
 
 
 class Inputs(unittest.TestCase):

@@ -19,7 +19,7 @@ from ._version import __version__
 
 TYPE_CHECKING = False  # typing's constant, without the import; type checkers read it as true
 if TYPE_CHECKING:
-    from .authoring import Task as Task, task as task
+    from .authoring import Queue as Queue, Task as Task, queue as queue, task as task
     from .context import ctx as ctx
     from .errors import Cancelled as Cancelled, Conflict as Conflict, NotAllowed as NotAllowed
     from .errors import Overloaded as Overloaded, TaskFailed as TaskFailed, Timeout as Timeout
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _HOME = {
     "task": "authoring",
     "Task": "authoring",
+    "queue": "authoring",
+    "Queue": "authoring",
     "ctx": "context",
     "Retry": "options",
     "Batch": "options",
@@ -45,8 +47,8 @@ _HOME = {
 }
 
 __all__ = [
-    "Batch", "Cancelled", "Conflict", "Handle", "NotAllowed", "Overloaded", "Retry", "Secret", "Task", "TaskFailed",
-    "Timeout", "__version__", "ctx", "task",
+    "Batch", "Cancelled", "Conflict", "Handle", "NotAllowed", "Overloaded", "Queue", "Retry", "Secret", "Task", "TaskFailed",
+    "Timeout", "__version__", "ctx", "queue", "task",
 ]
 
 

@@ -134,9 +134,15 @@ class Task(Generic[P, R]):
         """
         return self.with_options().enqueue(*args, **kwargs)
 
-    def enqueue_many(self, calls: "Iterable[Any]", **options: "Any") -> "List[Handle[R]]":
-        """Submits many calls in few requests. A call is a tuple of arguments, a dict of named ones, or one argument."""
-        return self.with_options(**options).enqueue_many(calls)
+    def enqueue_many(
+        self, calls: "Iterable[Any]", *, idempotency_keys: "Optional[Iterable[str]]" = None, **options: "Any"
+    ) -> "List[Handle[R]]":
+        """Submits many calls in few requests. A call is a tuple of arguments, a dict of named ones, or one argument.
+
+        A repeat after a crash makes no second tasks if the calls have keys: ``idempotency_keys`` gives one per call, in
+        their order; ``idempotency_key`` is one for all, and the call at index i gets ``<key>:<i>``.
+        """
+        return self.with_options(**options).enqueue_many(calls, idempotency_keys=idempotency_keys)
 
     def with_options(self, **options: "Any") -> "Bound[R]":
         """The task with options for its next submissions: ``resize.with_options(priority=9).enqueue(...)``."""
@@ -188,9 +194,9 @@ class Bound(Generic[R]):
         options = {name: kwargs.pop(name) for name in list(kwargs) if name in _options.SUBMIT_OPTIONS and name not in names}
         return _send(self._task, [self._task.submission(args, kwargs, **{**self._options, **options})])[0]
 
-    def enqueue_many(self, calls: "Iterable[Any]") -> "List[Handle[R]]":
+    def enqueue_many(self, calls: "Iterable[Any]", *, idempotency_keys: "Optional[Iterable[str]]" = None) -> "List[Handle[R]]":
         """As `Task.enqueue_many`."""
-        bodies = []
+        bodies: "List[Dict[str, Any]]" = []
         for call in calls:
             if isinstance(call, tuple):
                 bodies.append(self._task.submission(call, {}, **self._options))
@@ -198,10 +204,63 @@ class Bound(Generic[R]):
                 bodies.append(self._task.submission((), call, **self._options))
             else:
                 bodies.append(self._task.submission((call,), {}, **self._options))
+        for body, key in zip(bodies, _options.member_keys(self._options.get("idempotency_key"), idempotency_keys, len(bodies))):
+            if key is not None:
+                body["idempotency_key"] = key
         return _send(self._task, bodies)
 
 
-def _send(task: "Task[Any, Any]", bodies: "List[Dict[str, Any]]") -> "List[Handle[Any]]":
+class Queue:
+    """A queue by its name, for tasks of which only the type is known here: code in another language, or in another package."""
+
+    def __init__(self, name: str, options: "Dict[str, Any]") -> None:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"a queue has a name that is a text, not {name!r}")
+        if "queue" in options:
+            raise TypeError("queue is an option of the submission; here it is the queue itself")
+        _options.submit_options(**options)  # refuses here rather than later
+        self.name = name
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"queue({self.name!r})"
+
+    def submit(self, type: str, input: "Any" = None, **options: "Any") -> "Handle[Any]":
+        """Submits one task of this type, with an input that is JSON and options as of `Task.enqueue`; its handle."""
+        return _send(None, [self._body(type, input, options)])[0]
+
+    def submit_many(
+        self, type: str, inputs: "Iterable[Any]", *, idempotency_keys: "Optional[Iterable[str]]" = None, **options: "Any"
+    ) -> "List[Handle[Any]]":
+        """One task per input, in few requests. Idempotency keys as of `Task.enqueue_many`."""
+        bodies = [self._body(type, input, options) for input in inputs]
+        shared = options.get("idempotency_key", self._options.get("idempotency_key"))
+        for body, key in zip(bodies, _options.member_keys(shared, idempotency_keys, len(bodies))):
+            if key is not None:
+                body["idempotency_key"] = key
+        return _send(None, bodies)
+
+    def _body(self, type: str, input: "Any", options: "Mapping[str, Any]") -> "Dict[str, Any]":
+        if not isinstance(type, str) or not type:
+            raise ValueError("a submission needs the type of the task, as a text")
+        body = {"type": type, **_options.submit_options(**{**self._options, **options}), "queue": self.name}
+        if input is not None:
+            from .encode import to_json
+
+            body["input"] = to_json(input, "input")
+        return body
+
+
+def queue(name: str, **options: "Any") -> Queue:
+    """A queue to submit to by type: ``queue("invoices", priority=9).submit("read", {"page": 1})``. ``options`` hold for every
+    submission through it; they are those of `Task.enqueue`. Inside a task it goes through the agent, elsewhere through
+    `Client.from_env`."""
+    return Queue(name, options)
+
+
+def _send(task: "Optional[Task[Any, Any]]", bodies: "List[Dict[str, Any]]") -> "List[Handle[Any]]":
+    if not bodies:
+        return []
     from os import urandom
 
     from .context import CURRENT
@@ -214,7 +273,8 @@ def _send(task: "Task[Any, Any]", bodies: "List[Dict[str, Any]]") -> "List[Handl
             body["correlation_id"] = context.correlation_id
         # So that a repeat of the request, which a lost answer makes necessary, does not make a second task.
         body.setdefault("idempotency_key", urandom(16).hex())
-    return [Handle(task_id, backend, task.signature.result) for task_id in backend.enqueue(bodies)]
+    read = None if task is None else task.signature.result
+    return [Handle(task_id, backend, read) for task_id in backend.enqueue(bodies)]
 
 
 if TYPE_CHECKING:

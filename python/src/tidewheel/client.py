@@ -128,16 +128,23 @@ class Client:
         answer = self._call("POST", "/tasks", body, headers={"Idempotency-Key": key})
         return Handle(str(answer["id"]), self)
 
-    def submit_many(self, items: "Iterable[Item]", **opts: Any) -> "List[Handle[Any]]":
+    def submit_many(
+        self, items: "Iterable[Item]", *, idempotency_keys: "Optional[Iterable[str]]" = None, **opts: Any
+    ) -> "List[Handle[Any]]":
         """Submits many tasks, up to 1,000 per request: ``(type, input)`` pairs or dicts of a submission's fields. ``opts``
-        hold for all. Raises `PartlyRefused`, after all requests, when some were refused."""
-        bodies = []
+        hold for all. Idempotency keys as of `Task.enqueue_many`; an item's own comes first. Raises `PartlyRefused`, after
+        all requests, when some were refused."""
+        shared = opts.pop("idempotency_key", None)
+        bodies: "List[Json]" = []
         for item in items:
             if isinstance(item, tuple):
                 bodies.append(_body(item[0], item[1] if len(item) > 1 else None, opts))
             else:
                 fields = dict(item)
                 bodies.append(_body(fields.pop("type", ""), fields.pop("input", None), {**opts, **fields}))
+        for body, key in zip(bodies, _options.member_keys(shared, idempotency_keys, len(bodies))):
+            if key is not None:
+                body.setdefault("idempotency_key", key)
         outcomes = self._send_all(bodies)
         handles: List[Any] = [Handle(out, self) if isinstance(out, str) else None for out in outcomes]
         problems = [out if isinstance(out, TidewheelError) else None for out in outcomes]

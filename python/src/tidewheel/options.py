@@ -9,7 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import datetime as dt
-    from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Type, Union
+    from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
     Duration = Union[str, int, float, dt.timedelta]
     ErrorKinds = Sequence[Union[Type[BaseException], str]]
@@ -278,6 +278,30 @@ def submit_options(**options: "Any") -> "Dict[str, Any]":
             near = get_close_matches(name, _SUBMIT, 1)
             raise TypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     return {name: check(options[name]) for name, check in _SUBMIT.items() if options.get(name) is not None}
+
+
+def member_keys(shared: "Optional[str]", each: "Optional[Iterable[str]]", count: int) -> "List[Optional[str]]":
+    """Idempotency keys of submissions that go together: ``each`` names them, or they follow from the one they ``shared``.
+
+    >>> member_keys("import-7", None, 2), member_keys(None, ["a", "b"], 2), member_keys(None, None, 2)
+    (['import-7:0', 'import-7:1'], ['a', 'b'], [None, None])
+    """
+    if each is None:
+        # One key for all would make one task of them.
+        return [None if shared is None else f"{shared}:{i}" for i in range(count)]
+    if shared is not None:
+        raise ValueError("idempotency_key and idempotency_keys are given both")
+    if isinstance(each, str):
+        raise TypeError("idempotency_keys is a text; it has to be one text per call (idempotency_key is for all of them)")
+    keys: "List[Optional[str]]" = list(each)
+    if len(keys) != count:
+        raise ValueError(f"there are {len(keys)} idempotency_keys for {count} calls")
+    for key in keys:
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"idempotency_keys holds {key!r}; a key is a text that is not empty")
+    if len(set(keys)) != count:
+        raise ValueError("idempotency_keys names a key twice; the calls with it would be one task")
+    return keys
 
 
 def _error_kinds(name: str, kinds: "ErrorKinds") -> "Tuple[Union[Type[BaseException], str], ...]":
