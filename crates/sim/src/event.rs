@@ -51,6 +51,8 @@ pub enum Event {
     WorkerStarts { worker: usize },
     /// A worker begins or ends a drain.
     WorkerDrains { worker: usize, life: u32, draining: bool },
+    /// All streams break.
+    LinksBreak,
     /// The node starts again.
     NodeStarts,
     /// Something breaks.

@@ -207,6 +207,7 @@ impl World {
             }
             Event::WorkerStarts { worker } => self.worker_starts(worker),
             Event::WorkerDrains { worker, life, draining } => self.worker_drains(worker, life, draining),
+            Event::LinksBreak => self.break_all_conns(),
             Event::NodeStarts => self.node_starts(),
             Event::Fault(fault) => self.fault(fault),
             Event::Tick => self.tick(),

@@ -111,6 +111,11 @@ impl World {
                     return;
                 }
                 self.workers[worker].frozen_until = self.now + length;
+                if length > self.plan.options.lease_ms * MS && self.rng.chance(0.3) {
+                    // It wakes up and claims what it lost, while those who have it now are cut off as well.
+                    let before = self.rng.below(3 * SECOND).min(length);
+                    self.after(length - before, Event::LinksBreak);
+                }
                 if self.rng.chance(0.3) {
                     let conns: Vec<u64> = self.workers[worker].links.iter().filter_map(|l| l.conn).collect();
                     conns.into_iter().for_each(|conn| self.break_conn(conn));
@@ -137,6 +142,12 @@ impl World {
                 self.after(0, Event::WorkerDrains { worker, life, draining: true });
             }
         }
+    }
+
+    pub(crate) fn break_all_conns(&mut self) {
+        let mut conns: Vec<u64> = self.conns.keys().copied().collect();
+        conns.sort_unstable();
+        conns.into_iter().for_each(|conn| self.break_conn(conn));
     }
 
     fn some_worker(&mut self) -> usize {
