@@ -8,6 +8,7 @@ import struct
 import sys
 import time
 import unittest
+from pathlib import Path
 
 from agent import Agent, frame
 
@@ -105,10 +106,11 @@ class Tasks(unittest.TestCase):
     def test_children_that_a_task_leaves_are_told_before_its_result(self):
         with Agent() as agent:
             agent.start("one", "leave_child")
-            self.assertEqual([agent.receive()["t"] for _ in range(2)], ["started", "left"])
+            self.assertEqual(agent.receive()["t"], "started")
+            self.assertEqual(agent.receive(), {"t": "left", "count": 1})
             pid = agent.done("one")["value"]
             os.kill(pid, signal.SIGKILL)
-            while b") Z " not in open(f"/proc/{pid}/stat", "rb").read():
+            while b") Z " not in Path(f"/proc/{pid}/stat").read_bytes():
                 time.sleep(0.001)
             # What has ended is not told, whether somebody waited for it or not.
             agent.start("two", "add", {"a": 1})

@@ -218,7 +218,7 @@ impl<E: Send + 'static> Link<E> {
                 let mut tick = tokio::time::interval(every);
                 tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
-                    tick.tick().await;
+                    let due = tick.tick().await;
                     let message = Wire::Heartbeat(Heartbeat {
                         usage: Some(gauge.usage()),
                         clock_unix_ms: now_ms(),
@@ -229,6 +229,10 @@ impl<E: Send + 'static> Link<E> {
                         return;
                     }
                     lease.contact(Instant::now());
+                    let late = due.elapsed();
+                    if late > every {
+                        tracing::warn!(ms = late.as_millis() as u64, "a heartbeat was late: this machine is overloaded, or the server reads slowly");
+                    }
                 }
             };
             tokio::select! { () = beat => {}, () = token.cancelled() => {} }

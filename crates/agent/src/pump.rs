@@ -107,7 +107,8 @@ impl Output {
     /// Takes what is there now, at most one helping, which is at least what the pipe can hold: whatever was written before
     /// this call is taken whole, and a child that never stops printing cannot hold the loop. The second read asks the
     /// descriptor itself, because the runtime's readiness may lag behind what the child has already written.
-    fn drain(&mut self, muted: bool, items: &mut Vec<Item>) {
+    /// Returns how many bytes it took.
+    fn drain(&mut self, muted: bool, items: &mut Vec<Item>) -> usize {
         let mut buffer = [0u8; 32 << 10];
         let mut taken = 0;
         while self.open && taken < HELPING {
@@ -133,6 +134,7 @@ impl Output {
         if muted {
             self.lines = Lines::default();
         }
+        taken
     }
 
     fn finish(&mut self, items: &mut Vec<Item>) {
@@ -177,9 +179,15 @@ impl Pump {
                 _ = err.pipe.readable(), if err.open => {}
                 status = self.child.wait() => break status.ok(),
             }
-            self.collect(&mut items);
+            let printed = self.collect(&mut items);
             if !hand_over(&events, &wrap, items).await {
                 return;
+            }
+            if printed > 0 {
+                // A pipe that always has something more makes nothing here wait: without this, one child that prints
+                // without end keeps a thread of the runtime, and what that thread was about to run next, heartbeats
+                // included, does not run.
+                tokio::task::yield_now().await;
             }
         };
         // What was written before the end is still in the pipes. Children that live on may hold them open, so this does
@@ -198,7 +206,8 @@ impl Pump {
         }
     }
 
-    fn collect(&mut self, items: &mut Vec<Item>) {
+    /// Takes what is there of frames and output, in the order that matters; returns the bytes of output.
+    fn collect(&mut self, items: &mut Vec<Item>) -> usize {
         let mut frames = Vec::new();
         while frames.len() < MAX_ITEMS {
             match shim::take_frame(&mut self.buffer) {
@@ -216,13 +225,15 @@ impl Pump {
         let after = frames.split_off(ends);
         items.extend(frames.into_iter().map(Item::Frame));
         let muted = self.muted.load(Ordering::Relaxed);
+        let mut printed = 0;
         for output in &mut self.outputs {
-            output.drain(muted, items);
+            printed += output.drain(muted, items);
             if !after.is_empty() {
                 output.finish(items);
             }
         }
         items.extend(after.into_iter().map(Item::Frame));
+        printed
     }
 }
 

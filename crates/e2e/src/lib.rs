@@ -33,9 +33,11 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "\n{line}");
 }
 
-/// Says that a test did not run and why; the test command counts these lines apart.
+/// Says that the test of this thread did not run and why; the test command counts these lines apart.
 pub fn not_run(reason: &str) {
-    say(&format!("not run: {reason}"));
+    // The runner names the thread of a test after it.
+    let thread = std::thread::current();
+    say(&format!("not run: {}: {reason}", thread.name().unwrap_or("a test")));
 }
 
 /// Prints a figure that a test measured on its way.

@@ -9,15 +9,15 @@ use anyhow::Context;
 use crate::process::{Group, Signal};
 use crate::rest::Rest;
 
-/// The binary under test: `TIDEWHEEL_BIN`, or the release or debug build of this checkout.
+/// The binary under test: `TIDEWHEEL_BIN`, or the newest build of this checkout.
 pub fn binary() -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os("TIDEWHEEL_BIN").map(PathBuf::from) {
         return if given.is_file() { Ok(given) } else { Err("TIDEWHEEL_BIN names no file".to_owned()) };
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
     let built = ["release", "debug"].map(|profile| target.join(profile).join("tidewheel"));
-    let found = built.into_iter().find(|path| path.is_file());
-    found.ok_or_else(|| "the binary is not built (cargo build --release -p tidewheel)".to_owned())
+    let newest = built.into_iter().max_by_key(|path| path.metadata().and_then(|data| data.modified()).ok());
+    newest.filter(|path| path.is_file()).ok_or_else(|| "the binary is not built (cargo build -p tidewheel)".to_owned())
 }
 
 /// The path of the binary, or the end of the test with a line that says that it did not run.
@@ -25,7 +25,7 @@ pub fn binary() -> Result<PathBuf, String> {
 macro_rules! need_binary {
     () => {
         if let Err(why) = $crate::server::binary() {
-            $crate::not_run(&format!("{}: {why}", module_path!()));
+            $crate::not_run(&why);
             return Ok(());
         }
     };
@@ -36,7 +36,7 @@ macro_rules! need_binary {
 macro_rules! need {
     ($tool:ident) => {
         if let Err(why) = &$crate::tools::tools().$tool {
-            $crate::not_run(&format!("{}: {why}", module_path!()));
+            $crate::not_run(why);
             return Ok(());
         }
     };

@@ -151,7 +151,8 @@ async fn bad_neighbours_do_not_hold_good_tasks_up() -> anyhow::Result<()> {
     }
     for (n, id) in &good {
         let task = rest.ended(id).await.map_err(|e| e.context(agent.log_end()))?;
-        anyhow::ensure!(task["state"] == "succeeded" && task["result"] == n * n, "a good task: {task}");
+        let sound = task["state"] == "succeeded" && task["result"] == n * n;
+        anyhow::ensure!(sound, "a good task: {task}; the agent:\n{}\nthe server:\n{}", agent.log_end(), server.log_end());
     }
     let took = begun.elapsed();
     let mut ends = Vec::new();
@@ -159,6 +160,8 @@ async fn bad_neighbours_do_not_hold_good_tasks_up() -> anyhow::Result<()> {
         let task = rest.ended(id).await?;
         let name = task["type"].as_str().unwrap_or_default().to_owned();
         ends.push(format!("{name}: {} {}", task["state"].as_str().unwrap_or_default(), task["error"]["type"]));
+        let told = task["error"]["type"] != "lost";
+        anyhow::ensure!(told, "the agent fell silent over it: {task}\n{}\nthe server:\n{}", agent.log_end(), server.log_end());
         // A flood of output alone is no failure: what is beyond the limit is dropped.
         let may_succeed = name == "chatter";
         anyhow::ensure!(may_succeed || task["state"] != "succeeded", "{task}");
@@ -168,7 +171,10 @@ async fn bad_neighbours_do_not_hold_good_tasks_up() -> anyhow::Result<()> {
     let left = until("the processes of ended attempts to go", Duration::from_secs(15), || async {
         Ok((descendants(agent.pid()).len() < 50).then_some(()))
     });
-    left.await.map_err(|e| e.context(format!("{} processes are left", descendants(agent.pid()).len())))?;
+    left.await.map_err(|e| {
+        let found = descendants(agent.pid());
+        e.context(format!("{} processes are left, as {:?}; the agent:\n{}", found.len(), found.last(), agent.log_end()))
+    })?;
     server.still_serves().await
 }
 

@@ -184,7 +184,7 @@ async fn completions_and_manual_are_generated() -> anyhow::Result<()> {
 async fn commands_of_the_readme_exist() -> anyhow::Result<()> {
     need_binary!();
     let Ok(readme) = std::fs::read_to_string(root().join("README.md")) else {
-        not_run("cli: there is no README.md");
+        not_run("there is no README.md");
         return Ok(());
     };
     let makefile = std::fs::read_to_string(root().join("Makefile"))?;
