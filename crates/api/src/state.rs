@@ -18,6 +18,7 @@ use crate::live::hub::Hub;
 use crate::live::sampler::Sampler;
 use crate::metrics::ApiMetrics;
 use crate::problem::Failure;
+use crate::rest::InFlight;
 use crate::service::task_type::TypeCache;
 use crate::store;
 
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) sampler: Sampler,
     pub(crate) metrics: ApiMetrics,
     pub(crate) sessions: Sessions,
+    pub(crate) in_flight: InFlight,
     /// Live streams that are open.
     pub(crate) streams: Arc<AtomicUsize>,
     /// Stands for "nothing special" in every submit, so that such tasks share one allocation.
@@ -61,6 +63,7 @@ impl Api {
             sampler: Sampler::default(),
             metrics: ApiMetrics::new(&config.version),
             sessions: Sessions::default(),
+            in_flight: InFlight::default(),
             streams: Arc::new(AtomicUsize::new(0)),
             plain_spec: Arc::new(Spec::default()),
             default_queue: "default".into(),

@@ -119,6 +119,18 @@ pub enum Command {
         /// At most [`crate::limit::SUBMIT_ITEMS`].
         items: Vec<Submit>,
     },
+    /// Accept tasks under a key for all of them: with another body under the same key, none is looked at, and the answer is
+    /// [`crate::effect::Refusal::IdempotencyMismatch`]. Whether a task is a repeat is decided by its own key.
+    SubmitOnce {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Key hash and body hash of the whole.
+        claim: ([u8; 16], u64),
+        /// At most [`crate::limit::SUBMIT_ITEMS`].
+        items: Vec<Submit>,
+    },
     /// Act on a task only while it is as the caller saw it; otherwise refused with
     /// [`crate::effect::Refusal::Version`].
     If {

@@ -106,6 +106,8 @@ pub enum RecordKind {
     WorkerOverride = 5,
     /// Settings changed through the API.
     Setting = 6,
+    /// Answers of calls that were made with an idempotency key.
+    Answer = 7,
 }
 
 impl RecordKind {
@@ -118,6 +120,7 @@ impl RecordKind {
             4 => RecordKind::TaskType,
             5 => RecordKind::WorkerOverride,
             6 => RecordKind::Setting,
+            7 => RecordKind::Answer,
             _ => return None,
         })
     }

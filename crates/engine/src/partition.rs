@@ -407,6 +407,9 @@ impl Partition {
     ) {
         match command {
             Command::Submit { request, tenant, items } => self.submit(request, tenant, items, known, now, probe),
+            Command::SubmitOnce { request, tenant, claim, items } => {
+                self.submit_once(request, tenant, claim, items, known, now, probe);
+            }
             Command::If { request, tenant, task, seen, then } => self.act_if(request, tenant, task, seen, then, now),
             Command::Cancel { request, tenant, task, reason } => self.cancel(request, tenant, task, reason, now),
             Command::Retry { request, tenant, task } => self.retry(request, tenant, task, now),
@@ -577,6 +580,7 @@ impl Partition {
 pub fn request_of(command: &Command) -> Option<RequestId> {
     match command {
         Command::Submit { request, .. }
+        | Command::SubmitOnce { request, .. }
         | Command::If { request, .. }
         | Command::Cancel { request, .. }
         | Command::Retry { request, .. }

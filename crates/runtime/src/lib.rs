@@ -181,6 +181,25 @@ impl Runtime {
         }
     }
 
+    /// As [`Runtime::submit`], under a key for the whole: `claim` is its hash and that of the body. The inner error is the
+    /// refusal of all of it: the key was used with another body.
+    pub async fn submit_once(
+        &self,
+        tenant: TenantId,
+        claim: ([u8; 16], u64),
+        items: Vec<Submit>,
+    ) -> Result<Result<Vec<Submitted>, Refusal>, Error> {
+        if self.is_draining() {
+            return Err(Error::Unavailable("the server is shutting down".to_owned()));
+        }
+        let weight = items.len().max(1);
+        match self.ask(weight, |request| Command::SubmitOnce { request, tenant, claim, items }).await? {
+            Reply::Submitted(outcomes) => Ok(Ok(outcomes)),
+            Reply::Refused(refusal) => Ok(Err(refusal)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Executes a command that has a reply.
     pub async fn call(&self, make: impl FnOnce(RequestId) -> Command) -> Result<Reply, Error> {
         self.ask(1, make).await
@@ -333,7 +352,7 @@ fn unexpected(reply: &Reply) -> Error {
 /// How much of the mailbox's bound a command takes.
 fn weight_of(command: &Command) -> usize {
     match command {
-        Command::Submit { items, .. } => items.len(),
+        Command::Submit { items, .. } | Command::SubmitOnce { items, .. } => items.len(),
         Command::Results { results, .. } => results.len(),
         _ => 1,
     }

@@ -3,6 +3,7 @@
 
 mod blobs;
 mod logs;
+mod once;
 mod operations;
 mod packages;
 mod params;
@@ -17,9 +18,12 @@ mod workers;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
 use tidewheel_proto::code::Code;
 use tower_http::compression::CompressionLayer;
 
+pub(crate) use once::InFlight;
 pub(crate) use route::{Answer, Body, Route};
 
 use crate::problem::Failure;
@@ -52,6 +56,11 @@ pub(crate) fn build(api: &Api) -> Router {
             let path = format!("{prefix}{}", route.inner_path());
             let observe = api.metrics.route(route.method.as_str(), route.path);
             let mut handler = route.handler;
+            // Submits have keys of their own, per task.
+            if route.method == Method::POST && !matches!(route.id, "submitTask" | "submitBatch") {
+                let state = (api.clone(), route.id == "createToken");
+                handler = handler.route_layer(from_fn_with_state(state, once::layer));
+            }
             // Compression costs a wrapped body and a header scan, so the one hot route and raw bytes go without.
             if route.compressed {
                 handler = handler.route_layer(compression.clone());

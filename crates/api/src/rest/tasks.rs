@@ -243,8 +243,13 @@ async fn waited(api: &Api, caller: &crate::auth::Principal, task: &Task, replaye
     Ok(if replayed { with_header(response, REPLAYED, "true") } else { response })
 }
 
-async fn batch(caller: Submitter, State(api): State<Api>, BatchBody(bytes): BatchBody) -> Reply {
-    json(200, &submit_task::batch(&api, &caller, &bytes).await?)
+async fn batch(
+    caller: Submitter,
+    State(api): State<Api>,
+    headers: SubmitHeaders,
+    BatchBody(bytes): BatchBody,
+) -> Reply {
+    json(200, &submit_task::batch(&api, &caller, &bytes, headers.around()?.key).await?)
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidewheel_engine::command::Submit;
 use tidewheel_engine::config::RetryPolicy;
-use tidewheel_engine::effect::Submitted;
+use tidewheel_engine::effect::{Refusal, Submitted};
 use tidewheel_engine::id::{Name, TaskId, TenantId};
 use tidewheel_engine::limit;
 use tidewheel_engine::task::{Payload, Spec};
@@ -61,7 +61,13 @@ pub(crate) async fn one(api: &Api, caller: &Principal, bytes: &Bytes, around: Ar
 }
 
 /// Many tasks; the answer has one outcome each. Only a broken frame refuses the whole.
-pub(crate) async fn batch(api: &Api, caller: &Principal, bytes: &Bytes) -> Result<rest::SubmitBatchAnswer, Failure> {
+/// With a key, each task that brings none of its own gets one that follows from it, so that a repeat finds every task again.
+pub(crate) async fn batch(
+    api: &Api,
+    caller: &Principal,
+    bytes: &Bytes,
+    key: Option<&str>,
+) -> Result<rest::SubmitBatchAnswer, Failure> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Frame<'a> {
@@ -75,16 +81,38 @@ pub(crate) async fn batch(api: &Api, caller: &Principal, bytes: &Bytes) -> Resul
     }
     let mut refused: Vec<Option<Failure>> = Vec::with_capacity(frame.tasks.len());
     let mut items = Vec::with_capacity(frame.tasks.len());
-    for raw in &frame.tasks {
-        match read(api, caller, &bytes.slice_ref(raw.get().as_bytes()), Around::default()).await {
-            Ok(item) => {
+    if let Some(key) = key {
+        spec::key(key, "Idempotency-Key")?;
+    }
+    for (index, raw) in frame.tasks.iter().enumerate() {
+        let raw = bytes.slice_ref(raw.get().as_bytes());
+        match read(api, caller, &raw, Around::default()).await {
+            Ok(mut item) => {
+                if let Some(key) = key
+                    && item.idempotency.is_none()
+                {
+                    // A byte that no header can hold keeps these keys apart from those that callers choose.
+                    let own = format!("batch\0{key}\0{index}");
+                    item.idempotency = Some((key_hash(caller.tenant, &own), short_hash(&[&raw])));
+                }
                 items.push(item);
                 refused.push(None);
             }
             Err(failure) => refused.push(Some(failure)),
         }
     }
-    let outcomes = if items.is_empty() { Vec::new() } else { api.runtime.submit(caller.tenant, items).await? };
+    let outcomes = match key {
+        None if items.is_empty() => Vec::new(),
+        None => api.runtime.submit(caller.tenant, items).await?,
+        Some(key) => {
+            let claim = (key_hash(caller.tenant, &format!("batch\0{key}")), short_hash(&[bytes]));
+            let outcomes = api.runtime.submit_once(caller.tenant, claim, items).await?;
+            outcomes.map_err(|refusal| match refusal {
+                Refusal::IdempotencyMismatch { .. } => idempotency_mismatch(),
+                other => from_refusal(other),
+            })?
+        }
+    };
     let mut outcomes = outcomes.into_iter();
     let mut answer = rest::SubmitBatchAnswer { items: Vec::with_capacity(refused.len()), accepted: 0, refused: 0 };
     for (index, failure) in refused.into_iter().enumerate() {
@@ -287,6 +315,11 @@ impl Shown {
         let Shown { tenant, kind, queue, priority, due, spec } = self;
         Ok(Accepted { id, tenant, replayed, kind, queue, priority, due, spec })
     }
+}
+
+/// A key that was used for something else.
+pub(crate) fn idempotency_mismatch() -> Failure {
+    Failure::new(Code::IdempotencyMismatch, "The idempotency key was used with another body within the last 24 hours.")
 }
 
 /// The smallest body that works, and the line to try it with.

@@ -4,6 +4,7 @@
 mod grpc;
 mod listener;
 mod node;
+mod once;
 mod packages;
 mod queues;
 mod roles;

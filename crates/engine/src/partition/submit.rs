@@ -30,20 +30,62 @@ impl Partition {
             return self.refuse(request, Refusal::Invalid("at most 10,000 tasks in one submit".into()));
         }
         if let Some(probe) = probe
-            && let missing = self.keys_to_read(tenant, &items, probe)
+            && let missing = self.keys_to_read(tenant, None, &items, probe)
             && !missing.is_empty()
         {
             return self.wait_for_keys(Command::Submit { request, tenant, items }, missing);
         }
+        self.submit_all(request, tenant, items, &known, now);
+    }
+
+    /// As [`Partition::submit`], under a key for the whole.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command, and what every command gets")]
+    pub(super) fn submit_once(
+        &mut self,
+        request: RequestId,
+        tenant: TenantId,
+        claim: ([u8; 16], u64),
+        items: Vec<Submit>,
+        known: Known,
+        now: Now,
+        probe: Option<&dyn Probe>,
+    ) {
+        if items.len() > limit::SUBMIT_ITEMS {
+            return self.refuse(request, Refusal::Invalid("at most 10,000 tasks in one submit".into()));
+        }
+        if let Some(probe) = probe
+            && let missing = self.keys_to_read(tenant, Some(claim.0), &items, probe)
+            && !missing.is_empty()
+        {
+            return self.wait_for_keys(Command::SubmitOnce { request, tenant, claim, items }, missing);
+        }
+        let (hash, body) = claim;
+        match self.earlier((tenant, hash), &known) {
+            Some((task, earlier)) if earlier != body => {
+                return self.refuse(request, Refusal::IdempotencyMismatch { task });
+            }
+            Some(_) => {}
+            None => self.remember_key((tenant, hash), TaskId::default(), body, now),
+        }
+        self.submit_all(request, tenant, items, &known, now);
+    }
+
+    fn submit_all(&mut self, request: RequestId, tenant: TenantId, items: Vec<Submit>, known: &Known, now: Now) {
         let mut outcomes = Vec::with_capacity(items.len());
         for item in items {
-            outcomes.push(self.submit_one(tenant, item, &known, now));
+            outcomes.push(self.submit_one(tenant, item, known, now));
         }
         self.reply(request, Reply::Submitted(outcomes));
     }
 
-    fn keys_to_read(&self, tenant: TenantId, items: &[Submit], probe: &dyn Probe) -> Vec<(TenantId, [u8; 16])> {
-        let keys = items.iter().filter_map(|item| item.idempotency.map(|(hash, _)| (tenant, hash)));
+    fn keys_to_read(
+        &self,
+        tenant: TenantId,
+        claim: Option<[u8; 16]>,
+        items: &[Submit],
+        probe: &dyn Probe,
+    ) -> Vec<(TenantId, [u8; 16])> {
+        let keys = keys_of(claim, items).map(|hash| (tenant, hash));
         keys.filter(|key| !self.idempotency.contains_key(key) && probe.may_know(key.0, &key.1)).collect()
     }
 
@@ -51,14 +93,13 @@ impl Partition {
         let number = self.next_waiting;
         self.next_waiting += 1;
         // What memory knows of the other keys now may be gone from it when the answers come.
-        let known = match &command {
-            Command::Submit { tenant, items, .. } => items
-                .iter()
-                .filter_map(|item| item.idempotency.map(|(hash, _)| (*tenant, hash)))
-                .filter_map(|key| self.idempotency.get(&key).map(|answer| (key, Some(*answer))))
-                .collect(),
-            _ => Vec::new(),
+        let (tenant, claim, items) = match &command {
+            Command::Submit { tenant, items, .. } => (*tenant, None, items.as_slice()),
+            Command::SubmitOnce { tenant, claim, items, .. } => (*tenant, Some(claim.0), items.as_slice()),
+            _ => (TenantId(0), None, [].as_slice()),
         };
+        let keys = keys_of(claim, items).map(|hash| (tenant, hash));
+        let known = keys.filter_map(|key| self.idempotency.get(&key).map(|answer| (key, Some(*answer)))).collect();
         self.waiting.insert(number, Waiting { command, missing: missing.len(), known });
         for (tenant, hash) in missing {
             self.ask(Load::Idempotency { tenant, hash }, Purpose::Key(number, (tenant, hash)));
@@ -67,10 +108,7 @@ impl Partition {
 
     fn submit_one(&mut self, tenant: TenantId, item: Submit, known: &Known, now: Now) -> Submitted {
         if let Some((hash, body)) = item.idempotency {
-            let key = (tenant, hash);
-            let earlier = self.idempotency.get(&key).copied();
-            let earlier = earlier.or_else(|| known.iter().find(|(k, _)| *k == key).and_then(|(_, answer)| *answer));
-            if let Some((task, earlier_body)) = earlier {
+            if let Some((task, earlier_body)) = self.earlier((tenant, hash), known) {
                 if earlier_body == body || self.options.planted.has(Bug::SkippedBodyHash) {
                     return Submitted::Replayed(task);
                 }
@@ -87,6 +125,21 @@ impl Partition {
             return Submitted::Refused(refusal);
         }
         Submitted::New(self.accept(tenant, queue, item, now))
+    }
+
+    /// What a key was used for before.
+    fn earlier(&self, key: (TenantId, [u8; 16]), known: &Known) -> Option<(TaskId, u64)> {
+        let in_memory = self.idempotency.get(&key).copied();
+        in_memory.or_else(|| known.iter().find(|(k, _)| *k == key).and_then(|(_, answer)| *answer))
+    }
+
+    fn remember_key(&mut self, (tenant, hash): (TenantId, [u8; 16]), task: TaskId, body: u64, now: Now) {
+        let expires = now.wall + limit::IDEMPOTENCY_MS;
+        self.mutations.push(Mutation::PutIdempotency { tenant, hash, task, body, expires });
+        if !self.options.planted.has(Bug::ForgottenIdempotency) {
+            self.idempotency.insert((tenant, hash), (task, body));
+            self.idempotency_settled.push_back((self.index, (tenant, hash)));
+        }
     }
 
     fn refusal(&self, tenant: TenantId, queue: QueueId, item: &Submit) -> Option<Refusal> {
@@ -155,12 +208,7 @@ impl Partition {
         };
         task.due = deadline(&task, &self.queues[&queue].queue.config);
         if let Some((hash, body)) = item.idempotency {
-            let expires = now.wall + limit::IDEMPOTENCY_MS;
-            self.mutations.push(Mutation::PutIdempotency { tenant, hash, task: id, body, expires });
-            if !self.options.planted.has(Bug::ForgottenIdempotency) {
-                self.idempotency.insert((tenant, hash), (id, body));
-                self.idempotency_settled.push_back((self.index, (tenant, hash)));
-            }
+            self.remember_key((tenant, hash), id, body, now);
         }
         self.place(task, now);
         id
@@ -278,6 +326,11 @@ impl Partition {
         let live = queues.filter(|q| !q.queue.deleted).map(|q| q.queue.name.clone());
         live.map(|n| (distance(&n, name), n)).filter(|(d, n)| *d <= 1 + n.len() / 3).min().map(|(_, n)| n)
     }
+}
+
+/// Key hashes of a submit, that of the whole first.
+fn keys_of(claim: Option<[u8; 16]>, items: &[Submit]) -> impl Iterator<Item = [u8; 16]> + '_ {
+    claim.into_iter().chain(items.iter().filter_map(|item| item.idempotency.map(|(hash, _)| hash)))
 }
 
 /// The stored deadline of a waiting task: when a scheduled one becomes ready, or when a waiting one gives up. 0 = none.
