@@ -1,16 +1,20 @@
 """The shim as a real process, spoken to over a socket pair."""
 
 import support  # noqa: F401
+import collections
 import os
 import signal
 import socket
 import struct
 import sys
+import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from agent import Agent, frame
+from tidewheel._shim.serial import SerialLoop
 
 
 class Tasks(unittest.TestCase):
@@ -278,6 +282,40 @@ class Cancelling(unittest.TestCase):
 
 
 class Process(unittest.TestCase):
+    def test_a_recall_gives_back_what_has_not_begun(self):
+        with Agent() as agent, tempfile.TemporaryDirectory() as folder:
+            flag = os.path.join(folder, "flag")
+            agent.start("a", "wait_for", {"path": flag})
+            for lease in "bcde":
+                agent.start(lease, "echo", {"value": lease})
+            agent.until("started", "a")
+            agent.send({"t": "cancel", "lease": "c", "reason": "no longer"})
+            agent.send({"t": "recall", "leases": ["e", "a", "c", "x", "b"]})
+            self.assertEqual(agent.until("recalled")["leases"], ["b", "c", "e"])  # while the first one runs
+            agent.start("f", "echo", {"value": 6})
+            with open(flag, "w"):
+                pass
+            rest = agent.drain()
+            ended = [(f["lease"], f["ok"]) for f in rest if f["t"] == "task_done"]
+            self.assertEqual(ended, [("a", True), ("d", True), ("f", True)])
+
+    def test_starts_that_the_watcher_read_are_not_left_lying(self):
+        """The watcher may read a start just before the main thread takes the lock back; nothing would announce it again."""
+        session, order = mock.Mock(inbox=collections.deque(), draining=True), []
+        session.run.side_effect = order.append
+        loop = SerialLoop(session)
+
+        def read(wait):
+            if wait:
+                raise AssertionError("waits although there is work")
+            if not order:
+                session.inbox.append("a start")
+            return False
+
+        with mock.patch.object(loop, "_read", read), mock.patch.object(loop, "_watch"):
+            loop.serve()
+        self.assertEqual(order, ["a start"])
+
     def test_drain_finishes_what_came(self):
         with Agent() as agent:
             for i in range(100):

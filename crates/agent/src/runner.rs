@@ -357,6 +357,7 @@ impl Runner {
             }
         }
         self.retire_idle(now);
+        self.recall_stalled(now);
         if now.duration_since(self.last_watch) >= WATCH_EVERY && !self.attempts.is_empty() {
             self.last_watch = now;
             self.watch();

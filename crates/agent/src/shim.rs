@@ -17,19 +17,62 @@ const JSON_AND_BYTES: u8 = 1;
 /// What the shim says.
 #[derive(Debug)]
 pub(crate) enum FromShim {
-    Hello { python: String, sdk: String },
-    Started { lease: u64 },
-    Done { lease: u64, outcome: Result<Bytes, Box<Fault>> },
-    Log { lease: u64, level: String, text: String, at_ms: i64 },
-    Progress { lease: u64, fraction: f32, text: String },
-    Artifact { lease: u64, name: String, path: String, content_type: String },
-    Enqueue { req: Bytes, items: Bytes },
-    Asset { req: Bytes },
-    Handle { req: Bytes, op: String, id: String, body: Bytes },
+    Hello {
+        python: String,
+        sdk: String,
+    },
+    Started {
+        lease: u64,
+    },
+    Done {
+        lease: u64,
+        outcome: Result<Bytes, Box<Fault>>,
+    },
+    Log {
+        lease: u64,
+        level: String,
+        text: String,
+        at_ms: i64,
+    },
+    Progress {
+        lease: u64,
+        fraction: f32,
+        text: String,
+    },
+    Artifact {
+        lease: u64,
+        name: String,
+        path: String,
+        content_type: String,
+    },
+    Enqueue {
+        req: Bytes,
+        items: Bytes,
+    },
+    Asset {
+        req: Bytes,
+    },
+    Handle {
+        req: Bytes,
+        op: String,
+        id: String,
+        body: Bytes,
+    },
+    /// Starts that it had not begun and gives back; nothing more is said of them.
+    Recalled {
+        leases: Vec<u64>,
+    },
     /// The task that is about to end has started processes that still run.
-    Left { count: u32 },
-    LoadError { message: String, traceback: String },
-    Fatal { message: String },
+    Left {
+        count: u32,
+    },
+    LoadError {
+        message: String,
+        traceback: String,
+    },
+    Fatal {
+        message: String,
+    },
 }
 
 /// The connection has to end: what came is not the protocol.
@@ -97,6 +140,8 @@ struct Raw<'a> {
     op: String,
     id: Option<String>,
     count: u32,
+    #[serde(borrow)]
+    leases: Vec<std::borrow::Cow<'a, str>>,
     traceback: Option<String>,
     sdk: String,
     python: String,
@@ -157,6 +202,12 @@ fn decode(header: &Bytes, payload: Option<Bytes>) -> Result<FromShim, BadFrame> 
         },
         "asset" => FromShim::Asset { req: req() },
         "handle" => FromShim::Handle { req: req(), op: raw.op, id: raw.id.unwrap_or_default(), body: header.clone() },
+        "recalled" => {
+            let read = |text: &std::borrow::Cow<'_, str>| {
+                text.parse::<u64>().map_err(|_| BadFrame(format!("unknown lease `{text}`")))
+            };
+            FromShim::Recalled { leases: raw.leases.iter().map(read).collect::<Result<_, _>>()? }
+        }
         "left" => FromShim::Left { count: raw.count },
         "load_error" => FromShim::LoadError { message: message(), traceback: raw.traceback.unwrap_or_default() },
         "fatal" => FromShim::Fatal { message: message() },

@@ -23,6 +23,8 @@ pub(crate) type ProcId = u64;
 const MAX_AHEAD: usize = 64;
 /// ... and no more than are expected to take so long together, so that one that turns out slow holds up little.
 const MAX_AHEAD_MS: f32 = 20.0;
+/// A call that turns out slow is noticed after this time, and what was sent behind it is taken back.
+pub(crate) const STALL: Duration = Duration::from_millis(50);
 /// A function slower than this is never sent ahead.
 const SHORT_MS: f32 = 5.0;
 /// Runs without output before a function is sent ahead: the output of tasks sent together cannot be told apart.
@@ -90,6 +92,8 @@ pub(crate) struct Proc {
     pub(crate) muted: Arc<AtomicBool>,
     /// Since when it has nothing to do, or works on what is first in the queue.
     pub(crate) since: Instant,
+    /// The call it works on takes long: what was sent behind it is asked back, and nothing more is sent.
+    pub(crate) stalled: bool,
     /// Why we killed it.
     pub(crate) killed: Option<&'static str>,
     /// The last lines it printed outside of any task.
@@ -166,7 +170,7 @@ impl Proc {
     fn room(&self, expected: f32) -> Option<f32> {
         let waiting: f32 = self.queue.iter().map(|s| s.expected_ms).sum();
         let all_short = self.queue.iter().all(|s| s.expected_ms < SHORT_MS);
-        let fits = all_short && self.queue.len() < MAX_AHEAD && waiting + expected <= MAX_AHEAD_MS;
+        let fits = !self.stalled && all_short && self.queue.len() < MAX_AHEAD && waiting + expected <= MAX_AHEAD_MS;
         (self.state == ProcState::Ready && self.killed.is_none() && fits).then_some(waiting)
     }
 }
@@ -260,6 +264,7 @@ mod tests {
             current: None,
             muted: Arc::default(),
             since: Instant::now(),
+            stalled: false,
             killed: None,
             tail: VecDeque::new(),
             work: Default::default(),
@@ -311,6 +316,17 @@ mod tests {
         assert_eq!(pool.next(&pool.lanes[&lane], "f", true, 0), Next::Wait, "a batch is never sent ahead");
         fill(&mut pool, id, 1, 0.1);
         assert_eq!(pool.next(&pool.lanes[&lane], "f", false, 0), Next::Wait);
+    }
+
+    #[test]
+    fn nothing_is_sent_behind_a_call_that_takes_long() {
+        let (mut pool, lane, id) = pool();
+        pool.lanes.get_mut(&lane).expect("there").note("f", Duration::from_millis(2), 20);
+        fill(&mut pool, id, 1, 0.1);
+        assert_eq!(pool.next(&pool.lanes[&lane], "f", false, 0), Next::Send(id));
+        pool.procs.get_mut(&id).expect("there").stalled = true;
+        assert_eq!(pool.next(&pool.lanes[&lane], "f", false, 0), Next::Wait);
+        assert_eq!(pool.next(&pool.lanes[&lane], "f", false, 1), Next::Start);
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl Runner {
             current: None,
             muted: Arc::default(),
             since: now,
+            stalled: false,
             killed: None,
             tail: Default::default(),
             work: self.tools.work.join(&name),
@@ -287,6 +288,7 @@ impl Runner {
         let Some(proc) = self.pool.procs.get_mut(&id).filter(|_| total > 0) else { return };
         let each = now.saturating_duration_since(proc.since) / total;
         proc.since = now;
+        proc.stalled = false;
         if let Some(lane) = self.pool.lanes.get_mut(&proc.lane) {
             done.iter().for_each(|(function, count)| lane.note(function, each * *count, *count));
         }
@@ -390,6 +392,7 @@ impl Runner {
                     let _ = frames.send(crate::rest::no_asset(&req));
                 }
             }
+            FromShim::Recalled { leases } => self.recalled(id, &leases),
             FromShim::Left { count } => {
                 // They would use up the limits of the tasks that come after it. The whole tree ends with the process.
                 tracing::info!(proc = id, count, "a task left processes running; its process is replaced");

@@ -15,7 +15,7 @@ use crate::error::Fault;
 use crate::process::{Spawn, describe_exit};
 use crate::sandbox::View;
 use crate::shim;
-use crate::warm::{Home, LaneId, LaneKey, Proc, ProcId, ProcState, Unit};
+use crate::warm::{Home, LaneId, LaneKey, Proc, ProcId, ProcState, STALL, Unit};
 
 /// A process that says nothing for so long while it starts hangs in an import.
 const START_TIME: Duration = Duration::from_secs(60);
@@ -34,6 +34,68 @@ impl Runner {
                 &json!({ "t": "cancel", "lease": id.to_string(), "reason": reason, "grace_ms": grace }),
             ));
         }
+    }
+
+    /// Asks back what was sent ahead to a process whose first call takes long. The process answers while the call runs, unless
+    /// the call keeps the whole interpreter to itself.
+    pub(super) fn recall_stalled(&mut self, now: Instant) {
+        for proc in self.pool.procs.values_mut() {
+            let long = proc.state != ProcState::Starting && now.duration_since(proc.since) >= STALL;
+            if !long || proc.stalled || proc.queue.is_empty() {
+                continue;
+            }
+            proc.stalled = true;
+            let behind = proc.queue.iter().skip(1).filter(|s| !s.unit.batch);
+            let leases: Vec<String> = behind.flat_map(|s| s.open.iter().map(u64::to_string)).collect();
+            if let Some(frames) = proc.frames.as_ref().filter(|_| !leases.is_empty()) {
+                let _ = frames.send(shim::frame_of(&json!({ "t": "recall", "leases": leases })));
+            }
+        }
+    }
+
+    /// Calls that a process gave back unstarted: they wait again, in front, for another.
+    pub(super) fn recalled(&mut self, id: ProcId, leases: &[AttemptId]) {
+        let Some(proc) = self.pool.procs.get_mut(&id) else { return };
+        let lane = proc.lane;
+        let mut again = Vec::new();
+        let mut at = 0;
+        while let Some(sent) = proc.queue.get(at) {
+            if sent.unit.batch || !sent.open.iter().all(|lease| leases.contains(lease)) {
+                at += 1;
+                continue;
+            }
+            again.push(proc.queue.remove(at).expect("looked at above").unit);
+        }
+        tracing::debug!(proc = id, calls = again.len(), "taken back from behind a long one");
+        let ends = proc.state == ProcState::Retiring && proc.queue.is_empty();
+        self.wait_again(lane, again);
+        if ends {
+            self.retire(id);
+        }
+    }
+
+    /// What no process will begin any more ends as it was to, goes back to the server when this agent stops, or waits.
+    fn wait_again(&mut self, lane: LaneId, units: Vec<Unit>) {
+        let mut waiting = Vec::new();
+        for mut unit in units {
+            unit.members.retain(|member| {
+                let Some(attempt) = self.attempts.get_mut(*member) else { return false };
+                if attempt.silent || attempt.ending.is_some() {
+                    self.settle(*member, Err(Fault::cancelled("it had not begun")));
+                    return false;
+                }
+                if self.draining.is_some() {
+                    self.outgoing.returned.extend(self.attempts.remove(*member).map(|a| a.grant.token));
+                    return false;
+                }
+                attempt.phase = Phase::Waiting;
+                true
+            });
+            if !unit.members.is_empty() {
+                waiting.push(unit);
+            }
+        }
+        self.requeue(lane, waiting, Instant::now());
     }
 
     /// A batch is killed only when none of its open members is to live.

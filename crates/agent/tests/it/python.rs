@@ -47,6 +47,44 @@ async fn a_warm_process_imports_its_package_once() {
     }
 }
 
+/// Many calls of a function that was quick so far, of which the first waits for a file: what was sent ahead to its process is
+/// taken back and done by others, cancelled, or given back, all while it still waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_long_task_does_not_hold_up_those_sent_ahead() {
+    for permits in [2, 1] {
+        let mut bench = Bench::start_with(|c| c.permits = permits).await;
+        let mut s = bench.connected().await;
+        let (there, missing) = (bench.dir.path().to_owned(), bench.dir.path().join("missing"));
+        let input = |path: &std::path::Path| serde_json::json!({ "path": path }).to_string();
+        let grants = |prefix: &str, n: u32| {
+            let one = |i| bench.python(&format!("{prefix}{i}"), "wait_for", &input(&there));
+            (0..n).map(one).collect::<Vec<_>>()
+        };
+        s.grant(grants("quick", 60)).await;
+        for i in 0..60 {
+            s.ok(&format!("quick{i}")).await;
+        }
+        let mut mixed = vec![bench.python("long", "wait_for", &input(&missing))];
+        mixed.extend(grants("behind", 30));
+        s.grant(mixed).await;
+        s.started("long").await;
+        if permits == 2 {
+            for i in 0..30 {
+                assert_eq!(s.ok(&format!("behind{i}")).await, "seen");
+            }
+        } else {
+            // There is nobody else to do it. It waits where it can be cancelled and given back.
+            s.send(cancel("behind3", 0)).await;
+            assert!(s.failure("behind3").await.cancelled);
+            bench.shutdown.cancel();
+            s.until("the others come back", |s| s.returned.len() == 29).await;
+        }
+        assert!(!s.results.contains_key(&b"long"[..]));
+        std::fs::write(&missing, "").expect("written");
+        assert_eq!(s.ok("long").await, "seen");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_ends_its_process_fails_alone() {
     let mut bench = Bench::start_with(|c| c.permits = 1).await;

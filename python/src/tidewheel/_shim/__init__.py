@@ -5,6 +5,8 @@
       |  -- hello_ack {limits} ---------------> |
       |  -- task_start, task_start, ... ------> |   pipelined; done in order
       |  <- started, log, progress, task_done - |   buffered, one write for many
+      |  -- recall {leases} -----------------> |   those that have not begun ...
+      |  <- recalled {leases} --------------- |   ... go back, and nothing more is said of them
       |  -- cancel {lease} -------------------> |   also while a task runs
       |  <- enqueue / asset / handle {req} ---- |
       |  -- enqueued / asset_value / ... {req}> |

@@ -64,7 +64,8 @@ class SerialLoop:
                         # A cancellation for one of those that wait may have come meanwhile.
                         self.link.flush()
                         self._read(wait=False)
-                if self._read(wait=False):
+                # The watcher may have read in between, and put back what a recall left.
+                if self._read(wait=False) or inbox:
                     continue
                 self.link.flush()
                 if session.draining:

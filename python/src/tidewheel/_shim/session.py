@@ -128,6 +128,8 @@ class Session:
                 self.inbox.append(message)
             elif kind == "cancel":
                 self._cancel(str(message.get("lease")), str(message.get("reason") or "cancelled"))
+            elif kind == "recall":
+                self._recall(set(message.get("leases") or ()))
             elif kind in _ANSWERS:
                 question = self._questions.pop(message.get("req"), None)  # type: ignore[arg-type]
                 if question is not None:
@@ -181,6 +183,24 @@ class Session:
             if message.get("lease") == lease or any(item.get("lease") == lease for item in message.get("items") or ()):
                 self._refused[lease] = reason
         # Else it has ended already, and its task_done is on the way.
+
+    def _recall(self, leases: "Set[str]") -> None:
+        """Gives back starts that have not begun. The main thread may be taking from the left meanwhile: what is taken here from
+        the right is begun by nobody, and only the holder of `link.read_lock` puts anything in."""
+        back, kept = [], []
+        while self.inbox:
+            try:
+                message = self.inbox.pop()
+            except IndexError:  # the main thread was quicker
+                break
+            lease = message.get("lease")
+            if message["t"] == "task_start" and lease in leases:
+                self._refused.pop(lease, None)
+                back.append(lease)
+            else:
+                kept.append(message)
+        self.inbox.extend(reversed(kept))
+        self.link.send(encode({"t": "recalled", "leases": back[::-1]}))
 
     def _stop(self, context: Context, reason: str) -> None:
         context.cancel(reason)
