@@ -120,7 +120,9 @@ pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     drop(file);
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    // The name, too, has to outlive a power cut.
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// The server and the principal of one call.

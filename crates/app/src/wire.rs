@@ -102,15 +102,6 @@ impl Node {
         Ok(node)
     }
 
-    /// A token of its own for an embedded client, whatever tokens there are.
-    pub(crate) async fn own_token(&self, name: &str) -> Outcome<Secret> {
-        let made = tidewheel_api::bootstrap_token(&self.runtime, name, false).await;
-        let made = made.map_err(|error| Failure::new(Exit::Failed, "cannot create a token", error.to_string()))?;
-        // Asked for without a condition, one is always made.
-        made.map(|made| Secret::new(made.secret))
-            .ok_or_else(|| Failure::new(Exit::Failed, "cannot create a token", "the server made none"))
-    }
-
     /// A connection to this very process.
     pub(crate) fn own_connection(&self, token: Secret) -> Connection {
         Connection {
@@ -126,11 +117,13 @@ impl Node {
 
     /// Writes a new admin token into the folder, where the old one is missing or is another database's.
     pub(crate) async fn renew_admin_token(&self) -> Outcome<Secret> {
-        let token = self.own_token("admin").await?;
+        let what = "cannot create a token";
         let path = self.data_dir.join(TOKEN_FILE);
-        let written = write_private(&path, &format!("{}\n", token.expose()));
-        written.doing(Exit::Failed, || format!("cannot write {}", path.display()))?;
-        Ok(token)
+        let keep = |made: &tidewheel_api::Bootstrap| write_private(&path, &format!("{}\n", made.secret));
+        let made = tidewheel_api::bootstrap_token(&self.runtime, "admin", false, keep).await;
+        let made = made.map_err(|error| Failure::new(Exit::Failed, what, error.to_string()))?;
+        // Asked for without a condition, one is always made.
+        made.map(|made| Secret::new(made.secret)).ok_or_else(|| Failure::new(Exit::Failed, what, "the server made none"))
     }
 
     /// The admin token, from the folder.
@@ -213,12 +206,11 @@ impl Node {
 
 /// Writes the token of the very first start into the folder. It is in no log and on no terminal.
 async fn first_token(runtime: &Runtime, data_dir: &Path) -> Outcome {
-    let what = "cannot create the first token";
-    let made = tidewheel_api::bootstrap_token(runtime, "admin", true).await;
-    let made = made.map_err(|error| Failure::new(Exit::Failed, what, error.to_string()))?;
+    let path = data_dir.join(TOKEN_FILE);
+    let keep = |made: &tidewheel_api::Bootstrap| write_private(&path, &format!("{}\n", made.secret));
+    let made = tidewheel_api::bootstrap_token(runtime, "admin", true, keep).await;
+    let made = made.map_err(|error| Failure::new(Exit::Failed, "cannot create the first token", error.to_string()))?;
     if let Some(made) = made {
-        let path = data_dir.join(TOKEN_FILE);
-        write_private(&path, &format!("{}\n", made.secret)).doing(Exit::Failed, || what.to_owned())?;
         tracing::info!(file = %path.display(), token = made.token_id, "the admin token of this server was written");
     }
     Ok(())

@@ -21,7 +21,20 @@ pub struct Bootstrap {
 ///
 /// With `only_if_none`, nothing is created and `None` is returned when any token exists: a server calls it so at each
 /// start, while `tidewheel dev` asks for a token of its own.
-pub async fn bootstrap_token(runtime: &Runtime, name: &str, only_if_none: bool) -> Result<Option<Bootstrap>, Error> {
+///
+/// `keep` puts the token where its owner finds it, durably, and is called before the token is stored: a crash in between
+/// leaves a text that opens nothing and that the next start replaces. The other order would leave a server that has a
+/// token which nobody knows.
+///
+/// # Errors
+///
+/// When `keep` fails, or the store is not available. Nothing is stored then.
+pub async fn bootstrap_token(
+    runtime: &Runtime,
+    name: &str,
+    only_if_none: bool,
+    keep: impl FnOnce(&Bootstrap) -> std::io::Result<()>,
+) -> Result<Option<Bootstrap>, Error> {
     let tenant = ensure_tenant(runtime, "default").await?;
     ensure_queue(runtime, tenant, "default").await?;
     if only_if_none && !runtime.directory().records(RecordKind::Token, TOKEN_TENANT).is_empty() {
@@ -38,9 +51,11 @@ pub async fn bootstrap_token(runtime: &Runtime, name: &str, only_if_none: bool) 
         created: now,
         expires: None,
     };
+    let made = Bootstrap { secret: new.text, token_id: new.id };
+    keep(&made).map_err(|error| Error::Unavailable(format!("the token cannot be written: {error}")))?;
     // A record of strings and numbers always serialises.
     let value = serde_json::to_string(&stored).unwrap_or_default();
-    let key = new.id.as_str().into();
+    let key = made.token_id.as_str().into();
     let reply = runtime
         .call(|request| Command::PutRecord {
             request,
@@ -53,7 +68,7 @@ pub async fn bootstrap_token(runtime: &Runtime, name: &str, only_if_none: bool) 
         .await?;
     match reply {
         Reply::Refused(refusal) => Err(Error::Unavailable(format!("the first token was refused: {refusal:?}"))),
-        _ => Ok(Some(Bootstrap { secret: new.text, token_id: new.id })),
+        _ => Ok(Some(made)),
     }
 }
 

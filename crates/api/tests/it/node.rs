@@ -154,7 +154,7 @@ impl Node {
         let logs = Arc::new(MemoryLogs::default());
         let blobs = Arc::new(MemoryBlobs::default());
         let runtime = Runtime::start(Config::default(), store, logs, blobs, Box::new(|why| panic!("{why}"))).unwrap();
-        let admin = bootstrap_token(&runtime, "test", false).await.unwrap().unwrap().secret;
+        let admin = bootstrap_token(&runtime, "test", false, |_| Ok(())).await.unwrap().unwrap().secret;
         let router = router(runtime.clone(), config);
         Node { runtime, router, admin }
     }

@@ -120,6 +120,29 @@ async fn the_admin_token_is_there_when_the_server_is_ready() -> anyhow::Result<(
     Ok(())
 }
 
+/// Whenever the first start was killed: the second one leaves the owner a token that opens the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_that_is_killed_leaves_nobody_locked_out() -> anyhow::Result<()> {
+    need_binary!();
+    let _machine = gate::beside().await;
+    // What a crash between the file and the commit leaves: a token that no store knows.
+    let mut server = Server::prepare()?;
+    std::fs::create_dir_all(&server.data)?;
+    std::fs::write(server.data.join("admin-token"), "tw_of_a_start_that_was_killed\n")?;
+    server.launch().await?;
+    server.still_serves().await?;
+    for step in 0..12 {
+        let mut server = Server::prepare()?;
+        server.spawn()?;
+        // From before the store is there until after everything is.
+        tokio::time::sleep(std::time::Duration::from_millis(step * 12)).await;
+        server.kill()?;
+        server.launch().await?;
+        server.still_serves().await.map_err(|e| e.context(format!("killed after {} ms", step * 12)))?;
+    }
+    Ok(())
+}
+
 /// Every verb explains itself with examples.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_help_text_has_examples() -> anyhow::Result<()> {
