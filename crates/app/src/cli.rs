@@ -75,7 +75,7 @@ struct Globals {
     /// Columns to show, as field names: `id,state,labels.env`
     #[arg(long, global = true, value_delimiter = ',', value_name = "FIELDS", help_heading = "Output")]
     columns: Option<Vec<String>>,
-    /// Filter the JSON through a jq expression
+    /// Filter the JSON through a jq expression; of a list, each item
     #[arg(long, global = true, value_name = "EXPR", help_heading = "Output")]
     jq: Option<String>,
     /// How times are shown

@@ -77,7 +77,8 @@ impl Printer {
         let empty = Vec::new();
         let items = page.get("items").and_then(Value::as_array).unwrap_or(&empty);
         if self.jq.is_some() {
-            return self.through_jq(page);
+            // As `jq` sees the lines of `-o jsonl`: the page around the items is nothing that scripts ask for.
+            return items.iter().try_for_each(|item| self.through_jq(item));
         }
         match self.format {
             Format::Table | Format::Wide => {

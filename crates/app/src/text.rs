@@ -98,6 +98,16 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
+/// So many tasks: `1 task`, `12,000 tasks`.
+pub(crate) fn tasks(number: u64) -> String {
+    format!("{} {}", count(number), if number == 1 { "task" } else { "tasks" })
+}
+
+/// The same as the subject of a sentence about the past: `1 task was`, `3 tasks were`.
+pub(crate) fn tasks_were(number: u64) -> String {
+    format!("{} {}", tasks(number), if number == 1 { "was" } else { "were" })
+}
+
 /// One line without control characters: what came from elsewhere must not move the cursor or change the window title.
 pub(crate) fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

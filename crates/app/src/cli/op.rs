@@ -124,7 +124,7 @@ pub(crate) fn show(ctx: &Ctx, operation: &Value) -> Outcome {
     for failure in failures.into_iter().flatten() {
         ctx.out.note(&format!("{}: {}", field(failure, "task"), crate::text::one_line(field(failure, "detail"))));
     }
-    Err(Failure::new(Exit::Failed, format!("{failed} tasks were not changed"), "the first of them are listed above")
+    Err(Failure::new(Exit::Failed, format!("{} not changed", crate::text::tasks_were(failed)), "the first of them are listed above")
         .next(format!("tidewheel op get {}", field(operation, "id"))))
 }
 
@@ -172,14 +172,19 @@ where
         let Some(counted) = follow(ctx, client, operation, Wait::Ever).await? else { return Ok(()) };
         let count = counted.get("would_change").and_then(Value::as_u64).unwrap_or(0);
         if dry_run {
-            ctx.out.note(&format!("{} tasks would be {}", crate::text::count(count), past(verb)));
+            // The operation that counted is done; what it counted is not, and a row that says `done` would be misread.
+            let said = format!("{} would be {}", crate::text::tasks(count), past(verb));
+            if ctx.out.is_table() {
+                return ctx.out.write_line(&said);
+            }
+            ctx.out.note(&said);
             return ctx.out.brief(&OPERATION, &counted);
         }
         if count == 0 {
             ctx.out.note("no task matches");
             return Ok(());
         }
-        ctx.ask.confirm(&format!("{} tasks will be {}.", crate::text::count(count), past(verb)))?;
+        ctx.ask.confirm(&format!("{} will be {}.", crate::text::tasks(count), past(verb)))?;
     }
     let operation = start(false).await?;
     match follow(ctx, client, operation, wait).await? {

@@ -88,7 +88,7 @@ fn a_file_of_tasks_goes_out_in_batches_with_a_key_each() {
     std::fs::write(mock.home.path().join("in.jsonl"), format!("\n{lines}")).unwrap();
     let ran = mock.run(&["task", "submit", "resize", "--many", "in.jsonl", "--queue", "pdf"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.err.contains("1201 tasks stored, 0 refused"), "{ran:?}");
+    assert!(ran.err.contains("1,201 tasks stored, 0 refused"), "{ran:?}");
     let mut keys = std::collections::HashSet::new();
     let mut inputs = 0;
     for asked in mock.asked() {

@@ -64,7 +64,7 @@ impl Export {
         }
         spinner.finish_and_clear();
         sink.finish()?;
-        ctx.out.note(&format!("{written} tasks exported"));
+        ctx.out.note(&format!("{} exported", crate::text::tasks(written)));
         Ok(())
     }
 }

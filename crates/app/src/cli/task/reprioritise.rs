@@ -12,7 +12,8 @@ use crate::fail::Outcome;
 
 /// Change the priority of waiting tasks
 ///
-/// The task moves within its queue at once. A running task keeps running; the new priority holds for its next attempt.
+/// A task that waits, in its queue, for its time or for its next attempt, gets its new place at once. One that runs or has
+/// ended is refused with exit 4.
 #[derive(Args)]
 #[command(visible_alias = "reprioritize")]
 #[command(after_help = "Examples:

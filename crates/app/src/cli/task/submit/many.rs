@@ -85,7 +85,7 @@ pub(super) async fn run(ctx: &Ctx, file: &str, template: Map<String, Value>, wai
                 Ok(answer) => answer,
                 Err(failure) => {
                     bar.finish_and_clear();
-                    ctx.out.note(&format!("{} tasks had been stored before this", tally.accepted));
+                    ctx.out.note(&format!("{} stored before this", crate::text::tasks_were(tally.accepted)));
                     return Err(failure);
                 }
             };
@@ -107,7 +107,7 @@ async fn send(client: Option<&Client>, batch: Batch) -> Outcome<(Vec<u64>, Value
     };
     let body = format!("{{\"tasks\":[{}]}}", batch.bodies.join(","));
     let first = batch.lines.first().copied().unwrap_or_default();
-    let what = format!("submit the {} tasks from line {first} on", batch.bodies.len());
+    let what = format!("submit {} from line {first} on", crate::text::tasks(batch.bodies.len() as u64));
     let mut answer = client.post("/tasks:batch").doing(what.clone()).raw_json(body).value().await?;
     // Single tasks may be refused because their queue or the server is full: those are sent again, and only those.
     for round in 0..REPEATS {
@@ -168,25 +168,25 @@ fn report(ctx: &Ctx, tally: &mut Tally, lines: &[u64], answer: &Value, keep_ids:
 
 async fn finish(ctx: &Ctx, client: Option<&Client>, tally: Tally, wrong: Option<Failure>, wait: Wait) -> Outcome {
     let Some(client) = client else {
-        ctx.out.note(&format!("{} tasks would be sent", tally.accepted));
+        ctx.out.note(&format!("{} would be sent", crate::text::tasks(tally.accepted)));
         return wrong.map_or(Ok(()), Err);
     };
     if !tally.refusals.is_empty() {
         ctx.out.list(&SUBMITTED, &json!({ "items": tally.refusals }))?;
     }
     let replayed = if tally.replayed > 0 { format!(", {} of them known", tally.replayed) } else { String::new() };
-    ctx.out.note(&format!("{} tasks stored{replayed}, {} refused", tally.accepted, tally.refused));
+    ctx.out.note(&format!("{} stored{replayed}, {} refused", crate::text::tasks(tally.accepted), tally.refused));
     if let Some(failure) = wrong {
         return Err(failure);
     }
     let failed = wait_all(ctx, client, &tally.ids, wait).await?;
     if tally.refused > 0 {
         let why = "the lines are listed above with the reason";
-        return Err(Failure::new(Exit::Failed, format!("{} tasks were refused", tally.refused), why));
+        return Err(Failure::new(Exit::Failed, format!("{} refused", crate::text::tasks_were(tally.refused)), why));
     }
     if failed > 0 {
         let why = "they ended as failed, dead, cancelled or expired";
-        return Err(Failure::new(Exit::Failed, format!("{failed} tasks did not succeed"), why)
+        return Err(Failure::new(Exit::Failed, format!("{} did not succeed", crate::text::tasks(failed as u64)), why)
             .next("tidewheel task list --filter state:failed,dead"));
     }
     Ok(())
