@@ -78,6 +78,29 @@ pub async fn describe(dir: &Path, options: &BuildOptions) -> Result<Value, Error
     workshop.describe(dir, &environment).await
 }
 
+/// What it takes to run a file of Python code on this machine.
+#[derive(Clone, Debug)]
+pub struct LocalCode {
+    /// The interpreter: that of an environment with the project's dependencies, or the machine's where it has none.
+    pub python: PathBuf,
+    /// Folders for `PYTHONPATH`: the embedded package, then the project's own.
+    pub paths: Vec<PathBuf>,
+}
+
+/// Prepares the project around `file` (the nearest folder above it with a `pyproject.toml`; without one, nothing is installed):
+/// builds or reuses the environment of its dependencies. Without a lock, so newer versions than a deployed package has may
+/// be installed. Errors: no Python, a wrong `pyproject.toml`, dependencies that cannot be installed.
+pub async fn prepare_local(file: &Path, options: &BuildOptions) -> Result<LocalCode, Error> {
+    let workshop = Workshop::open(options).await?;
+    let mut paths = vec![workshop.library.clone()];
+    let file = std::path::absolute(file).map_err(Error::file("find", file))?;
+    let root = file.ancestors().skip(1).find(|dir| dir.join("pyproject.toml").is_file());
+    let project = root.map(Project::read).transpose()?.unwrap_or_default();
+    paths.extend(root.into_iter().flat_map(project::module_paths));
+    let environment = workshop.environments.get_local(&project.requirements(), &project.requires_python).await?;
+    Ok(LocalCode { python: environment.program, paths })
+}
+
 /// Builds the package of a folder, a wheel or an sdist. `out` is a file to write or a folder to write it in.
 pub async fn build_package(source: &Path, out: &Path, options: &BuildOptions) -> Result<BuiltPackage, Error> {
     let workshop = Workshop::open(options).await?;

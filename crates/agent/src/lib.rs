@@ -34,7 +34,7 @@ mod start;
 mod unpack;
 mod warm;
 
-pub use bundle::{BuildOptions, BuiltPackage, build_package, describe};
+pub use bundle::{BuildOptions, BuiltPackage, LocalCode, build_package, describe, prepare_local};
 pub use config::{AgentConfig, Isolation, Limits, Secret};
 pub use error::Error;
 pub use package::local_name;

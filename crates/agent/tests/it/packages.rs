@@ -1,6 +1,6 @@
 //! Packages: fetched, refused, built, run in place.
 
-use tidewheel_agent::{BuildOptions, Error, build_package, describe};
+use tidewheel_agent::{BuildOptions, Error, build_package, describe, prepare_local};
 use tidewheel_proto::v1::Grant;
 
 use crate::mock::*;
@@ -152,6 +152,37 @@ async fn dependencies_are_locked_and_installed_once() {
     assert_eq!(s.ok("1").await, 42);
     let environments = std::fs::read_dir(bench.dir.path().join("envs")).expect("there").flatten();
     assert_eq!(environments.filter(|e| e.path().is_dir()).count(), 1, "the build and the run share one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_project_is_run_with_its_dependencies() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let project = dir.path().join("project");
+    std::fs::create_dir_all(project.join("src/shop")).expect("made");
+    let dependency = wheel(dir.path(), b"VALUE = 42\n");
+    let toml = format!("[project]\nname = \"demo\"\ndependencies = [\"tinydep @ file://{}\"]\n", dependency.display());
+    std::fs::write(project.join("pyproject.toml"), toml).expect("written");
+    let file = project.join("src/shop/jobs.py");
+    std::fs::write(&file, "import tinydep\nfrom tidewheel import task\n").expect("written");
+    let options = BuildOptions::new(dir.path().join("data"));
+    let run = |code: tidewheel_agent::LocalCode, program: &str| {
+        let path = std::env::join_paths(&code.paths).expect("plain names");
+        let output = std::process::Command::new(&code.python).args(["-c", program]).env("PYTHONPATH", path).output();
+        output.expect("it starts")
+    };
+    let code = prepare_local(&file, &options).await.expect("it is prepared");
+    let output = run(code, "import shop.jobs; print(shop.jobs.tinydep.VALUE)");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n", "{output:?}");
+    // A file of no project runs with what is there.
+    let alone = dir.path().join("alone.py");
+    std::fs::write(&alone, "").expect("written");
+    let code = prepare_local(&alone, &options).await.expect("it is prepared");
+    assert!(run(code.clone(), "import tidewheel").status.success());
+    assert!(!run(code, "import tinydep").status.success());
+    std::fs::write(project.join("pyproject.toml"), "[project]\ndependencies = [\"nothing @ file:///none.whl\"]\n")
+        .expect("written");
+    let error = prepare_local(&file, &options).await.expect_err("it cannot be installed");
+    assert!(matches!(error, Error::Environment { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
