@@ -1,7 +1,7 @@
 //! `tidewheel exec`: one function, here and now, through the Python test kit.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::Args;
@@ -19,7 +19,8 @@ const SCRIPT: &str = include_str!("exec/run.py");
 ///
 /// Runs a task, or any function, through the test kit: the input goes to JSON and back as it would on the way through a
 /// server, retries happen as the task's policy says without waiting, and the result is printed. What the function
-/// prints goes to standard error.
+/// prints goes to standard error. The dependencies of the project around the file (its `pyproject.toml`) are installed
+/// into an environment that is kept.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel exec tasks.py:greet name=Ann times=3
@@ -123,19 +124,14 @@ fn parsed(text: &str) -> Value {
 /// Runs the script and reads its answer.
 fn python(file: &Path, call: &Value, what: &str) -> Outcome<Value> {
     let setup = || format!("cannot {what}");
-    let program = std::env::var_os("TIDEWHEEL_PYTHON").unwrap_or_else(|| "python3".into());
-    let mut command = Command::new(&program);
-    command.args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    if let Some(library) = library(file) {
-        let mut path = std::ffi::OsString::from(library);
-        if let Some(own) = std::env::var_os("PYTHONPATH").filter(|p| !p.is_empty()) {
-            path.push(":");
-            path.push(own);
-        }
-        command.env("PYTHONPATH", path);
-    }
+    let code = prepared(file, what)?;
+    let mut paths = code.paths;
+    paths.extend(std::env::var_os("PYTHONPATH").iter().flat_map(std::env::split_paths));
+    let paths = std::env::join_paths(paths).doing(Exit::Usage, setup)?;
+    let mut command = Command::new(&code.python);
+    command.args(["-c", SCRIPT]).env("PYTHONPATH", paths).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| {
-        let why = format!("{} cannot be started: {error}", program.to_string_lossy());
+        let why = format!("{} cannot be started: {error}", code.python.display());
         Failure::usage(setup(), why).next("tidewheel doctor")
     })?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -149,18 +145,12 @@ fn python(file: &Path, call: &Value, what: &str) -> Outcome<Value> {
     })
 }
 
-/// Where the Python package lies that this binary carries: the build of packages lays it down. `None` leaves it to what
-/// is installed.
-fn library(file: &Path) -> Option<PathBuf> {
-    if let Some(given) = std::env::var_os("TIDEWHEEL_PYLIB") {
-        return Some(given.into());
-    }
-    let folder = std::path::absolute(file).ok()?.parent()?.to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+/// The interpreter and the module path: with the dependencies of the project the file belongs to, as an agent would.
+fn prepared(file: &Path, what: &str) -> Outcome<tidewheel_agent::LocalCode> {
+    let setup = || format!("cannot {what}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(Exit::Failed, setup)?;
     let options = tidewheel_agent::BuildOptions::new(package::cache_dir());
-    // Only for its effect: a folder without a project of its own fails after the package was laid down, which is
-    // enough.
-    let _ = runtime.block_on(tidewheel_agent::describe(&folder, &options));
-    let newest = std::fs::read_dir(package::cache_dir().join("pylib")).ok()?.flatten().filter(|e| e.path().is_dir());
-    newest.max_by_key(|e| e.metadata().and_then(|m| m.modified()).ok()).map(|e| e.path())
+    runtime
+        .block_on(tidewheel_agent::prepare_local(file, &options))
+        .map_err(|error| Failure::usage(setup(), error.to_string()).next("tidewheel doctor"))
 }

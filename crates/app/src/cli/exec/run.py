@@ -24,7 +24,12 @@ def end(**fields):
 
 
 path = os.path.abspath(call["file"])
-sys.path.insert(0, os.path.dirname(path))
+folder, name = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
+# A module of a package is imported as such, so that its relative imports work.
+while os.path.isfile(os.path.join(folder, "__init__.py")):
+    folder, parent = os.path.split(folder)
+    name = parent + "." + name
+sys.path.insert(0, folder)
 try:
     from tidewheel import testing
     from tidewheel.authoring import Task
@@ -32,7 +37,7 @@ try:
 except ImportError as error:
     end(kind="setup", type="ImportError", message="the Python package tidewheel cannot be imported: %s" % error)
 try:
-    module = importlib.import_module(os.path.splitext(os.path.basename(path))[0])
+    module = importlib.import_module(name)
 except Exception as error:
     end(kind="load", type=type(error).__name__, message=str(error), detail=traceback.format_exc())
 
