@@ -5,15 +5,26 @@ use std::sync::Arc;
 
 use crate::config::{Queue, Tenant};
 use crate::id::{Name, QueueId, TaskId, TenantId, Token, TypeId, WorkerId};
-use crate::task::{Failure, Task};
+use crate::task::{Failure, Spec, Task};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mutation {
     /// A new task, with its input.
     InsertTask(Box<Task>),
-    /// The task as it is now. Spec and input never change and need not be written again.
+    /// The task as it is now. Its input never changes and its spec has a mutation of its own: neither is written again.
     UpdateTask(Box<Task>),
+    /// The spec of a stored task, whose labels were changed.
+    PutSpec {
+        /// Owner.
+        tenant: TenantId,
+        /// Task.
+        task: TaskId,
+        /// As it is now.
+        spec: Arc<Spec>,
+        /// As it was: what it can no longer be found by.
+        before: Arc<Spec>,
+    },
     /// An attempt that ended other than by success. The last successful or current one is in the task itself.
     PutAttempt(Box<AttemptRecord>),
     /// An idempotency key and what it stands for.

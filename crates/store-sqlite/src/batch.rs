@@ -59,7 +59,9 @@ pub(crate) struct NewRow {
 #[derive(Debug)]
 pub(crate) enum Op {
     Payload { key: TaskKey, part: u8, bytes: Bytes },
+    Spec { key: TaskKey, spec: Span },
     Mark { mark: i64, key: TaskKey },
+    Unmark { mark: i64, key: TaskKey },
     Attempt { key: TaskKey, number: u32, body: Span },
     /// Bound as they are.
     Other(Mutation),
@@ -159,6 +161,13 @@ impl Encoder {
             Mutation::UpdateTask(task) => {
                 let row = self.row(&task);
                 self.out.updates.push(row);
+            }
+            Mutation::PutSpec { tenant, task, spec, before } => {
+                let key = task_key(tenant, task);
+                let span = self.spec(&spec);
+                self.out.ops.push(Op::Spec { key, spec: span });
+                self.out.ops.extend(marks(&before).map(|mark| Op::Unmark { mark, key }));
+                self.out.ops.extend(marks(&spec).map(|mark| Op::Mark { mark, key }));
             }
             Mutation::PutAttempt(record) => {
                 let body = self.span(|out| codec::encode_attempt(&record, out));

@@ -11,6 +11,7 @@ use tidewheel_store::{Error, codec};
 use crate::batch::{Encoded, NewRow, Op, Row, Span, signed};
 use crate::error::During;
 use crate::hot::{Binder, Hot};
+use crate::sweep::DELETE_MARK;
 
 pub(crate) const FENCE: &str = "UPDATE partition SET last_index = ?3, wall = max(wall, ?4), seq = max(seq, ?5) \
      WHERE id = ?1 AND epoch = ?2 AND last_index = ?3 - 1";
@@ -32,6 +33,7 @@ pub(crate) const UPDATE_TASK: &str = "UPDATE task SET head = ?2, ending = ?3, re
 pub(crate) const UPDATE_KEEPING_RESULT: &str =
     "UPDATE task SET head = ?2, ending = ?3, ready = ?4, timer = ?5, live = ?6 WHERE key = ?1";
 const PUT_PAYLOAD: &str = "INSERT OR REPLACE INTO payload (key, part, bytes) VALUES (?1, ?2, ?3)";
+pub(crate) const UPDATE_SPEC: &str = "UPDATE task SET spec = ?2 WHERE key = ?1";
 const PUT_MARK: &str = "INSERT OR IGNORE INTO mark (mark, key) VALUES (?1, ?2)";
 const PUT_ATTEMPT: &str = "INSERT OR REPLACE INTO attempt (key, number, body) VALUES (?1, ?2, ?3)";
 const PUT_KEY_PAGE: &str = "INSERT INTO key_page (page, hour, entries) VALUES (?1, ?2, ?3)";
@@ -70,7 +72,9 @@ pub(crate) struct Statements<'c> {
     update: Hot<'c>,
     update_keeping: Hot<'c>,
     payload: Statement<'c>,
+    spec: Statement<'c>,
     mark: Statement<'c>,
+    unmark: Statement<'c>,
     attempt: Statement<'c>,
     key_page: Statement<'c>,
     put_running: Statement<'c>,
@@ -136,7 +140,9 @@ impl<'c> Statements<'c> {
             update: Hot::prepare(connection, UPDATE_TASK)?,
             update_keeping: Hot::prepare(connection, UPDATE_KEEPING_RESULT)?,
             payload: connection.prepare(PUT_PAYLOAD)?,
+            spec: connection.prepare(UPDATE_SPEC)?,
             mark: connection.prepare(PUT_MARK)?,
+            unmark: connection.prepare(DELETE_MARK)?,
             attempt: connection.prepare(PUT_ATTEMPT)?,
             key_page: connection.prepare(PUT_KEY_PAGE)?,
             put_running: connection.prepare(PUT_RUNNING_PAGE)?,
@@ -168,6 +174,12 @@ impl<'c> Statements<'c> {
             match op {
                 Op::Payload { key, part, bytes } => {
                     self.payload.execute((key, part, &bytes[..])).during("put a payload")?;
+                }
+                Op::Spec { key, spec } => {
+                    self.spec.execute((key, batch.bytes(*spec))).during("put a spec")?;
+                }
+                Op::Unmark { mark, key } => {
+                    self.unmark.execute((mark, key)).during("remove a mark")?;
                 }
                 Op::Mark { mark, key } => {
                     self.mark.execute((mark, key)).during("put a mark")?;
@@ -272,6 +284,7 @@ impl<'c> Statements<'c> {
             }
             Mutation::InsertTask(_)
             | Mutation::UpdateTask(_)
+            | Mutation::PutSpec { .. }
             | Mutation::PutAttempt(_)
             | Mutation::PutIdempotency { .. } => unreachable!("encoded apart"),
         }

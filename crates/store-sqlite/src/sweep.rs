@@ -22,7 +22,7 @@ pub(crate) const SELECT_AFTER: &str = concat!(
 const DELETE_TASK: &str = "DELETE FROM task WHERE key = ?1";
 const DELETE_PAYLOADS: &str = "DELETE FROM payload WHERE key = ?1";
 const DELETE_ATTEMPTS: &str = "DELETE FROM attempt WHERE key = ?1";
-const DELETE_MARK: &str = "DELETE FROM mark WHERE mark = ?1 AND key = ?2";
+pub(crate) const DELETE_MARK: &str = "DELETE FROM mark WHERE mark = ?1 AND key = ?2";
 const DELETE_KEY_PAGES: &str = "DELETE FROM key_page WHERE page >= ?1 AND page < ?2";
 
 /// Rows of one read.

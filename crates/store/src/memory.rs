@@ -142,6 +142,11 @@ impl State {
         match mutation {
             Mutation::InsertTask(task) => self.put_task((**task).clone()),
             Mutation::UpdateTask(task) => self.update_task(task),
+            Mutation::PutSpec { tenant, task, spec, .. } => {
+                if let Some(task) = self.tasks.get_mut(&(*tenant, *task)) {
+                    Arc::make_mut(task).spec = Arc::clone(spec);
+                }
+            }
             Mutation::PutAttempt(record) => {
                 let key = (record.tenant, record.task, record.number);
                 self.attempts.insert(key, Arc::new((**record).clone()));

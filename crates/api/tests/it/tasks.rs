@@ -288,6 +288,21 @@ async fn of_two_changes_that_saw_the_same_version_one_holds() {
 }
 
 #[tokio::test]
+async fn changed_labels_are_stored() {
+    let node = Node::start().await;
+    let id = node.submit(r#"{"type":"a","labels":{"env":"test","team":"x"}}"#).await;
+    let path = format!("/api/v1/tasks/{id}");
+    let got = node.call(Method::PATCH, &path, r#"{"labels":{"env":"prod"}}"#).await.is(200);
+    let shown = node.get(&path).await;
+    assert_eq!(shown.json()["labels"], json!({"env": "prod"}));
+    assert_eq!(shown.header("etag"), got.header("etag"));
+    for (filter, found) in [("label.env:prod", 1), ("label.env:test", 0), ("label.team:x", 0)] {
+        let page = node.get(&format!("/api/v1/tasks?filter={filter}")).await.is(200).json();
+        assert_eq!(ids(&page).len(), found, "{filter}");
+    }
+}
+
+#[tokio::test]
 async fn a_running_task_takes_a_priority_for_its_next_attempt() {
     let node = Node::start().await;
     let id = node.submit(r#"{"type":"a","retry":{"max_attempts":2,"delay":"1ms"}}"#).await;

@@ -4,6 +4,7 @@ use super::{MonoTimer, Partition, Stage};
 use crate::command::{Command, Seen};
 use crate::effect::{Effect, Refusal};
 use crate::id::{Name, RequestId, TaskId, TenantId};
+use crate::mutation::Mutation;
 use crate::planted::Bug;
 use crate::task::{Ending, Failure, Payload, Spec, State};
 use crate::time::Now;
@@ -142,7 +143,12 @@ impl Partition {
         }
         if let Some(labels) = labels {
             let entry = self.entry(task);
-            entry.task.spec = Arc::new(Spec { labels, ..(*entry.task.spec).clone() });
+            let spec = Arc::new(Spec { labels, ..(*entry.task.spec).clone() });
+            let before = std::mem::replace(&mut entry.task.spec, spec.clone());
+            // A task that is not stored yet brings its spec along.
+            if !entry.new {
+                self.mutations.push(Mutation::PutSpec { tenant, task, spec, before });
+            }
             self.touch(task);
         }
         if waits && (priority.is_some() || run_at.is_some()) {

@@ -44,6 +44,9 @@ impl Store {
                     let task = Task { input: old.input.clone(), spec: old.spec.clone(), ..*task };
                     self.tasks.insert(task.id, task);
                 }
+                Mutation::PutSpec { task, spec, .. } => {
+                    self.tasks.get_mut(&task).expect("it is stored").spec = spec;
+                }
                 Mutation::PutIdempotency { hash, task, body, .. } => drop(self.keys.insert(hash, (task, body))),
                 Mutation::PutName { kind, tenant, id, name } => self.base.names.push((kind, tenant, id, name)),
                 Mutation::PutQueue(queue) => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidewheel_engine::id::{QueueId, TaskId, TypeId, WorkerId};
+use tidewheel_engine::mutation::Mutation;
 use tidewheel_engine::task::{Ending, Payload, Spec, State, Task};
 
 use super::support::{
@@ -19,6 +20,7 @@ pub(super) const CASES: &[Case] = &[
     ("conditions hold together", conditions_together),
     ("states in every combination give what they say", every_state_combination),
     ("labels and ids are found among many tasks", marks_among_many),
+    ("a changed label is found and the old one is not", changed_labels),
     ("pages follow each other without gap or repeat", pages_follow),
     ("pages stay whole while tasks come and change", pages_under_writes),
     ("a scan limit ends a page and says how far it came", scan_limit),
@@ -87,6 +89,25 @@ fn zoo(owner: &mut Owner) {
         insert(Task { state: State::Cancelled, created: START + 500, ..failed(9, "ValueError", "ÜBER") }),
         insert(Task { state: State::Expired, lane: None, ..task(10) }),
     ]);
+}
+
+fn changed_labels(fixture: &mut dyn Fixture) {
+    let mut owner = Owner::of(fixture);
+    let labelled = |labels: &[(&str, &str)]| Spec {
+        labels: labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        ..Spec::default()
+    };
+    let (before, after) = (labelled(&[("a", "1"), ("b", "1")]), labelled(&[("a", "2"), ("b", "1")]));
+    owner.commit(vec![insert(with_spec(task(1), before.clone()))]);
+    let changed = Task { changed: START + 9, ..with_spec(task(1), after.clone()) };
+    let (spec, before) = (Arc::new(after), Arc::new(before));
+    let put = Mutation::PutSpec { tenant: TENANT, task: id(1), spec: spec.clone(), before };
+    owner.commit(vec![put, update(changed)]);
+    assert_eq!(owner.task(1).map(|task| task.spec), Some(spec));
+    for (name, value, found) in [("a", "1", vec![]), ("a", "2", vec![1]), ("b", "1", vec![1])] {
+        let labels = vec![(name.to_owned(), value.to_owned())];
+        assert_eq!(list(&owner, &TaskQuery { labels, ..query() }), numbers(found), "{name}:{value}");
+    }
 }
 
 fn each_condition(fixture: &mut dyn Fixture) {
