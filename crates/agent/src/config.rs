@@ -83,8 +83,11 @@ pub struct AgentConfig {
     pub idle: Duration,
     /// What runs may go on for so long after a shutdown was asked for.
     pub drain: Duration,
-    /// Bytes of unpacked packages and environments kept; the least recently used go first.
+    /// Bytes of packages, environments and downloads kept between uses; the least recently used go first, and nothing that
+    /// is in use. 20 GiB unless set.
     pub cache_bytes: u64,
+    /// What was not used for so long goes although there is room; zero keeps it. 30 days unless set.
+    pub cache_age: Duration,
     /// Kinds of the worker shown to people.
     pub kind: String,
 }
@@ -113,6 +116,7 @@ impl AgentConfig {
             idle: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             cache_bytes: 20 << 30,
+            cache_age: Duration::from_secs(30 * 24 * 60 * 60),
             kind: "agent".into(),
         }
     }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use crate::cache::{self, Hold};
 use crate::error::{Error, clip_front};
 use crate::python::{self, Python};
 
@@ -36,11 +37,14 @@ pub(crate) struct Environment {
     pub(crate) program: PathBuf,
     /// What a sandbox has to show beside system folders.
     pub(crate) readable: Vec<PathBuf>,
+    /// Keeps it in the cache; the machine's own Python is in none.
+    #[allow(dead_code, reason = "it is held, not read")]
+    pub(crate) hold: Option<Hold>,
 }
 
 impl Environments {
     pub(crate) async fn open(data_dir: &Path, python: Python) -> Result<Self, Error> {
-        let (dir, cache) = (data_dir.join("envs"), data_dir.join("uv-cache"));
+        let (dir, cache) = (data_dir.join("envs"), data_dir.join(cache::UV_CACHE));
         std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
         let uv = find_uv(data_dir, &python).await;
         match &uv {
@@ -70,18 +74,22 @@ impl Environments {
         let place = self.dir.join(&key);
         let flight = self.flights.lock().entry(key.clone()).or_default().clone();
         let _one = flight.lock().await;
+        // Before it is looked for, so that it cannot be pruned in between.
+        let hold = Hold::take(&place).map_err(Error::file("mark the use of", &place))?;
         if !place.is_dir() {
             // Another agent on the same folder may be building it.
             let _other = lock_file(self.dir.join(format!("{key}.lock"))).await?;
             if !place.is_dir() {
                 let wanted = if fits { self.python.program.clone().into() } else { OsString::from(requires_python) };
                 self.build(lock, &wanted, &place).await?;
+                hold.measured(&place);
+                self.compile_later(&place, hold.clone());
             }
         }
         let program = place.join("bin/python");
         let mut readable = vec![place.clone()];
         readable.extend(home_of(&place).into_iter().filter(|p| !p.starts_with("/usr")));
-        Ok(Environment { program, readable })
+        Ok(Environment { program, readable, hold: Some(hold) })
     }
 
     /// The machine's Python as it is.
@@ -90,7 +98,7 @@ impl Environments {
         if !self.python.prefix.starts_with("/usr") {
             readable.push(self.python.prefix.clone());
         }
-        Environment { program: self.python.program.clone(), readable }
+        Environment { program: self.python.program.clone(), readable, hold: None }
     }
 
     async fn build(&self, lock: &str, python: &OsString, place: &Path) -> Result<(), Error> {
@@ -129,13 +137,12 @@ impl Environments {
             }
         }
         std::fs::rename(&venv, place).map_err(Error::file("make", place))?;
-        self.compile_later(place);
         tracing::info!(env = %place.display(), seconds = begin.elapsed().as_secs_f32(), by = self.builder(), "built");
         Ok(())
     }
 
     /// Compiles the modules behind the first tasks' back: done before them, it would be most of the time of a build.
-    fn compile_later(&self, place: &Path) {
+    fn compile_later(&self, place: &Path, hold: Hold) {
         let program = place.join("bin/python");
         let mut command = match crate::capacity::find("nice") {
             Some(nice) => {
@@ -147,7 +154,10 @@ impl Environments {
         };
         command.args(["-I", "-m", "compileall", "-q"]).arg(place.join("lib"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        tokio::spawn(async move { command.status().await });
+        tokio::spawn(async move {
+            let _ = command.status().await;
+            drop(hold);
+        });
     }
 
     async fn uv(&self, args: &[&(dyn AsRef<std::ffi::OsStr> + Sync)]) -> Result<String, Error> {
@@ -156,6 +166,7 @@ impl Environments {
         command.args(&uv[1..]).args(args.iter().map(|a| a.as_ref()));
         // One cache per agent on the file system of the environments, so that files are linked and not copied.
         command.env("UV_CACHE_DIR", &self.cache).env("UV_NO_PROGRESS", "1").env_remove("VIRTUAL_ENV");
+        let _held = Hold::take(&self.cache).map_err(Error::file("mark the use of", &self.cache))?;
         run("uv", command).await
     }
 
@@ -172,6 +183,7 @@ impl Environments {
         command.args(&uv[1..]).args(["pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]);
         command.arg("--python").arg(&self.python.program).arg(file.path());
         command.env("UV_CACHE_DIR", &self.cache).env("UV_NO_PROGRESS", "1").env_remove("VIRTUAL_ENV").current_dir(dir);
+        let _held = Hold::take(&self.cache).map_err(Error::file("mark the use of", &self.cache))?;
         run("uv pip compile", command).await.map(Some)
     }
 }

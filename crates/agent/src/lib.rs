@@ -7,6 +7,7 @@
 mod attempt;
 mod blobs;
 mod bundle;
+mod cache;
 mod capacity;
 mod cgroup;
 mod client;

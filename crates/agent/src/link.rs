@@ -231,7 +231,10 @@ impl<E: Send + 'static> Link<E> {
                     lease.contact(Instant::now());
                     let late = due.elapsed();
                     if late > every {
-                        tracing::warn!(ms = late.as_millis() as u64, "a heartbeat was late: this machine is overloaded, or the server reads slowly");
+                        tracing::warn!(
+                            ms = late.as_millis() as u64,
+                            "a heartbeat was late: this machine is overloaded, or the server reads slowly"
+                        );
                     }
                 }
             };

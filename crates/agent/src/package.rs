@@ -1,15 +1,15 @@
-//! The cache of packages: fetched by content hash, checked, unpacked once, moved into place in one step, and given up
-//! again when the cache is full. What lies under a hash never changes. It does not build environments.
+//! The cache of packages: fetched by content hash, checked, unpacked once, moved into place in one step. What lies under a hash never changes. It does not build environments
+//! and removes nothing (`cache` does).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::blobs::{Blobs, digest_of};
+use crate::cache::Hold;
 use crate::error::Error;
 use crate::project::{self, MANIFEST, Manifest, Project};
 use crate::python::{self, Python};
@@ -21,6 +21,9 @@ pub(crate) struct Package {
     pub(crate) manifest: Manifest,
     /// Folders for the module search path.
     pub(crate) paths: Vec<PathBuf>,
+    /// Keeps it in the cache; a folder run in place is in none.
+    #[allow(dead_code, reason = "it is held, not read")]
+    pub(crate) hold: Option<Hold>,
 }
 
 /// Packages under `data_dir/packages` and folders run in place.
@@ -74,63 +77,35 @@ impl Packages {
         let dir = self.dir.join(digest);
         let flight = self.flights.lock().entry(digest.to_owned()).or_default().clone();
         let _one = flight.lock().await;
+        // Before it is looked for, so that it cannot be pruned in between.
+        let hold = Hold::take(&dir).map_err(Error::file("mark the use of", &dir))?;
         if !dir.is_dir() {
             let archive = self.dir.join(format!("{digest}.archive"));
             self.blobs.fetch_file(hash, token, &archive).await?;
             let outcome = self.place(&archive, &dir, python).await;
             let _ = std::fs::remove_file(&archive);
             outcome?;
+            hold.measured(&dir);
         }
-        touch(&self.used_file(digest));
-        open(&dir)
+        Ok(Package { hold: Some(hold), ..open(&dir)? })
     }
 
     async fn place(&self, archive: &Path, dir: &Path, python: &Python) -> Result<(), Error> {
         let part = tempfile::Builder::new().prefix(".part-").tempdir_in(&self.dir);
         let part = part.map_err(Error::file("write in", &self.dir))?;
         let (from, to) = (archive.to_owned(), part.path().to_owned());
-        let bytes = tokio::task::spawn_blocking(move || crate::unpack::unpack(&from, &to))
+        tokio::task::spawn_blocking(move || crate::unpack::unpack(&from, &to))
             .await
             .map_err(|_| Error::Package("the package cannot be unpacked".into()))??;
         python::compile(python, part.path()).await;
         python::open_to_all(part.path());
-        let digest = dir.file_name().expect("a package's folder is named by its hash").to_string_lossy();
-        let used = self.used_file(&digest);
-        std::fs::write(&used, bytes.to_string()).map_err(Error::file("write", &used))?;
         std::fs::rename(part.keep(), dir).map_err(Error::file("make", dir))
     }
 
-    fn used_file(&self, digest: &str) -> PathBuf {
-        self.dir.join(format!("{digest}.used"))
-    }
-
-    /// Removes the least recently used packages until the rest fits; returns the hashes of those removed.
-    pub(crate) fn prune(&self, keep_bytes: u64, in_use: &HashSet<String>) -> Vec<String> {
-        let mut known: Vec<(SystemTime, u64, String)> = self
-            .cached()
-            .into_iter()
-            .filter_map(|hash| {
-                let file = self.used_file(digest_of(&hash)?);
-                let used = file.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-                let size = std::fs::read_to_string(&file).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-                Some((used, size, hash))
-            })
-            .collect();
-        known.sort();
-        let mut total: u64 = known.iter().map(|(_, size, _)| size).sum();
-        let mut removed = Vec::new();
-        for (_, size, hash) in known {
-            if total <= keep_bytes {
-                break;
-            }
-            let digest = digest_of(&hash).expect("only hashes are listed").to_owned();
-            if !in_use.contains(&hash) && std::fs::remove_dir_all(self.dir.join(&digest)).is_ok() {
-                let _ = std::fs::remove_file(self.used_file(&digest));
-                total -= size;
-                removed.push(hash);
-            }
-        }
-        removed
+    /// The hash of a package, by its folder.
+    pub(crate) fn hash_at(&self, place: &Path) -> Option<String> {
+        let name = place.strip_prefix(&self.dir).ok()?;
+        Some(format!("sha256:{}", name.to_str()?)).filter(|hash| digest_of(hash).is_some())
     }
 }
 
@@ -159,11 +134,5 @@ fn open(dir: &Path) -> Result<Package, Error> {
             }
         }
     };
-    Ok(Package { paths: project::module_paths(&root), root, manifest })
-}
-
-fn touch(file: &Path) {
-    if let Ok(file) = std::fs::OpenOptions::new().append(true).open(file) {
-        let _ = file.set_modified(SystemTime::now());
-    }
+    Ok(Package { paths: project::module_paths(&root), root, manifest, hold: None })
 }

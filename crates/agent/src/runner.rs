@@ -17,7 +17,7 @@ mod processes;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tidewheel_proto::v1::server_message::Message as In;
@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{AttemptId, Attempts, Phase};
 use crate::blobs::Blobs;
+use crate::cache::{self, Bounds, Hold};
 use crate::capacity::{Appetite, Gauge};
 use crate::config::{AgentConfig, Limits};
 use crate::environment::Environments;
@@ -49,6 +50,8 @@ use crate::warm::{Home, LaneId, Pool, ProcId, Unit};
 const TICK: Duration = Duration::from_millis(20);
 /// Idle processes are looked at so often.
 const SLOW_TICK: Duration = Duration::from_secs(1);
+/// The cache is looked through so often, and whenever something came into it.
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// Between asking a task to stop at its deadline and killing it.
 const DEADLINE_GRACE: Duration = Duration::from_millis(500);
@@ -67,6 +70,8 @@ pub(crate) enum Event {
     Stored(AttemptId, Result<String, Fault>),
     Artifact(AttemptId, Result<Artifact, Fault>),
     FolderChanged(String),
+    /// Folders that are no longer in the cache.
+    Pruned(Vec<PathBuf>),
 }
 
 /// What every helper may use.
@@ -80,6 +85,8 @@ pub(crate) struct Tools {
     /// Why there is no Python here.
     pub(crate) no_python: Option<String>,
     pub(crate) library: PathBuf,
+    #[allow(dead_code, reason = "it is held, not read")]
+    pub(crate) library_hold: Option<Hold>,
     pub(crate) work: PathBuf,
     pub(crate) blobs: Blobs,
     pub(crate) rest: Rest,
@@ -106,6 +113,8 @@ pub(crate) struct Runner {
     pub(crate) require_isolation: bool,
     draining: Option<Instant>,
     last_watch: Instant,
+    /// When the cache was last looked through; nothing while somebody does.
+    last_prune: Option<Instant>,
 }
 
 struct Shell {
@@ -160,6 +169,7 @@ impl Runner {
             require_isolation: false,
             draining: None,
             last_watch: now,
+            last_prune: Some(now),
         }
     }
 
@@ -167,6 +177,7 @@ impl Runner {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut round = Vec::with_capacity(ROUND);
         let mut last_tick = Instant::now();
+        self.prune_cache();
         loop {
             let pause = if self.attempts.is_empty() { SLOW_TICK } else { TICK };
             let idle = self.attempts.is_empty() && self.pool.procs.is_empty();
@@ -212,6 +223,11 @@ impl Runner {
             Event::Stored(id, stored) => self.stored(id, stored),
             Event::Artifact(id, artifact) => self.artifact_came(id, artifact),
             Event::FolderChanged(name) => self.folder_changed(&name),
+            Event::Pruned(places) => {
+                self.last_prune = Some(now);
+                let removed = places.iter().filter_map(|place| self.tools.packages.hash_at(place)).collect();
+                self.note_packages(None, removed);
+            }
         }
     }
 
@@ -358,6 +374,9 @@ impl Runner {
         }
         self.retire_idle(now);
         self.recall_stalled(now);
+        if self.last_prune.is_some_and(|last| now.duration_since(last) >= PRUNE_EVERY) {
+            self.prune_cache();
+        }
         if now.duration_since(self.last_watch) >= WATCH_EVERY && !self.attempts.is_empty() {
             self.last_watch = now;
             self.watch();
@@ -451,6 +470,20 @@ impl Runner {
         let running = self.pool.busy() + self.shells.len();
         self.gauge.running.store(running as u32, Relaxed);
         self.gauge.buffered.store(self.attempts.len().saturating_sub(running) as u32, Relaxed);
+    }
+
+    /// Looks through the cache, apart; one at a time.
+    pub(crate) fn prune_cache(&mut self) {
+        if self.last_prune.take().is_none() {
+            return;
+        }
+        let config = &self.tools.config;
+        let bounds = Bounds { bytes: config.cache_bytes, age: config.cache_age };
+        let (data_dir, events) = (config.data_dir.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let pruned = tokio::task::spawn_blocking(move || cache::prune(&data_dir, bounds, SystemTime::now()));
+            let _ = events.send(Event::Pruned(pruned.await.unwrap_or_default())).await;
+        });
     }
 
     pub(crate) fn note_packages(&self, added: Option<String>, removed: Vec<String>) {

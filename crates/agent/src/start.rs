@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
+use crate::cache::Hold;
 use crate::capacity::{self, Gauge};
 use crate::client::Client;
 use crate::config::AgentConfig;
@@ -123,6 +124,7 @@ impl Agent {
         std::fs::write(work.join(OWNER), std::process::id().to_string()).map_err(Error::file("write in", &work))?;
         let packages = Arc::new(Packages::open(&config.data_dir, blobs.clone())?);
         let rest = Rest::new(&config)?;
+        let library_hold = hold_library(&library, &config.data_dir);
         let tools = Arc::new(Tools {
             config,
             instance,
@@ -132,6 +134,7 @@ impl Agent {
             environments,
             no_python,
             library,
+            library_hold,
             work,
             blobs,
             rest,
@@ -220,6 +223,11 @@ impl AgentHandle {
             tight: usage.tight,
         }
     }
+}
+
+/// Keeps the embedded package's folder from being pruned, by this agent or by a newer one on the same data folder.
+fn hold_library(library: &Path, data_dir: &Path) -> Option<Hold> {
+    library.starts_with(data_dir).then(|| Hold::take(library).ok()).flatten()
 }
 
 async fn find_python(

@@ -83,6 +83,9 @@ pub(crate) enum ProcState {
 pub(crate) struct Proc {
     pub(crate) lane: LaneId,
     pub(crate) state: ProcState,
+    /// Kept in the cache for as long as it runs, though its lane may be given up.
+    #[allow(dead_code, reason = "it is held, not read")]
+    pub(crate) home: Option<Arc<Home>>,
     pub(crate) tree: Option<Arc<Tree>>,
     pub(crate) frames: Option<mpsc::UnboundedSender<Bytes>>,
     /// What was sent and is not done, in the order in which the process takes it.
@@ -258,6 +261,7 @@ mod tests {
         Proc {
             lane,
             state: ProcState::Ready,
+            home: None,
             tree: None,
             frames: None,
             queue: VecDeque::new(),

@@ -75,9 +75,8 @@ impl Runner {
             Ok(home) => {
                 let hash = lane.key.package.clone();
                 lane.home = Some(home);
-                let in_use = self.pool.lanes.values().map(|l| l.key.package.clone()).collect();
-                let removed = self.tools.packages.prune(self.tools.config.cache_bytes, &in_use);
-                self.note_packages(Some(hash), removed);
+                self.note_packages(Some(hash), Vec::new());
+                self.prune_cache();
             }
             Err(fault) => self.fail_lane(id, &fault),
         }
@@ -210,6 +209,7 @@ impl Runner {
         let proc = Proc {
             lane: lane_id,
             state: ProcState::Starting,
+            home: Some(home.clone()),
             tree: None,
             frames: None,
             queue: Default::default(),

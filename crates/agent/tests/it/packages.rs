@@ -106,6 +106,45 @@ async fn a_project_becomes_a_package_that_runs() {
     assert!(format!("{message}\n{traceback}").contains("jobs.py"), "{message} {traceback}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_is_pruned_of_all_that_is_not_in_use() {
+    let mut bench = Bench::start_with(|c| {
+        c.cache_bytes = 1;
+        for old in
+            [format!("packages/{}", "a".repeat(64)), "envs/old".into(), "uv-cache/old".into(), "pylib/old".into()]
+        {
+            let place = c.data_dir.join(old);
+            std::fs::create_dir_all(&place).expect("made");
+            std::fs::write(place.join("file"), vec![0u8; 10_000]).expect("written");
+        }
+    })
+    .await;
+    let mut s = bench.connected().await;
+    let here = |name: &str| {
+        let entries = std::fs::read_dir(bench.dir.path().join(name)).into_iter().flatten().flatten();
+        entries.filter(|e| e.path().is_dir()).count()
+    };
+    eventually("the old ones are gone", || {
+        here("packages") + here("envs") + here("uv-cache") == 0 && here("pylib") == 1
+    })
+    .await;
+    let flag = bench.dir.path().join("flag");
+    let input = serde_json::json!({ "path": flag }).to_string();
+    s.grant(vec![bench.python("1", "wait_for", &input)]).await;
+    s.started("1").await;
+    // Another package comes in, and the cache is looked through while the first one runs.
+    let second = pack(&[("app.py", b"from tidewheel import task\n\n@task\ndef f():\n    return 1\n")], &["app"]);
+    let hash = hash_of(&second);
+    bench.blobs.lock().insert(hash.clone(), second.into());
+    s.grant(vec![Grant { package: hash, entrypoint: "app:f".into(), ..bench.python("2", "f", "null") }]).await;
+    assert_eq!(s.ok("2").await, 1);
+    std::fs::write(&flag, "").expect("written");
+    assert_eq!(s.ok("1").await, "seen");
+    s.grant(vec![bench.python("3", "add", "[1]")]).await;
+    assert_eq!(s.ok("3").await, 2);
+    assert_eq!((here("packages"), here("envs"), here("pylib")), (2, 1, 1), "both packages share an environment");
+}
+
 /// A wheel without dependencies, made by hand.
 fn wheel(dir: &std::path::Path, code: &[u8]) -> std::path::PathBuf {
     use std::io::Write;

@@ -143,7 +143,13 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("agent.cpu", Kind::Number, || json!(0), "Cores of an attempt that names none; 0 = no bound."),
     fixed("agent.processes", Kind::Count { min: 1, max: 1_000_000 }, || json!(512), "Processes of an attempt."),
     fixed("agent.output", Kind::Size, || json!("64Mi"), "Captured output of an attempt."),
-    fixed("agent.cacheSize", Kind::Size, || json!("20Gi"), "Packages and environments kept."),
+    fixed(
+        "agent.cacheSize",
+        Kind::Size,
+        || json!("20Gi"),
+        "Packages, environments and downloads kept between uses; the longest unused go first.",
+    ),
+    fixed("agent.cacheAge", TIME, || json!("30d"), "What was not used for so long is removed; 0 = kept."),
     fixed("agent.python", Kind::Text, || json!(""), "Interpreter to use; the one on PATH if empty."),
     live(
         "log.level",

@@ -45,6 +45,7 @@ pub(super) fn agent_config(config: &Config, server: &str, token: Secret) -> Outc
     out.limits.processes = u32::try_from(config.count("agent.processes")).unwrap_or(u32::MAX);
     out.limits.output_bytes = config.size("agent.output");
     out.cache_bytes = config.size("agent.cacheSize");
+    out.cache_age = config.duration("agent.cacheAge");
     out.python = config.maybe("agent.python").map(PathBuf::from);
     out.drain = config.duration("server.drainTimeout");
     // An agent beside its own server trusts exactly the server's certificate.
