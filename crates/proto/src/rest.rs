@@ -2,6 +2,7 @@
 
 mod problem;
 mod queue;
+mod search;
 mod task;
 mod worker;
 mod object;
@@ -11,6 +12,7 @@ mod tenancy;
 pub use package::*;
 pub use problem::*;
 pub use queue::*;
+pub use search::*;
 pub use task::*;
 pub use tenancy::*;
 pub use worker::*;

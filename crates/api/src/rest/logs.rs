@@ -1,12 +1,12 @@
 //! `/logs` and the logs of a task.
 
 use axum::extract::{Path, State};
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params};
-use super::reply::{Reply, json, page};
+use super::reply::{Reply, json, narrowed, with_header};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Viewer};
 use crate::live::stream::{self, LastEvent};
@@ -17,7 +17,9 @@ use crate::service::task_query::moment;
 use crate::state::Api;
 use crate::text::task_id;
 
-const SEARCH: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS];
+const SEARCH: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS, HISTOGRAM];
+const EVERYWHERE: &[Param] = &[FILTER, LIMIT];
+const HISTOGRAM: Param = ("histogram", "Counts the lines by time as well, in at most so many buckets (1 to 500).");
 pub(super) const TASK_LOGS: &[Param] = &[
     ("follow", "Streams lines as server-sent events until the task has ended."),
     ("tail", "Only the last so many lines."),
@@ -31,14 +33,35 @@ pub(super) const TASK_LOGS: &[Param] = &[
 pub(super) fn routes() -> Vec<Route> {
     let search =
         Route::new(Method::GET, "/logs", "searchLogs", "Searches the log lines of the tenant, newest first.", search);
-    vec![search.query(SEARCH).answers_page::<rest::LogLine>("A page.")]
+    vec![
+        search.query(SEARCH).answers::<rest::LogLines>(200, "A page."),
+        Route::new(Method::GET, "/search", "search", "Searches tasks and log lines, newest first.", everywhere)
+            .query(EVERYWHERE)
+            .answers::<rest::SearchAnswer>(200, "The newest of each."),
+    ]
+}
+
+async fn everywhere(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(EVERYWHERE)?;
+    let list = params.list()?;
+    json(200, &logs::everywhere(&api, &caller, &list.filter, list.limit).await?)
 }
 
 async fn search(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     params.only(SEARCH)?;
     let list = params.list()?;
-    let found = logs::search(&api, &caller, &list.filter, list.cursor.as_deref(), list.limit).await?;
-    page("/api/v1/logs", &params, &found)
+    let mut found = logs::search(&api, &caller, &list.filter, list.cursor.as_deref(), list.limit).await?;
+    if let Some(buckets) = params.number("histogram", 1..=500)? {
+        found.histogram = Some(logs::histogram(&api, &caller, &list.filter, buckets as usize).await?);
+    }
+    let response = narrowed(&params, &found)?;
+    Ok(match &found.next_cursor {
+        Some(cursor) => {
+            let link = format!("</api/v1/logs?{}>; rel=\"next\"", params.with_cursor(cursor));
+            with_header(response, header::LINK, &link)
+        }
+        None => response,
+    })
 }
 
 pub(super) async fn of_task(

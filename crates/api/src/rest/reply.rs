@@ -208,16 +208,7 @@ pub(crate) fn versioned<T: Serialize>(conditions: &Conditions, params: &Params, 
 
 /// A page with its `Link` and only the wanted fields.
 pub(crate) fn page<T: Serialize>(path: &str, params: &Params, page: &Page<T>) -> Reply {
-    let response = match params.get("fields") {
-        None => json(200, page)?,
-        Some(fields) => {
-            let mut value = to_value(page)?;
-            if let Some(Value::Array(items)) = value.get_mut("items") {
-                items.iter_mut().for_each(|item| project(item, fields));
-            }
-            json(200, &value)?
-        }
-    };
+    let response = narrowed(params, page)?;
     Ok(match &page.next_cursor {
         Some(cursor) => {
             let link = format!("<{path}?{}>; rel=\"next\"", params.with_cursor(cursor));
@@ -225,6 +216,16 @@ pub(crate) fn page<T: Serialize>(path: &str, params: &Params, page: &Page<T>) ->
         }
         None => response,
     })
+}
+
+/// A list with only the wanted fields of its `items`.
+pub(crate) fn narrowed<T: Serialize>(params: &Params, list: &T) -> Reply {
+    let Some(fields) = params.get("fields") else { return json(200, list) };
+    let mut value = to_value(list)?;
+    if let Some(Value::Array(items)) = value.get_mut("items") {
+        items.iter_mut().for_each(|item| project(item, fields));
+    }
+    json(200, &value)
 }
 
 fn to_value<T: Serialize>(value: &T) -> Result<Value, Failure> {

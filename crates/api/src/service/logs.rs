@@ -1,10 +1,14 @@
 //! Reading log lines: of one task in order, or over a whole tenant by search, newest first.
 
-use tidewheel_engine::id::TaskId;
-use tidewheel_proto::rest;
+use std::collections::{BTreeSet, HashMap};
+
+use tidewheel_engine::id::{Name, TaskId, TenantId, WorkerId};
+use tidewheel_proto::code::Code;
+use tidewheel_proto::{id, rest};
 
 use super::filter::{Filter, Op, Resource, Value, What};
-use super::list_tasks::{MAX_LIMIT, refused};
+use super::list_tasks::{self, ListRequest, MAX_LIMIT, refused};
+use super::task_query::moment;
 use crate::auth::Principal;
 use crate::cursor::List;
 use crate::problem::Failure;
@@ -17,6 +21,13 @@ use crate::units::time_text;
 pub(crate) const DEFAULT_LINES: usize = 1_000;
 /// Lines of one answer, at most: the store's own bound.
 pub(crate) const MAX_LINES: usize = 10_000;
+
+/// Lines read at once when the store's own search is not enough.
+const LOOK_PAGE: usize = 1_000;
+/// Lines that one answer looks at, at most; then it says how far it came.
+const LOOKED: usize = 50_000;
+/// Lines that a histogram counts, at most.
+const COUNTED: usize = 10_000;
 
 /// What lines of a task are wanted.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +107,15 @@ pub(crate) async fn of_task(
     Ok(page)
 }
 
+/// Where a search stands.
+struct Looked {
+    lines: LogPage,
+    /// Go on behind this row.
+    next: Option<u64>,
+    /// Time of the last line looked at, when the search stopped for having looked at too many.
+    searched_back_to: Option<u64>,
+}
+
 /// A search over the tenant's lines.
 pub(crate) async fn search(
     api: &Api,
@@ -103,51 +123,223 @@ pub(crate) async fn search(
     filter: &str,
     cursor: Option<&str>,
     limit: usize,
-) -> Result<rest::Page<rest::LogLine>, Failure> {
+) -> Result<rest::LogLines, Failure> {
     let list = List { key: api.runtime.token_key(), resource: Resource::Logs.as_str(), tenant: caller.tenant, filter };
-    let mut query = query_of(caller, filter)?;
-    query.limit = limit.clamp(1, MAX_LIMIT);
+    let mut search = search_of(api, caller, filter)?;
     if let Some(text) = cursor {
         let row: [u8; 8] = list
             .open(text)?
             .try_into()
             .map_err(|_| Failure::query("cursor", "the cursor is not one of this list; start again without it"))?;
-        query.cursor = Some(u64::from_be_bytes(row));
+        search.query.cursor = Some(u64::from_be_bytes(row));
     }
-    let limit = query.limit;
-    let page = api.read_logs(move |logs| logs.query(&query)).await?;
-    let next = (page.len() == limit).then(|| page.last().map(|(row, _)| list.seal(&row.to_be_bytes()))).flatten();
-    Ok(rest::Page {
-        items: page.iter().map(|(_, line)| shown(line)).collect(),
-        next_cursor: next,
+    let looked = look(api, search, limit.clamp(1, MAX_LIMIT)).await?;
+    Ok(rest::LogLines {
+        items: looked.lines.iter().map(|(_, line)| shown(line)).collect(),
+        next_cursor: looked.next.map(|row| list.seal(&row.to_be_bytes())),
         as_of: api.runtime.committed_index(),
-        searched_back_to: None,
+        searched_back_to: looked.searched_back_to.map(time_text),
+        histogram: None,
     })
 }
 
-fn query_of(caller: &Principal, text: &str) -> Result<LogQuery, Failure> {
+/// The newest lines that a filter finds, counted by time and level in at most so many buckets.
+pub(crate) async fn histogram(
+    api: &Api,
+    caller: &Principal,
+    filter: &str,
+    buckets: usize,
+) -> Result<rest::LogHistogram, Failure> {
+    let looked = look(api, search_of(api, caller, filter)?, COUNTED).await?;
+    let times = || looked.lines.iter().map(|(_, line)| line.at);
+    let (Some(from), Some(until)) = (times().min(), times().max()) else {
+        return Ok(rest::LogHistogram { step_ms: 0, buckets: Vec::new(), complete: looked.next.is_none() });
+    };
+    let step = ((until - from) / buckets.max(1) as u64 + 1).max(1);
+    let begin = |index: u64| rest::LogBucket { at: time_text(from + index * step), ..rest::LogBucket::default() };
+    let mut counted: Vec<rest::LogBucket> = (0..=(until - from) / step).map(begin).collect();
+    for (_, line) in &looked.lines {
+        let bucket = &mut counted[((line.at - from) / step) as usize];
+        *match line.level {
+            Level::Debug => &mut bucket.debug,
+            Level::Info => &mut bucket.info,
+            Level::Warning => &mut bucket.warning,
+            Level::Error => &mut bucket.error,
+        } += 1;
+    }
+    Ok(rest::LogHistogram { step_ms: step, buckets: counted, complete: looked.next.is_none() })
+}
+
+/// A filter over lines: what the log store looks for, and what is left to look at here.
+struct Search {
+    tenant: TenantId,
+    query: LogQuery,
+    /// First and last time.
+    span: (u64, u64),
+    /// Only lines of these workers' attempts.
+    workers: Option<Vec<WorkerId>>,
+    /// Only lines of these runs' tasks.
+    runs: Option<Vec<String>>,
+}
+
+impl Search {
+    fn has_checks(&self) -> bool {
+        self.span != (0, u64::MAX) || self.workers.is_some() || self.runs.is_some()
+    }
+}
+
+/// Who had an attempt, and the run of its task.
+type Origin = (WorkerId, Option<Name>);
+
+/// Looks through the lines until `limit` are found, the end is reached, or enough were looked at.
+async fn look(api: &Api, search: Search, limit: usize) -> Result<Looked, Failure> {
+    let by_origin = search.workers.is_some() || search.runs.is_some();
+    let mut query = search.query.clone();
+    query.limit = if search.has_checks() { LOOK_PAGE } else { limit.min(MAX_LINES) };
+    let mut out = Looked { lines: Vec::new(), next: None, searched_back_to: None };
+    let mut origins: HashMap<(TaskId, u32), Option<Origin>> = HashMap::new();
+    let mut seen = 0;
+    loop {
+        let one = query.clone();
+        let page = api.read_logs(move |logs| logs.query(&one)).await?;
+        let full = page.len() == query.limit;
+        if by_origin {
+            let unknown: BTreeSet<_> = page.iter().map(|(_, line)| (line.task, line.attempt)).collect();
+            let unknown: Vec<_> = unknown.into_iter().filter(|key| !origins.contains_key(key)).collect();
+            origins.extend(origins_of(api, search.tenant, unknown).await?);
+        }
+        let last = page.last().map(|(row, line)| (*row, line.at));
+        seen += page.len();
+        for (row, line) in page {
+            let origin = origins.get(&(line.task, line.attempt)).and_then(Option::as_ref);
+            let of_worker = |wanted: &Vec<WorkerId>| origin.is_some_and(|(worker, _)| wanted.contains(worker));
+            let of_run = |wanted: &Vec<String>| {
+                origin.and_then(|(_, run)| run.as_deref()).is_some_and(|run| wanted.iter().any(|w| w == run))
+            };
+            let passes = (search.span.0..=search.span.1).contains(&line.at)
+                && search.workers.as_ref().is_none_or(of_worker)
+                && search.runs.as_ref().is_none_or(of_run);
+            if !passes {
+                continue;
+            }
+            out.lines.push((row, line));
+            if out.lines.len() == limit {
+                out.next = Some(row);
+                return Ok(out);
+            }
+        }
+        let Some((row, at)) = last.filter(|_| full) else { return Ok(out) };
+        query.cursor = Some(row);
+        if seen >= LOOKED {
+            out.next = Some(row);
+            out.searched_back_to = Some(at);
+            return Ok(out);
+        }
+    }
+}
+
+/// Where attempts came from; `None` for those of tasks that are gone.
+async fn origins_of(
+    api: &Api,
+    tenant: TenantId,
+    wanted: Vec<(TaskId, u32)>,
+) -> Result<Vec<((TaskId, u32), Option<Origin>)>, Failure> {
+    let read = move |store: &dyn crate::store::Store| {
+        let mut out = Vec::with_capacity(wanted.len());
+        for (id, number) in wanted {
+            let Some(task) = store.task(tenant, id)? else {
+                out.push(((id, number), None));
+                continue;
+            };
+            // The attempt that runs or ended the task well stands in the task, the others in records of their own.
+            let earlier = store.attempts(tenant, id)?.into_iter().find(|attempt| attempt.number == number);
+            let worker = earlier.map_or(task.worker, |attempt| attempt.worker);
+            out.push(((id, number), Some((worker, task.spec.workflow_id.clone()))));
+        }
+        Ok(out)
+    };
+    api.read_store(read).await
+}
+
+fn search_of(api: &Api, caller: &Principal, text: &str) -> Result<Search, Failure> {
     let filter = Filter::parse(Resource::Logs, text).map_err(refused)?;
-    let mut query = LogQuery { tenant: caller.tenant, ..LogQuery::default() };
+    let query = LogQuery { tenant: caller.tenant, ..LogQuery::default() };
+    let mut search = Search { tenant: caller.tenant, query, span: (0, u64::MAX), workers: None, runs: None };
+    let now = api.runtime.now_ms();
     let mut words = Vec::new();
     for term in &filter.terms {
         let bad = |message: &str| Failure::query("filter", format!("at position {}: {message}", term.at + 1));
         if term.negated {
             return Err(bad("log search has no negation"));
         }
-        match &term.what {
-            What::Word(word) => words.push(word.clone()),
-            What::Field { name, op, values } => match (name.as_str(), op, values.as_slice()) {
-                ("task" | "id", Op::Is, [Value::Exact(id)]) => query.task = Some(task_id(id)?),
-                ("level", Op::Is | Op::AtLeast, [Value::Exact(name)]) => {
-                    let at_least = level(name).ok_or_else(|| bad("a level is debug, info, warning or error"))?;
-                    query.level = Some(at_least);
-                }
-                _ => return Err(bad("log search takes words, task:<id> and level:<at least>")),
-            },
+        let (name, op, values) = match &term.what {
+            What::Word(word) => {
+                words.push(word.clone());
+                continue;
+            }
+            What::Field { name, op, values } => (name.as_str(), op, values.as_slice()),
+        };
+        let exact: Option<Vec<String>> = values
+            .iter()
+            .map(|value| if let Value::Exact(text) = value { Some(text.clone()) } else { None })
+            .collect();
+        match (name, op, exact.as_deref()) {
+            ("task" | "id", Op::Is, Some([id])) => search.query.task = Some(task_id(id)?),
+            ("level", Op::Is | Op::AtLeast, Some([name])) => {
+                let at_least = level(name).ok_or_else(|| bad("a level is debug, info, warning or error"))?;
+                search.query.level = Some(at_least);
+            }
+            ("after", Op::Is, Some([time])) | ("created", Op::AtLeast, Some([time])) => {
+                search.span.0 = search.span.0.max(moment(time, now).map_err(|why| bad(&why))?.0);
+            }
+            ("before", Op::Is, Some([time])) | ("created", Op::Less, Some([time])) => {
+                let first = moment(time, now).map_err(|why| bad(&why))?.0;
+                search.span.1 = search.span.1.min(first.saturating_sub(1));
+            }
+            ("worker", Op::Is, Some(names)) => search.workers = Some(worker_ids(api, caller, names)),
+            ("run", Op::Is, Some(runs)) => search.runs = Some(runs.to_vec()),
+            _ => {
+                return Err(bad(
+                    "log search takes words, task:<id>, level:<at least>, worker:<name>, run:<id>, after:<time> and \
+                     before:<time>",
+                ));
+            }
         }
     }
     if !words.is_empty() {
-        query.text = Some(words.join(" "));
+        search.query.text = Some(words.join(" "));
     }
-    Ok(query)
+    Ok(search)
+}
+
+/// Numbers of workers by name or id: those of the tenant and those that serve every tenant.
+fn worker_ids(api: &Api, caller: &Principal, names: &[String]) -> Vec<WorkerId> {
+    let directory = api.runtime.directory();
+    let of_name = |name: &String| {
+        let by_id = id::parse("work", name).and_then(|n| u32::try_from(n).ok()).map(WorkerId);
+        let by_name = [caller.tenant, TenantId(0)].map(|tenant| directory.worker_id(tenant, name));
+        by_id.into_iter().chain(by_name.into_iter().flatten()).collect::<Vec<_>>()
+    };
+    names.iter().flat_map(of_name).collect()
+}
+
+/// Tasks and log lines that a filter finds, newest first.
+pub(crate) async fn everywhere(
+    api: &Api,
+    caller: &Principal,
+    filter: &str,
+    limit: usize,
+) -> Result<rest::SearchAnswer, Failure> {
+    let wanted = ListRequest { filter: filter.to_owned(), cursor: None, limit };
+    let tasks = list_tasks::list(api, caller, &wanted).await;
+    let lines = search(api, caller, filter, None, limit).await;
+    // A field that only one of them has leaves the other without a hit; one that neither has is a mistake.
+    let (tasks, lines) = match (tasks, lines) {
+        (Err(failure), Err(_)) => return Err(failure),
+        (tasks, lines) => (tasks.map(|page| page.items), lines.map(|page| page.items)),
+    };
+    let is_filter = |failure: &Failure| failure.code() == Code::InvalidQuery;
+    let tasks = tasks.or_else(|failure| if is_filter(&failure) { Ok(Vec::new()) } else { Err(failure) })?;
+    let lines = lines.or_else(|failure| if is_filter(&failure) { Ok(Vec::new()) } else { Err(failure) })?;
+    Ok(rest::SearchAnswer { tasks, lines, as_of: api.runtime.committed_index() })
 }

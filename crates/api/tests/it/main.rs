@@ -8,6 +8,7 @@ mod once;
 mod packages;
 mod queues;
 mod roles;
+mod search;
 mod streams;
 mod submit;
 mod tasks;
