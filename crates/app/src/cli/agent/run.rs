@@ -66,6 +66,18 @@ pub(super) struct Run {
     /// Folder of packages and environments
     #[arg(long, value_name = "DIR", env = "TIDEWHEEL_AGENT_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
+    /// Packages, environments and downloads kept between uses; the longest unused go first
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "20Gi",
+        env = "TIDEWHEEL_AGENT_CACHE_SIZE",
+        hide_env_values = true
+    )]
+    cache_size: String,
+    /// What was not used for so long is removed; 0 = kept
+    #[arg(long, value_name = "TIME", default_value = "30d", env = "TIDEWHEEL_AGENT_CACHE_AGE", hide_env_values = true)]
+    cache_age: String,
     /// Python to use; the one on PATH if absent
     #[arg(long, value_name = "FILE", env = "TIDEWHEEL_PYTHON", hide_env_values = true)]
     python: Option<PathBuf>,
@@ -134,6 +146,11 @@ impl Run {
         if let Some(processes) = self.processes {
             out.limits.processes = processes;
         }
+        let size = crate::units::parse_size(&self.cache_size);
+        out.cache_bytes = size.map_err(|why| Failure::usage("cannot read --cache-size", why))?;
+        let age = crate::units::parse_duration_ms(&self.cache_age);
+        let age = age.map_err(|why| Failure::usage("cannot read --cache-age", why))?;
+        out.cache_age = std::time::Duration::from_millis(age);
         out.python = self.python.clone();
         out.run_as = self.run_as;
         out.ca = connection.ca_file.map(PathBuf::from);
