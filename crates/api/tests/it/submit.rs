@@ -169,3 +169,16 @@ async fn a_wait_gives_the_result_or_202() {
     assert_eq!(node.post("/api/v1/tasks?wait=never", r#"{"type":"a"}"#).await.is(400).code(), "invalid-query");
     assert_eq!(node.post("/api/v1/tasks?wiat=1s", r#"{"type":"a"}"#).await.is(400).code(), "invalid-query");
 }
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_again() {
+    let node = Node::start().await;
+    node.call(Method::PUT, "/api/v1/queues/small", r#"{"max_depth":1}"#).await.is(201);
+    let body = r#"{"type":"a","queue":"small"}"#;
+    node.post("/api/v1/tasks", body).await.is(201);
+    let got = node.post("/api/v1/tasks", body).await.is(503);
+    assert_eq!(got.code(), "overloaded");
+    let seconds: u32 = got.header("retry-after").parse().unwrap();
+    assert!(seconds > 0);
+    assert_eq!(got.header("ratelimit"), format!("\"default\";r=0;t={seconds}"));
+}
