@@ -27,6 +27,14 @@ pub(crate) struct Client {
     channel: Channel,
     auth: Auth,
     compress: Arc<AtomicBool>,
+    trust: Trust,
+}
+
+/// How a server has to prove who it is.
+#[derive(Clone)]
+struct Trust {
+    secure: bool,
+    authority: Option<Certificate>,
 }
 
 /// Adds the token to every call.
@@ -44,18 +52,34 @@ impl tonic::service::Interceptor for Auth {
 
 impl Client {
     pub(crate) fn new(config: &AgentConfig) -> Result<Self, Error> {
-        let bad =
-            |e: &dyn std::fmt::Display| Error::Config(format!("`{}` is not a server address: {e}", config.server));
-        let mut endpoint = Endpoint::from_shared(config.server.clone()).map_err(|e| bad(&e))?;
+        let mut header = MetadataValue::try_from(format!("Bearer {}", config.token.expose()))
+            .map_err(|_| Error::Config("the token holds a character that no token has".into()))?;
+        header.set_sensitive(true);
+        let read = |path: &std::path::PathBuf| std::fs::read(path).map_err(Error::file("read", path));
+        let authority = config.ca.as_ref().map(read).transpose()?.map(Certificate::from_pem);
+        let trust = Trust { secure: config.server.starts_with("https:"), authority };
+        Self::dial(&config.server, Auth { header }, trust)
+    }
+
+    /// The same at another address, which proves who it is in the same way: over TLS if the first one does.
+    pub(crate) fn at(&self, address: &str) -> Result<Self, Error> {
+        Self::dial(address, self.auth.clone(), self.trust.clone())
+    }
+
+    fn dial(address: &str, auth: Auth, trust: Trust) -> Result<Self, Error> {
+        let bad = |e: &dyn std::fmt::Display| Error::Config(format!("`{address}` is not a server address: {e}"));
+        let mut endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| bad(&e))?;
         let host = endpoint.uri().host().unwrap_or_default().to_owned();
-        if endpoint.uri().scheme_str() == Some("https") {
-            let mut tls = ClientTlsConfig::new();
-            tls = match &config.ca {
-                Some(path) => {
-                    let pem = std::fs::read(path).map_err(Error::file("read", path))?;
-                    tls.ca_certificate(Certificate::from_pem(pem))
-                }
-                None => tls.with_native_roots(),
+        let secure = match endpoint.uri().scheme_str() {
+            Some("https") => true,
+            Some("http") if !trust.secure => false,
+            Some("http") => return Err(bad(&"the token is only sent over TLS")),
+            _ => return Err(bad(&"it has to begin with http:// or https://")),
+        };
+        if secure {
+            let tls = match &trust.authority {
+                Some(authority) => ClientTlsConfig::new().ca_certificate(authority.clone()),
+                None => ClientTlsConfig::new().with_native_roots(),
             };
             endpoint = endpoint.tls_config(tls).map_err(|e| bad(&e))?;
         }
@@ -68,13 +92,11 @@ impl Client {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
-        let mut header = MetadataValue::try_from(format!("Bearer {}", config.token.expose()))
-            .map_err(|_| Error::Config("the token holds a character that no token has".into()))?;
-        header.set_sensitive(true);
         let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1" | "[::1]");
         Ok(Self {
             channel: endpoint.connect_lazy(),
-            auth: Auth { header },
+            auth,
+            trust,
             // On one machine compression costs more than the bytes it saves.
             compress: Arc::new(AtomicBool::new(!local)),
         })

@@ -58,6 +58,8 @@ pub(crate) enum LinkEvent {
 
 pub(crate) struct Link<E> {
     pub(crate) client: Client,
+    /// Where the server asked to connect next, once.
+    pub(crate) elsewhere: Option<Client>,
     pub(crate) commands: mpsc::UnboundedReceiver<Out>,
     pub(crate) events: mpsc::Sender<E>,
     pub(crate) wrap: fn(LinkEvent) -> E,
@@ -150,7 +152,8 @@ impl<E: Send + 'static> Link<E> {
         let (sender, queue) = mpsc::channel(64);
         let first = WorkerMessage { message: Some(Wire::Hello(hello)) };
         sender.try_send(first).expect("a new channel has room");
-        let mut client = self.client.worker();
+        // For this stream only: when it ends, the address this agent was given stands for all nodes again.
+        let mut client = self.elsewhere.take().unwrap_or_else(|| self.client.clone()).worker();
         let opened = tokio::time::timeout(WELCOME_WAIT, async {
             let mut inbound = client.connect(tokio_stream::wrappers::ReceiverStream::new(queue)).await?.into_inner();
             match inbound.message().await? {
@@ -298,7 +301,12 @@ impl<E: Send + 'static> Link<E> {
             };
             match step {
                 Step::Came(Ok(Some(ServerMessage { message: Some(In::Reconnect(why)) }))) => {
-                    // One address stands for all nodes; which of them answers is not the agent's choice.
+                    if !why.address.is_empty() {
+                        match self.client.at(&why.address) {
+                            Ok(client) => self.elsewhere = Some(client),
+                            Err(error) => tracing::warn!(%error, "the server asked to connect elsewhere"),
+                        }
+                    }
                     return End::Broken(tonic::Status::unavailable(format!("asked to reconnect: {}", why.reason)));
                 }
                 Step::Came(Ok(Some(message))) => pending = self.take_in(message),

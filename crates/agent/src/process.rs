@@ -112,6 +112,8 @@ impl Spawner {
             ("memory".into(), by("memory", "watch")),
             ("processes".into(), by("pids", "watch")),
             ("cpu".into(), by("cpu", "none")),
+            // A task of the class io-intensive wants much of it and is not held to a figure.
+            ("iops".into(), "none".into()),
             ("time".into(), "kill".into()),
             ("orphans".into(), if self.inner.guard.is_up() { "guard".into() } else { "death-signal".into() }),
             ("user".into(), self.inner.run_as.map_or("agent".into(), |(uid, _)| uid.to_string())),

@@ -57,6 +57,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(250);
 const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 /// Events handled before their effects are sent.
 const ROUND: usize = 256;
+/// Packages taken from one hint.
+const MAX_HINTS: usize = 16;
 const DEFAULT_INLINE: usize = 64 << 10;
 
 /// Whatever happens to the runner.
@@ -70,6 +72,8 @@ pub(crate) enum Event {
     Stored(AttemptId, Result<String, Fault>),
     Artifact(AttemptId, Result<Artifact, Fault>),
     FolderChanged(String),
+    /// A package is ready before the first task that needs it.
+    Prefetched(String),
     /// Folders that are no longer in the cache.
     Pruned(Vec<PathBuf>),
 }
@@ -223,6 +227,10 @@ impl Runner {
             Event::Stored(id, stored) => self.stored(id, stored),
             Event::Artifact(id, artifact) => self.artifact_came(id, artifact),
             Event::FolderChanged(name) => self.folder_changed(&name),
+            Event::Prefetched(hash) => {
+                self.note_packages(Some(hash), Vec::new());
+                self.prune_cache();
+            }
             Event::Pruned(places) => {
                 self.last_prune = Some(now);
                 let removed = places.iter().filter_map(|place| self.tools.packages.hash_at(place)).collect();
@@ -279,8 +287,7 @@ impl Runner {
                 self.outgoing.other.push(Wire::Credit(Credit { permits: 0, buffer: 0 }));
                 self.give_back(|_| true);
             }
-            // Fetching ahead is worth little before a grant names its token; the hint is only a hint.
-            In::PackageHint(_) => {}
+            In::PackageHint(hint) => self.prefetch(hint.packages),
             In::Welcome(_) | In::Ack(_) | In::LogAck(_) | In::Reconnect(_) => {}
         }
     }
@@ -338,6 +345,25 @@ impl Runner {
                 self.outgoing.started.push(attempt.grant.token.clone());
             }
         }
+    }
+
+    /// Fetches packages and builds their environments, one after the other. It is an optimisation: what fails here is tried
+    /// again, and reported, when a task needs it.
+    fn prefetch(&self, packages: Vec<String>) {
+        let wanted = packages.into_iter().filter(|hash| hash.starts_with("sha256:")).take(MAX_HINTS);
+        let wanted: Vec<String> = wanted.collect();
+        if wanted.is_empty() || self.tools.environments.is_none() || self.draining.is_some() {
+            return;
+        }
+        let (tools, events) = (self.tools.clone(), self.events.clone());
+        tokio::spawn(async move {
+            for hash in wanted {
+                match tools.home(&hash, Bytes::new()).await {
+                    Ok(_) => drop(events.send(Event::Prefetched(hash)).await),
+                    Err(error) => tracing::debug!(%hash, %error, "a package could not be fetched ahead"),
+                }
+            }
+        });
     }
 
     // -- time --------------------------------------------------------------------------------------------------------

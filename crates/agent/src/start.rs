@@ -164,6 +164,7 @@ impl Agent {
         let finish = CancellationToken::new();
         let link = Link {
             client,
+            elsewhere: None,
             commands,
             events: events.clone(),
             wrap: Event::Link,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidewheel_agent::{Agent, AgentConfig, Error, Secret};
 use tidewheel_proto::v1::server_message::Message as ToAgent;
-use tidewheel_proto::v1::{Ack, Grant, Recall, Revoke};
+use tidewheel_proto::v1::{Ack, Grant, PackageHint, Recall, Reconnect, Revoke};
 
 use crate::mock::*;
 
@@ -129,6 +129,73 @@ async fn the_server_takes_back_what_waits_and_what_runs() {
     assert!(!s.results.contains_key(&b"1"[..]));
 }
 
+/// Passes connections on to `to`; its address, and how many came.
+async fn relay(to: std::net::SocketAddr) -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (addr, count) =
+        (listener.local_addr().expect("bound"), std::sync::Arc::<std::sync::atomic::AtomicUsize>::default());
+    let seen = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut to = tokio::net::TcpStream::connect(to).await.expect("the server listens");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    (addr, count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_connects_where_the_server_asks_it_to_and_its_attempts_go_on() {
+    let mut bench = Bench::start().await;
+    let (addr, seen) = relay(bench.addr).await;
+    let count = || seen.load(std::sync::atomic::Ordering::Relaxed);
+    let mut s = bench.connected().await;
+    let flag = bench.dir.path().join("flag");
+    s.grant(vec![bench.python("1", "wait_for", &serde_json::json!({ "path": flag }).to_string())]).await;
+    s.started("1").await;
+    let to = |address: &str| ToAgent::Reconnect(Reconnect { address: address.into(), reason: "a test".into() });
+    s.send(to(&format!("http://{addr}"))).await;
+    let mut s = bench.connected().await;
+    assert_eq!((count(), s.hello.resume.len()), (1, 1), "the attempt goes on over the other address");
+    std::fs::write(&flag, "").expect("written");
+    assert_eq!(s.ok("1").await, "seen");
+    // Without an address, and with one that cannot be used, it is the first one again.
+    for address in ["", "ftp://nowhere", "not an address"] {
+        s.send(to(address)).await;
+        s = bench.connected().await;
+        assert_eq!(count(), 1, "{address}");
+    }
+    // With one where nobody answers, it comes back by itself.
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
+    s.send(to(&format!("http://{closed}"))).await;
+    let mut s = bench.connected().await;
+    s.grant(vec![bench.python("2", "add", "[1]")]).await;
+    assert_eq!(s.ok("2").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_that_will_be_needed_are_fetched_ahead() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let unknown = format!("sha256:{}", "0".repeat(64));
+    let packages = vec!["../../etc".into(), "local:x".into(), unknown, bench.package.clone()];
+    s.send(ToAgent::PackageHint(PackageHint { packages })).await;
+    let folder = bench.dir.path().join("packages").join(&bench.package["sha256:".len()..]);
+    eventually("the package is here", || folder.is_dir()).await;
+    let built = || {
+        std::fs::read_dir(bench.dir.path().join("envs"))
+            .expect("there")
+            .flatten()
+            .any(|e| e.path().join("bin").is_dir())
+    };
+    eventually("so is its environment", built).await;
+    // What the server says it has not is taken from the cache.
+    bench.blobs.lock().clear();
+    s.grant(vec![bench.python("1", "add", "[1]")]).await;
+    assert_eq!(s.ok("1").await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_cannot_reach_the_server_ends_its_attempts_with_its_lease() {
     let mut bench = Bench::start().await;
@@ -164,6 +231,7 @@ async fn the_agent_says_what_it_is() {
     assert_eq!((hello.labels["os"].as_str(), hello.labels["zone"].as_str()), ("linux", "a"));
     assert!(hello.permits >= 2 && hello.resources.as_ref().is_some_and(|r| r.cpu_millis >= 1000 && r.memory_bytes > 0));
     assert!(hello.enforced.contains_key("cgroup") && hello.enforced.contains_key("sandbox"), "{:?}", hello.enforced);
+    assert_eq!(hello.enforced["iops"], "none", "what is not enforced is said, not left out");
 }
 
 /// Not a test by itself: the agent that `nothing_outlives_a_killed_agent` kills, in a process of its own.
