@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tidewheel_engine::mutation::AttemptOutcome;
 use tidewheel_engine::task::State;
 
 /// The documents' own limits in seconds, so that each of them is an edge.
@@ -29,8 +30,8 @@ pub struct Metrics {
     pub finished: Family<[(&'static str, String); 3], Counter>,
     /// Grants.
     pub granted: Family<QueueLabels, Counter>,
-    /// Attempts that are followed by another one.
-    pub retried: Family<QueueLabels, Counter>,
+    /// Attempts that are followed by another one, by how they ended.
+    pub retried: Family<[(&'static str, String); 3], Counter>,
     /// Tasks accepted.
     pub created: Family<QueueLabels, Counter>,
     /// Tasks that went to the dead-letter queue.
@@ -58,7 +59,8 @@ pub(crate) struct QueueFigures {
     pub(crate) task_duration: Histogram,
     pub(crate) task_end_to_end: Histogram,
     pub(crate) granted: Counter,
-    pub(crate) retried: Counter,
+    /// By how the attempt before ended.
+    retried: Vec<(AttemptOutcome, Counter)>,
     pub(crate) created: Counter,
     pub(crate) dead_lettered: Counter,
     /// Of the outcomes seen so far; most queues see one or two.
@@ -66,6 +68,17 @@ pub(crate) struct QueueFigures {
 }
 
 impl QueueFigures {
+    /// Attempts that ended so and are followed by another one.
+    pub(crate) fn retried(&mut self, outcome: AttemptOutcome, metrics: &Metrics) -> &Counter {
+        let at = self.retried.iter().position(|(known, _)| *known == outcome).unwrap_or_else(|| {
+            let [tenant, queue] = self.labels.clone();
+            let reason = [tenant, queue, ("reason", outcome.as_str().to_owned())];
+            self.retried.push((outcome, metrics.retried.get_or_create(&reason).clone()));
+            self.retried.len() - 1
+        });
+        &self.retried[at].1
+    }
+
     /// Tasks that ended in this state.
     pub(crate) fn finished(&mut self, state: State, metrics: &Metrics) -> &Counter {
         let at = self.finished.iter().position(|(known, _)| *known == state).unwrap_or_else(|| {
@@ -114,7 +127,7 @@ impl Metrics {
             task_duration: self.task_duration.get_or_create(&labels).clone(),
             task_end_to_end: self.task_end_to_end.get_or_create(&labels).clone(),
             granted: self.granted.get_or_create(&labels).clone(),
-            retried: self.retried.get_or_create(&labels).clone(),
+            retried: Vec::new(),
             created: self.created.get_or_create(&labels).clone(),
             dead_lettered: self.dead_lettered.get_or_create(&labels).clone(),
             finished: Vec::new(),

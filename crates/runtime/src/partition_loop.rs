@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
-use tidewheel_engine::id::{QueueId, TenantId};
+use hashbrown::{HashMap, HashSet};
+use tidewheel_engine::id::{QueueId, TaskId, TenantId};
 use tidewheel_engine::mutation::{AttemptOutcome, Recovered};
 use tidewheel_engine::node::{Action, Clock, Shell};
 use tidewheel_engine::partition::Probe;
-use tidewheel_engine::task::State;
+use tidewheel_engine::task::{State, Task};
 use tidewheel_engine::{Batch, Command, Effect, Mutation};
 
 use crate::directory::ConfigChange;
@@ -39,9 +39,33 @@ struct UnderWay {
 #[derive(Default)]
 struct Tally {
     mutations: usize,
-    tasks: Vec<(QueueId, bool, State, [u64; 4])>,
+    tasks: Vec<(QueueId, bool, Step, [u64; 4])>,
     /// Attempts whose worker fell silent.
     lost: u64,
+}
+
+/// What a written task has just gone through, as far as the figures want to know.
+#[derive(Clone, Copy)]
+enum Step {
+    Granted,
+    /// Its attempt ended so, and another one follows.
+    Retried(AttemptOutcome),
+    Ended(State),
+    /// Accepted, or changed by a person.
+    Other,
+}
+
+impl Step {
+    /// `attempt`: how an attempt of it ended in this batch; `labelled`: its labels were changed in it.
+    fn of(task: &Task, attempt: Option<AttemptOutcome>, labelled: bool) -> Step {
+        match task.state {
+            // A later change of a running task moves its time, or cancels it.
+            State::Running if task.changed == task.granted && !task.cancelling => Step::Granted,
+            state if state.is_terminal() && !labelled => Step::Ended(state),
+            State::Queued | State::Scheduled => attempt.map_or(Step::Other, Step::Retried),
+            _ => Step::Other,
+        }
+    }
 }
 
 struct StoreProbe<'a>(&'a Shared);
@@ -185,11 +209,15 @@ impl Loop<'_> {
         let mut tally = Tally { mutations: batch.mutations.len(), tasks, lost: 0 };
         let mut changes = Vec::new();
         let mut config = Vec::new();
+        // The engine writes these before the tasks they belong to.
+        let mut attempts: HashMap<TaskId, AttemptOutcome> = HashMap::new();
+        let mut labelled: HashSet<TaskId> = HashSet::new();
         for mutation in &batch.mutations {
             match mutation {
                 Mutation::InsertTask(task) | Mutation::UpdateTask(task) => {
                     let inserted = matches!(mutation, Mutation::InsertTask(_));
-                    tally.tasks.push((task.queue, inserted, task.state, [task.created, task.granted, task.changed, task.run_at]));
+                    let step = Step::of(task, attempts.get(&task.id).copied(), labelled.contains(&task.id));
+                    tally.tasks.push((task.queue, inserted, step, [task.created, task.granted, task.changed, task.run_at]));
                     if listened {
                         changes.push(Change {
                             tenant: task.tenant,
@@ -203,7 +231,11 @@ impl Loop<'_> {
                         });
                     }
                 }
-                Mutation::PutAttempt(attempt) if attempt.outcome == AttemptOutcome::Lost => tally.lost += 1,
+                Mutation::PutAttempt(attempt) => {
+                    tally.lost += u64::from(attempt.outcome == AttemptOutcome::Lost);
+                    attempts.insert(attempt.task, attempt.outcome);
+                }
+                Mutation::PutSpec { task, .. } => drop(labelled.insert(*task)),
                 other => config.extend(ConfigChange::of(other)),
             }
         }
@@ -217,22 +249,25 @@ impl Loop<'_> {
 
     fn tally(&mut self, tally: Tally) {
         let shared = self.shared;
-        for (queue, inserted, state, [created, granted, changed, run_at]) in tally.tasks {
+        for (queue, inserted, step, [created, granted, changed, run_at]) in tally.tasks {
             let figures = self.figures.entry(queue).or_insert_with(|| shared.metrics.of_queue(labels_of(shared, queue)));
             let seconds = |from: u64, until: u64| until.saturating_sub(from) as f64 / 1000.0;
             if inserted {
                 figures.created.inc();
             }
-            if state == State::Running {
-                figures.granted.inc();
-                figures.task_wait.observe(seconds(created.max(run_at), granted));
-            } else if state.is_terminal() {
-                figures.finished(state, &shared.metrics).inc();
-                figures.dead_lettered.inc_by(u64::from(state == State::Dead));
-                figures.task_duration.observe(seconds(granted, changed));
-                figures.task_end_to_end.observe(seconds(created, changed));
-            } else if !inserted && granted > 0 {
-                figures.retried.inc();
+            match step {
+                Step::Granted => {
+                    figures.granted.inc();
+                    figures.task_wait.observe(seconds(created.max(run_at), granted));
+                }
+                Step::Ended(state) => {
+                    figures.finished(state, &shared.metrics).inc();
+                    figures.dead_lettered.inc_by(u64::from(state == State::Dead));
+                    figures.task_duration.observe(seconds(granted, changed));
+                    figures.task_end_to_end.observe(seconds(created, changed));
+                }
+                Step::Retried(outcome) => drop(figures.retried(outcome, &shared.metrics).inc()),
+                Step::Other => {}
             }
         }
         shared.metrics.leases_lost.inc_by(tally.lost);

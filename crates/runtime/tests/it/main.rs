@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tidewheel_engine::command::{Hello, Submit};
-use tidewheel_engine::config::{QueueConfig, TenantConfig};
+use tidewheel_engine::config::{QueueConfig, RetryPolicy, TenantConfig};
 use tidewheel_engine::effect::{Refusal, Submitted};
 use tidewheel_engine::id::{TaskId, TenantId};
 use tidewheel_engine::load::{Load, Loaded};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
-use tidewheel_engine::task::{Outcome, Payload, Spec, State, Task};
+use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::{Command, Reply};
 use tidewheel_runtime::{Config, Error, Runtime, Session, ToWorker};
@@ -342,6 +342,54 @@ async fn a_lost_lease_is_counted() {
     // It says nothing more; the end of its lease closes the session.
     while !matches!(event(&mut session).await, ToWorker::Close { .. }) {}
     assert_eq!(runtime.metrics().leases_lost.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_person_changes_is_no_grant_no_retry_and_no_end() {
+    let runtime = prepared(MemoryStore::new()).await;
+    let mut session = worker(&runtime);
+    let retry = Some(RetryPolicy { delay_ms: 1, jitter_ms: 0, max_attempts: 2, ..RetryPolicy::default() });
+    let spec = Arc::new(Spec { retry, ..Spec::default() });
+    runtime.submit(TENANT, vec![Submit { spec, ..item(None) }]).await.expect("accepted");
+    let grants = loop {
+        if let ToWorker::Grants(grants) = event(&mut session).await {
+            break grants;
+        }
+    };
+    let (task, token) = (grants[0].task, grants[0].token);
+    let patch = async |priority: Option<u8>, label: &str| {
+        let labels = (!label.is_empty()).then(|| vec![("l".into(), label.into())]);
+        let change = |request| Command::Patch { request, tenant: TENANT, task, priority, run_at: None, labels };
+        let reply = runtime.call(change).await.expect("answered");
+        assert!(matches!(reply, Reply::Task(_)), "{reply:?}");
+    };
+    patch(Some(9), "").await;
+    patch(None, "running").await;
+    let failure = Failure { retryable: true, ..Failure::ours("E", "once") };
+    let failed = Outcome::Failed { failure, artifacts: Vec::new(), cancelled: false };
+    runtime.send_wait(Command::Results { session: session.id, results: vec![(task, token, failed)] }).await.expect("taken");
+    // It backs off, is granted again, and ends well.
+    let grants = loop {
+        if let ToWorker::Grants(grants) = event(&mut session).await {
+            break grants;
+        }
+    };
+    let ok = Outcome::Ok { result: Payload::None, artifacts: Vec::new() };
+    let results = vec![(task, grants[0].token, ok)];
+    runtime.send_wait(Command::Results { session: session.id, results }).await.expect("taken");
+    while !matches!(event(&mut session).await, ToWorker::Accepted { .. }) {}
+    patch(None, "ended").await;
+    let metrics = runtime.metrics();
+    let of = |last: Option<(&'static str, &str)>| {
+        let queue = [("tenant", "acme".to_owned()), ("queue", "default".to_owned())];
+        (queue.clone(), last.map(|(name, value)| [queue[0].clone(), queue[1].clone(), (name, value.to_owned())]))
+    };
+    assert_eq!(metrics.granted.get_or_create(&of(None).0).get(), 2);
+    let count = |family: &prometheus_client::metrics::family::Family<_, prometheus_client::metrics::counter::Counter>, last| {
+        family.get_or_create(&of(Some(last)).1.expect("three labels")).get()
+    };
+    assert_eq!(count(&metrics.retried, ("reason", "failed")), 1);
+    assert_eq!(count(&metrics.finished, ("outcome", "succeeded")), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
