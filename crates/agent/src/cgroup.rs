@@ -165,6 +165,16 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Whether a member was refused a new process because their number is limited.
+    pub(crate) fn out_of_processes(&self) -> bool {
+        self.dirs
+            .iter()
+            .filter_map(|dir| fs::read_to_string(dir.join("pids.events")).ok())
+            .any(|text| text.lines().any(|line| line.strip_prefix("max ").is_some_and(|n| n.trim() != "0")))
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         let dirs = std::mem::take(&mut self.dirs);

@@ -73,6 +73,9 @@ pub struct AgentConfig {
     /// Network inside the sandbox.
     pub isolated_network: bool,
     pub limits: Limits,
+    /// Control groups where the machine allows them. Without, memory and processes are watched, which takes up to half a
+    /// second to notice, and CPU is not limited. On unless set.
+    pub control_groups: bool,
     /// Certificate authority (PEM) the server's certificate is checked against, instead of the machine's.
     pub ca: Option<PathBuf>,
     /// User and group id of the children; only root can change them.
@@ -110,6 +113,7 @@ impl AgentConfig {
             isolation: Isolation::Auto,
             isolated_network: false,
             limits: Limits::default(),
+            control_groups: true,
             ca: None,
             run_as: None,
             python: None,

@@ -74,11 +74,11 @@ type Request = (Spawn, oneshot::Sender<std::io::Result<Running>>);
 
 impl Spawner {
     /// Needs a tokio runtime, whose driver will own the pipes.
-    pub(crate) fn start(instance: &str, run_as: Option<(u32, u32)>) -> std::io::Result<Self> {
+    pub(crate) fn start(instance: &str, run_as: Option<(u32, u32)>, control_groups: bool) -> std::io::Result<Self> {
         // Orphans of user code become children of this process, where the kill finds them.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let inner = Arc::new(Inner {
-            cgroups: Cgroups::detect(instance),
+            cgroups: if control_groups { Cgroups::detect(instance) } else { Cgroups::default() },
             guard: Guard::start(),
             instance: instance.to_owned(),
             run_as: run_as.filter(|_| rustix::process::geteuid().is_root()),
@@ -309,6 +309,18 @@ impl Tree {
         };
         *self.verdict.lock() = Some(verdict);
         Some(verdict)
+    }
+
+    /// Whether daemons of it are about: processes that outlived the one that started them, and so became children of this one.
+    pub(crate) fn has_strays(&self, table: &[procfs::Entry]) -> bool {
+        let own = std::process::id() as i32;
+        let family = procfs::family(table, self.pid, &self.marker);
+        family.iter().any(|e| e.parent == own && e.pid != self.pid && !e.zombie)
+    }
+
+    /// Whether the kernel refused it a process.
+    pub(crate) fn was_refused_processes(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::out_of_processes)
     }
 
     /// Why it ended, where that is more than its exit code.

@@ -42,6 +42,8 @@ impl Stream {
 pub(crate) enum Item {
     Frame(FromShim),
     Line(Stream, String),
+    /// The process closed its end, so that nothing more can come on this stream.
+    Closed(Stream),
     /// The shim broke the protocol; the process has to go.
     Broken(String),
 }
@@ -119,7 +121,10 @@ impl Output {
                 other => other,
             };
             match read {
-                Ok(0) => self.open = false,
+                Ok(0) => {
+                    self.open = false;
+                    items.push(Item::Closed(self.stream));
+                }
                 Ok(n) => {
                     taken += n;
                     if !muted {

@@ -72,6 +72,8 @@ pub(crate) enum Event {
     Stored(AttemptId, Result<String, Fault>),
     Artifact(AttemptId, Result<Artifact, Fault>),
     FolderChanged(String),
+    /// A task left a daemon behind.
+    Strays(ProcId),
     /// A package is ready before the first task that needs it.
     Prefetched(String),
     /// Folders that are no longer in the cache.
@@ -117,6 +119,8 @@ pub(crate) struct Runner {
     pub(crate) require_isolation: bool,
     draining: Option<Instant>,
     last_watch: Instant,
+    /// When daemons were last searched for.
+    last_search: Option<Instant>,
     /// When the cache was last looked through; nothing while somebody does.
     last_prune: Option<Instant>,
 }
@@ -173,6 +177,7 @@ impl Runner {
             require_isolation: false,
             draining: None,
             last_watch: now,
+            last_search: None,
             last_prune: Some(now),
         }
     }
@@ -227,6 +232,10 @@ impl Runner {
             Event::Stored(id, stored) => self.stored(id, stored),
             Event::Artifact(id, artifact) => self.artifact_came(id, artifact),
             Event::FolderChanged(name) => self.folder_changed(&name),
+            Event::Strays(id) => {
+                tracing::info!(proc = id, "a task left a daemon running; its process is replaced");
+                self.retire(id);
+            }
             Event::Prefetched(hash) => {
                 self.note_packages(Some(hash), Vec::new());
                 self.prune_cache();
@@ -400,6 +409,7 @@ impl Runner {
         }
         self.retire_idle(now);
         self.recall_stalled(now);
+        self.search_strays(now);
         if self.last_prune.is_some_and(|last| now.duration_since(last) >= PRUNE_EVERY) {
             self.prune_cache();
         }

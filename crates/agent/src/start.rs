@@ -115,7 +115,8 @@ impl Agent {
         let instance = hex::encode(random);
         let client = Client::new(&config)?;
         let blobs = Blobs::new(client.clone());
-        let spawner = Spawner::start(&instance, config.run_as).map_err(Error::io("cannot start a thread"))?;
+        let spawner = Spawner::start(&instance, config.run_as, config.control_groups)
+            .map_err(Error::io("cannot start a thread"))?;
         let sandbox = Sandbox::detect(config.isolation, config.isolated_network).await;
         let (environments, no_python, library) = find_python(&config).await?;
         let work = config.data_dir.join("work").join(&instance);

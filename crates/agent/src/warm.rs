@@ -99,6 +99,10 @@ pub(crate) struct Proc {
     pub(crate) stalled: bool,
     /// Why we killed it.
     pub(crate) killed: Option<&'static str>,
+    /// What it said against the protocol.
+    pub(crate) broke: Option<String>,
+    /// Looked at since it last had something to do: whether a task left daemons.
+    pub(crate) searched: bool,
     /// The last lines it printed outside of any task.
     pub(crate) tail: VecDeque<String>,
     pub(crate) work: std::path::PathBuf,
@@ -270,6 +274,8 @@ mod tests {
             since: Instant::now(),
             stalled: false,
             killed: None,
+            broke: None,
+            searched: false,
             tail: VecDeque::new(),
             work: Default::default(),
         }

@@ -169,6 +169,7 @@ impl Runner {
         if proc.queue.is_empty() {
             proc.since = now;
         }
+        proc.searched = false;
         let ids: Vec<String> = sent
             .unit
             .members
@@ -218,6 +219,8 @@ impl Runner {
             since: now,
             stalled: false,
             killed: None,
+            broke: None,
+            searched: false,
             tail: Default::default(),
             work: self.tools.work.join(&name),
         };
@@ -278,7 +281,21 @@ impl Runner {
                     }
                 }
                 Item::Frame(frame) => self.said(id, frame, now),
+                Item::Closed(stream) => {
+                    // What the next task prints would be lost, or go into whatever file takes the number.
+                    if self.pool.procs.get(&id).is_some_and(|p| p.state == ProcState::Ready) {
+                        tracing::debug!(
+                            proc = id,
+                            stream = stream.as_str(),
+                            "its output has ended, and so will the process"
+                        );
+                        self.retire(id);
+                    }
+                }
                 Item::Broken(why) => {
+                    if let Some(proc) = self.pool.procs.get_mut(&id) {
+                        proc.broke = Some(why.clone());
+                    }
                     tracing::warn!(proc = id, %why, "a process broke the protocol and is ended");
                     self.kill_proc(id, "protocol");
                 }
@@ -318,7 +335,8 @@ impl Runner {
         if proc.current == Some(lease) {
             proc.current = None;
         }
-        self.settle(lease, outcome);
+        let tree = proc.tree.clone();
+        self.settle(lease, outcome.map_err(|fault| explained(fault, tree.as_deref())));
         function
     }
 
@@ -442,6 +460,15 @@ impl Runner {
             let _ = events.send(Event::Artifact(lease, stored)).await;
         });
     }
+}
+
+/// An error of the system that a limit stands behind, with the limit named.
+fn explained(mut fault: Fault, tree: Option<&Tree>) -> Fault {
+    let refused = matches!(fault.kind.as_str(), "BlockingIOError" | "RuntimeError");
+    if let Some(tree) = tree.filter(|tree| refused && tree.was_refused_processes()) {
+        fault.message.push_str(&format!(" (the limit of {} processes and threads was reached)", tree.limits.processes));
+    }
+    fault
 }
 
 fn task_id(bytes: &Bytes) -> String {

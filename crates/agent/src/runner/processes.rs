@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Runner, Tools, child_env, remove_later};
+use super::{Event, Runner, Tools, child_env, remove_later};
 use crate::attempt::{AttemptId, Phase};
 use crate::error::Fault;
 use crate::process::{Spawn, describe_exit};
@@ -23,6 +23,8 @@ const START_TIME: Duration = Duration::from_secs(60);
 /// working folder in front of the module path, where a file could hide a module of the standard library.
 const LAUNCH: &str =
     "import sys\nif sys.path[:1] == ['']: del sys.path[0]\nfrom tidewheel._shim.__main__ import start\nstart()";
+/// The table of processes is read for daemons at most so often.
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
 /// An unused lane is forgotten, and its package may be removed from the cache.
 const LANE_IDLE: Duration = Duration::from_secs(600);
 
@@ -96,6 +98,36 @@ impl Runner {
             }
         }
         self.requeue(lane, waiting, Instant::now());
+    }
+
+    /// Looks, now and then, whether processes that have nothing to do have daemons about, which outlived the task that started
+    /// them. Those end with the process, and another takes its place.
+    pub(super) fn search_strays(&mut self, now: Instant) {
+        if self.last_search.is_some_and(|last| now.duration_since(last) < SEARCH_EVERY) {
+            return;
+        }
+        let idle = self.pool.procs.iter_mut().filter(|(_, p)| {
+            p.state == ProcState::Ready && p.queue.is_empty() && !p.searched && now.duration_since(p.since) >= STALL
+        });
+        let mut trees = Vec::new();
+        for (id, proc) in idle {
+            proc.searched = true;
+            trees.extend(proc.tree.clone().map(|tree| (*id, tree)));
+        }
+        if trees.is_empty() {
+            return;
+        }
+        self.last_search = Some(now);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let search = tokio::task::spawn_blocking(move || {
+                let table = crate::procfs::table();
+                trees.into_iter().filter(|(_, tree)| tree.has_strays(&table)).map(|(id, _)| id).collect::<Vec<_>>()
+            });
+            for id in search.await.unwrap_or_default() {
+                let _ = events.send(Event::Strays(id)).await;
+            }
+        });
     }
 
     /// A batch is killed only when none of its open members is to live.
@@ -184,6 +216,11 @@ impl Runner {
             return self.fail_lane(proc.lane, &fault);
         }
         let fault = match verdict {
+            None if proc.broke.is_some() => {
+                let why = proc.broke.take().unwrap_or_default();
+                let message = format!("the process of the task said what the agent cannot read, and was ended: {why}");
+                Fault::new("worker-protocol", message, true)
+            }
             Some(verdict) => {
                 Fault::new(verdict, format!("over the {}: {}", verdict.replace('-', " "), describe_exit(status)), true)
             }

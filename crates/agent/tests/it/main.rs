@@ -1,6 +1,7 @@
 //! Drives the real agent, with real processes, through a server that a test controls.
 
 mod connection;
+mod limits;
 mod mock;
 mod packages;
 mod python;

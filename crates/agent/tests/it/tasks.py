@@ -147,3 +147,79 @@ def wait_for(path):
 def run_for(ms):
     time.sleep(ms / 1000)
     return ms
+
+
+@task
+def hoard_shared(megabytes):
+    """Memory that no limit on private data sees."""
+    import mmap
+    block = mmap.mmap(-1, megabytes << 20)
+    for at in range(0, megabytes << 20, 4096):
+        block[at] = 1
+    time.sleep(600)
+
+
+@task
+def bomb():
+    while True:
+        if os.fork() == 0:
+            time.sleep(600)
+
+
+@task
+def burn(seconds):
+    """CPU time per second of wall time."""
+    begin, cpu = time.monotonic(), time.process_time()
+    while time.monotonic() - begin < seconds:
+        pass
+    return (time.process_time() - cpu) / (time.monotonic() - begin)
+
+
+@task
+def leave(code):
+    sys.exit(code)
+
+
+@task
+def kill_self():
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+@task
+def daemon(path):
+    """A child of a child in a session of its own, whose parent is gone."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open(path + ".part", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(path + ".part", path)
+            time.sleep(600)
+        os._exit(0)
+    os.waitpid(child, 0)
+    return os.getpid()
+
+
+@task
+def close_output():
+    os.close(1)
+    os.close(2)
+    return os.getpid()
+
+
+@task
+def close_all():
+    os.closerange(0, 256)
+
+
+@task
+def garble(how):
+    """Speaks to the agent past the package."""
+    from tidewheel import handle
+    link = handle.process_backend.link
+    frame = {"json": b"\0\0\0\x0b\0{\"t\": oops}", "length": b"\xff\xff\xff\xff\0", "codec": b"\0\0\0\x02\x09x"}[how]
+    link.send(frame)
+    link.flush()
+    time.sleep(600)
