@@ -1,6 +1,20 @@
 //! What the interfaces can be told. Every bound has a default that suits a single node.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tidewheel_proto::rest::Backup;
+
+/// Makes a backup of this name and says where; or why not. Blocks on the disk. The files are the business of whoever
+/// opened the stores, so this crate only carries the wish.
+#[derive(Clone)]
+pub struct BackupMaker(pub Arc<dyn Fn(&str) -> Result<Backup, String> + Send + Sync>);
+
+impl std::fmt::Debug for BackupMaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BackupMaker")
+    }
+}
 
 /// Settings of the interfaces.
 #[derive(Clone, Debug)]
@@ -28,6 +42,8 @@ pub struct ApiConfig {
     pub max_wait: Duration,
     /// Live streams at once over all tenants; each holds a bounded buffer.
     pub max_streams: usize,
+    /// How a backup is made; nothing where the server keeps no files.
+    pub backup: Option<BackupMaker>,
     /// Where uploads are kept until they are checked.
     pub temp_dir: std::path::PathBuf,
 }
@@ -46,6 +62,7 @@ impl Default for ApiConfig {
             blob_bytes: 4 << 30,
             max_wait: Duration::from_secs(60),
             max_streams: 1_000,
+            backup: None,
             temp_dir: std::env::temp_dir(),
         }
     }

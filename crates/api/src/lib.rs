@@ -25,7 +25,7 @@ mod units;
 pub(crate) use tidewheel_runtime::store;
 
 pub use auth::bootstrap::{Bootstrap, bootstrap_token};
-pub use config::ApiConfig;
+pub use config::{ApiConfig, BackupMaker};
 pub use openapi::openapi_json;
 pub use server::{ServeError, serve};
 pub use units::{parse_duration_ms, parse_rate, parse_size};

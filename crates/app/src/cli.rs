@@ -319,7 +319,6 @@ fn run(cli: Cli) -> Outcome {
         Verb::Agent(verb) => verb.run(&ctx),
         Verb::Bench(verb) => verb.run(&ctx),
         Verb::Sim(verb) => verb.run(&ctx),
-        Verb::Backup(verb) => verb.run(&ctx),
         Verb::Config(verb) => verb.run(&ctx),
         Verb::Completions(verb) => verb.run(&ctx),
         Verb::Man(verb) => verb.run(&ctx),
@@ -367,13 +366,13 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         Verb::Token(verb) => verb.run(ctx).await,
         Verb::Version(verb) => verb.run(ctx).await,
         Verb::Api(verb) => verb.run(ctx).await,
+        Verb::Backup(verb) => verb.run(ctx).await,
         // Run before, without a server.
         Verb::Dev(_)
         | Verb::Server(_)
         | Verb::Agent(_)
         | Verb::Bench(_)
         | Verb::Sim(_)
-        | Verb::Backup(_)
         | Verb::Config(_)
         | Verb::Completions(_)
         | Verb::Man(_)

@@ -10,6 +10,7 @@
 //! ready, and recovers.
 
 mod agent;
+pub(crate) mod backup;
 mod housekeeping;
 mod logging;
 mod signals;
@@ -80,7 +81,9 @@ impl Node {
         let runtime = start_runtime(config, &data_dir).await?;
         // Before the first request is answered: who finds the server ready finds its token too.
         first_token(&runtime, &data_dir).await?;
-        let router = tidewheel_api::router(runtime.clone(), api_config(config, &url, &data_dir));
+        let mut api = api_config(config, &url, &data_dir);
+        api.backup = backup_maker(&runtime, &database(config, &data_dir), &data_dir);
+        let router = tidewheel_api::router(runtime.clone(), api);
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(tidewheel_api::serve(listener, router, tls, shutdown.clone()));
         let mut node = Node {
@@ -418,9 +421,20 @@ fn api_config(config: &Config, url: &str, data_dir: &Path) -> tidewheel_api::Api
         blob_bytes: config.size("server.maxBlobSize"),
         max_wait: config.duration("server.maxWait"),
         max_streams: usize::try_from(config.count("server.maxStreams")).unwrap_or(usize::MAX),
+        backup: None,
         // On the data's own disk: an upload is renamed from there, and a small /tmp is no bound.
         temp_dir: upload_folder(data_dir),
     }
+}
+
+/// Nothing for a database in memory: there is nothing to come back to.
+fn backup_maker(runtime: &Runtime, database: &Path, data_dir: &Path) -> Option<tidewheel_api::BackupMaker> {
+    if database == Path::new(":memory:") {
+        return None;
+    }
+    let (runtime, database, data_dir) = (runtime.clone(), database.to_owned(), data_dir.to_owned());
+    let make = move |name: &str| backup::of_running(&runtime, &data_dir, &database, name);
+    Some(tidewheel_api::BackupMaker(Arc::new(make)))
 }
 
 fn upload_folder(data_dir: &Path) -> PathBuf {

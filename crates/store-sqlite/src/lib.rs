@@ -35,6 +35,15 @@ mod statement;
 mod sweep;
 mod writer;
 
+/// A copy of a database as of one moment, in a new file that is on disk when this returns.
+fn copy_into(readers: &reader::Readers, path: &Path) -> Result<(), Error> {
+    let name = path.to_str().ok_or_else(|| Error::Failed("the path is not UTF-8".to_owned()))?;
+    readers.read_alone(|connection| connection.execute("VACUUM INTO ?1", [name]).during("copy the store"))?;
+    // The copy is asked for to be kept: SQLite itself does not sync it.
+    let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|error| Error::Fsync(format!("the copy at {} is not on disk: {error}", path.display())))
+}
+
 #[cfg(test)]
 mod plans;
 
@@ -232,11 +241,7 @@ impl Store for SqliteStore {
     }
 
     fn backup(&self, path: &Path) -> Result<(), Error> {
-        let name = path.to_str().ok_or_else(|| Error::Failed("the path is not UTF-8".to_owned()))?;
-        self.readers.read_alone(|connection| connection.execute("VACUUM INTO ?1", [name]).during("copy the store"))?;
-        // The copy is asked for to be kept: SQLite itself does not sync it.
-        let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
-        synced.map_err(|error| Error::Fsync(format!("the copy at {} is not on disk: {error}", path.display())))
+        copy_into(&self.readers, path)
     }
 
     fn figures(&self) -> Figures {

@@ -84,6 +84,10 @@ impl LogStore for SqliteLogStore {
     fn sweep(&self, before: u64, limit: usize) -> Result<u64, Error> {
         self.inbox.sweep(before, limit)
     }
+
+    fn backup(&self, path: &Path) -> Result<(), Error> {
+        crate::copy_into(&self.readers, path)
+    }
 }
 
 #[cfg(test)]

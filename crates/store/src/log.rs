@@ -83,4 +83,6 @@ pub trait LogStore: Send + Sync + 'static {
     fn query(&self, query: &LogQuery) -> Result<LogPage, Error>;
     /// Deletes lines older than this wall time; at most `limit`; returns how many went.
     fn sweep(&self, before: u64, limit: usize) -> Result<u64, Error>;
+    /// Writes a copy of all lines as of now to a new file, durably, while lines come and go.
+    fn backup(&self, path: &std::path::Path) -> Result<(), Error>;
 }

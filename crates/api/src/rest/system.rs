@@ -9,10 +9,11 @@ use serde_json::json;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
-use super::reply::{Reply, bytes_of, json as answer};
+use super::reply::{JsonBody, Reply, bytes_of, json as answer};
 use super::route::Route;
 use crate::auth::Principal;
-use crate::auth::guard::{self, Admin, Guard, Viewer};
+use crate::auth::guard::{self, Admin, Guard, SystemAdmin, Viewer};
+use crate::body;
 use crate::problem::Failure;
 use crate::server::Peer;
 use crate::service::status;
@@ -31,6 +32,15 @@ pub(super) fn routes() -> Vec<Route> {
             config,
         )
         .answers_plain(200, "The configuration.", "application/json"),
+        Route::new(
+            Method::POST,
+            "/backups",
+            "createBackup",
+            "Copies database, log lines, blobs and keys into a folder of the server's machine, while it runs.",
+            backup,
+        )
+        .may_take::<rest::CreateBackup>()
+        .answers::<rest::Backup>(201, "Complete and on disk."),
     ]
 }
 
@@ -92,6 +102,32 @@ async fn no_page(Path(_): Path<String>) -> Response {
 
 async fn show_status(_: Viewer, State(api): State<Api>) -> Reply {
     answer(200, &status::status(&api).await?)
+}
+
+/// One at a time: two copies at once would only make both slow.
+static BACKUP: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+const BACKUP_NAME: usize = 100;
+
+async fn backup(_: SystemAdmin, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    let wanted: rest::CreateBackup = body::parse_or_default(&bytes)?;
+    let name = wanted.name.unwrap_or_else(|| api.runtime.now_ms().to_string());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > BACKUP_NAME || name.starts_with('.') || !name.bytes().all(plain) {
+        let detail = format!("a name has 1 to {BACKUP_NAME} letters, digits, '-', '_' and '.', and no dot first");
+        return Err(Failure::field("/name", detail));
+    }
+    let Some(maker) = api.config.backup.clone() else {
+        return Err(Failure::new(Code::Unavailable, "This server keeps no files that could be copied."));
+    };
+    let Ok(alone) = BACKUP.try_lock() else {
+        return Err(Failure::new(Code::Conflict, "Another backup is being made; wait for its end."));
+    };
+    let made = tokio::task::spawn_blocking(move || {
+        let _alone = alone;
+        (maker.0)(&name)
+    });
+    let made = made.await.map_err(|_| Failure::internal("making a backup panicked"))?;
+    answer(201, &made.map_err(|why| Failure::new(Code::Conflict, format!("The backup was not made: {why}.")))?)
 }
 
 async fn config(_: Admin, State(api): State<Api>) -> Reply {

@@ -1,13 +1,13 @@
 //! `tidewheel backup`: a copy of everything a server keeps.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Ctx;
 use crate::fail::{Exit, Failure, Outcome, While};
+use crate::wire::backup;
 
 /// Copy what a server keeps
 ///
@@ -15,8 +15,8 @@ use crate::fail::{Exit, Failure, Outcome, While};
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:
-  tidewheel backup create --data-dir /var/lib/tidewheel --to /backup/2026-11-21
-  tidewheel backup create --data-dir data --to copy && tidewheel server --data-dir copy")]
+  tidewheel backup create --name before-upgrade
+  tidewheel backup verify /var/lib/tidewheel/backups/before-upgrade")]
 pub(crate) struct BackupCommand {
     #[command(subcommand)]
     verb: BackupVerb,
@@ -25,124 +25,142 @@ pub(crate) struct BackupCommand {
 #[derive(Subcommand)]
 enum BackupVerb {
     Create(Create),
+    Verify(Verify),
+    Restore(Restore),
 }
 
-/// Copy the data folder of a stopped server
+/// Copy a running server's data, or a stopped server's folder
 ///
-/// Copies database, logs, blobs and keys into a new folder, and checks the copy of the database by opening it. The
-/// server has to be stopped: its lock says so. The copy holds secrets and can be read by its owner alone.
+/// Copies database, log lines, blobs and keys into a new folder, and checks the copy of the database by opening it. A
+/// running server makes the copy itself, in the folder `backups` of its data folder, while it goes on working; that needs
+/// an admin token with system scope. With --data-dir and --to the folder of a stopped server is copied. Blobs in S3 stay
+/// where they are. The copy holds secrets and can be read by its owner alone.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  tidewheel backup create --data-dir /var/lib/tidewheel --to /backup/2026-11-21
-  tidewheel backup create --data-dir data --to copy -o json")]
+  tidewheel backup create --name before-upgrade
+  tidewheel backup create --data-dir /var/lib/tidewheel --to /backup/2026-11-21")]
 struct Create {
-    /// Data folder of the server
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
-    /// New folder for the copy
+    /// Name of the backup that a running server makes; the time if absent
+    #[arg(long, conflicts_with_all = ["data_dir", "to"])]
+    name: Option<String>,
+    /// Data folder of a stopped server
+    #[arg(long, value_name = "DIR", requires = "to")]
+    data_dir: Option<PathBuf>,
+    /// New folder for the copy of a stopped server
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    to: Option<PathBuf>,
+}
+
+/// Check that a backup can be used
+///
+/// Opens the database of the copy as a server would, and compares every blob with the hash in its name. It reads everything
+/// and changes nothing. A damaged backup ends with exit 1.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel backup verify /var/lib/tidewheel/backups/before-upgrade
+  tidewheel backup verify /backup/2026-11-21 -o json")]
+struct Verify {
+    /// Folder of the backup
+    folder: PathBuf,
+}
+
+/// Make a data folder from a backup
+///
+/// Copies a backup that `verify` finds sound into a new data folder; the backup stays as it is. Start a server on the folder
+/// with --data-dir. Everything after the backup is gone there, and tasks that have run since may run again.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel backup restore /backup/2026-11-21 --to /var/lib/tidewheel-restored
+  tidewheel backup restore before-upgrade --to data && tidewheel server --data-dir data")]
+struct Restore {
+    /// Folder of the backup
+    folder: PathBuf,
+    /// New data folder
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
 }
 
-/// What a server makes anew, what belongs to a running process, and the database, which is copied by its own means.
-const LEFT_OUT: &[&str] = &[
-    "uploads",
-    "agent",
-    "build",
-    "dev.json",
-    ".gitignore",
-    "tidewheel.db",
-    "tidewheel.db-wal",
-    "tidewheel.db-shm",
-    "tidewheel.db.lock",
-    "logs.db.lock",
-];
-
 impl BackupCommand {
-    pub(crate) fn run(self, ctx: &Ctx) -> Outcome {
-        let BackupVerb::Create(verb) = self.verb;
-        verb.run(ctx)
+    pub(crate) async fn run(self, ctx: &Ctx) -> Outcome {
+        match self.verb {
+            BackupVerb::Create(verb) => verb.run(ctx).await,
+            BackupVerb::Verify(verb) => verb.run(ctx),
+            BackupVerb::Restore(verb) => verb.run(ctx),
+        }
     }
 }
 
 impl Create {
+    async fn run(self, ctx: &Ctx) -> Outcome {
+        let spinner = crate::progress::spinner(&ctx.out, "copying");
+        let made = match (&self.data_dir, &self.to) {
+            (Some(from), Some(to)) => copy_folder(from, to),
+            _ => {
+                let body = self.name.as_ref().map_or_else(|| json!({}), |name| json!({ "name": name }));
+                let client = ctx.client()?;
+                // Not repeated: a second try would find the name taken.
+                client.post("/backups").doing("make a backup").json(&body).at_once().value().await
+            }
+        };
+        spinner.finish_and_clear();
+        let made = made?;
+        let bytes = made.get("bytes").and_then(Value::as_f64).unwrap_or(0.0);
+        let path = made.get("path").and_then(Value::as_str).unwrap_or_default();
+        ctx.out.note(&format!("{} copied to {path}", crate::text::bytes(bytes)));
+        ctx.out.value(&made)
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Outcome<Value> {
+    let what = "cannot make a backup";
+    if !from.join("tidewheel.db").is_file() {
+        let why = format!("there is no database in {}", from.display());
+        return Err(Failure::new(Exit::Missing, what, why).next("give the server's --data-dir"));
+    }
+    if to.exists() {
+        return Err(Failure::usage(what, format!("{} exists", to.display())).next("name a folder that does not exist yet"));
+    }
+    let failed = |why: String| Failure::new(Exit::Failed, what, why);
+    let store = crate::wire::open_database(&from.join("tidewheel.db")).map_err(|error| {
+        failed(error.to_string()).next("leave --data-dir out while the server runs: it makes the copy itself")
+    })?;
+    let copied = backup::of_stopped(&*store, from, to);
+    tidewheel_store::Store::close(&*store);
+    let bytes = copied.map_err(failed)?;
+    Ok(json!({ "name": to.file_name().map(|n| n.to_string_lossy()), "path": to, "bytes": bytes }))
+}
+
+impl Verify {
     fn run(self, ctx: &Ctx) -> Outcome {
-        let database = self.data_dir.join("tidewheel.db");
-        if !database.is_file() {
-            let why = format!("there is no database in {}", self.data_dir.display());
-            return Err(Failure::new(Exit::Missing, "cannot make a backup", why).next("give the server's --data-dir"));
-        }
-        let what = || format!("cannot write the backup to {}", self.to.display());
-        // Under another name until it is complete: half a backup must not look like one.
-        let name = self.to.file_name().ok_or_else(|| Failure::usage(what(), "it has to name a new folder"))?;
+        let blobs = verified(ctx, &self.folder)?;
+        ctx.out.note(&format!("{} can be used", self.folder.display()));
+        ctx.out.value(&json!({ "path": self.folder, "blobs": blobs }))
+    }
+}
+
+/// Checks a backup and counts its blobs.
+fn verified(ctx: &Ctx, folder: &Path) -> Outcome<u64> {
+    let what = || format!("cannot use the backup {}", folder.display());
+    let database = folder.join("tidewheel.db");
+    if !database.is_file() {
+        return Err(Failure::new(Exit::Missing, what(), "there is no database in it"));
+    }
+    let spinner = crate::progress::spinner(&ctx.out, "reading");
+    let checked = backup::check_copy(folder);
+    spinner.finish_and_clear();
+    checked.map_err(|why| Failure::new(Exit::Failed, what(), why).next("use an earlier backup"))
+}
+
+impl Restore {
+    fn run(self, ctx: &Ctx) -> Outcome {
+        let what = || format!("cannot restore to {}", self.to.display());
         if self.to.exists() {
             return Err(Failure::usage(what(), "it exists").next("name a folder that does not exist yet"));
         }
-        let partial = self.to.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-        make_private(&partial).doing(Exit::Failed, what)?;
-        let spinner = crate::progress::spinner(&ctx.out, "copying");
-        let copied = self.copy(&partial);
-        spinner.finish_and_clear();
-        let bytes = match copied {
-            Ok(bytes) => bytes,
-            Err(failure) => {
-                let _ = std::fs::remove_dir_all(&partial);
-                return Err(failure);
-            }
-        };
-        std::fs::rename(&partial, &self.to).doing(Exit::Failed, what)?;
-        ctx.out.note(&format!("{} copied to {}", crate::text::bytes(bytes as f64), self.to.display()));
-        ctx.out.value(&json!({"from": self.data_dir, "to": self.to, "bytes": bytes}))
+        verified(ctx, &self.folder)?;
+        let bytes = backup::restore(&self.folder, &self.to).doing(Exit::Failed, what)?;
+        let next = format!("start it with tidewheel server --data-dir {}", self.to.display());
+        ctx.out.note(&format!("{} restored; {next}", crate::text::bytes(bytes as f64)));
+        ctx.out.value(&json!({ "from": self.folder, "path": self.to, "bytes": bytes }))
     }
-
-    fn copy(&self, to: &Path) -> Outcome<u64> {
-        let failed = |what: &str| {
-            let what = what.to_owned();
-            move |error: tidewheel_store::Error| {
-                Failure::new(Exit::Failed, what, error.to_string()).next("stop the server first")
-            }
-        };
-        let (from, copy) = (self.data_dir.join("tidewheel.db"), to.join("tidewheel.db"));
-        let store = crate::wire::open_database(&from).map_err(failed("cannot open the database"))?;
-        tidewheel_store::Store::backup(&*store, &copy).map_err(failed("cannot copy the database"))?;
-        let what = || "cannot copy the other files".to_owned();
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).doing(Exit::Failed, what)?;
-        // While the lock of the database is held, so that no server starts on the folder meanwhile.
-        let rest = copy_tree(&self.data_dir, to, LEFT_OUT).doing(Exit::Failed, what)?;
-        tidewheel_store::Store::close(&*store);
-        drop(store);
-        let check = crate::wire::open_database(&copy).map_err(failed("the copy of the database cannot be opened"))?;
-        tidewheel_store::Store::close(&*check);
-        drop(check);
-        let _ = std::fs::remove_file(to.join("tidewheel.db.lock"));
-        let size = std::fs::metadata(&copy).map(|meta| meta.len()).unwrap_or(0);
-        Ok(rest + size)
-    }
-}
-
-fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let _ = std::fs::remove_dir_all(path);
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Copies files and folders; modes stay. Links are not followed: the server makes none.
-fn copy_tree(from: &Path, to: &Path, left_out: &[&str]) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if left_out.iter().any(|skip| name == *skip) {
-            continue;
-        }
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            make_private(&to.join(&name))?;
-            bytes += copy_tree(&entry.path(), &to.join(&name), &[])?;
-        } else if kind.is_file() {
-            bytes += std::fs::copy(entry.path(), to.join(&name))?;
-            std::fs::File::open(to.join(&name))?.sync_all()?;
-        }
-    }
-    Ok(bytes)
 }

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod agent;
+mod backup;
 mod chaos;
 mod cli;
 mod load;

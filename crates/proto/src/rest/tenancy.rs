@@ -131,3 +131,23 @@ pub struct StoreStatus {
     /// Size of the database.
     pub database_bytes: u64,
 }
+
+/// What a backup is asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateBackup {
+    /// Name of its folder: 1 to 100 letters, digits, `-`, `_` and `.`, no dot first. The time if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// A backup that is complete and on disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Backup {
+    /// Its name.
+    pub name: String,
+    /// Its folder on the server's machine.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+}

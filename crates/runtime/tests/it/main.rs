@@ -85,6 +85,9 @@ impl LogStore for NoLogs {
     fn sweep(&self, _: u64, _: usize) -> Result<u64, tidewheel_store::Error> {
         Ok(0)
     }
+    fn backup(&self, _: &Path) -> Result<(), tidewheel_store::Error> {
+        Ok(())
+    }
 }
 
 struct NoBlobs;
