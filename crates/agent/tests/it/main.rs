@@ -6,3 +6,4 @@ mod mock;
 mod packages;
 mod python;
 mod speed;
+mod transport;

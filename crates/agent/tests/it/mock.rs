@@ -235,6 +235,19 @@ impl Bench {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut AgentConfig)) -> Self {
+        Self::start_at(change, |server| server).await
+    }
+
+    /// A server that understands zstd.
+    pub(crate) async fn start_compressed(change: impl FnOnce(&mut AgentConfig)) -> Self {
+        use tonic::codec::CompressionEncoding::Zstd;
+        Self::start_at(change, |server| server.accept_compressed(Zstd).send_compressed(Zstd)).await
+    }
+
+    async fn start_at(
+        change: impl FnOnce(&mut AgentConfig),
+        server: impl FnOnce(WorkerServer<Service>) -> WorkerServer<Service>,
+    ) -> Self {
         let _ = tracing_subscriber::fmt().with_env_filter("tidewheel_agent=debug").with_test_writer().try_init();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
@@ -242,7 +255,7 @@ impl Bench {
         let blobs: Blobs = Arc::default();
         let service = Service { sessions: sender, blobs: blobs.clone() };
         let submitted = Arc::new(Mutex::new(Vec::new()));
-        let service = WorkerServer::new(service).max_decoding_message_size(64 << 20);
+        let service = server(WorkerServer::new(service).max_decoding_message_size(64 << 20));
         let router = tonic::service::Routes::new(service).into_axum_router().merge(rest(submitted.clone()));
         let listener = axum::serve::ListenerExt::tap_io(listener, |s| s.set_nodelay(true).expect("a socket"));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -288,6 +301,33 @@ impl Bench {
             r#type: function.into(),
             ..grant(token, input)
         }
+    }
+}
+
+/// A server with TLS on a port of its own.
+pub(crate) struct TlsServer {
+    pub(crate) port: u16,
+    pub(crate) sessions: mpsc::UnboundedReceiver<Session>,
+    /// Connections so far, before anybody proved who he is.
+    pub(crate) tries: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl TlsServer {
+    pub(crate) async fn start(identity: tonic::transport::Identity) -> Self {
+        let (sender, sessions) = mpsc::unbounded_channel();
+        let service = WorkerServer::new(Service { sessions: sender, blobs: Arc::default() });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let tries = Arc::<std::sync::atomic::AtomicUsize>::default();
+        let count = tries.clone();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener).map(move |stream| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            stream
+        });
+        let tls = tonic::transport::ServerTlsConfig::new().identity(identity);
+        let server = tonic::transport::Server::builder().tls_config(tls).expect("a certificate").add_service(service);
+        tokio::spawn(server.serve_with_incoming(incoming));
+        Self { port, sessions, tries }
     }
 }
 
