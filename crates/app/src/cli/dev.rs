@@ -24,8 +24,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Run server, agent and your code on this machine
 ///
 /// Starts a server and an agent in this process, keeps everything in `.tidewheel` below the folder, uploads the package
-/// in the folder and uploads it again whenever a file changes. Prints address and token, and opens nothing. Verbs that
-/// are run in or below the folder find the server by themselves.
+/// in the folder and uploads it again whenever a file changes. Prints address and token, and opens nothing unless
+/// --open says so. Verbs that are run in or below the folder find the server by themselves.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel dev
@@ -43,6 +43,9 @@ pub(crate) struct Dev {
     /// Upload the code once and do not watch it
     #[arg(long)]
     no_reload: bool,
+    /// Open the documentation in the browser
+    #[arg(long)]
+    open: bool,
     /// Speak TLS with a certificate made for this machine
     #[arg(long)]
     tls_self_signed: bool,
@@ -130,6 +133,9 @@ async fn serve(ctx: &Ctx, dev: &Dev, config: &Config, dir: &Path) -> Outcome {
     let text = serde_json::to_string_pretty(&left).doing(Exit::Failed, || "cannot write the connection".to_owned())?;
     write_private(&dev_file, &text).doing(Exit::Failed, || format!("cannot write {}", dev_file.display()))?;
     banner(&node, &token);
+    if dev.open {
+        open(ctx, &format!("{}/docs", node.url));
+    }
     let mut code = code::Code::new(Client::new(&connection)?, dir, !dev.no_reload);
     let outcome = loop {
         tokio::select! {
@@ -156,6 +162,16 @@ async fn token(node: &Node) -> Outcome<Secret> {
     match node.admin_token() {
         Some(token) if node.accepts(&token).await => Ok(token),
         _ => node.renew_admin_token().await,
+    }
+}
+
+/// Opens an address as the desktop would. Without a desktop the address on the screen has to do.
+fn open(ctx: &Ctx, url: &str) {
+    let program = std::env::var_os("BROWSER").unwrap_or_else(|| "xdg-open".into());
+    let quiet = std::process::Stdio::null;
+    let started = tokio::process::Command::new(&program).arg(url).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
+    if let Err(error) = started {
+        ctx.out.note(&format!("cannot open a browser with {}: {error}", program.to_string_lossy()));
     }
 }
 
