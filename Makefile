@@ -38,8 +38,8 @@ bench: build ## every benchmark, as one JSON object per figure
 e2e: build ## the built binary under real faults: kills, freezes, bad input, a full disk
 	@TIDEWHEEL_BIN="$(CURDIR)/$(BIN)" $(CARGO) test -p tidewheel-e2e --test it -- --nocapture
 
-chaos: build ## the long fault tests: 200 rounds of SIGKILL, overload, disk full, fsync errors
-	@TIDEWHEEL_CHAOS_ROUNDS=200 $(CARGO) test --release -p tidewheel-e2e --test it -- --nocapture chaos
+chaos: build ## the long fault tests: 200 rounds of SIGKILL, a minute of overload, disk full, fsync errors
+	@TIDEWHEEL_BIN="$(CURDIR)/$(BIN)" TIDEWHEEL_CHAOS_ROUNDS=200 $(CARGO) test --release -p tidewheel-e2e --test it -- --nocapture chaos
 
 clean: ## remove build results and demo data
 	$(CARGO) clean
