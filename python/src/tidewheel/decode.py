@@ -133,7 +133,7 @@ def _build(hint: "Any") -> "Optional[Decoder]":
     if kind is tuple:
         return _tuple(args)
     if is_path(kind):
-        return lambda value: kind(string(value))
+        return lambda value: kind(string(value))  # type: ignore[call-arg]
     raise TypeError(
         f"{getattr(kind, '__qualname__', kind)} cannot come from JSON; use a dataclass, a TypedDict, an Enum or a plain type"
     )

@@ -48,7 +48,6 @@ class Parameter:
 
 def _parameters(function: "Any") -> "List[Parameter]":
     """What `inspect.signature` would say; read from the code object where that is the whole truth."""
-    code = getattr(function, "__code__", None)
     if type(function) is not type(_parameters) or "__wrapped__" in function.__dict__ or "__signature__" in function.__dict__:
         import inspect
 
@@ -56,6 +55,7 @@ def _parameters(function: "Any") -> "List[Parameter]":
             Parameter(p.name, int(p.kind), _EMPTY if p.default is p.empty else p.default)
             for p in inspect.signature(function).parameters.values()
         ]
+    code = function.__code__
     names, count = code.co_varnames, code.co_argcount
     defaults = function.__defaults__ or ()
     padded = (_EMPTY,) * (count - len(defaults)) + defaults
@@ -99,7 +99,7 @@ def _plain_hint(hint: "Any", names: "Dict[str, Any]") -> "Any":
         return _EMPTY
 
 
-_BY_NAME = {kind.__name__: kind for kind in (str, int, float, bool, bytes, dict, list)}
+_BY_NAME: "Dict[str, Any]" = {kind.__name__: kind for kind in (str, int, float, bool, bytes, dict, list)}
 _BY_NAME["None"] = type(None)
 
 

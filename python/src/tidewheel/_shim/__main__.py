@@ -92,8 +92,9 @@ def _describe(options: "Dict[str, str]") -> int:
     except (LoadError, ManifestError) as error:
         sys.stdout.flush()
         print(error, file=sys.stderr)
-        if getattr(error, "traceback", ""):
-            print(error.traceback, file=sys.stderr)
+        trace = getattr(error, "traceback", "")
+        if trace:
+            print(trace, file=sys.stderr)
         return EXIT_LOAD
     sys.stdout.flush()
     from ..encode import dump_bytes

@@ -25,7 +25,7 @@ def has_children() -> bool:
 
 def living_children() -> "Set[int]":
     """Process ids of direct children that are no zombies."""
-    living = set()
+    living: "Set[int]" = set()
     for thread in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{thread}/children", "rb") as file:
