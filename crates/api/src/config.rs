@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewheel_proto::code::Code;
 use tidewheel_proto::rest::Backup;
+
+use crate::problem::Failure;
 
 /// Makes a backup of this name and says where; or why not. Blocks on the disk. The files are the business of whoever
 /// opened the stores, so this crate only carries the wish.
@@ -46,6 +49,51 @@ pub struct ApiConfig {
     pub backup: Option<BackupMaker>,
     /// Where uploads are kept until they are checked.
     pub temp_dir: std::path::PathBuf,
+}
+
+/// A bound on what a caller sends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// Of what, as the subject of a sentence.
+    what: &'static str,
+    pub(crate) bytes: u64,
+    /// What a caller or operator can do about it.
+    advice: &'static str,
+}
+
+impl Bound {
+    pub(crate) const fn new(what: &'static str, bytes: u64, advice: &'static str) -> Bound {
+        Bound { what, bytes, advice }
+    }
+
+    /// The refusal of something larger.
+    pub(crate) fn exceeded(&self) -> Failure {
+        let Bound { what, bytes, advice } = self;
+        Failure::new(Code::TooLarge, format!("{what} is larger than {bytes} bytes. {advice}"))
+    }
+}
+
+impl ApiConfig {
+    pub(crate) fn body_bound(&self) -> Bound {
+        let advice = "Store large inputs with PUT /api/v1/blobs; the setting is server.maxBodySize.";
+        Bound::new("The body", self.body_bytes as u64, advice)
+    }
+
+    pub(crate) fn batch_bound(&self) -> Bound {
+        let advice = "Send smaller batches, or store large inputs with PUT /api/v1/blobs; the setting is \
+                      server.maxBatchSize.";
+        Bound::new("The body", self.batch_bytes as u64, advice)
+    }
+
+    pub(crate) fn package_bound(&self) -> Bound {
+        let advice = "The setting is server.maxPackageSize; data belongs into blobs or artefacts, not into packages.";
+        Bound::new("The package's archive", self.package_bytes, advice)
+    }
+
+    pub(crate) fn blob_bound(&self) -> Bound {
+        let advice = "Store it in several parts, or raise the setting server.maxBlobSize.";
+        Bound::new("The blob", self.blob_bytes, advice)
+    }
 }
 
 impl Default for ApiConfig {

@@ -72,16 +72,16 @@ pub(crate) async fn put(
     caller: &Principal,
     mut parts: Streaming<v1::PutBlobRequest>,
 ) -> Result<v1::PutBlobResponse, Status> {
-    let limit = api.config.blob_bytes;
+    let bound = api.config.blob_bound();
     let Some(first) = parts.message().await? else {
         return Err(Status::invalid_argument("the first message names the size"));
     };
-    if first.size > limit {
-        return Err(Failure::new(Code::TooLarge, format!("A blob has at most {limit} bytes.")).into());
+    if first.size > bound.bytes {
+        return Err(bound.exceeded().into());
     }
     let tenant = tenant_of(api, caller, &first.token).await?;
     let declared = first.size;
-    let mut upload = Upload::new(api, limit);
+    let mut upload = Upload::new(api, bound);
     upload.push(&first.data)?;
     while let Some(part) = parts.message().await? {
         upload.push(&part.data)?;

@@ -48,9 +48,9 @@ async fn put_as(caller: Submitter, State(api): State<Api>, Path(hash): Path<Stri
 }
 
 async fn store(api: &Api, caller: &crate::auth::Principal, request: Request, wanted: Option<[u8; 32]>) -> Reply {
-    check_length(request.headers(), api.config.blob_bytes)?;
-    let stream = request.into_body().into_data_stream();
-    let upload = blob::receive(api, api.config.blob_bytes, stream).await?;
+    let bound = api.config.blob_bound();
+    let stream = check_length(request, bound, 0).await?.into_body().into_data_stream();
+    let upload = blob::receive(api, bound, stream).await?;
     if wanted.is_some_and(|wanted| wanted != upload.hash) {
         let detail = format!("The content has another hash: {}.", hash_text(&upload.hash));
         return Err(Failure::new(Code::InvalidField, detail));

@@ -95,7 +95,7 @@ async fn answer(api: &Api, hides: bool, request: Request, next: Next) -> Result<
     let name = hex::encode(key_hash(caller.tenant, &format!("{}\0{key}", caller.token_id)));
     let path = parts.uri.path_and_query().map_or("", |p| p.as_str());
     let path = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path).to_owned();
-    let bytes = read_body(Request::from_parts(parts.clone(), body), api.config.body_bytes).await?;
+    let bytes = read_body(Request::from_parts(parts.clone(), body), api.config.body_bound()).await?;
     let fingerprint = short_hash(&[path.as_bytes(), &bytes]);
     let Some(_place) = api.in_flight.enter((caller.tenant, name.clone())) else {
         let detail = "A call with this idempotency key is being worked on; repeat it in a moment.";

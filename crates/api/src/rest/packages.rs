@@ -1,7 +1,8 @@
 //! `/packages`.
 
-use axum::extract::{FromRequest, Multipart, Path, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::extract::multipart::MultipartError;
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
@@ -11,6 +12,7 @@ use super::reply::{Conditions, Items, Reply, check_length, json, read_body, vers
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Operator, Viewer};
 use crate::body;
+use crate::config::Bound;
 use crate::problem::Failure;
 use crate::service::blob::{self, Upload, Uploaded};
 use crate::service::package::{self, Source};
@@ -20,7 +22,10 @@ use crate::text::parse_hash;
 const ONE: &[Param] = &[FIELDS];
 const LIST: &[Param] = &[("name", "Only versions of this package."), FIELDS];
 /// A manifest: entries with their schemas, and a lock file.
-const MANIFEST_BYTES: usize = 4 << 20;
+const MANIFEST_BYTES: u64 = 4 << 20;
+const MANIFEST: Bound = Bound::new("The manifest", MANIFEST_BYTES, "Shorten its schemas or its lock.");
+/// Names and borders of the parts of a multipart body; two short ones are usual.
+const BORDER_BYTES: u64 = 64 << 10;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -112,7 +117,8 @@ async fn put(
     Path((name, version)): Path<(String, String)>,
     request: Request,
 ) -> Reply {
-    check_length(request.headers(), api.config.package_bytes + MANIFEST_BYTES as u64)?;
+    let bound = api.config.package_bound();
+    let request = check_length(request, bound, MANIFEST_BYTES + BORDER_BYTES).await?;
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let (source, manifest) = match essence.as_str() {
@@ -121,14 +127,14 @@ async fn put(
             (Source::Upload(upload), manifest)
         }
         "application/json" => {
-            let wanted: rest::PutPackage = body::parse(&read_body(request, MANIFEST_BYTES).await?)?;
+            let wanted: rest::PutPackage = body::parse(&read_body(request, MANIFEST).await?)?;
             let hash = parse_hash(&wanted.hash)
                 .ok_or_else(|| Failure::field("/hash", "a hash is sha256: and 64 hexadecimal digits"))?;
             (Source::Blob(hash), Some(wanted.manifest))
         }
         "" | "application/octet-stream" | "application/zip" | "application/gzip" | "application/x-gzip" => {
             let stream = request.into_body().into_data_stream();
-            (Source::Upload(blob::receive(&api, api.config.package_bytes, stream).await?), None)
+            (Source::Upload(blob::receive(&api, bound, stream).await?), None)
         }
         other => {
             let shown: String = other.chars().take(60).collect();
@@ -142,29 +148,34 @@ async fn put(
     Ok(with_header(response, header::LOCATION, &format!("/api/v1/packages/{name}/{version}")))
 }
 
-async fn multipart(api: &Api, request: Request) -> Result<(Uploaded, Option<rest::PackageManifest>), Failure> {
+async fn multipart(api: &Api, mut request: Request) -> Result<(Uploaded, Option<rest::PackageManifest>), Failure> {
     let broken = |detail: &str| Failure::new(Code::MalformedBody, format!("The multipart body is broken: {detail}."));
+    let bound = api.config.package_bound();
+    // The framework's own bound of 2 MB is none of ours: each part below has its bound, and this is for all together.
+    let all = usize::try_from(bound.bytes + MANIFEST_BYTES + BORDER_BYTES).unwrap_or(usize::MAX);
+    DefaultBodyLimit::max(all).apply(&mut request);
+    let failed = |error: MultipartError| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => bound.exceeded(),
+        _ => broken(&error.body_text()),
+    };
     let mut form = Multipart::from_request(request, api).await.map_err(|e| broken(&e.body_text()))?;
     let mut manifest = None;
     let mut archive = None;
-    while let Some(mut field) = form.next_field().await.map_err(|e| broken(&e.body_text()))? {
+    while let Some(mut field) = form.next_field().await.map_err(failed)? {
         match field.name() {
             Some("manifest") if manifest.is_none() => {
                 let mut text = Vec::new();
-                while let Some(part) = field.chunk().await.map_err(|e| broken(&e.body_text()))? {
-                    if text.len() + part.len() > MANIFEST_BYTES {
-                        return Err(Failure::new(
-                            Code::TooLarge,
-                            format!("A manifest has at most {MANIFEST_BYTES} bytes."),
-                        ));
+                while let Some(part) = field.chunk().await.map_err(failed)? {
+                    if (text.len() + part.len()) as u64 > MANIFEST.bytes {
+                        return Err(MANIFEST.exceeded());
                     }
                     text.extend_from_slice(&part);
                 }
                 manifest = Some(body::parse(&text)?);
             }
             Some("archive") if archive.is_none() => {
-                let mut upload = Upload::new(api, api.config.package_bytes);
-                while let Some(part) = field.chunk().await.map_err(|e| broken(&e.body_text()))? {
+                let mut upload = Upload::new(api, bound);
+                while let Some(part) = field.chunk().await.map_err(failed)? {
                     upload.push(&part)?;
                 }
                 archive = Some(upload.finish()?);

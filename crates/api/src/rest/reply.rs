@@ -15,6 +15,7 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::rest::Page;
 
 use super::params::Params;
+use crate::config::Bound;
 use crate::problem::Failure;
 use crate::state::Api;
 
@@ -39,32 +40,29 @@ pub(crate) struct BatchBody(pub(crate) Bytes);
 impl FromRequest<Api> for JsonBody {
     type Rejection = Failure;
     async fn from_request(request: Request, api: &Api) -> Result<Self, Failure> {
-        read_json(request, api.config.body_bytes).await.map(JsonBody)
+        read_json(request, api.config.body_bound()).await.map(JsonBody)
     }
 }
 
 impl FromRequest<Api> for BatchBody {
     type Rejection = Failure;
     async fn from_request(request: Request, api: &Api) -> Result<Self, Failure> {
-        read_json(request, api.config.batch_bytes).await.map(BatchBody)
+        read_json(request, api.config.batch_bound()).await.map(BatchBody)
     }
 }
 
-async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
+async fn read_json(request: Request, bound: Bound) -> Result<Bytes, Failure> {
     check_json_type(request.headers())?;
-    read_body(request, limit).await
+    read_body(request, bound).await
 }
 
 /// The whole body, bounded in size and time.
-pub(crate) async fn read_body(request: Request, limit: usize) -> Result<Bytes, Failure> {
-    if let Err(failure) = check_length(request.headers(), limit as u64) {
-        drain(request).await;
-        return Err(failure);
-    }
-    let read = axum::body::to_bytes(request.into_body(), limit);
+pub(crate) async fn read_body(request: Request, bound: Bound) -> Result<Bytes, Failure> {
+    let request = check_length(request, bound, 0).await?;
+    let read = axum::body::to_bytes(request.into_body(), usize::try_from(bound.bytes).unwrap_or(usize::MAX));
     match tokio::time::timeout(BODY_TIME, read).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large(limit as u64)),
+        Ok(Err(error)) if is_length_limit(&error) => Err(bound.exceeded()),
         Ok(Err(_)) => Err(Failure::new(Code::MalformedBody, "The body ended before it was complete.")),
         Err(_) => {
             Err(Failure::new(Code::MalformedBody, format!("The body did not arrive within {} s.", BODY_TIME.as_secs())))
@@ -91,20 +89,15 @@ async fn drain(request: Request) {
     let _ = tokio::time::timeout(DRAIN_TIME, read).await;
 }
 
-/// Refuses before reading what says that it is too long.
-pub(crate) fn check_length(headers: &HeaderMap, limit: u64) -> Result<(), Failure> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit) {
-        return Err(too_large(limit));
+/// Refuses what says that it is longer than its bound, `around` bytes for what surrounds it allowed.
+pub(crate) async fn check_length(request: Request, bound: Bound, around: u64) -> Result<Request, Failure> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    if length.is_some_and(|length| length > bound.bytes.saturating_add(around)) {
+        drain(request).await;
+        return Err(bound.exceeded());
     }
-    Ok(())
-}
-
-fn too_large(limit: u64) -> Failure {
-    Failure::new(
-        Code::TooLarge,
-        format!("The body is larger than {limit} bytes. Store large inputs with PUT /api/v1/blobs."),
-    )
+    Ok(request)
 }
 
 fn is_length_limit(error: &axum::Error) -> bool {

@@ -9,6 +9,7 @@ use tempfile::NamedTempFile;
 use tidewheel_engine::id::TenantId;
 use tidewheel_proto::code::Code;
 
+use crate::config::Bound;
 use crate::problem::Failure;
 use crate::state::Api;
 use crate::text::hash_text;
@@ -24,7 +25,7 @@ pub(crate) struct Upload {
     file: Option<NamedTempFile>,
     hasher: Sha256,
     size: u64,
-    limit: u64,
+    bound: Bound,
     temp_dir: std::path::PathBuf,
 }
 
@@ -41,13 +42,13 @@ enum Content {
 }
 
 impl Upload {
-    pub(crate) fn new(api: &Api, limit: u64) -> Upload {
+    pub(crate) fn new(api: &Api, bound: Bound) -> Upload {
         Upload {
             memory: Vec::new(),
             file: None,
             hasher: Sha256::new(),
             size: 0,
-            limit,
+            bound,
             temp_dir: api.config.temp_dir.clone(),
         }
     }
@@ -55,8 +56,8 @@ impl Upload {
     /// Adds bytes. File writes go to the page cache and block for microseconds only.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.size += bytes.len() as u64;
-        if self.size > self.limit {
-            return Err(Failure::new(Code::TooLarge, format!("The content is larger than {} bytes.", self.limit)));
+        if self.size > self.bound.bytes {
+            return Err(self.bound.exceeded());
         }
         self.hasher.update(bytes);
         if self.file.is_none() && self.memory.len() + bytes.len() <= SMALL {
@@ -121,10 +122,10 @@ impl<T: std::io::Read + std::io::Seek> ReadSeek for T {}
 /// Reads a whole body into an upload.
 pub(crate) async fn receive<E>(
     api: &Api,
-    limit: u64,
+    bound: Bound,
     mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
 ) -> Result<Uploaded, Failure> {
-    let mut upload = Upload::new(api, limit);
+    let mut upload = Upload::new(api, bound);
     while let Some(part) = body.next().await {
         let part = part.map_err(|_| Failure::new(Code::MalformedBody, "The body ended before it was complete."))?;
         upload.push(&part)?;

@@ -112,12 +112,12 @@ fn same_or_conflict(existing: rest::Package, hash: &[u8; 32]) -> Result<rest::Pa
 
 /// A blob that was stored before, as an upload, so that one check serves both ways.
 async fn fetch(api: &Api, caller: &Principal, hash: [u8; 32], size: u64) -> Result<Uploaded, Failure> {
-    if size > api.config.package_bytes {
-        let detail = format!("A package has at most {} bytes.", api.config.package_bytes);
-        return Err(Failure::new(Code::TooLarge, detail));
+    let bound = api.config.package_bound();
+    if size > bound.bytes {
+        return Err(bound.exceeded());
     }
     let stream = Box::pin(blob::stream(api, caller.tenant, hash, 0, size));
-    blob::receive(api, api.config.package_bytes, stream).await
+    blob::receive(api, bound, stream).await
 }
 
 fn manifest_of(given: Option<rest::PackageManifest>, inside: Option<&[u8]>) -> Result<rest::PackageManifest, Failure> {

@@ -5,6 +5,7 @@ use std::io::{Cursor, Write as _};
 use axum::body::Body;
 use axum::http::Method;
 use serde_json::json;
+use tidewheel_api::ApiConfig;
 
 use crate::node::{Got, Node};
 
@@ -145,6 +146,61 @@ async fn the_other_two_forms_of_upload() {
     send(body).await.is(201);
     let missing = format!(r#"{{"hash":"sha256:{}","manifest":{MANIFEST}}}"#, "0".repeat(64));
     assert_eq!(send(missing).await.is(404).code(), "not-found");
+}
+
+/// An archive of about this size: what is in it does not compress.
+fn large_archive(size: usize) -> Vec<u8> {
+    let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    out.start_file("data.bin", stored).unwrap();
+    out.write_all(&vec![7; size]).unwrap();
+    out.finish().unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn a_package_of_three_megabytes_is_taken() {
+    let node = Node::start().await;
+    let bytes = large_archive(3 << 20);
+    let package = put(&node, "/api/v1/packages/large/1", &bytes, MANIFEST).await.is(201).json();
+    assert_eq!(package["size"], bytes.len());
+}
+
+#[tokio::test]
+async fn what_is_above_a_bound_is_told_the_bound_and_its_setting() {
+    let config = ApiConfig { package_bytes: 100_000, blob_bytes: 150_000, body_bytes: 1_000, ..ApiConfig::default() };
+    let node = Node::with(config).await;
+    let refused = |got: Got, bound: &str, setting: &str| {
+        let got = got.is(413);
+        assert_eq!(got.code(), "too-large");
+        let detail = got.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(bound) && detail.contains(setting), "{detail}");
+        detail
+    };
+    let over = large_archive(100_000);
+    let path = "/api/v1/packages/large/1";
+    refused(put(&node, path, &over, MANIFEST).await, "100000 bytes", "server.maxPackageSize");
+    // Far above, so that the length alone tells; and without a length.
+    refused(put(&node, path, &large_archive(5 << 20), MANIFEST).await, "100000 bytes", "server.maxPackageSize");
+    let alone = |body: Body| {
+        let request = node.request(Method::PUT, path, &node.admin).header("content-type", "application/zip");
+        node.send(request.body(body).unwrap())
+    };
+    refused(alone(over.clone().into()).await, "100000 bytes", "server.maxPackageSize");
+    let chunks = over.chunks(10_000).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect::<Vec<_>>();
+    let streamed = Body::from_stream(futures::stream::iter(chunks));
+    refused(alone(streamed).await, "100000 bytes", "server.maxPackageSize");
+    let blob = node.call(Method::PUT, "/api/v1/blobs", over).await.is(201).json();
+    let body = format!(r#"{{"hash":{},"manifest":{MANIFEST}}}"#, blob["hash"]);
+    let request = node.request(Method::PUT, path, &node.admin).header("content-type", "application/json");
+    let named = node.send(request.body(Body::from(body)).unwrap()).await;
+    refused(named, "100000 bytes", "server.maxPackageSize");
+    put(&node, path, &large_archive(99_000), MANIFEST).await.is(201);
+    let detail =
+        refused(node.call(Method::PUT, "/api/v1/blobs", vec![7; 150_001]).await, "150000 bytes", "server.maxBlobSize");
+    assert!(!detail.contains("PUT /api/v1/blobs"), "{detail}");
+    let task = format!(r#"{{"type":"a","input":"{}"}}"#, "x".repeat(1_000));
+    let detail = refused(node.post("/api/v1/tasks", task).await, "1000 bytes", "server.maxBodySize");
+    assert!(detail.contains("PUT /api/v1/blobs"), "{detail}");
 }
 
 #[tokio::test]
