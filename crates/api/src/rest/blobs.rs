@@ -1,12 +1,13 @@
 //! `/blobs`: content by its hash, with ranges.
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
+use super::params::Path;
 use super::reply::{Reply, check_length, json, with_header};
 use super::route::Route;
 use crate::auth::guard::{Anyone, Submitter};

@@ -1,11 +1,11 @@
 //! `/logs` and the logs of a task.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use tidewheel_proto::rest;
 
-use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params};
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path};
 use super::reply::{Reply, json, narrowed, with_header};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Viewer};

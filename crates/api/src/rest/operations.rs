@@ -1,10 +1,11 @@
 //! `/operations`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Method;
 use axum::response::IntoResponse;
 use tidewheel_proto::rest;
 
+use super::params::Path;
 use super::reply::{Items, Reply, json};
 use super::route::Route;
 use crate::auth::guard::{Operator, Viewer};

@@ -1,13 +1,13 @@
 //! `/packages`.
 
 use axum::extract::multipart::MultipartError;
-use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
 use super::blobs;
-use super::params::{FIELDS, Params};
+use super::params::{FIELDS, Params, Path};
 use super::reply::{Conditions, Items, Reply, check_length, json, read_body, versioned, with_header};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Operator, Viewer};

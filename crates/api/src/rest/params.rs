@@ -1,9 +1,12 @@
-//! Query parameters: decoded once, unknown ones refused with the nearest name.
+//! Parameters of paths and queries: decoded once, unknown ones refused with the nearest name. Every handler takes them
+//! through the two extractors of this file, so that a broken one is a problem like every other.
 
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use tidewheel_proto::code::Code;
 
 use super::route::Param;
 use crate::problem::Failure;
@@ -21,7 +24,20 @@ pub(crate) const FIELDS: Param = ("fields", "Only these top-level fields, separa
 pub(crate) const SORT: Param = ("sort", "`-created` (the default): newest first.");
 pub(crate) const WAIT: Param = ("wait", "Waits so long for the end of the task, such as `30s`.");
 
-/// The parameters of a request.
+/// The placeholders of a path, as texts.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        // A name that cannot be decoded names nothing: the uniform answer.
+        let broken = |_| Failure::new(Code::NotFound, "There is nothing at this path: it is not percent-encoded UTF-8.");
+        read.map(|axum::extract::Path(read)| Path(read)).map_err(broken)
+    }
+}
+
+/// The parameters of a query.
 #[derive(Default)]
 pub(crate) struct Params(Vec<(String, String)>);
 

@@ -1,11 +1,11 @@
 //! `/queues`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Method, header};
 use tidewheel_engine::config::QueueState;
 use tidewheel_proto::rest;
 
-use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, SORT};
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SORT};
 use super::reply::{Conditions, JsonBody, Reply, json, no_content, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::bulk;

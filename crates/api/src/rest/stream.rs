@@ -1,10 +1,10 @@
 //! `/stream` and the events of one task.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Method;
 use axum::response::IntoResponse;
 
-use super::params::Params;
+use super::params::{Params, Path};
 use super::reply::Reply;
 use super::route::{Param, Route};
 use crate::auth::guard::Viewer;

@@ -1,7 +1,7 @@
 //! Health, metrics, documentation, status.
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{Method, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -9,6 +9,7 @@ use serde_json::json;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
+use super::params::Path;
 use super::reply::{JsonBody, Reply, bytes_of, json as answer};
 use super::route::Route;
 use crate::auth::Principal;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
@@ -12,7 +12,7 @@ use tidewheel_engine::view::{Answer, View};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
-use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, SORT, WAIT};
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SORT, WAIT};
 use super::reply::{
     BatchBody, Conditions, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, versioned, with_header,
 };

@@ -1,9 +1,10 @@
 //! `/tenants`, `/tokens`, `/whoami`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Method, header};
 use tidewheel_proto::rest;
 
+use super::params::Path;
 use super::reply::{Items, JsonBody, Reply, json, no_content, with_header};
 use super::route::Route;
 use crate::auth::Principal;

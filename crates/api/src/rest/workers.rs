@@ -1,10 +1,10 @@
 //! `/workers`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Method;
 use tidewheel_proto::rest;
 
-use super::params::{FIELDS, FILTER, Params};
+use super::params::{FIELDS, FILTER, Params, Path};
 use super::reply::{JsonBody, Reply, json, page};
 use super::route::{Param, Route};
 use crate::auth::guard::{Operator, Viewer};

@@ -165,6 +165,32 @@ async fn unknown_tasks_and_paths_are_uniform() {
 }
 
 #[tokio::test]
+async fn a_broken_parameter_of_any_path_or_query_is_a_problem() {
+    let node = Node::start().await;
+    let document: Value = serde_json::from_str(&tidewheel_api::openapi_json("0")).unwrap();
+    let mut broken = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            if path.contains('{') {
+                let text = path.split('{').map(|part| part.split_once('}').map_or(part, |(_, rest)| rest));
+                let got = node.call(method.clone(), &text.collect::<Vec<_>>().join("%ff"), Body::empty()).await;
+                assert_eq!((got.is(404).code(), broken), ("not-found".to_owned(), broken), "{method} {path}");
+                broken += 1;
+            }
+            let parameters = methods[method.as_str().to_lowercase()]["parameters"].as_array();
+            if parameters.is_some_and(|all| all.iter().any(|p| p["in"] == "query")) {
+                let named = path.replace('{', "").replace('}', "");
+                let got = node.call(method.clone(), &format!("{named}?limit=%ff"), "{}").await;
+                assert!(got.status == 400 || got.status == 404, "{method} {path}: {got:?}");
+                got.code();
+            }
+        }
+    }
+    assert!(broken > 30, "{broken}");
+}
+
+#[tokio::test]
 async fn bulk_actions_are_operations() {
     let node = Node::start().await;
     for _ in 0..600 {
