@@ -75,7 +75,17 @@ pub(crate) async fn batch(
         tasks: Vec<&'a RawValue>,
     }
     let text = body::check(bytes)?;
-    let frame: Frame<'_> = body::parse_borrowed(text)?;
+    if !text.trim_start().starts_with('{') {
+        if !text.trim().is_empty() {
+            // What is no JSON at all is told so.
+            body::parse_borrowed::<serde::de::IgnoredAny>(text)?;
+        }
+        return Err(no_frame(""));
+    }
+    let frame: Frame<'_> = body::parse_borrowed(text).map_err(|failure| {
+        let lacks = failure.0.errors.iter().any(|e| e.pointer == "/tasks");
+        if lacks { no_frame("/tasks") } else { failure }
+    })?;
     if frame.tasks.len() > BATCH_ITEMS {
         return Err(Failure::field("/tasks", format!("a batch has at most {BATCH_ITEMS} tasks")));
     }
@@ -320,6 +330,15 @@ impl Shown {
 /// A key that was used for something else.
 pub(crate) fn idempotency_mismatch() -> Failure {
     Failure::new(Code::IdempotencyMismatch, "The idempotency key was used with another body within the last 24 hours.")
+}
+
+/// The answer to a batch without its frame: what is wanted, and the smallest body that works.
+fn no_frame(pointer: &str) -> Failure {
+    let detail = "an object with an array 'tasks' is wanted";
+    let mut failure = Failure::field(pointer, detail);
+    let smallest = r#"{"tasks":[{"type":"builtin.noop"}]}"#;
+    failure.0.detail = format!("For the body of a batch, {detail}; the smallest one is {smallest}.");
+    failure
 }
 
 /// The smallest body that works, and the line to try it with.

@@ -141,6 +141,20 @@ async fn the_same_key_gives_the_same_task() {
 }
 
 #[tokio::test]
+async fn a_batch_without_its_frame_is_told_the_smallest_body() {
+    let node = Node::start().await;
+    for body in [r#"[{"type":"a"}]"#, "[]", "", r#"{}"#, r#"{"tasks":{"type":"a"}}"#, "7"] {
+        let got = node.post("/api/v1/tasks:batch", body).await.is(400);
+        assert_eq!(got.code(), "invalid-field", "{body}");
+        let detail = got.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("an object with an array 'tasks'"), "{body}: {detail}");
+        assert!(detail.contains(r#"{"tasks":[{"type":"builtin.noop"}]}"#), "{body}: {detail}");
+    }
+    assert_eq!(node.post("/api/v1/tasks:batch", "[1,").await.is(400).code(), "malformed-body");
+    node.post("/api/v1/tasks:batch", r#"{"tasks":[{"type":"builtin.noop"}]}"#).await.is(200);
+}
+
+#[tokio::test]
 async fn a_batch_answers_each_item() {
     let node = Node::start().await;
     let body = r#"{"tasks":[{"type":"a"},{"type":"b","priority":99},{"type":"c","queue":"nosuch"},{"type":"d"}]}"#;
