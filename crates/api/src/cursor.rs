@@ -33,8 +33,8 @@ impl List<'_> {
     /// The position in a text that was made for this list.
     pub(crate) fn open(&self, text: &str) -> Result<Vec<u8>, Failure> {
         let refused = || Failure::query("cursor", "the cursor is not one of this list; start again without it");
-        // No position is longer than a name.
-        if text.len() > 1_024 {
+        // No position is longer than a task type of 200 characters, in the four bytes that a character may take.
+        if text.len() > 1_536 {
             return Err(refused());
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| refused())?;

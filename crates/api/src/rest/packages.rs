@@ -7,8 +7,8 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
 use super::blobs;
-use super::params::{FIELDS, Params, Path};
-use super::reply::{Conditions, Items, Reply, check_length, json, read_body, versioned, with_header};
+use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
+use super::reply::{Conditions, Reply, check_length, json, page, read_body, versioned, with_header};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Operator, Viewer};
 use crate::body;
@@ -16,11 +16,13 @@ use crate::config::Bound;
 use crate::problem::Failure;
 use crate::service::blob::{self, Upload, Uploaded};
 use crate::service::package::{self, Source};
+use crate::service::short_list::{self, Order, Part};
 use crate::state::Api;
 use crate::text::parse_hash;
 
 const ONE: &[Param] = &[FIELDS];
-const LIST: &[Param] = &[("name", "Only versions of this package."), FIELDS];
+const LIST: &[Param] = &[("name", "Only versions of this package."), CURSOR, SHORT_LIMIT, FIELDS];
+const VERSIONS: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
 /// A manifest: entries with their schemas, and a lock file.
 const MANIFEST_BYTES: u64 = 4 << 20;
 const MANIFEST: Bound = Bound::new("The manifest", MANIFEST_BYTES, "Shorten its schemas or its lock.");
@@ -31,7 +33,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new(Method::GET, "/packages", "listPackages", "Lists package versions, newest first.", list)
             .query(LIST)
-            .answers_list::<rest::Package>("The packages."),
+            .answers_page::<rest::Package>("A page, newest first."),
         Route::new(
             Method::PUT,
             "/packages/{name}/{version}",
@@ -43,7 +45,8 @@ pub(super) fn routes() -> Vec<Route> {
         .answers::<rest::Package>(201, "Stored and registered.")
         .answers::<rest::Package>(200, "The same content was there already."),
         Route::new(Method::GET, "/packages/{name}", "listVersions", "Lists the versions of a package.", versions)
-            .answers_list::<rest::Package>("The versions."),
+            .query(VERSIONS)
+            .answers_page::<rest::Package>("A page, newest first."),
         Route::new(Method::GET, "/packages/{name}/{version}", "getPackage", "Shows a version.", get)
             .query(ONE)
             .answers::<rest::Package>(200, "The version."),
@@ -65,16 +68,33 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     params.only(LIST)?;
-    json(200, &Items { items: package::list(&api, &caller, params.get("name")) })
+    let name = params.get("name");
+    pages(&api, &caller, &params, package::list(&api, &caller, name), name.unwrap_or_default(), "/api/v1/packages")
 }
 
-async fn versions(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+async fn versions(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
+    params.only(VERSIONS)?;
     let items = package::list(&api, &caller, Some(&name));
     if items.is_empty() {
         let all = package::list(&api, &caller, None);
         return Err(Failure::not_found_near("package", &name, all.iter().map(|p| p.name.as_str())));
     }
-    json(200, &Items { items })
+    pages(&api, &caller, &params, items, &name, &format!("/api/v1/packages/{name}"))
+}
+
+/// A page of packages, newest first. `name`: the only package in the list, to which its cursors are bound.
+fn pages(
+    api: &Api,
+    caller: &crate::auth::Principal,
+    params: &Params,
+    items: Vec<rest::Package>,
+    name: &str,
+    path: &str,
+) -> Reply {
+    let part = Part { filter: name.to_owned(), ..params.short()? };
+    let place = |p: &rest::Package| format!("{}\0{}\0{}", p.created_at, p.name, p.version);
+    let found = short_list::page(api, caller, "packages", (items, Order::Descending), &part, place)?;
+    page(path, params, &found)
 }
 
 async fn get(

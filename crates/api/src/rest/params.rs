@@ -11,6 +11,7 @@ use tidewheel_proto::code::Code;
 use super::route::Param;
 use crate::problem::Failure;
 use crate::service::list_tasks::{DEFAULT_LIMIT, ListRequest, MAX_LIMIT};
+use crate::service::short_list::{self, Part};
 use crate::text::nearest;
 use crate::units::parse_duration_ms;
 
@@ -20,6 +21,7 @@ const MAX_PARAMS: usize = 64;
 pub(crate) const FILTER: Param = ("filter", "Which ones, in the filter grammar (docs/reference/filter).");
 pub(crate) const CURSOR: Param = ("cursor", "`next_cursor` of the page before.");
 pub(crate) const LIMIT: Param = ("limit", "Items of the page, 1 to 1,000; default 50.");
+pub(crate) const SHORT_LIMIT: Param = ("limit", "Items of the page, 1 to 1,000; default 1,000.");
 pub(crate) const FIELDS: Param = ("fields", "Only these top-level fields, separated by commas.");
 pub(crate) const SORT: Param = ("sort", "`-created` (the default): newest first.");
 pub(crate) const WAIT: Param = ("wait", "Waits so long for the end of the task, such as `30s`.");
@@ -32,7 +34,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         // A name that cannot be decoded names nothing: the uniform answer.
-        let broken = |_| Failure::new(Code::NotFound, "There is nothing at this path: it is not percent-encoded UTF-8.");
+        let broken =
+            |_| Failure::new(Code::NotFound, "There is nothing at this path: it is not percent-encoded UTF-8.");
         read.map(|axum::extract::Path(read)| Path(read)).map_err(broken)
     }
 }
@@ -117,6 +120,16 @@ impl Params {
             filter: self.get("filter").unwrap_or_default().to_owned(),
             cursor: self.get("cursor").map(str::to_owned),
             limit: self.number("limit", 1..=MAX_LIMIT as u64)?.map_or(DEFAULT_LIMIT, |n| n as usize),
+        })
+    }
+
+    /// Filter, cursor and limit of a list that is held in memory.
+    pub(crate) fn short(&self) -> Result<Part, Failure> {
+        let limit = self.number("limit", 1..=MAX_LIMIT as u64)?;
+        Ok(Part {
+            filter: self.get("filter").unwrap_or_default().to_owned(),
+            cursor: self.get("cursor").map(str::to_owned),
+            limit: limit.map_or(short_list::DEFAULT_LIMIT, |n| n as usize),
         })
     }
 

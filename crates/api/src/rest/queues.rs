@@ -5,7 +5,7 @@ use axum::http::{Method, header};
 use tidewheel_engine::config::QueueState;
 use tidewheel_proto::rest;
 
-use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SORT};
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT};
 use super::reply::{Conditions, JsonBody, Reply, json, no_content, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::bulk;
@@ -14,9 +14,10 @@ use crate::body;
 use crate::service::list_filter;
 use crate::service::list_tasks::{self, refused};
 use crate::service::queue::{self, Write};
+use crate::service::short_list::{self, Order};
 use crate::state::Api;
 
-const LIST: &[Param] = &[FILTER, FIELDS];
+const LIST: &[Param] = &[FILTER, CURSOR, SHORT_LIMIT, FIELDS];
 const DEAD: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS, SORT];
 const ONE: &[Param] = &[FIELDS];
 
@@ -24,7 +25,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new(Method::GET, "/queues", "listQueues", "Lists the queues with their live figures.", list)
             .query(LIST)
-            .answers_list::<rest::QueueStats>("The queues."),
+            .answers_page::<rest::QueueStats>("A page, by name."),
         Route::new(Method::PUT, "/queues/{name}", "putQueue", "Creates a queue or replaces its settings.", put)
             .may_take::<rest::QueueSettings>()
             .answers::<rest::Queue>(200, "Changed.")
@@ -71,10 +72,11 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     params.only(LIST)?;
+    let part = params.short()?;
     let all = queue::all_stats(&api, &caller).await?;
-    let items = list_filter::queues(params.get("filter").unwrap_or_default(), all).map_err(refused)?;
-    let as_of = api.runtime.committed_index();
-    page("/api/v1/queues", &params, &rest::Page { items, next_cursor: None, as_of, searched_back_to: None })
+    let items = list_filter::queues(&part.filter, all).map_err(refused)?;
+    let found = short_list::page(&api, &caller, "queues", (items, Order::Ascending), &part, |q| q.name.clone())?;
+    page("/api/v1/queues", &params, &found)
 }
 
 async fn put(

@@ -12,7 +12,7 @@ use tidewheel_engine::view::{Answer, View};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
-use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SORT, WAIT};
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT, WAIT};
 use super::reply::{
     BatchBody, Conditions, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, versioned, with_header,
 };
@@ -21,6 +21,7 @@ use super::{logs, stream};
 use crate::auth::guard::{Anyone, Operator, Submitter, Viewer};
 use crate::body;
 use crate::problem::Failure;
+use crate::service::short_list::{self, Order};
 use crate::service::submit_task::{Accepted, Around};
 use crate::service::task_action::{Action, checked};
 use crate::service::{blob, convert, get_task, list_tasks, operation, submit_task, task_type, wait_task};
@@ -32,6 +33,7 @@ const LIST: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS, SORT];
 const ONE: &[Param] = &[FIELDS, WAIT];
 const WAITING: &[Param] = &[WAIT];
 const NONE: &[Param] = &[];
+const TYPES: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -116,7 +118,8 @@ pub(super) fn routes() -> Vec<Route> {
         .takes::<rest::BulkRequest>()
         .answers::<rest::Operation>(202, "Started; follow it at Location."),
         Route::new(Method::GET, "/task-types", "listTaskTypes", "Lists the task types that packages serve.", types)
-            .answers_list::<rest::TaskType>("The types."),
+            .query(TYPES)
+            .answers_page::<rest::TaskType>("A page, by name."),
     ]
 }
 
@@ -409,6 +412,9 @@ fn no_result(task: &Task) -> Failure {
     Failure::new(Code::Conflict, detail)
 }
 
-async fn types(caller: Viewer, State(api): State<Api>) -> Reply {
-    json(200, &Items { items: task_type::list(&api, &caller) })
+async fn types(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(TYPES)?;
+    let all = (task_type::list(&api, &caller), Order::Ascending);
+    let found = short_list::page(&api, &caller, "task-types", all, &params.short()?, |t| t.name.clone())?;
+    page("/api/v1/task-types", &params, &found)
 }

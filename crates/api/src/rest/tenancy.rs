@@ -4,22 +4,26 @@ use axum::extract::State;
 use axum::http::{Method, header};
 use tidewheel_proto::rest;
 
-use super::params::Path;
-use super::reply::{Items, JsonBody, Reply, json, no_content, with_header};
-use super::route::Route;
+use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
+use super::reply::{JsonBody, Reply, json, no_content, page, with_header};
+use super::route::{Param, Route};
 use crate::auth::Principal;
 use crate::auth::guard::{Admin, Anyone, SystemAdmin, Viewer};
 use crate::body;
 use crate::service::queue::Write;
+use crate::service::short_list::{self, Order};
 use crate::service::{tenant, token};
 use crate::state::Api;
+
+const LIST: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new(Method::GET, "/whoami", "whoAmI", "Says who the token is.", who_am_i)
             .answers::<rest::WhoAmI>(200, "You."),
         Route::new(Method::GET, "/tenants", "listTenants", "Lists the tenants that the caller may see.", tenants)
-            .answers_list::<rest::Tenant>("The tenants."),
+            .query(LIST)
+            .answers_page::<rest::Tenant>("A page, by name."),
         Route::new(Method::GET, "/tenants/{name}", "getTenant", "Shows a tenant.", get_tenant)
             .answers::<rest::Tenant>(200, "The tenant."),
         Route::new(Method::PUT, "/tenants/{name}", "putTenant", "Creates a tenant or replaces its limits.", put_tenant)
@@ -33,7 +37,8 @@ pub(super) fn routes() -> Vec<Route> {
             .takes::<rest::CreateToken>()
             .answers::<rest::Token>(201, "Created."),
         Route::new(Method::GET, "/tokens", "listTokens", "Lists the tokens of the tenant.", tokens)
-            .answers_list::<rest::Token>("The tokens."),
+            .query(LIST)
+            .answers_page::<rest::Token>("A page, newest first."),
         Route::new(Method::GET, "/tokens/{id}", "getToken", "Shows a token, without its secret.", get_token)
             .answers::<rest::Token>(200, "The token."),
         Route::new(Method::DELETE, "/tokens/{id}", "revokeToken", "Revokes a token at once.", revoke)
@@ -54,8 +59,11 @@ async fn who_am_i(caller: Anyone) -> Reply {
     )
 }
 
-async fn tenants(caller: Viewer, State(api): State<Api>) -> Reply {
-    json(200, &Items { items: tenant::list(&api, &caller) })
+async fn tenants(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(LIST)?;
+    let all = (tenant::list(&api, &caller), Order::Ascending);
+    let found = short_list::page(&api, &caller, "tenants", all, &params.short()?, |t| t.name.clone())?;
+    page("/api/v1/tenants", &params, &found)
 }
 
 async fn get_tenant(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
@@ -95,8 +103,12 @@ async fn create(caller: Admin, State(api): State<Api>, JsonBody(bytes): JsonBody
     Ok(with_header(json(201, &token)?, header::LOCATION, &location))
 }
 
-async fn tokens(caller: Admin, State(api): State<Api>) -> Reply {
-    json(200, &Items { items: token::list(&api, &caller) })
+async fn tokens(caller: Admin, State(api): State<Api>, params: Params) -> Reply {
+    params.only(LIST)?;
+    // Ids begin with the time of their making.
+    let all = (token::list(&api, &caller), Order::Descending);
+    let found = short_list::page(&api, &caller, "tokens", all, &params.short()?, |t| t.id.clone())?;
+    page("/api/v1/tokens", &params, &found)
 }
 
 async fn get_token(caller: Admin, State(api): State<Api>, Path(id): Path<String>) -> Reply {

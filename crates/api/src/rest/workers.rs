@@ -4,22 +4,23 @@ use axum::extract::State;
 use axum::http::Method;
 use tidewheel_proto::rest;
 
-use super::params::{FIELDS, FILTER, Params, Path};
+use super::params::{CURSOR, FIELDS, FILTER, Params, Path, SHORT_LIMIT};
 use super::reply::{JsonBody, Reply, json, page};
 use super::route::{Param, Route};
 use crate::auth::guard::{Operator, Viewer};
 use crate::body;
 use crate::service::list_tasks::refused;
+use crate::service::short_list::{self, Order};
 use crate::service::{list_filter, worker};
 use crate::state::Api;
 
-const LIST: &[Param] = &[FILTER, FIELDS];
+const LIST: &[Param] = &[FILTER, CURSOR, SHORT_LIMIT, FIELDS];
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::new(Method::GET, "/workers", "listWorkers", "Lists the workers that are or just were connected.", list)
             .query(LIST)
-            .answers_list::<rest::Worker>("The workers."),
+            .answers_page::<rest::Worker>("A page, by name."),
         Route::new(Method::GET, "/workers/{id}", "getWorker", "Shows a worker, by its id or name.", get)
             .answers::<rest::Worker>(200, "The worker."),
         Route::new(Method::PATCH, "/workers/{id}", "patchWorker", "Changes a worker's permits or labels.", patch)
@@ -34,10 +35,13 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     params.only(LIST)?;
+    let part = params.short()?;
     let all = worker::list(&api, &caller).await?;
-    let items = list_filter::workers(params.get("filter").unwrap_or_default(), all).map_err(refused)?;
-    let as_of = api.runtime.committed_index();
-    page("/api/v1/workers", &params, &rest::Page { items, next_cursor: None, as_of, searched_back_to: None })
+    let items = list_filter::workers(&part.filter, all).map_err(refused)?;
+    // Workers of two owners may have one name.
+    let place = |worker: &rest::Worker| format!("{}\0{}", worker.name, worker.id);
+    let found = short_list::page(&api, &caller, "workers", (items, Order::Ascending), &part, place)?;
+    page("/api/v1/workers", &params, &found)
 }
 
 async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {

@@ -14,6 +14,7 @@ pub(crate) mod package;
 pub(crate) mod queue;
 pub(crate) mod queue_settings;
 pub(crate) mod records;
+pub(crate) mod short_list;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod submit_task;

@@ -205,9 +205,14 @@ impl Node {
         got.json()["secret"].as_str().unwrap().to_owned()
     }
 
-    /// A worker inside the process.
+    /// The worker `inner`.
     pub(crate) fn worker(&self, permits: u32) -> InnerWorker {
-        let hello = Hello { name: "inner".into(), kind: "sdk".into(), permits, ..Hello::default() };
+        self.worker_named("inner", permits)
+    }
+
+    /// A worker inside the process.
+    pub(crate) fn worker_named(&self, name: &str, permits: u32) -> InnerWorker {
+        let hello = Hello { name: name.into(), kind: "sdk".into(), permits, ..Hello::default() };
         InnerWorker { runtime: self.runtime.clone(), session: self.runtime.connect(hello).unwrap() }
     }
 }

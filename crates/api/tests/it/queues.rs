@@ -31,6 +31,69 @@ async fn a_queue_is_created_changed_and_deleted() {
     assert!(got.json()["detail"].as_str().unwrap().contains("'default'"));
 }
 
+/// Names or ids of a list, walked in pages of two, while `between` runs after each page.
+async fn walk(node: &Node, path: &str, field: &str, mut between: impl AsyncFnMut()) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let got = node.get(&format!("/api/v1/{path}?limit=2{cursor}")).await.is(200);
+        let page = got.json();
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 2, "{page}");
+        assert!(page["as_of"].is_u64(), "{page}");
+        seen.extend(items.iter().map(|item| item[field].as_str().unwrap().to_owned()));
+        let Some(next) = page["next_cursor"].as_str() else { return seen };
+        assert!(got.header("link").contains(next), "{:?}", got.headers);
+        cursor = format!("&cursor={next}");
+        between().await;
+    }
+}
+
+#[tokio::test]
+async fn every_list_has_pages_that_stay_in_place_while_others_write() {
+    let node = Node::start().await;
+    for name in ["b", "d", "f", "h"] {
+        node.call(Method::PUT, &format!("/api/v1/queues/{name}"), "{}").await.is(201);
+        node.call(Method::PUT, &format!("/api/v1/tenants/{name}"), "{}").await.is(201);
+        node.token(name.replace(['b', 'd', 'f', 'h'], "viewer").as_str()).await;
+        let id = node.submit(r#"{"type":"a"}"#).await;
+        let cancelled = node.post("/api/v1/tasks:cancel", format!(r#"{{"filter":"id:{id}"}}"#)).await.is(202);
+        finished(&node, cancelled.header("location")).await;
+        let manifest = format!(r#"{{"format":"folder","entries":[{{"name":"{name}","fn":"a:b"}}]}}"#);
+        let archive = crate::packages::archive(&[("a.py", name)]);
+        crate::packages::put(&node, &format!("/api/v1/packages/p/{name}"), &archive, &manifest).await.is(201);
+    }
+    let workers: Vec<_> = ["x", "y", "z"].iter().map(|name| node.worker_named(name, 1)).collect();
+    // What comes before the place of the cursor is not shown twice, what comes behind it is shown, nothing is lost.
+    let mut names = ["a", "g", "e"].into_iter();
+    let seen = walk(&node, "queues", "name", async || {
+        let Some(name) = names.next() else { return };
+        node.call(Method::PUT, &format!("/api/v1/queues/{name}"), "{}").await.is(201);
+        node.call(Method::DELETE, "/api/v1/queues/b", Body::empty()).await;
+    });
+    assert_eq!(seen.await, ["b", "d", "default", "f", "g", "h"]);
+    assert_eq!(walk(&node, "tenants", "name", async || {}).await, ["b", "d", "default", "f", "h"]);
+    assert_eq!(walk(&node, "task-types", "name", async || {}).await, ["b", "d", "f", "h"]);
+    assert_eq!(walk(&node, "packages", "version", async || {}).await.len(), 4);
+    assert_eq!(walk(&node, "packages/p", "version", async || {}).await.len(), 4);
+    assert_eq!(walk(&node, "workers", "id", async || {}).await.len(), workers.len());
+    for path in ["tokens", "operations"] {
+        let ids = walk(&node, path, "id", async || {}).await;
+        assert_eq!(ids.len(), if path == "tokens" { 5 } else { 4 });
+        assert!(ids.is_sorted_by(|a, b| a > b), "{ids:?}");
+    }
+    for path in ["queues", "tenants", "task-types", "packages", "workers", "tokens", "operations"] {
+        let whole = node.get(&format!("/api/v1/{path}")).await.is(200).json();
+        assert!(whole.get("next_cursor").is_none() && whole["items"].as_array().unwrap().len() > 2, "{path}");
+        for query in ["limit=0", "limit=1001", "cursor=broken", "lim=1"] {
+            let got = node.get(&format!("/api/v1/{path}?{query}")).await.is(400);
+            assert_eq!(got.code(), "invalid-query", "{path}?{query}");
+        }
+    }
+    let cursor = node.get("/api/v1/queues?limit=1").await.json()["next_cursor"].as_str().unwrap().to_owned();
+    assert_eq!(node.get(&format!("/api/v1/tenants?cursor={cursor}")).await.is(400).code(), "invalid-query");
+}
+
 #[tokio::test]
 async fn a_paused_queue_gives_nothing_out_and_says_so() {
     let node = Node::start().await;

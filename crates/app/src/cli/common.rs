@@ -64,10 +64,13 @@ pub(crate) struct ShortArgs {
     watch: bool,
 }
 
-/// Prints a list that the server gives whole, or watches it.
+/// Prints a list that is short enough to be read whole, or watches it.
 pub(crate) async fn short_list(ctx: &Ctx, shape: &Shape, args: &ShortArgs, make: impl Fn() -> Request) -> Outcome {
     let read = || async {
         let mut page = as_page(make().value().await?);
+        while let Some(cursor) = next_cursor(&page) {
+            page = joined(page, as_page(make().query("cursor", cursor).value().await?));
+        }
         sort(&mut page, args.sort.as_deref());
         truncate(&mut page, args.limit.unwrap_or(usize::MAX));
         Ok(page)
