@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use tidewheel_engine::command::Seen;
+use tidewheel_engine::config::Timeouts;
 use tidewheel_engine::id::Name;
 use tidewheel_engine::mutation::AttemptRecord;
-use tidewheel_engine::task::{Failure, Payload, State, Task};
+use tidewheel_engine::task::{Failure, Payload, Resources, Spec, State, Task};
 use tidewheel_proto::rest;
 use tidewheel_runtime::Directory;
 
+use super::queue_settings::{duration, shown_retry};
 use crate::text::{hash_text, task_text};
 use crate::units::time_text;
 
@@ -20,6 +22,7 @@ pub(crate) fn task(directory: &Directory, task: &Task, detail: bool) -> rest::Ta
     let max_attempts = policy.or(queue.as_ref().map(|q| q.config.retry.max_attempts)).unwrap_or(1);
     let ending = task.ending.as_deref();
     let result = ending.map(|e| &e.result).filter(|_| task.state == State::Succeeded);
+    let asked = if detail { asked_for(&task.spec) } else { rest::Task::default() };
     rest::Task {
         id: task_text(task.id),
         state: task.state.as_str().to_owned(),
@@ -49,6 +52,35 @@ pub(crate) fn task(directory: &Directory, task: &Task, detail: bool) -> rest::Ta
         cancelling: task.cancelling && !task.state.is_terminal(),
         progress: None,
         replayed: false,
+        ..asked
+    }
+}
+
+/// What the submitter or the task's type asked for, beyond the few fields that lists show.
+fn asked_for(spec: &Spec) -> rest::Task {
+    let Timeouts { queue_ms, start_ms, run_ms, heartbeat_ms } = spec.timeouts;
+    let timeout = rest::Timeouts {
+        queue: duration(queue_ms),
+        start: duration(start_ms),
+        run: duration(run_ms),
+        heartbeat: duration(heartbeat_ms),
+    };
+    let resources = rest::Resources {
+        class: None,
+        cpu: (spec.resources.cpu_millis > 0).then(|| f64::from(spec.resources.cpu_millis) / 1_000.0),
+        memory: (spec.resources.memory_bytes > 0).then(|| spec.resources.memory_bytes.into()),
+    };
+    rest::Task {
+        ttl: duration(spec.ttl_ms),
+        timeout: (spec.timeouts != Timeouts::default()).then_some(timeout),
+        retry: spec.retry.as_ref().map(shown_retry),
+        affinity_key: owned(&spec.affinity_key),
+        concurrency_limit: (spec.concurrency_limit > 0).then_some(spec.concurrency_limit),
+        requires: pairs(&spec.requires),
+        resources: (spec.resources != Resources::default()).then_some(resources),
+        batchable: spec.batchable.then_some(true),
+        idempotency_key: owned(&spec.idempotency_key),
+        ..rest::Task::default()
     }
 }
 

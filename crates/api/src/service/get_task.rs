@@ -5,7 +5,7 @@ use tidewheel_engine::task::{State, Task};
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_proto::rest;
 
-use super::convert;
+use super::{convert, package};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::state::Api;
@@ -22,6 +22,9 @@ pub(crate) async fn record(api: &Api, caller: &Principal, task: TaskId) -> Resul
 /// The task as it is shown, with what its worker last reported.
 pub(crate) async fn shown(api: &Api, caller: &Principal, task: &Task) -> Result<rest::Task, Failure> {
     let mut out = convert::task(&api.runtime.directory(), task, true);
+    if let Some(hash) = &task.spec.package {
+        out.package_version = package::version_of(api, caller, hash);
+    }
     if task.state == State::Running {
         let view = View::Progress { tenant: caller.tenant, task: task.id };
         if let Answer::Progress(Some((fraction, text))) = api.runtime.read(view).await? {

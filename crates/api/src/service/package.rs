@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
 use tidewheel_engine::config::{QueueConfig, RetryPolicy};
 use tidewheel_engine::effect::Refusal;
-use tidewheel_engine::id::Name;
+use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::mutation::{Record, RecordKind};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
+use tidewheel_runtime::Directory;
 
 use super::archive::{Kind, analyse};
 use super::blob::{self, Uploaded};
@@ -297,6 +299,40 @@ pub(crate) fn resolve(api: &Api, caller: &Principal, wanted: &str, kind: &str) -
     let hash = parse_hash(&package.hash).map(hex::encode);
     let hash = hash.ok_or_else(|| Failure::internal("a stored package has no hash"))?;
     Ok((hash.as_str().into(), entry.function.as_str().into()))
+}
+
+/// `name@version` of the archive with this hash, in hexadecimal digits. The same content under several names is the one
+/// that was uploaded last.
+pub(crate) fn version_of(api: &Api, caller: &Principal, hash: &str) -> Option<String> {
+    let named = versions(&api.runtime.directory(), caller.tenant);
+    named.into_iter().filter(|v| v.hash == hash).max_by(|a, b| a.created_at.cmp(&b.created_at)).map(|v| v.text())
+}
+
+/// What tells one version of a package from another.
+#[derive(Deserialize)]
+pub(crate) struct Version {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// In hexadecimal digits.
+    pub(crate) hash: String,
+    created_at: String,
+}
+
+impl Version {
+    /// `name@version`
+    pub(crate) fn text(&self) -> String {
+        key_of(&self.name, &self.version)
+    }
+}
+
+/// Every version of every package of a tenant.
+pub(crate) fn versions(directory: &Directory, tenant: TenantId) -> Vec<Version> {
+    let read = |record: &Arc<Record>| {
+        let mut version: Version = serde_json::from_str(&record.value).ok()?;
+        version.hash = version.hash.trim_start_matches("sha256:").to_owned();
+        Some(version)
+    };
+    directory.records(RecordKind::Package, tenant).iter().filter_map(read).collect()
 }
 
 fn all(api: &Api, caller: &Principal) -> Vec<rest::Package> {

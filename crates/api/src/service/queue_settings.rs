@@ -109,11 +109,11 @@ pub(crate) fn shown_settings(config: &QueueConfig) -> rest::QueueSettings {
 }
 
 /// Zero stands for "none" and is left out.
-fn duration(ms: u64) -> Option<DurationText> {
+pub(crate) fn duration(ms: u64) -> Option<DurationText> {
     (ms > 0).then(|| DurationText::Text(duration_text(ms)))
 }
 
-fn shown_retry(retry: &RetryPolicy) -> rest::Retry {
+pub(crate) fn shown_retry(retry: &RetryPolicy) -> rest::Retry {
     let (backoff, factor) = match retry.backoff {
         Backoff::Constant => ("constant", None),
         Backoff::Exponential { factor } => ("exponential", Some(factor)),

@@ -41,6 +41,35 @@ async fn pages_walk_the_whole_list_and_cursors_are_bound_to_it() {
 }
 
 #[tokio::test]
+async fn a_task_shows_everything_that_was_asked_for() {
+    let node = Node::start().await;
+    let archive = crate::packages::archive(&[("a.py", "")]);
+    let manifest = r#"{"format":"folder","entries":[{"name":"a","fn":"a:b"}]}"#;
+    let package = crate::packages::put(&node, "/api/v1/packages/p/0.4.0", &archive, manifest).await.is(201).json();
+    let asked = json!({
+        "ttl": "1h", "timeout": {"queue": "10m", "start": "30s", "run": "1m30s", "heartbeat": "5s"},
+        "retry": {"max_attempts": 7, "delay": "2s", "backoff": "exponential", "factor": 3.0, "max_delay": "1m",
+                  "jitter": "500ms", "on": ["IOError"], "not_on": ["ValueError"]},
+        "key": "k", "concurrency_key": "ck", "concurrency_limit": 3, "affinity_key": "ak", "requires": {"gpu": "true"},
+        "resources": {"cpu": 1.5, "memory": 512_000_000}, "batchable": true, "labels": {"env": "test"},
+        "correlation_id": "c", "workflow_id": "w", "idempotency_key": "ik", "priority": 7,
+    });
+    let mut body = asked.clone();
+    body["type"] = json!("a");
+    body["package"] = json!("p@0.4.0");
+    let path = format!("/api/v1/tasks/{}", node.submit(&body.to_string()).await);
+    let shown = node.get(&path).await.is(200).json();
+    for (name, value) in asked.as_object().unwrap() {
+        assert_eq!(shown[name], *value, "{name} in {shown}");
+    }
+    assert_eq!((&shown["package"], &shown["package_version"]), (&package["hash"], &json!("p@0.4.0")));
+    let plain = node.get(&format!("/api/v1/tasks/{}", node.submit(r#"{"type":"b"}"#).await)).await.is(200).json();
+    for name in ["ttl", "timeout", "retry", "affinity_key", "requires", "resources", "batchable", "package"] {
+        assert!(plain.get(name).is_none(), "{name} in {plain}");
+    }
+}
+
+#[tokio::test]
 async fn filters_find_what_they_say() {
     let node = Node::start().await;
     let red = node.submit(r#"{"type":"pdf","labels":{"colour":"red"},"priority":9,"key":"k"}"#).await;

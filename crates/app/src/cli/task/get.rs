@@ -9,9 +9,11 @@ use crate::fail::Outcome;
 
 /// Show a task with its input and result
 ///
-/// Shows everything that is recorded of a task: state, times, policy in force, the last error, input and result. With
-/// `--wait` it first waits for the task's end.
+/// Shows everything that is recorded of a task: state, times, what was asked for on submit (time limits, retry policy,
+/// keys, needs, package), the last error, input and result. What was not asked for is as its queue says. With `--wait` it
+/// first waits for the task's end.
 #[derive(Args)]
+#[command(visible_alias = "show")]
 #[command(after_help = "Examples:
   tidewheel task get task_01jd8z5r7m0000000000000000
   tidewheel task get task_01jd8z5r7m0000000000000000 -o json --jq .error.message")]
