@@ -7,9 +7,10 @@ use tidewheel_proto::id;
 use tidewheel_runtime::Directory;
 
 use super::filter::{Filter, FilterError, Op, Term, Value, What};
+use super::package::{self, Version};
 use super::spec::priority_name;
 use crate::store::TaskQuery;
-use crate::text::{hash_text, nearest, parse_hash};
+use crate::text::{nearest, parse_hash};
 use crate::units::{parse_duration_ms, parse_time};
 
 /// A query and what has to be checked on its rows.
@@ -145,7 +146,10 @@ impl Plan {
             "error" => self.text(term, Text::Error, op, values),
             "key" => self.text(term, Text::Key, op, values),
             "kind" => self.text(term, Text::Executor, op, values),
-            "package" => self.text(term, Text::Package, op, values),
+            "package" => {
+                let hashes = hashes_of(directory, asker.tenant, values);
+                self.text(term, Text::Package, op, &hashes)
+            }
             // Tasks of this server have none of these; a filter on one finds nothing.
             _ => {
                 self.check(term, Test::Constant(false));
@@ -300,12 +304,7 @@ impl Plan {
                 return Ok(());
             }
         }
-        let values = match text {
-            // Shown as `sha256:<hex>`, stored as hex.
-            Text::Package => values.iter().map(bare_hash).collect(),
-            _ => values.to_vec(),
-        };
-        self.check(term, Test::Text(text, values));
+        self.check(term, Test::Text(text, values.to_vec()));
         Ok(())
     }
 
@@ -318,15 +317,28 @@ impl Plan {
     }
 }
 
-fn bare_hash(value: &Value) -> Value {
-    match value {
-        Value::Exact(text) => match parse_hash(text) {
-            Some(hash) => Value::Exact(hash_text(&hash).trim_start_matches("sha256:").to_owned()),
-            None => value.clone(),
-        },
-        Value::Prefix(text) => Value::Prefix(text.trim_start_matches("sha256:").to_owned()),
-        other => other.clone(),
+/// Tasks hold the hash of their package in hexadecimal digits: a hash stays what it is, and names (`pdf`), versions
+/// (`pdf@1.2.0`) and beginnings of them (`pdf*`, `pdf@1.*`) become the hashes of the versions that they mean now. A name
+/// that is none becomes nothing, so that no task passes.
+fn hashes_of(directory: &Directory, tenant: TenantId, values: &[Value]) -> Vec<Value> {
+    let versions = package::versions(directory, tenant);
+    let mut out = Vec::new();
+    for value in values {
+        match value {
+            Value::Exact(text) if parse_hash(text).is_some() => {
+                out.push(Value::Exact(text.trim_start_matches("sha256:").to_owned()));
+            }
+            Value::Prefix(text) if text.starts_with("sha256:") => {
+                out.push(Value::Prefix(text.trim_start_matches("sha256:").to_owned()));
+            }
+            Value::Any => out.push(Value::Any),
+            _ => {
+                let is_meant = |v: &&Version| matches(value, Some(&v.name)) || matches(value, Some(&v.text()));
+                out.extend(versions.iter().filter(is_meant).map(|v| Value::Exact(v.hash.clone())));
+            }
+        }
     }
+    out
 }
 
 fn exact(op: Op, values: &[Value]) -> Result<Vec<&String>, String> {

@@ -70,6 +70,42 @@ async fn a_task_shows_everything_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn tasks_are_found_by_the_name_and_version_of_their_package() {
+    let node = Node::start().await;
+    let manifest = r#"{"format":"folder","entries":[{"name":"a","fn":"a:b"}]}"#;
+    let mut tasks = Vec::new();
+    let mut hashes = Vec::new();
+    for (name, version) in [("hello", "0.4.0"), ("hello", "0.5.0"), ("hello-world", "0.4.0"), ("other", "0.4.0")] {
+        let archive = crate::packages::archive(&[("a.py", &format!("{name} {version}"))]);
+        let path = format!("/api/v1/packages/{name}/{version}");
+        let package = crate::packages::put(&node, &path, &archive, manifest).await.is(201).json();
+        hashes.push(package["hash"].as_str().unwrap().to_owned());
+        tasks.push(node.submit(&format!(r#"{{"type":"a","package":"{name}@{version}"}}"#)).await);
+    }
+    let none = node.submit(r#"{"type":"unpackaged"}"#).await;
+    let [four, five, world, other] = tasks.try_into().unwrap();
+    let bare = hashes[1].trim_start_matches("sha256:");
+    for (filter, wanted) in [
+        ("package:hello".to_owned(), vec![&four, &five]),
+        ("package:hello@0.4.0".to_owned(), vec![&four]),
+        ("package:hello*".to_owned(), vec![&four, &five, &world]),
+        ("package:hello@0.*".to_owned(), vec![&four, &five]),
+        ("package:hello@0.5.0,other".to_owned(), vec![&five, &other]),
+        ("-package:hello".to_owned(), vec![&world, &other, &none]),
+        ("package:nosuch".to_owned(), vec![]),
+        ("package:hello@9".to_owned(), vec![]),
+        ("package:*".to_owned(), vec![&four, &five, &world, &other]),
+        (format!("package:\"{}\"", hashes[0]), vec![&four]),
+        (format!("package:{bare}"), vec![&five]),
+    ] {
+        let path = format!("/api/v1/tasks?filter={}", filter.replace('"', "%22"));
+        let mut wanted: Vec<String> = wanted.into_iter().cloned().collect();
+        wanted.sort_by(|a, b| b.cmp(a));
+        assert_eq!(ids(&node.get(&path).await.is(200).json()), wanted, "{filter}");
+    }
+}
+
+#[tokio::test]
 async fn filters_find_what_they_say() {
     let node = Node::start().await;
     let red = node.submit(r#"{"type":"pdf","labels":{"colour":"red"},"priority":9,"key":"k"}"#).await;
