@@ -40,6 +40,8 @@ pub(crate) struct Ending {
 pub(crate) struct Attempt {
     pub(crate) grant: Box<Grant>,
     pub(crate) phase: Phase,
+    /// When its handler began; its time limit counts from then.
+    pub(crate) began: Option<Instant>,
     pub(crate) ending: Option<Ending>,
     /// Not ours any more: it is stopped and nothing is reported.
     pub(crate) silent: bool,
@@ -67,6 +69,7 @@ impl Attempt {
         Self {
             grant: Box::new(grant),
             phase: Phase::Waiting,
+            began: None,
             ending: None,
             silent: false,
             artifacts: Vec::new(),

@@ -36,7 +36,7 @@ use crate::config::{AgentConfig, Limits};
 use crate::environment::Environments;
 use crate::error::Fault;
 use crate::lease::Lease;
-use crate::link::{LinkEvent, LinkState, Out, now_ms};
+use crate::link::{LinkEvent, LinkState, Out};
 use crate::noop::{self, Builtin};
 use crate::package::Packages;
 use crate::process::{Spawner, Tree};
@@ -351,6 +351,7 @@ impl Runner {
             Builtin::Done(outcome) => self.settle(id, outcome),
             Builtin::Sleep(time) => {
                 attempt.phase = Phase::Sleeping(now + time);
+                attempt.began = Some(now);
                 self.outgoing.started.push(attempt.grant.token.clone());
             }
         }
@@ -378,13 +379,13 @@ impl Runner {
     // -- time --------------------------------------------------------------------------------------------------------
 
     fn tick(&mut self, now: Instant) {
-        let wall = now_ms();
         let mut late = Vec::new();
         let mut kill = Vec::new();
         let mut awake = Vec::new();
         for (id, attempt) in self.attempts.iter() {
-            let deadline = attempt.grant.deadline_unix_ms;
-            if deadline > 0 && wall >= deadline && attempt.ending.is_none() {
+            let limit = Duration::from_millis(attempt.grant.run_timeout_ms);
+            let over = attempt.began.is_some_and(|began| now.duration_since(began) >= limit);
+            if over && !limit.is_zero() && attempt.ending.is_none() {
                 late.push(id);
             }
             if attempt.ending.as_ref().is_some_and(|e| !e.killed && now >= e.kill_at) {

@@ -283,9 +283,9 @@ fn body(out: &mut BytesMut, start: &Start<'_>) {
     number(out, grant.attempt.into());
     out.put_slice(b",\"queue\":");
     text(out, &grant.queue);
-    if grant.deadline_unix_ms > 0 {
-        out.put_slice(b",\"deadline_ms\":");
-        number(out, grant.deadline_unix_ms as u64);
+    if grant.run_timeout_ms > 0 {
+        out.put_slice(b",\"run_ms\":");
+        number(out, grant.run_timeout_ms);
     }
     let optional = [
         ("idempotency_key", &grant.idempotency_key),

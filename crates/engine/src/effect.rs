@@ -61,6 +61,14 @@ pub enum Effect {
         /// Which.
         attempts: Vec<(TaskId, Token)>,
     },
+    /// Ask for attempts back that have not begun: another worker is idle. The worker answers with
+    /// [`crate::Command::Returned`] for those it did not start meanwhile.
+    Recall {
+        /// Of which session.
+        session: SessionId,
+        /// Which.
+        attempts: Vec<(TaskId, Token)>,
+    },
     /// End the session: another one of the same worker has come, or its lease ended.
     Close {
         /// Which.
@@ -91,8 +99,8 @@ pub struct Grant {
     pub priority: u8,
     /// Input.
     pub input: Payload,
-    /// Wall time at which the attempt is stopped; 0 = none.
-    pub deadline: u64,
+    /// Longest run in milliseconds, from the start of the handler; 0 = no bound.
+    pub run_ms: u64,
     /// What was asked for.
     pub spec: Arc<Spec>,
     /// Same non-zero number = one handler call.

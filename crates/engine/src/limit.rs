@@ -25,6 +25,9 @@ pub const DUE_PAGE: usize = 10_000;
 pub const TIMERS_PER_TURN: usize = 2_048;
 /// Grants in one apply turn, for the same reason.
 pub const GRANTS_PER_TURN: usize = 8_192;
+/// What has lain in a worker's buffer for so long goes to a worker that is idle. Several times what a buffer of short
+/// tasks holds (50 ms), so that those are never asked back.
+pub const RECALL_MS: u64 = 200;
 /// Commands that wait for a load. Above, a command that would wait is refused as overloaded.
 pub const PARKED_COMMANDS: usize = 10_000;
 /// Payload bytes kept inline in a record; larger ones are blobs (`architecture.md`, section 6).

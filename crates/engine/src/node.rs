@@ -148,9 +148,10 @@ impl Shell {
         self.under_way.len() < BATCHES_IN_FLIGHT || self.partition.output_len() < FIRED_ITEMS
     }
 
-    /// See [`Partition::next_wake`]. With a full batch that waits for commits there is no next time: a commit wakes it.
+    /// See [`Partition::next_wake`]. What has to wait for a commit has no time of its own: the commit wakes it.
     pub fn next_wake(&self) -> (Option<u64>, Option<u64>) {
-        if self.fires() { self.partition.next_wake() } else { (None, None) }
+        let (wall, mono) = self.partition.next_wake();
+        (wall.filter(|_| self.fires()), mono.filter(|_| self.under_way.len() < BATCHES_IN_FLIGHT))
     }
 
     /// The partition, for looks.

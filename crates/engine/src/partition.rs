@@ -128,6 +128,8 @@ pub(crate) struct Run {
     pub(crate) progress: Option<(f32, Name)>,
     /// The worker said that it began.
     pub(crate) started: bool,
+    /// It was asked back.
+    pub(crate) recalled: bool,
 }
 
 /// Timers on the wall clock.
@@ -152,6 +154,8 @@ pub(crate) enum MonoTimer {
     TenantRate(TenantId),
     /// A batch has waited long enough.
     BatchWait(QueueId, i64),
+    /// What lies in buffers of workers is looked at.
+    Balance,
 }
 
 /// Which time limit.
@@ -292,6 +296,8 @@ pub struct Partition {
     running: usize,
     /// No grants: the node is shutting down.
     holding: bool,
+    /// A [`MonoTimer::Balance`] is set.
+    balancing: bool,
 
     wall_wheel: Wheel<WallTimer>,
     mono_wheel: Wheel<MonoTimer>,
@@ -365,6 +371,7 @@ impl Partition {
             orphans: Vec::new(),
             running: 0,
             holding: false,
+            balancing: false,
             fired: Vec::new(),
             wall_wheel: Wheel::new(wall),
             mono_wheel: Wheel::new(now.mono),
@@ -454,16 +461,17 @@ impl Partition {
     /// Fires what is due and hands out what is ready. Returns whether there is more to do at once.
     pub fn turn(&mut self, now: Now) -> bool {
         let now = self.observe(now);
-        let more_timers = self.fire_timers(now);
+        let more_timers = self.fire_wall(now) | self.fire_mono(now);
         let more_grants = self.dispatch(now);
         self.plan_due_load(now);
         more_timers || more_grants
     }
 
-    /// Fires what is due and hands out nothing. Returns whether more is due than one turn takes.
+    /// Makes ready what is due and hands out nothing. Returns whether more is due than one turn takes. Leases and limits
+    /// of attempts are not looked at: the signs of life that keep them may be waiting beside the commits.
     pub fn fire(&mut self, now: Now) -> bool {
         let now = self.observe(now);
-        self.fire_timers(now)
+        self.fire_wall(now)
     }
 
     /// By how many milliseconds the tasks that have become ready since the last call were late.

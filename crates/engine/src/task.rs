@@ -258,6 +258,9 @@ pub struct Task {
     pub worker: WorkerId,
     /// Wall time of the last grant; 0 = none yet.
     pub granted: u64,
+    /// Wall time at which the handler of the last grant began; 0 = not yet, or not reported. Written with the task's next
+    /// change, so a crash loses it.
+    pub started: u64,
     /// A cancel was asked for while it ran.
     pub cancelling: bool,
     /// What was asked for.

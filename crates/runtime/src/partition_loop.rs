@@ -287,6 +287,7 @@ impl Loop<'_> {
             Effect::Accepted { session, count, refused } => sessions.send(session, ToWorker::Accepted { count, refused }),
             Effect::Cancel { session, task, token, reason } => sessions.send(session, ToWorker::Cancel { task, token, reason }),
             Effect::Revoke { session, attempts } => sessions.send(session, ToWorker::Revoke(attempts)),
+            Effect::Recall { session, attempts } => sessions.send(session, ToWorker::Recall(attempts)),
             Effect::Close { session, reason } => sessions.send(session, ToWorker::Close { reason }),
         }
     }

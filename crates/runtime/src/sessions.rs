@@ -37,6 +37,8 @@ pub enum ToWorker {
     },
     /// No longer yours.
     Revoke(Vec<(TaskId, Token)>),
+    /// Asked back, if they have not begun.
+    Recall(Vec<(TaskId, Token)>),
     /// The server is about to end: give back what has not started, finish the rest, expect nothing new.
     Drain,
     /// The session is over.

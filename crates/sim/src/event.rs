@@ -89,6 +89,7 @@ pub enum ToWorker {
     Cancel(TaskId, Token),
     /// Attempts that are no longer its own.
     Revoke(Vec<(TaskId, Token)>),
+    Recall(Vec<(TaskId, Token)>),
     /// The session is over.
     Close,
 }

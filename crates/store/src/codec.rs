@@ -239,6 +239,7 @@ pub fn blank_task(tenant: TenantId, id: TaskId) -> Task {
         token: Token::default(),
         worker: WorkerId(0),
         granted: 0,
+        started: 0,
         cancelling: false,
         spec: Arc::clone(&DEFAULT_SPEC),
         input: Payload::None,

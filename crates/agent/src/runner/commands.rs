@@ -34,6 +34,7 @@ impl Runner {
                 }
             };
             attempt.phase = Phase::Shell;
+            attempt.began = Some(now);
             self.outgoing.started.push(attempt.grant.token.clone());
             let limits = limits_of(&attempt.grant, &self.tools.config.limits);
             let work = match self.tools.make_work(&format!("s{id}")) {

@@ -321,6 +321,7 @@ impl Runner {
         }
         if let Some(attempt) = self.attempts.get_mut(lease).filter(|a| a.phase == Phase::Sent(id)) {
             attempt.phase = Phase::Running(id);
+            attempt.began = Some(Instant::now());
             self.outgoing.started.push(attempt.grant.token.clone());
         }
     }

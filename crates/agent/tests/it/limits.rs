@@ -83,7 +83,7 @@ async fn hostile_tasks(control_groups: bool) {
     assert_eq!(kind, "memory-limit", "{message}");
     let (kind, message) = n.fails("bomb", "null", |_| {}).await;
     assert!(format!("{kind} {message}").contains("process"), "{kind}: {message}");
-    let (kind, message) = n.fails("spin", "null", |g| g.deadline_unix_ms = now_ms() + 500).await;
+    let (kind, message) = n.fails("spin", "null", |g| g.run_timeout_ms = 500).await;
     assert_eq!(kind, "timeout", "{message}");
     let (kind, message) = n.fails("quit_hard", "null", |_| {}).await;
     assert!(kind == "worker-exit" && message.contains("code 3"), "{kind}: {message}");

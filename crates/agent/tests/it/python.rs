@@ -139,8 +139,8 @@ async fn a_waiting_attempt_is_cancelled_without_being_run() {
 async fn an_attempt_ends_at_its_deadline() {
     let mut bench = Bench::start().await;
     let mut s = bench.connected().await;
-    let late = Grant { deadline_unix_ms: now_ms() + 1500, ..bench.python("1", "spin", "null") };
-    let shell = Grant { deadline_unix_ms: now_ms() + 1500, ..shell("2", "sleep 600") };
+    let late = Grant { run_timeout_ms: 1500, ..bench.python("1", "spin", "null") };
+    let shell = Grant { run_timeout_ms: 1500, ..shell("2", "sleep 600") };
     s.grant(vec![late, shell]).await;
     for token in ["1", "2"] {
         let failure = s.failure(token).await;
@@ -229,7 +229,7 @@ async fn memory_is_bounded() {
 async fn a_fork_bomb_is_bounded() {
     let mut bench = Bench::start_with(|c| c.limits.processes = 64).await;
     let mut s = bench.connected().await;
-    let bomb = Grant { deadline_unix_ms: now_ms() + 3000, ..shell("1", "b() { b | b & b; }; b; sleep 600") };
+    let bomb = Grant { run_timeout_ms: 3000, ..shell("1", "b() { b | b & b; }; b; sleep 600") };
     s.grant(vec![bomb]).await;
     s.started("1").await;
     s.grant(vec![bench.python("2", "add", "[1]")]).await;

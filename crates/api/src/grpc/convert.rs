@@ -152,7 +152,7 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
         attempt: grant.attempt,
         input,
         input_ref,
-        deadline_unix_ms: i64::try_from(grant.deadline).unwrap_or(i64::MAX),
+        run_timeout_ms: grant.run_ms,
         package: spec.package.as_deref().map(package_text).unwrap_or_default(),
         entrypoint: text(&spec.entrypoint),
         resources: limits,

@@ -266,6 +266,10 @@ impl Link {
                     }
                     self.send(ToClient::Revoke(v1::Revoke { tokens })).await?;
                 }
+                ToWorker::Recall(list) => {
+                    let tokens = self.seal(&list);
+                    self.send(ToClient::Recall(v1::Recall { tokens })).await?;
+                }
                 ToWorker::Drain => {
                     let reason = "the server is shutting down".to_owned();
                     self.send(ToClient::Drain(v1::Drain { reason })).await?;

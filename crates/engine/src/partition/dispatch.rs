@@ -246,13 +246,13 @@ impl Partition {
         let (requirement, key) = (lane.requirement, lane.key.clone());
         let room = self.key_room(queue, key.as_ref(), head.id);
         let spec = self.tasks[&head.id].task.spec.clone();
-        let Some(session) = self.choose(pool, policy, requirement, head.id, &spec) else {
+        let Some(session) = self.choose(pool, queue, policy, requirement, head.id, &spec) else {
             self.await_session(queue, requirement);
             return Offer::Starved;
         };
         let members = if batching { size.min(room).min(self.room_of_limits(queue)) } else { 1 };
         let granted = self.grant_members(queue, lane_id, session, members, now);
-        self.granted_to(session);
+        self.granted_to(session, now);
         self.after_grant(queue, lane_id);
         Offer::Granted(granted)
     }
@@ -372,10 +372,12 @@ impl Partition {
         }
         self.set_state(id, State::Running, now);
         self.running += 1;
+        let at_once = self.sessions[&session].hello.buffer == 0;
+        self.entry(id).task.started = if at_once { now.wall } else { 0 };
         let task = self.tasks[&id].task.clone();
         self.take_permits(&task);
         self.take_rates(queue, tenant, now);
-        let timers = self.attempt_timers(&task, now);
+        let timers = self.attempt_timers(id, at_once, now);
         let entry = self.tasks.get_mut(&id).expect("it was just there");
         entry.run = Some(Box::new(Run { timers, ..Run::default() }));
         self.bind(session, id, call);
@@ -395,7 +397,7 @@ impl Partition {
             attempt: task.attempt,
             max_attempts: max_attempts(&task, config),
             priority: task.priority,
-            deadline: if run_ms == 0 { 0 } else { task.granted + run_ms },
+            run_ms,
             batch: call,
             input: task.input,
             spec: task.spec,
@@ -480,25 +482,22 @@ impl Partition {
         }
     }
 
-    /// The time limits of an attempt as timers. The run limit is counted from the grant, so that a reload does not
-    /// prolong it; the others start anew.
-    pub(crate) fn attempt_timers(&mut self, task: &Task, now: Now) -> [Option<TimerKey>; 4] {
+    /// The time limits of an attempt as timers, all from now. A worker with a buffer may hold it for a while, so its run
+    /// and its signs of life are counted from the start that it reports.
+    pub(crate) fn attempt_timers(&mut self, id: TaskId, begun: bool, now: Now) -> [Option<TimerKey>; 4] {
+        let task = &self.tasks[&id].task;
+        let (token, own) = (task.token, task.spec.timeouts);
         let config = self.queues.get(&task.queue).map(|q| q.queue.config.timeouts).unwrap_or_default();
-        let own = task.spec.timeouts;
         let pick = |own: u64, theirs: u64| if own > 0 { own } else { theirs };
-        let run = pick(own.run_ms, config.run_ms);
-        let start = pick(own.start_ms, config.start_ms);
-        let heartbeat = pick(own.heartbeat_ms, config.heartbeat_ms);
-        let spent = now.wall.saturating_sub(task.granted);
-        let arm = |wheel: &mut crate::wheel::Wheel<MonoTimer>, limit: u64, spent: u64, stage: Stage| {
-            (limit > 0).then(|| wheel.insert(now.mono + limit.saturating_sub(spent), MonoTimer::Attempt(task.id, task.token, stage)))
+        let mut arm = |limit: u64, stage: Stage| {
+            (limit > 0).then(|| self.mono_wheel.insert(now.mono + limit, MonoTimer::Attempt(id, token, stage)))
         };
-        [
-            arm(&mut self.mono_wheel, run, spent, Stage::Run),
-            arm(&mut self.mono_wheel, start, 0, Stage::Start),
-            arm(&mut self.mono_wheel, heartbeat, 0, Stage::Heartbeat),
-            None,
-        ]
+        let start = arm(pick(own.start_ms, config.start_ms), Stage::Start);
+        if !begun {
+            return [None, start, None, None];
+        }
+        let run = arm(pick(own.run_ms, config.run_ms), Stage::Run);
+        [run, start, arm(pick(own.heartbeat_ms, config.heartbeat_ms), Stage::Heartbeat), None]
     }
 
     pub(crate) fn lane_of(&self, task: &Task) -> Option<i64> {

@@ -5,12 +5,15 @@ use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 
-use super::{Partition, Requirement};
+use super::{MonoTimer, Partition, Requirement};
 use crate::command::Hello;
 use crate::config::Policy;
-use crate::id::{Name, QueueId, SessionId, TaskId, TenantId};
+use crate::effect::Effect;
+use crate::id::{Name, QueueId, SessionId, TaskId, TenantId, Token};
+use crate::limit;
 use crate::ready::{Fnv, RequirementId, mix};
 use crate::task::Spec;
+use crate::time::Now;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,7 +24,8 @@ pub(crate) struct Pool {
     types: Vec<Name>,
     /// Live sessions in it.
     pub(crate) sessions: u32,
-    /// Free sessions by load, by round-robin time, by weighted time; each with the session.
+    /// Free sessions by load, by the time of their last grant, by weighted time; each with the session. Those with a free
+    /// permit go before those with nothing but room in their buffers.
     orders: [BTreeSet<(u64, SessionId)>; 3],
     /// Tenants that may have something, in turn.
     pub(crate) ring: VecDeque<TenantId>,
@@ -40,9 +44,17 @@ pub(crate) struct TenantTurn {
     pub(crate) deficit: u64,
 }
 
+/// Goes into the key of a session whose permits are all in use.
+const LATE: u64 = 1 << 63;
+
 impl Pool {
     pub(crate) fn serves(&self, tenant: TenantId, queue: &Name) -> bool {
         self.tenant.is_none_or(|t| t == tenant) && (self.queues.is_empty() || self.queues.contains(queue))
+    }
+
+    /// Whether no other tenant waits for this pool, so that its sessions may be given away outside its own turns.
+    fn waits_for_none_but(&self, tenant: TenantId) -> bool {
+        self.ring.iter().all(|t| *t == tenant)
     }
 
     pub(crate) fn has_free(&self) -> bool {
@@ -177,7 +189,8 @@ impl Partition {
         let s = &self.sessions[&id];
         // The share of its permits in use, in 1/65536. The buffer counts only when all permits are in use.
         let load = (u64::from(s.used) << 16) / u64::from(s.hello.permits.max(1));
-        [load, s.virtual_time[0], s.virtual_time[1]]
+        let late = if s.used < s.hello.permits { 0 } else { LATE };
+        [load, s.virtual_time[0] | late, s.virtual_time[1] | late]
     }
 
     pub(super) fn enter_pool(&mut self, id: SessionId) {
@@ -187,10 +200,9 @@ impl Partition {
         }
         let pool = s.pool;
         // A newcomer starts where the others are, or it would get everything until it has caught up.
-        let floor = [1, 2].map(|i| self.pools[pool].orders[i].first().map_or(0, |(time, _)| *time));
+        let floor = self.pools[pool].orders[2].first().map_or(0, |(time, _)| *time & !LATE);
         let s = self.sessions.get_mut(&id).expect("it was just there");
-        s.virtual_time[0] = s.virtual_time[0].max(floor[0]);
-        s.virtual_time[1] = s.virtual_time[1].max(floor[1]);
+        s.virtual_time[1] = s.virtual_time[1].max(floor);
         let place = self.place_of(id);
         for (order, key) in self.pools[pool].orders.iter_mut().zip(place) {
             order.insert((key, id));
@@ -232,58 +244,152 @@ impl Partition {
         }
     }
 
-    /// The free session that gets a task, by the queue's policy; `None` = none fits.
-    pub(super) fn choose(&self, pool: usize, policy: Policy, requirement: RequirementId, task: TaskId, spec: &Spec) -> Option<SessionId> {
+    /// The free session that gets a task, by the queue's policy; `None` = none fits. It is looked for in all pools that
+    /// serve the queue, except those whose sessions other tenants wait for: these are shared out in their own turns.
+    pub(super) fn choose(
+        &self,
+        pool: usize,
+        queue: QueueId,
+        policy: Policy,
+        requirement: RequirementId,
+        task: TaskId,
+        spec: &Spec,
+    ) -> Option<SessionId> {
         let needed = &self.requirements[requirement.0 as usize];
-        let packaged = self.is_packaged(needed);
-        let pool = &self.pools[pool];
-        if policy == Policy::ConsistentHash {
-            return self.choose_by_hash(pool, (needed, packaged), task, spec);
+        let wanted = Wanted { needed, packaged: self.is_packaged(needed), spec };
+        let q = &self.queues[&queue];
+        let others = q.pools.iter().map(|p| *p as usize).filter(|p| *p != pool);
+        let others = others.filter(|p| self.pools[*p].waits_for_none_but(q.queue.tenant));
+        let pools = std::iter::once(pool).chain(others).map(|p| &self.pools[p]);
+        match policy {
+            Policy::ConsistentHash => self.choose_by_hash(pools, &wanted, task),
+            Policy::LeastLoaded => pools.filter_map(|p| self.first_of(&p.orders[0], &wanted)).min().map(|(_, id)| id),
+            Policy::RoundRobin => pools.filter_map(|p| self.first_of(&p.orders[1], &wanted)).min().map(|(_, id)| id),
+            // Weighted times of different pools cannot be compared: the less loaded pool gives, by its own order.
+            Policy::Weighted => {
+                let least = pools.filter_map(|p| Some((self.first_of(&p.orders[0], &wanted)?, p))).min_by_key(|(at, _)| *at);
+                least.and_then(|(_, p)| self.first_of(&p.orders[2], &wanted)).map(|(_, id)| id)
+            }
         }
-        let order = match policy {
-            Policy::LeastLoaded | Policy::ConsistentHash => &pool.orders[0],
-            Policy::RoundRobin => &pool.orders[1],
-            Policy::Weighted => &pool.orders[2],
-        };
-        let mut best: Option<(u64, SessionId)> = None;
+    }
+
+    /// The first session of an order that fits. Among equals, one that has the package already spares a transfer, and
+    /// counts as one before the others.
+    fn first_of(&self, order: &BTreeSet<(u64, SessionId)>, wanted: &Wanted<'_>) -> Option<((u64, bool), SessionId)> {
+        let mut best: Option<((u64, bool), SessionId)> = None;
         for (key, id) in order {
-            // Among equals, one that has the package already spares a transfer.
-            if best.is_some_and(|(k, _)| *key != k) {
+            if best.is_some_and(|((first, _), _)| *key != first) {
                 break;
             }
             let session = &self.sessions[id];
-            if !fits(needed, session, packaged) {
+            if !fits(wanted.needed, session, wanted.packaged) {
                 continue;
             }
-            let cached = spec.package.as_ref().is_none_or(|p| session.hello.packages.contains(p));
+            let cached = wanted.spec.package.as_ref().is_none_or(|p| session.hello.packages.contains(p));
             if cached {
-                return Some(*id);
+                return Some(((*key, false), *id));
             }
-            best = best.or(Some((*key, *id)));
+            best = best.or(Some(((*key, true), *id)));
         }
-        best.map(|(_, id)| id)
+        best
     }
 
     /// Rendezvous hashing: of the free sessions that fit, the one whose hash with the key is highest. A worker that
     /// comes or goes moves only the keys it wins or loses. Source: Thaler and Ravishankar, 1998.
-    fn choose_by_hash(&self, pool: &Pool, (needed, packaged): (&Requirement, bool), task: TaskId, spec: &Spec) -> Option<SessionId> {
+    fn choose_by_hash<'p>(
+        &self,
+        pools: impl Iterator<Item = &'p Pool>,
+        wanted: &Wanted<'_>,
+        task: TaskId,
+    ) -> Option<SessionId> {
         let mut hash = Fnv::new();
-        match &spec.affinity_key {
+        match &wanted.spec.affinity_key {
             Some(key) => hash.text(key),
             None => hash.number(task.0 as u64),
         }
         let key = hash.finish();
-        let fitting = pool.orders[0].iter().filter(|(_, id)| fits(needed, &self.sessions[id], packaged));
+        let free = pools.flat_map(|pool| &pool.orders[0]);
+        let fitting = free.filter(|(_, id)| fits(wanted.needed, &self.sessions[id], wanted.packaged));
         fitting.map(|(_, id)| (mix(key ^ mix(u64::from(self.sessions[id].worker.0))), *id)).max().map(|(_, id)| id)
     }
 
     /// The session got a grant: its place changes.
-    pub(super) fn granted_to(&mut self, id: SessionId) {
+    pub(super) fn granted_to(&mut self, id: SessionId, now: Now) {
         let s = self.sessions.get_mut(&id).expect("grants go to live sessions");
-        s.virtual_time[0] += 1;
+        s.virtual_time[0] = self.grants;
         s.virtual_time[1] += 1_000_000 / u64::from(s.hello.permits.max(1));
+        if s.used > s.hello.permits && !self.balancing {
+            self.balancing = true;
+            self.mono_wheel.insert(now.mono + limit::RECALL_MS, MonoTimer::Balance);
+        }
         self.reenter_pool(id);
     }
+
+    /// Asks for what lies in a worker's buffer while another worker that could run it is idle.
+    pub(super) fn balance(&mut self, now: Now) {
+        let mut full: Vec<(u32, SessionId)> = Vec::new();
+        let mut idle: Vec<SessionId> = Vec::new();
+        for (id, s) in &self.sessions {
+            if s.used > s.hello.permits && s.connected {
+                full.push((s.used - s.hello.permits, *id));
+            } else if s.used < s.hello.permits && s.is_free() && self.pools[s.pool].ring.is_empty() {
+                idle.push(*id);
+            }
+        }
+        self.balancing = !full.is_empty();
+        if self.balancing {
+            self.mono_wheel.insert(now.mono + limit::RECALL_MS, MonoTimer::Balance);
+        }
+        full.sort_unstable_by(|a, b| b.cmp(a));
+        // What was asked for before and has not come back yet will need its place.
+        let waits = |id: &&TaskId| self.tasks[*id].run.as_ref().is_some_and(|run| run.recalled && !run.started);
+        let asked: usize = full.iter().map(|(_, id)| self.sessions[id].attempts.iter().filter(waits).count()).sum();
+        let room: u32 = idle.iter().map(|id| self.sessions[id].hello.permits - self.sessions[id].used).sum();
+        let mut room = room.saturating_sub(asked as u32);
+        for (excess, session) in full {
+            let most = excess.min(room) as usize;
+            let candidates = self.sessions[&session].attempts.iter().rev();
+            let attempts: Vec<(TaskId, Token)> =
+                candidates.filter_map(|id| self.recallable(*id, &idle, now)).take(most).collect();
+            room -= attempts.len() as u32;
+            for (id, _) in &attempts {
+                if let Some(run) = self.entry(*id).run.as_mut() {
+                    run.recalled = true;
+                }
+            }
+            if !attempts.is_empty() {
+                self.effects.push(Effect::Recall { session, attempts });
+            }
+        }
+    }
+
+    /// An attempt that has been in a buffer for long enough, and that one of these sessions could run. Members of a
+    /// handler call stay together.
+    fn recallable(&self, id: TaskId, idle: &[SessionId], now: Now) -> Option<(TaskId, Token)> {
+        let entry = &self.tasks[&id];
+        let run = entry.run.as_ref()?;
+        let task = &entry.task;
+        let waits = !run.started && !run.recalled && run.call == 0 && !task.cancelling;
+        if !waits || now.wall < task.granted + limit::RECALL_MS {
+            return None;
+        }
+        let queue = &self.queues.get(&task.queue)?.queue;
+        let needed = self.requirements.get(self.known_requirement(task.kind, &task.spec)?.0 as usize)?;
+        let packaged = self.is_packaged(needed);
+        let could = |id: &SessionId| {
+            let s = &self.sessions[id];
+            self.pools[s.pool].serves(queue.tenant, &queue.name) && fits(needed, s, packaged)
+        };
+        idle.iter().any(could).then_some((id, task.token))
+    }
+}
+
+/// What a session has to have to get a task.
+struct Wanted<'a> {
+    needed: &'a Requirement,
+    /// A package brings the code.
+    packaged: bool,
+    spec: &'a Spec,
 }
 
 /// Whether a worker serves the type and has code for it: its own, or that of a package.

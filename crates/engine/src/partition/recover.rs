@@ -74,11 +74,12 @@ impl Partition {
         {
             self.holders.insert((task.queue, lane), (id, task.seq));
         }
-        let timers = self.attempt_timers(&task, now);
         self.running += 1;
         self.orphans.push(id);
-        let run = Box::new(Run { timers, started: true, ..Run::default() });
         let batch = self.committed;
-        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: Some(run) });
+        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: None });
+        // Whether it has begun is not known here, so its limits count from now.
+        let timers = self.attempt_timers(id, true, now);
+        self.entry(id).run = Some(Box::new(Run { timers, started: true, ..Run::default() }));
     }
 }

@@ -173,15 +173,29 @@ impl Partition {
     }
 
     pub(super) fn started(&mut self, session: SessionId, attempts: &[(TaskId, Token)], now: Now) {
-        let _ = (session, now);
+        let _ = session;
         for (id, token) in attempts {
             if !self.is_current(*id, *token) {
                 continue;
             }
-            let Some(run) = self.entry(*id).run.as_mut() else { continue };
+            let entry = self.entry(*id);
+            let Some(run) = entry.run.as_mut().filter(|run| !run.started) else { continue };
             run.started = true;
-            if let Some(timer) = run.timers[Stage::Start as usize].take() {
+            let start = run.timers[Stage::Start as usize].take();
+            let counted = run.timers[Stage::Run as usize].is_some() || run.timers[Stage::Heartbeat as usize].is_some();
+            // Stored with the next change of the task: a row for each start would cost as much as its grant.
+            entry.task.started = now.wall;
+            if let Some(timer) = start {
                 self.mono_wheel.cancel(timer);
+            }
+            if !counted {
+                let [limit, start, heartbeat, _] = self.attempt_timers(*id, true, now);
+                if let Some(timer) = start {
+                    self.mono_wheel.cancel(timer);
+                }
+                let Some(run) = self.entry(*id).run.as_mut() else { continue };
+                run.timers[Stage::Run as usize] = limit;
+                run.timers[Stage::Heartbeat as usize] = heartbeat;
             }
         }
     }

@@ -201,6 +201,7 @@ impl Partition {
             token: Token::default(),
             worker: WorkerId(0),
             granted: 0,
+            started: 0,
             cancelling: false,
             spec,
             input: item.input,
@@ -292,6 +293,17 @@ impl Partition {
         let bare = spec.package.is_none().then_some(kind);
         let kind = work.name.clone();
         self.requirement(Requirement { kind, bare, requires: spec.requires.clone(), resources: spec.resources })
+    }
+
+    /// As [`Partition::requirement_of`], for what is known already.
+    pub(crate) fn known_requirement(&self, kind: TypeId, spec: &Spec) -> Option<RequirementId> {
+        let work = self.types.get(&kind)?;
+        if spec.requires.is_empty() && spec.resources == Resources::default() {
+            return Some(work.plain[usize::from(spec.package.is_some())]);
+        }
+        let bare = spec.package.is_none().then_some(kind);
+        let needed = Requirement { kind: work.name.clone(), bare, requires: spec.requires.clone(), resources: spec.resources };
+        self.requirement_ids.get(&needed).copied()
     }
 
     /// Whether a package brings the code of such tasks.

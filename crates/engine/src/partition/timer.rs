@@ -12,8 +12,8 @@ use crate::time::Now;
 use std::sync::Arc;
 
 impl Partition {
-    /// Fires what is due. Returns whether more is due than one turn takes.
-    pub(super) fn fire_timers(&mut self, now: Now) -> bool {
+    /// Fires the due times of tasks. Returns whether more are due than one turn takes.
+    pub(super) fn fire_wall(&mut self, now: Now) -> bool {
         let mut due: Vec<(TenantId, TaskId)> = Vec::new();
         let early = if self.options.planted.has(Bug::EarlyTimer) { 1_000 } else { 0 };
         let fired = self.wall_wheel.advance(now.wall + early, limit::TIMERS_PER_TURN, &mut |_, timer| {
@@ -31,15 +31,20 @@ impl Partition {
             let misses = std::mem::take(&mut self.due_misses);
             self.ask(Load::Tasks(misses), Purpose::Fire);
         }
+        fired == limit::TIMERS_PER_TURN
+    }
+
+    /// Fires leases, limits of attempts and rates. Returns whether more are due than one turn takes.
+    pub(super) fn fire_mono(&mut self, now: Now) -> bool {
         let mut timers: Vec<MonoTimer> = Vec::new();
         let mono = self.mono_wheel.advance(now.mono, limit::TIMERS_PER_TURN, &mut |_, timer| timers.push(timer));
         for timer in timers {
-            self.fire_mono(timer, now);
+            self.fire_one(timer, now);
         }
-        fired == limit::TIMERS_PER_TURN || mono == limit::TIMERS_PER_TURN
+        mono == limit::TIMERS_PER_TURN
     }
 
-    fn fire_mono(&mut self, timer: MonoTimer, now: Now) {
+    fn fire_one(&mut self, timer: MonoTimer, now: Now) {
         match timer {
             MonoTimer::Session(session) => self.session_timer(session, now),
             MonoTimer::Orphans => self.orphan_timer(now),
@@ -57,6 +62,7 @@ impl Partition {
                 self.wake_tenant(tenant);
             }
             MonoTimer::BatchWait(queue, lane) => self.unpark(queue, lane),
+            MonoTimer::Balance => self.balance(now),
         }
     }
 

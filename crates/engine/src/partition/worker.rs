@@ -36,7 +36,7 @@ pub(crate) struct Session {
     pub(crate) pool: usize,
     /// Position keys in the pool's orders while it is free; see `pool.rs`.
     pub(crate) place: Option<[u64; 3]>,
-    /// Grants it got, in units of its weight.
+    /// Number of its last grant; grants it got, in units of its weight.
     pub(crate) virtual_time: [u64; 2],
 }
 

@@ -7,3 +7,4 @@ mod order;
 mod time;
 mod types;
 mod window;
+mod workers;

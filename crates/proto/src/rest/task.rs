@@ -246,7 +246,11 @@ pub struct Task {
     /// Not before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<String>,
-    /// When the current attempt was granted.
+    /// When the current or last attempt was given to its worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_at: Option<String>,
+    /// When its handler began; a worker may hold an attempt in its buffer for a while. Absent before, and after a crash of
+    /// the server while it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
     /// When it reached its terminal state.

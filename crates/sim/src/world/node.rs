@@ -427,6 +427,7 @@ impl World {
             Effect::Accepted { session, count, .. } => self.send_to_worker(session.0, ToWorker::Accepted(count)),
             Effect::Cancel { session, task, token, .. } => self.send_to_worker(session.0, ToWorker::Cancel(task, token)),
             Effect::Revoke { session, attempts } => self.send_to_worker(session.0, ToWorker::Revoke(attempts)),
+            Effect::Recall { session, attempts } => self.send_to_worker(session.0, ToWorker::Recall(attempts)),
             Effect::Close { session, .. } => {
                 self.send_to_worker(session.0, ToWorker::Close);
                 self.node_closes(session.0);

@@ -176,6 +176,7 @@ impl World {
                 attempts.into_iter().for_each(|at| self.drop_attempt(worker, link, at));
                 self.start_waiting(worker, link);
             }
+            ToWorker::Recall(attempts) => self.give_back(worker, link, conn, attempts),
             ToWorker::Close => self.worker_lost_conn(worker, link, conn),
         }
     }
@@ -205,6 +206,18 @@ impl World {
                 draining: true,
             };
             self.send_to_node(conn, drain);
+        }
+    }
+
+    /// Returns what was asked back and has not begun.
+    fn give_back(&mut self, worker: usize, link: usize, conn: u64, mut attempts: Vec<(TaskId, Token)>) {
+        let l = &mut self.workers[worker].links[link];
+        attempts.retain(|at| l.attempts.get(at).is_some_and(|attempt| !attempt.running));
+        for at in &attempts {
+            l.attempts.remove(at);
+        }
+        if !attempts.is_empty() {
+            self.send_to_node(conn, Command::Returned { session: SessionId(conn), attempts });
         }
     }
 

@@ -334,6 +334,7 @@ fn every_field_comes_back(fixture: &mut dyn Fixture) {
         token: Token { epoch: 8, grant: 99 },
         worker: WorkerId(12),
         granted: START + 55,
+        started: START + 56,
         cancelling: true,
         ending: Some(Arc::new(ending)),
         ..with_spec(task(1), rich_spec())

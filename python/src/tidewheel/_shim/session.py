@@ -231,7 +231,7 @@ class Session:
             return
         if not entry.quick or self.slots > 1:
             self.link.flush()
-        context = Context(self, lease, message.get("ctx") or {})
+        context = Context(self, lease, _facts(message))
         self.live[lease] = context
         token = CURRENT.set(context)
         begin = time.perf_counter()
@@ -279,7 +279,7 @@ class Session:
             lease = item["lease"]
             quoted = encode_basestring(lease).encode()
             send(frame_json(b'{"t":"started","lease":%b}' % quoted))
-            context = Context(self, lease, item.get("ctx") or {})
+            context = Context(self, lease, _facts(item))
             try:
                 if lease in self._refused:
                     raise Cancelled(self._refused.pop(lease), code="cancelled")
@@ -529,6 +529,14 @@ class Session:
             self.link.read_lock.release()
         if woken and question.answer is None:
             question.event.wait(0.05)  # the main thread wants to read; let it have the lock
+
+
+def _facts(start: "Message") -> "Dict[str, Any]":
+    """What the agent says of an attempt that begins now: its time limit counts from here."""
+    facts: "Dict[str, Any]" = start.get("ctx") or {}
+    if "run_ms" in facts:
+        facts["deadline_ms"] = int(time.time() * 1000) + int(facts["run_ms"])
+    return facts
 
 
 def _unknown(fn: str) -> UnknownFunction:

@@ -1,0 +1,154 @@
+//! Workers: who gets a task, what lies in a buffer, and from when a run is counted.
+
+use tidewheel_engine::command::Hello;
+use tidewheel_engine::config::{Policy, QueueConfig, Timeouts};
+use tidewheel_engine::id::{SessionId, TaskId, Token};
+use tidewheel_engine::partition::Options;
+use tidewheel_engine::task::{Spec, State};
+use tidewheel_engine::{Command, Effect};
+
+use crate::bench::{Bench, task, worker};
+
+fn limited(run_ms: u64) -> Spec {
+    Spec { timeouts: Timeouts { run_ms, ..Timeouts::default() }, ..Spec::default() }
+}
+
+fn with_buffer(permits: u32, buffer: u32) -> Hello {
+    Hello { buffer, ..worker(permits) }
+}
+
+fn serving(queue: &str, permits: u32) -> Hello {
+    Hello { queues: vec![queue.into()], ..worker(permits) }
+}
+
+/// Grants since the last call, by session.
+fn shares(bench: &mut Bench, sessions: &[SessionId]) -> Vec<usize> {
+    let effects = std::mem::take(&mut bench.effects);
+    let of = |wanted: SessionId| {
+        let grants = effects.iter().map(|effect| match effect {
+            Effect::Grant { session, grants } if *session == wanted => grants.len(),
+            _ => 0,
+        });
+        grants.sum()
+    };
+    sessions.iter().map(|session| of(*session)).collect()
+}
+
+fn started(bench: &mut Bench, session: SessionId, id: TaskId) {
+    let token = bench.store.tasks[&id].token;
+    bench.apply(Command::Started { session, attempts: vec![(id, token)] });
+    bench.settle();
+}
+
+fn recalls(bench: &mut Bench) -> Vec<(SessionId, Vec<(TaskId, Token)>)> {
+    let effects = std::mem::take(&mut bench.effects);
+    let recalls = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Recall { session, attempts } => Some((session, attempts)),
+        _ => None,
+    });
+    recalls.collect()
+}
+
+#[test]
+fn a_run_in_a_buffer_is_counted_from_its_start() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    let w = bench.connect("w", with_buffer(1, 2));
+    let (first, second) = (bench.submit(task(limited(1_000))), bench.submit(task(limited(1_000))));
+    let attempts = [first, second].map(|id| bench.store.tasks[&id].attempt);
+    assert_eq!(attempts, [1, 1], "both are with the worker");
+    started(&mut bench, w, first);
+    bench.pass(1_100);
+    assert_ne!(bench.state(first), State::Running, "its second is over");
+    assert_eq!((bench.state(second), bench.store.tasks[&second].attempt), (State::Running, 1), "it has not begun");
+    started(&mut bench, w, second);
+    bench.pass(900);
+    assert_eq!(bench.state(second), State::Running);
+    bench.pass(200);
+    assert_ne!(bench.state(second), State::Running);
+}
+
+#[test]
+fn a_worker_without_a_buffer_starts_at_once() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    bench.connect("w", worker(1));
+    let id = bench.submit(task(limited(1_000)));
+    bench.pass(900);
+    assert_eq!(bench.state(id), State::Running);
+    bench.pass(200);
+    assert_ne!(bench.state(id), State::Running);
+}
+
+#[test]
+fn the_time_of_the_start_is_kept_with_the_end() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    let w = bench.connect("w", with_buffer(1, 1));
+    let id = bench.submit(task(Spec::default()));
+    bench.pass(300);
+    let granted = bench.store.tasks[&id].granted;
+    started(&mut bench, w, id);
+    assert_eq!(bench.store.tasks[&id].started, 0, "a start writes no row");
+    bench.pass(300);
+    bench.succeed(w, id);
+    assert_eq!(bench.store.tasks[&id].started, granted + 300);
+}
+
+#[test]
+fn what_lies_in_a_buffer_goes_to_a_worker_that_is_idle() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    let busy = bench.connect("busy", with_buffer(1, 4));
+    let ids: Vec<TaskId> = (0..3).map(|_| bench.submit(task(Spec::default()))).collect();
+    assert_eq!(shares(&mut bench, &[busy]), [3]);
+    started(&mut bench, busy, ids[0]);
+    bench.pass(1_000);
+    assert_eq!(recalls(&mut bench), [], "nobody else could run them");
+    let idle = bench.connect("idle", worker(1));
+    bench.pass(250);
+    let asked = recalls(&mut bench);
+    let [(from, attempts)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((*from, attempts.len()), (busy, 1), "as many as the idle one has room for");
+    assert_ne!(attempts[0].0, ids[0], "what has begun stays");
+    bench.pass(250);
+    assert_eq!(recalls(&mut bench), [], "asked once");
+    let back = attempts.clone();
+    bench.apply(Command::Returned { session: busy, attempts: back.clone() });
+    bench.settle();
+    assert_eq!(shares(&mut bench, &[busy, idle]), [0, 1]);
+    let moved = &bench.store.tasks[&back[0].0];
+    assert_eq!((moved.attempt, moved.attempt_base), (2, 1), "it used up no attempt");
+}
+
+#[test]
+fn permits_are_used_before_buffers() {
+    for policy in [Policy::LeastLoaded, Policy::RoundRobin, Policy::Weighted] {
+        let mut bench = Bench::new(Options::default(), QueueConfig { policy, ..QueueConfig::default() });
+        let sessions = [bench.connect("a", with_buffer(1, 8)), bench.connect("b", with_buffer(1, 8))];
+        bench.submit_all((0..2).map(|_| task(Spec::default())).collect());
+        assert_eq!(shares(&mut bench, &sessions), [1, 1], "{policy:?}");
+    }
+}
+
+#[test]
+fn a_policy_holds_over_workers_that_serve_different_queues() {
+    let share = |policy: Policy, permits: [u32; 3], tasks: usize| {
+        let mut bench = Bench::new(Options::default(), QueueConfig { policy, ..QueueConfig::default() });
+        let all = bench.connect("all", worker(permits[0]));
+        let one = bench.connect("one", serving("q", permits[1]));
+        let two = Hello { queues: vec!["q".into(), "other".into()], ..worker(permits[2]) };
+        let two = bench.connect("two", two);
+        bench.submit_all((0..tasks).map(|_| task(Spec::default())).collect());
+        shares(&mut bench, &[all, one, two])
+    };
+    assert_eq!(share(Policy::LeastLoaded, [4, 4, 4], 3), [1, 1, 1]);
+    assert_eq!(share(Policy::RoundRobin, [4, 4, 4], 6), [2, 2, 2]);
+    assert_eq!(share(Policy::Weighted, [2, 4, 6], 6), [1, 2, 3]);
+}
+
+#[test]
+fn one_by_one_the_turn_goes_round() {
+    let mut bench = Bench::new(Options::default(), QueueConfig { policy: Policy::RoundRobin, ..QueueConfig::default() });
+    let sessions = [bench.connect("all", worker(8)), bench.connect("one", serving("q", 8)), bench.connect("too", worker(8))];
+    for _ in 0..4 {
+        (0..3).for_each(|_| drop(bench.submit(task(Spec::default()))));
+        assert_eq!(shares(&mut bench, &sessions), [1, 1, 1]);
+    }
+}
