@@ -100,13 +100,40 @@ impl Api {
 /// The sending end of a worker's stream.
 pub(crate) type Out = mpsc::Sender<Result<v1::ServerMessage, tonic::Status>>;
 
+/// What a worker last said that it takes, before what an operator set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Attempts it runs at once.
+    pub(crate) permits: u32,
+    /// Attempts it holds beyond those.
+    pub(crate) buffer: u32,
+}
+
+struct Stream {
+    worker: WorkerId,
+    out: Out,
+    offer: Offer,
+}
+
 /// Streams of workers that are open, so that an operator's change can reach a worker at once.
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashMap<SessionId, (WorkerId, Out)>>);
+pub(crate) struct Sessions(Mutex<HashMap<SessionId, Stream>>);
 
 impl Sessions {
-    pub(crate) fn insert(&self, session: SessionId, worker: WorkerId, sender: Out) {
-        self.0.lock().insert(session, (worker, sender));
+    pub(crate) fn insert(&self, session: SessionId, worker: WorkerId, out: Out, offer: Offer) {
+        self.0.lock().insert(session, Stream { worker, out, offer });
+    }
+
+    /// The worker offers something else now.
+    pub(crate) fn offers(&self, session: SessionId, offer: Offer) {
+        if let Some(stream) = self.0.lock().get_mut(&session) {
+            stream.offer = offer;
+        }
+    }
+
+    /// What the worker of an open stream offers.
+    pub(crate) fn offer(&self, session: SessionId) -> Option<Offer> {
+        self.0.lock().get(&session).map(|stream| stream.offer)
     }
 
     pub(crate) fn remove(&self, session: SessionId) {
@@ -115,9 +142,9 @@ impl Sessions {
 
     /// Sends to every open stream of a worker; one whose buffer is full will learn it at its next connect.
     pub(crate) fn tell(&self, worker: WorkerId, message: &v1::ServerMessage) {
-        for (owner, sender) in self.0.lock().values() {
-            if *owner == worker {
-                let _ = sender.try_send(Ok(message.clone()));
+        for stream in self.0.lock().values() {
+            if stream.worker == worker {
+                let _ = stream.out.try_send(Ok(message.clone()));
             }
         }
     }

@@ -32,7 +32,7 @@ use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::service::task_type;
 use crate::service::worker::{StoredOverride, heartbeat_ms, overrides, worker_text};
-use crate::state::{Api, Out};
+use crate::state::{Api, Offer, Out};
 use crate::store::log::Line;
 
 /// Messages on their way to a worker.
@@ -76,6 +76,8 @@ struct Link {
     runs_packages: bool,
     session: SessionId,
     sealer: Sealer,
+    /// What it said in its hello.
+    offer: Offer,
     out: Out,
     held: HashMap<TaskId, Held>,
     ended: VecDeque<(TaskId, Token)>,
@@ -129,7 +131,8 @@ async fn open(
     hello.resume = message.resume.iter().filter_map(|attempt| sealer.open(&attempt.token)).collect();
     let name = hello.name.0.clone();
     let set = overrides(api, tenant.unwrap_or(TenantId(0)), &name);
-    apply(&set, &mut hello);
+    let offer = Offer { permits: hello.permits, buffer: hello.buffer };
+    apply(&set, offer, &mut hello);
     if api.runtime.directory().worker_id(tenant.unwrap_or(TenantId(0)), &name).is_some() {
         api.metrics.reconnected();
     }
@@ -144,6 +147,7 @@ async fn open(
         runs_packages: message.runs_packages,
         session: session.id,
         sealer,
+        offer,
         out: out.clone(),
         held: HashMap::new(),
         ended: VecDeque::new(),
@@ -154,13 +158,10 @@ async fn open(
 }
 
 /// What an operator set goes over what the worker says.
-fn apply(set: &StoredOverride, hello: &mut tidewheel_engine::command::Hello) {
-    if let Some(permits) = set.permits {
-        hello.permits = hello.permits.min(permits);
-        if permits == 0 {
-            hello.buffer = 0;
-        }
-    }
+fn apply(set: &StoredOverride, offer: Offer, hello: &mut tidewheel_engine::command::Hello) {
+    let taken = set.within(offer);
+    hello.permits = taken.permits;
+    hello.buffer = taken.buffer;
     for (name, value) in &set.labels {
         hello.labels.retain(|(k, _)| **k != **name);
         hello.labels.push((name.as_str().into(), value.as_str().into()));
@@ -303,7 +304,7 @@ impl Link {
     }
 
     async fn welcome(&mut self, worker: WorkerId, resumed: &[(TaskId, Token)]) -> Result<(), Status> {
-        self.api.sessions.insert(self.session, worker, self.out.clone());
+        self.api.sessions.insert(self.session, worker, self.out.clone(), self.offer);
         let epoch = match self.api.runtime.read(View::Partition).await {
             Ok(Answer::Partition(figures)) => u64::from(figures.epoch),
             _ => 0,
@@ -346,8 +347,11 @@ impl Link {
             }
             FromClient::Credit(credit) => {
                 let set = overrides(&self.api, self.tenant.unwrap_or(TenantId(0)), &self.name);
-                let permits = set.permits.map_or(credit.permits, |most| most.min(credit.permits));
-                let buffer = if permits == 0 { 0 } else { credit.buffer };
+                let offer = Offer { permits: credit.permits, buffer: credit.buffer };
+                // One that comes before the welcome holds, too.
+                self.offer = offer;
+                self.api.sessions.offers(session, offer);
+                let Offer { permits, buffer } = set.within(offer);
                 self.command(Command::Capacity { session, permits, buffer }).await?;
             }
             FromClient::Progress(progress) => {

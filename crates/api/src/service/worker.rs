@@ -14,7 +14,7 @@ use super::{convert, records, spec};
 use crate::auth::Principal;
 use crate::grpc::package_text;
 use crate::problem::{Failure, from_refusal};
-use crate::state::Api;
+use crate::state::{Api, Offer};
 use crate::units::time_text;
 
 /// What an operator set for a worker's name, as JSON under that name.
@@ -24,6 +24,18 @@ pub(crate) struct StoredOverride {
     pub(crate) permits: Option<u32>,
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl StoredOverride {
+    /// What is taken of an offer. A worker that may run fewer than it offers holds no more than those: it would begin
+    /// what lies in its buffer.
+    pub(crate) fn within(&self, offer: Offer) -> Offer {
+        match self.permits {
+            Some(most) if most < offer.permits => Offer { permits: most, buffer: 0 },
+            _ if offer.permits == 0 => Offer { permits: 0, buffer: 0 },
+            _ => offer,
+        }
+    }
 }
 
 /// Longest silence of a worker that is shown as online: three heartbeats.
@@ -83,6 +95,7 @@ pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
         queues: hello.queues.iter().map(|q| q.to_string()).collect(),
         labels: convert::pairs(&hello.labels),
         permits: hello.permits,
+        offered_permits: api.sessions.offer(worker.session).map(|offer| offer.permits),
         used: worker.used,
         cpu: f64::from(hello.resources.cpu_millis) / 1_000.0,
         memory_bytes: hello.resources.memory_bytes,
@@ -117,7 +130,8 @@ pub(crate) async fn drain(
     find(api, caller, wanted).await.map(|w| shown(api, &w))
 }
 
-/// Changes permits and labels. Permits hold at once; labels hold after the worker's stream was opened anew, which
+/// Changes permits and labels. Permits hold at once, and over every later offer of the worker: what it runs at once is
+/// the smaller of both, so more than it offers now is refused. Labels hold after the worker's stream was opened anew, which
 /// this asks the worker to do, because the engine places work by what a session said when it began.
 pub(crate) async fn patch(
     api: &Api,
@@ -128,6 +142,12 @@ pub(crate) async fn patch(
     let worker = find(api, caller, wanted).await?;
     let owner = worker.hello.tenant.unwrap_or(TenantId(0));
     let name = worker.hello.name.0.clone();
+    let offer = api.sessions.offer(worker.session);
+    if let (Some(permits), Some(offer)) = (change.permits, offer)
+        && permits > offer.permits
+    {
+        return Err(beyond_offer(&name, permits, offer));
+    }
     let mut stored = overrides(api, owner, &name);
     if let Some(permits) = change.permits {
         stored.permits = Some(permits);
@@ -137,8 +157,9 @@ pub(crate) async fn patch(
         stored.labels = labels.clone();
     }
     records::put(api, RecordKind::WorkerOverride, owner, &name, &stored, None).await?.map_err(from_refusal)?;
-    if let Some(permits) = change.permits {
-        let buffer = if permits == 0 { 0 } else { worker.hello.buffer };
+    // A worker that is away gets its permits when it comes back.
+    if let (Some(_), Some(offer)) = (change.permits, offer) {
+        let Offer { permits, buffer } = stored.within(offer);
         api.runtime.send_wait(Command::Capacity { session: worker.session, permits, buffer }).await?;
     }
     if change.labels.is_some() {
@@ -148,6 +169,17 @@ pub(crate) async fn patch(
         api.sessions.tell(worker.worker, &message);
     }
     find(api, caller, wanted).await.map(|w| shown(api, &w))
+}
+
+fn beyond_offer(name: &str, permits: u32, offer: Offer) -> Failure {
+    let offered = offer.permits;
+    let detail = format!(
+        "{permits} permits are more than worker {name} offers, which is {offered}; permits can be lowered here and raised \
+         again up to that. To have it offer more, start it with a larger capacity (tidewheel agent --capacity {permits})"
+    );
+    let mut failure = Failure::field("/permits", detail);
+    failure.0.status = 422;
+    failure
 }
 
 /// What an operator set for this name.

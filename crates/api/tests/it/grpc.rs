@@ -323,7 +323,7 @@ async fn a_revoked_token_ends_its_stream() {
 async fn a_cancel_and_a_drain_reach_the_worker() {
     let served = start().await;
     let token = served.node.token("worker").await;
-    let mut worker = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    let mut worker = Worker::connect(&served, &token, hello(8)).await.unwrap();
     worker.welcome().await;
     let id = served.node.submit(r#"{"type":"a"}"#).await;
     let grant = worker.grant().await;
@@ -350,6 +350,59 @@ async fn a_cancel_and_a_drain_reach_the_worker() {
     again.welcome().await;
     let shown = served.node.get("/api/v1/workers/w1").await.is(200).json();
     assert_eq!((shown["permits"].as_u64(), shown["labels"]["room"].as_str()), (Some(3), Some("a")));
+}
+
+/// Waits until the server has done everything that the worker sent: it answers in order.
+async fn settle(worker: &mut Worker) {
+    worker.send(FromWorker::Started(v1::Started { tokens: vec![Bytes::from_static(b"forged")] })).await;
+    assert_eq!(worker.ack().await.refused.len(), 1);
+}
+
+#[tokio::test]
+async fn permits_of_an_operator_hold_within_what_the_worker_offers() {
+    let served = start().await;
+    let node = &served.node;
+    let token = node.token("worker").await;
+    let offers = |permits| v1::Hello { buffer: 4, ..hello(permits) };
+    let mut worker = Worker::connect(&served, &token, offers(8)).await.unwrap();
+    worker.welcome().await;
+    let set = |permits: u32| {
+        node.call(axum::http::Method::PATCH, "/api/v1/workers/w1", format!(r#"{{"permits":{permits}}}"#))
+    };
+    let shown = async || {
+        let got = node.get("/api/v1/workers/w1").await.is(200).json();
+        (got["permits"].as_u64().unwrap(), got["offered_permits"].as_u64().unwrap(), got["used"].as_u64().unwrap())
+    };
+    let refused = set(9).await.is(422);
+    assert_eq!(refused.code(), "invalid-field");
+    let problem = refused.json();
+    assert_eq!(problem["errors"][0]["pointer"], "/permits");
+    assert!(problem["detail"].as_str().unwrap().contains("more than worker w1 offers, which is 8"), "{problem}");
+    assert_eq!(shown().await, (8, 8, 0));
+    set(3).await.is(200);
+    for _ in 0..20 {
+        node.submit(r#"{"type":"a"}"#).await;
+    }
+    worker.grant().await;
+    // Its buffer is not filled either: it would run that, too.
+    assert_eq!(shown().await, (3, 8, 3));
+    worker.send(FromWorker::Credit(v1::Credit { permits: 8, buffer: 16 })).await;
+    settle(&mut worker).await;
+    assert_eq!(shown().await, (3, 8, 3));
+    worker.send(FromWorker::Credit(v1::Credit { permits: 2, buffer: 0 })).await;
+    settle(&mut worker).await;
+    assert_eq!(shown().await, (2, 2, 3));
+    set(3).await.is(422);
+    drop(worker);
+    let mut again = Worker::connect(&served, &token, offers(8)).await.unwrap();
+    again.welcome().await;
+    let (permits, offered, _) = shown().await;
+    assert_eq!((permits, offered), (3, 8));
+    set(8).await.is(200);
+    again.grant().await;
+    assert_eq!(shown().await.0, 8);
+    set(0).await.is(200);
+    assert_eq!(shown().await.0, 0);
 }
 
 #[tokio::test]

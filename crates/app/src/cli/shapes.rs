@@ -113,6 +113,7 @@ pub(crate) const WORKER: Shape = Shape {
         Col::new("QUEUES", "queues", Names),
         Col::new("USED", "used", Count),
         Col::minor("PERMITS", "permits", Count),
+        Col::wide("OFFERS", "offered_permits", Count),
         Col::new("CPU", "cpu_ratio", Share),
         Col::new("SEEN", "last_seen", Time),
         Col::wide("KIND", "kind", Text),

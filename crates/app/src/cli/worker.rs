@@ -88,18 +88,19 @@ struct Resume {
 /// Set labels or the number of permits of a worker
 ///
 /// The labels that an operator set are replaced by those given; what the worker discovered by itself stays. Tasks ask
-/// for labels with `requires`. `--permits 0` gives it nothing new.
+/// for labels with `requires`. Permits hold at once and after a restart of the worker; they can be no more than the worker
+/// offers (`tidewheel agent --capacity`). `--permits 0` gives it nothing new.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel worker label agent-7 zone=a gpu=true
-  tidewheel worker label agent-7 --permits 16")]
+  tidewheel worker label agent-7 --permits 2")]
 struct Label {
     /// Id or name of the worker
     worker: String,
     /// Labels, all of them
     #[arg(value_name = "NAME=VALUE", value_parser = pair, required_unless_present_any = ["permits", "clear"])]
     labels: Vec<(String, String)>,
-    /// Attempts it runs at once
+    /// Attempts it runs at once, at most what it offers
     #[arg(long, value_name = "N")]
     permits: Option<u32>,
     /// Take all labels away that an operator set

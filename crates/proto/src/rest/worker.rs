@@ -20,8 +20,11 @@ pub struct Worker {
     pub queues: Vec<String>,
     /// Labels and discovered capabilities.
     pub labels: BTreeMap<String, String>,
-    /// Attempts at once.
+    /// Attempts at once: what it offers, or less where an operator set less.
     pub permits: u32,
+    /// Attempts at once that it offers itself; while it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_permits: Option<u32>,
     /// Attempts out.
     pub used: u32,
     /// Cores offered.
@@ -48,7 +51,8 @@ pub struct Worker {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchWorker {
-    /// New number of permits; 0 gives it nothing new.
+    /// New number of permits, at most what the worker offers; 0 gives it nothing new. It holds at once, for later offers
+    /// of the worker, and when it comes back: what it runs at once is the smaller of both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permits: Option<u32>,
     /// Replaces the labels an operator gave.
