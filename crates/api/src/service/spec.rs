@@ -21,6 +21,8 @@ pub(crate) const KEY_BYTES: usize = 256;
 pub(crate) const TYPE_CHARS: usize = 200;
 /// Requirements of one task: each is compared with every worker.
 const MAX_REQUIRES: usize = 16;
+/// Growth of a delay per attempt, at most; the Python package checks the same bound.
+const MAX_FACTOR: f64 = 100.0;
 /// Error types a retry policy may name.
 const MAX_ERROR_TYPES: usize = 32;
 
@@ -256,8 +258,8 @@ pub(crate) fn retry_policy(given: &rest::Retry, base: RetryPolicy, pointer: &str
         out.jitter_ms = duration_ms(jitter).map_err(|detail| field("jitter", detail))?;
     }
     if let Some(factor) = given.factor {
-        if !(1.0..=10.0).contains(&factor) {
-            return Err(field("factor", "a factor is 1 to 10".to_owned()));
+        if !(1.0..=MAX_FACTOR).contains(&factor) {
+            return Err(field("factor", format!("a factor is 1 to {MAX_FACTOR}, and 1 keeps the delay constant")));
         }
         out.backoff = Backoff::Exponential { factor };
     }

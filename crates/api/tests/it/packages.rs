@@ -63,6 +63,28 @@ async fn a_package_brings_task_types_and_their_queue() {
 }
 
 #[tokio::test]
+async fn a_retry_factor_has_one_range_everywhere() {
+    let node = Node::start().await;
+    let manifest = |factor: &str| {
+        format!(
+            r#"{{"format":"folder","entries":[{{"name":"a","fn":"a:b","defaults":{{"retry":{{"factor":{factor}}}}}}}]}}"#
+        )
+    };
+    for (factor, status) in [("1", 201), ("99.5", 201), ("100", 201), ("100.5", 400), ("0.5", 400)] {
+        let retry = format!(r#"{{"factor":{factor}}}"#);
+        let task = node.post("/api/v1/tasks", format!(r#"{{"type":"t","retry":{retry}}}"#)).await.is(status);
+        let path = format!("/api/v1/queues/q{factor}");
+        let queue = node.call(Method::PUT, &path, format!(r#"{{"retry":{retry}}}"#)).await.is(status);
+        let path = format!("/api/v1/packages/p/{factor}");
+        let package = put(&node, &path, &archive(&[("a.py", factor)]), &manifest(factor)).await.is(status);
+        for got in [task, queue, package].iter().filter(|_| status == 400) {
+            let detail = got.json()["errors"][0]["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains("a factor is 1 to 100"), "{detail}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn keys_and_queue_settings_of_a_decorator_hold() {
     let node = Node::start().await;
     let manifest = r#"{"format":"folder","modules":["a"],"entries":[{"name":"ship","fn":"a:ship","kind":"task",

@@ -185,7 +185,7 @@ pub struct Retry {
     /// `constant` or `exponential` (default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<String>,
-    /// Growth per attempt of the exponential form; default 2.
+    /// Growth per attempt of the exponential form, 1 to 100; default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
     /// The delay never grows beyond this; default 1 h.
