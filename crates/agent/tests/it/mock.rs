@@ -438,10 +438,6 @@ pub(crate) fn tokens(all: &[Bytes]) -> HashSet<String> {
     all.iter().map(|t| String::from_utf8_lossy(t).into_owned()).collect()
 }
 
-pub(crate) fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
-}
-
 pub(crate) fn read_pid(path: &Path) -> Option<i32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }

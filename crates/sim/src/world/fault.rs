@@ -106,14 +106,16 @@ impl World {
             }
             Fault::WorkerFreeze => {
                 let worker = self.some_worker();
-                let length = self.rng.range(100, 3 * self.plan.options.lease_ms) * MS;
+                let lease = self.plan.options.lease_ms;
+                // It wakes up just after it lost what it has, and claims it while those who have it now are cut off.
+                let claims = self.rng.chance(0.4);
+                let length = if claims { lease + self.rng.below(1_500) } else { self.rng.range(100, 3 * lease) } * MS;
                 if self.workers[worker].frozen_until > self.now {
                     return;
                 }
                 self.workers[worker].frozen_until = self.now + length;
-                if length > self.plan.options.lease_ms * MS && self.rng.chance(0.3) {
-                    // It wakes up and claims what it lost, while those who have it now are cut off as well.
-                    let before = self.rng.below(3 * SECOND).min(length);
+                if claims {
+                    let before = self.rng.below(SECOND);
                     self.after(length - before, Event::LinksBreak);
                 }
                 if self.rng.chance(0.3) {
