@@ -119,6 +119,10 @@ struct Globals {
     #[arg(long, global = true, env = "TIDEWHEEL_CA_FILE", value_name = "FILE", help_heading = "Connection")]
     #[arg(hide_short_help = true, hide_env_values = true)]
     ca_file: Option<String>,
+    /// How long the server may be silent before the command gives up: `30s` (the default) or `2m`
+    #[arg(long, global = true, env = "TIDEWHEEL_SERVER_TIMEOUT", value_name = "TIME", help_heading = "Connection")]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    server_timeout: Option<String>,
 }
 
 /// The verbs, in the order of the help.
@@ -306,6 +310,7 @@ fn context(globals: &Globals) -> Outcome<Ctx> {
         tenant: globals.tenant.clone(),
         profile: globals.profile.clone(),
         ca_file: globals.ca_file.clone(),
+        timeout: globals.server_timeout.clone(),
     };
     let ask = Asker { yes: globals.yes, no_input: globals.no_input };
     Ok(Ctx { out, ask, wishes })

@@ -11,9 +11,11 @@ pub(crate) use events::Events;
 pub(crate) use multipart::Upload;
 pub(crate) use retry::random_hex;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
@@ -30,8 +32,13 @@ const PREFIX: &str = "/api/v1";
 /// Time to reach the server. A machine that is up answers the handshake much sooner; one that is not should not hold a
 /// script.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time between two pieces of an answer, waits of the call itself not counted.
-const READ_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time until the answer begins, and between two pieces of it, where `--server-timeout` says nothing else. What the
+/// server was asked to wait comes on top, and an upload that moves is no silence.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same after an upload, which is unpacked and checked before it is answered.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// The same for the calls whose work takes as long as the server has data: backups.
+const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// A connection to one server as one principal. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +47,8 @@ pub(crate) struct Client {
     base: String,
     token: Option<Secret>,
     tenant: Option<String>,
+    /// What the caller allows for an answer.
+    timeout: Option<Duration>,
 }
 
 impl Client {
@@ -59,7 +68,6 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("tidewheel-cli/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
             // A redirect could carry the token to another host; the API has none.
             .redirect(reqwest::redirect::Policy::none());
         if is_loopback(&parsed) {
@@ -72,7 +80,8 @@ impl Client {
             None => builder,
         };
         let http = builder.build().doing(Exit::Failed, || "cannot start the HTTP client".to_owned())?;
-        Ok(Client { http, base, token: connection.token.clone(), tenant: connection.tenant.clone() })
+        let (token, tenant) = (connection.token.clone(), connection.tenant.clone());
+        Ok(Client { http, base, token, tenant, timeout: connection.timeout })
     }
 
     /// The server's address.
@@ -123,6 +132,7 @@ impl Client {
             doing: "talk to the server".to_owned(),
             next: None,
             patient: true,
+            usual: ANSWER_TIMEOUT,
         }
     }
 }
@@ -170,6 +180,8 @@ pub(crate) struct Request {
     doing: String,
     next: Option<String>,
     patient: bool,
+    /// Silence of the server that is no reason to give up.
+    usual: Duration,
 }
 
 impl Request {
@@ -215,6 +227,7 @@ impl Request {
     /// A multipart body with a file.
     pub(crate) fn upload(mut self, upload: Upload) -> Request {
         self.body = Body::Upload(upload);
+        self.usual = UPLOAD_TIMEOUT;
         self
     }
 
@@ -235,6 +248,19 @@ impl Request {
     pub(crate) fn at_once(mut self) -> Request {
         self.patient = false;
         self
+    }
+
+    /// The work behind it may take long before the answer begins.
+    pub(crate) fn long(mut self) -> Request {
+        self.usual = LONG_ANSWER_TIMEOUT;
+        self
+    }
+
+    /// How long the server may be silent.
+    fn limit(&self) -> Duration {
+        let waits = self.query.iter().find(|(name, _)| name == "wait");
+        let asked = waits.and_then(|(_, value)| crate::units::parse_duration_ms(value).ok()).unwrap_or(0);
+        self.client.timeout.unwrap_or(self.usual) + Duration::from_millis(asked)
     }
 
     /// Sends it and gives the answer, whatever its status below 400; problems become failures.
@@ -276,8 +302,30 @@ impl Request {
 
     /// Sends it and reads the whole answer.
     pub(crate) async fn bytes(self) -> Outcome<Bytes> {
-        let doing = self.doing.clone();
-        self.send().await?.bytes().await.map_err(|error| broken(&doing, &error))
+        let mut chunks = self.chunks().await?;
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = chunks.next().await {
+            whole.extend_from_slice(&chunk?);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Sends it and gives the answer piece by piece.
+    pub(crate) async fn chunks(self) -> Outcome<BoxStream<'static, Outcome<Bytes>>> {
+        let (doing, base, limit, method) =
+            (self.doing.clone(), self.client.base.clone(), self.limit(), self.method.clone());
+        let answer = self.send().await?;
+        let next = move |mut answer: reqwest::Response| {
+            let (doing, base, method) = (doing.clone(), base.clone(), method.clone());
+            async move {
+                match tokio::time::timeout(limit, answer.chunk()).await {
+                    Ok(Ok(chunk)) => Ok(chunk.map(|chunk| (chunk, answer))),
+                    Ok(Err(error)) => Err(broken(&doing, &error)),
+                    Err(_) => Err(silent(&doing, &base, limit, &method)),
+                }
+            }
+        };
+        Ok(stream::try_unfold(answer, next).boxed())
     }
 
     /// Opens a stream of server-sent events.
@@ -286,7 +334,7 @@ impl Request {
     }
 
     async fn once(&self) -> Outcome<reqwest::Response> {
-        let Client { http, base, token, tenant } = &self.client;
+        let Client { http, base, token, tenant, timeout: _ } = &self.client;
         let mut request = http.request(self.method.clone(), &self.url).headers(self.headers.clone());
         if !self.query.is_empty() {
             request = request.query(&self.query);
@@ -302,7 +350,13 @@ impl Request {
             Body::Json(bytes) => request.header("content-type", "application/json").body(bytes.clone()),
             Body::Upload(upload) => upload.attach(request).await?,
         };
-        request.send().await.map_err(|error| {
+        let sent = match &self.body {
+            Body::Upload(upload) => Some(&*upload.sent),
+            _ => None,
+        };
+        let limit = self.limit();
+        let answered = heard(request.send(), limit, sent).await;
+        answered.ok_or_else(|| silent(&self.doing, base, limit, &self.method))?.map_err(|error| {
             if error.is_connect() {
                 let why = format!("no server answers at {base}");
                 return Failure::new(Exit::Unreachable, format!("cannot {}", self.doing), why)
@@ -314,12 +368,34 @@ impl Request {
     }
 }
 
-fn broken(doing: &str, error: &reqwest::Error) -> Failure {
-    let why = if error.is_timeout() {
-        "the server did not answer in time"
-    } else {
-        "the connection broke before the answer was complete"
+/// The outcome of a call, or nothing after the time limit; a body that is still being sent moves the limit.
+async fn heard<T>(call: impl Future<Output = T>, limit: Duration, sent: Option<&AtomicU64>) -> Option<T> {
+    let mut call = std::pin::pin!(call);
+    let count = || sent.map_or(0, |sent| sent.load(Ordering::Relaxed));
+    loop {
+        let before = count();
+        match tokio::time::timeout(limit, &mut call).await {
+            Ok(outcome) => return Some(outcome),
+            Err(_) if count() != before => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// The server took the connection and says nothing.
+fn silent(doing: &str, base: &str, limit: Duration, method: &Method) -> Failure {
+    let waited = match limit.subsec_millis() {
+        0 => format!("{} s", limit.as_secs()),
+        _ => format!("{} ms", limit.as_millis()),
     };
+    let may_have = if *method == Method::GET { "" } else { "; what was asked for may have been done all the same" };
+    let why = format!("{base} accepted the connection and gave no answer within {waited}{may_have}");
+    let next = "tidewheel status   (or allow more time with --server-timeout)";
+    Failure::new(Exit::Unreachable, format!("cannot {doing}"), why).next(next)
+}
+
+fn broken(doing: &str, error: &reqwest::Error) -> Failure {
+    let why = "the connection broke before the answer was complete";
     Failure::new(Exit::Unreachable, format!("cannot {doing}"), why).next("tidewheel status").cause(error)
 }
 
@@ -327,7 +403,9 @@ fn broken(doing: &str, error: &reqwest::Error) -> Failure {
 async fn problem_of(answer: reqwest::Response) -> Problem {
     let status = answer.status();
     let retry_after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let bytes = answer.bytes().await.unwrap_or_default();
+    // The status says enough where the rest does not come.
+    let bytes = tokio::time::timeout(ANSWER_TIMEOUT, answer.bytes()).await;
+    let bytes = bytes.ok().and_then(Result::ok).unwrap_or_default();
     let mut problem = serde_json::from_slice::<Problem>(&bytes).unwrap_or_else(|_| {
         let mut text = crate::text::one_line(&String::from_utf8_lossy(&bytes));
         if text.chars().count() > 200 {
@@ -356,5 +434,46 @@ fn code_for(status: StatusCode) -> Code {
         502..=504 => Code::Unavailable,
         400..=499 => Code::InvalidField,
         _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(timeout: Option<Duration>) -> Request {
+        let connection = Connection {
+            url: "http://127.0.0.1:9".to_owned(),
+            url_origin: String::new(),
+            token: None,
+            token_origin: String::new(),
+            tenant: None,
+            ca_file: None,
+            profile: None,
+            timeout,
+        };
+        Client::new(&connection).unwrap().get("/tasks")
+    }
+
+    #[test]
+    fn a_silent_server_has_half_a_minute_and_the_wait_it_was_asked_for() {
+        let seconds = Duration::from_secs;
+        assert_eq!(request(None).limit(), seconds(30));
+        assert_eq!(request(None).query("wait", "20000ms").limit(), seconds(50));
+        assert_eq!(request(Some(seconds(2))).limit(), seconds(2));
+        assert_eq!(request(Some(seconds(2))).long().query("wait", "1s").limit(), seconds(3));
+        assert!(request(None).long().limit() > seconds(600));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_moves_is_not_given_up() {
+        let sent = AtomicU64::new(0);
+        // Each time the limit runs out, a piece more has been sent.
+        let slow = std::future::poll_fn(|_| match sent.fetch_add(1, Ordering::Relaxed) {
+            10 => std::task::Poll::Ready(()),
+            _ => std::task::Poll::Pending,
+        });
+        assert_eq!(heard(slow, Duration::ZERO, Some(&sent)).await, Some(()));
+        assert_eq!(heard(std::future::pending::<()>(), Duration::ZERO, Some(&sent)).await, None);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +143,8 @@ pub(crate) struct Connection {
     pub(crate) ca_file: Option<String>,
     /// The profile in use.
     pub(crate) profile: Option<String>,
+    /// How long an answer may take; the client's own bounds if absent.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// What flags and environment say. Empty texts count as absent, as shells make them easily.
@@ -159,6 +162,8 @@ pub(crate) struct Wishes {
     pub(crate) profile: Option<String>,
     /// `--ca-file`, `TIDEWHEEL_CA_FILE`
     pub(crate) ca_file: Option<String>,
+    /// `--server-timeout`, `TIDEWHEEL_SERVER_TIMEOUT`
+    pub(crate) timeout: Option<String>,
 }
 
 /// What `tidewheel dev` leaves.
@@ -217,7 +222,20 @@ pub(crate) fn resolve(wishes: &Wishes, profiles: &Profiles, dev: Option<&DevFile
         tenant: present(&wishes.tenant).or(if same { stored.tenant } else { None }),
         ca_file: present(&wishes.ca_file).or(if same { stored.ca_file } else { None }),
         profile: name,
+        timeout: wishes.timeout()?,
     })
+}
+
+impl Wishes {
+    /// How long an answer may take.
+    pub(crate) fn timeout(&self) -> Outcome<Option<Duration>> {
+        let Some(text) = present(&self.timeout) else { return Ok(None) };
+        let bad = |why: String| Failure::usage("cannot read --server-timeout", why).next("write 30s or 2m");
+        match crate::text::parse_wait(&text).map_err(bad)? {
+            Duration::ZERO => Err(bad("it is no time at all".to_owned())),
+            time => Ok(Some(time)),
+        }
+    }
 }
 
 fn present(value: &Option<String>) -> Option<String> {

@@ -115,6 +115,7 @@ impl Node {
             tenant: None,
             ca_file: self.ca_file.clone(),
             profile: None,
+            timeout: None,
         }
     }
 

@@ -97,9 +97,9 @@ impl Get {
         let size = file.get("size").and_then(serde_json::Value::as_u64).unwrap_or(0);
         let request = client.get(format!("/blobs/{}", segment(hash))).doing(format!("fetch {name}"));
         if self.to.as_deref() == Some("-") {
-            let mut chunks = request.send().await?.bytes_stream();
+            let mut chunks = request.chunks().await?;
             while let Some(chunk) = chunks.next().await {
-                ctx.out.write_bytes(&chunk.doing(Exit::Unreachable, || format!("cannot fetch {name}"))?)?;
+                ctx.out.write_bytes(&chunk?)?;
             }
             return Ok(());
         }
@@ -113,9 +113,9 @@ impl Get {
         let what = || format!("cannot write {}", path.display());
         let mut out = tokio::fs::File::create(&partial).await.doing(Exit::Usage, what)?;
         let bar = crate::progress::bytes(&ctx.out, size, name);
-        let mut chunks = request.send().await?.bytes_stream();
+        let mut chunks = request.chunks().await?;
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.doing(Exit::Unreachable, || format!("cannot fetch {name}"))?;
+            let chunk = chunk?;
             out.write_all(&chunk).await.doing(Exit::Failed, what)?;
             bar.inc(chunk.len() as u64);
         }

@@ -99,7 +99,7 @@ impl Create {
                 let body = self.name.as_ref().map_or_else(|| json!({}), |name| json!({ "name": name }));
                 let client = ctx.client()?;
                 // Not repeated: a second try would find the name taken.
-                client.post("/backups").doing("make a backup").json(&body).at_once().value().await
+                client.post("/backups").doing("make a backup").json(&body).at_once().long().value().await
             }
         };
         spinner.finish_and_clear();

@@ -109,6 +109,7 @@ fn ask(live: Live) -> Option<Vec<(String, String)>> {
         tenant: std::env::var("TIDEWHEEL_TENANT").ok(),
         profile: std::env::var("TIDEWHEEL_PROFILE").ok(),
         ca_file: std::env::var("TIDEWHEEL_CA_FILE").ok(),
+        timeout: None,
     };
     let dev = std::env::current_dir().ok().and_then(|folder| find_dev(&folder));
     let client = Client::new(&resolve(&wishes, &Profiles::load().ok()?, dev.as_ref()).ok()?).ok()?;

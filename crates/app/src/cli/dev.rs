@@ -122,6 +122,7 @@ async fn serve(ctx: &Ctx, dev: &Dev, config: &Config, dir: &Path) -> Outcome {
         tenant: None,
         ca_file: config.maybe("tls.certFile"),
         profile: None,
+        timeout: None,
     };
     let dev_file = dir.join(DEV_FILE);
     let left = DevFile {

@@ -49,6 +49,7 @@ impl Login {
             tenant: profile.tenant.clone(),
             ca_file: profile.ca_file.clone(),
             profile: Some(name.clone()),
+            timeout: wishes.timeout()?,
         };
         let request = Client::new(&connection)?.get("/whoami").doing(format!("log in to {}", profile.url));
         let mut who = request.next("check the address and the token").value().await?;

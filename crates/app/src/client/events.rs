@@ -13,6 +13,8 @@ use crate::fail::{Exit, Failure, Outcome};
 const MAX_EVENT_BYTES: usize = 8 << 20;
 /// Failed connects in a row before the stream is given up.
 const MAX_RECONNECTS: u32 = 10;
+/// A stream that says nothing for so long is opened again: the server sends a sign of life each 15 s.
+const SILENCE: Duration = Duration::from_secs(75);
 /// Pause before a stream that was cut off is opened again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -60,7 +62,7 @@ impl Events {
                 self.connect().await?;
             }
             let Some(chunks) = &mut self.chunks else { continue };
-            match chunks.next().await {
+            match tokio::time::timeout(SILENCE, chunks.next()).await.unwrap_or(None) {
                 Some(Ok(bytes)) => {
                     self.failures = 0;
                     self.buffer.extend_from_slice(&bytes);
@@ -108,6 +110,7 @@ impl Events {
             doing: r.doing.clone(),
             next: r.next.clone(),
             patient: r.patient,
+            usual: r.usual,
         }
     }
 

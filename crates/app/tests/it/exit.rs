@@ -32,6 +32,48 @@ fn each_kind_of_refusal_has_its_exit_code() {
     }
 }
 
+/// Takes every connection, answers a request with `head` and never with more.
+fn mute(head: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 64 << 10]);
+            std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+            held.push(stream);
+        }
+    });
+    url
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_with_its_name() {
+    let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+    for url in [mute(""), mute(half)] {
+        let home = tempfile::tempdir().unwrap();
+        let run = |args: &[&str]| {
+            let mut command = command(home.path());
+            command.env("TIDEWHEEL_URL", &url).env("TIDEWHEEL_TOKEN", "tw_test").args(args);
+            command.env("TIDEWHEEL_SERVER_TIMEOUT", "200ms");
+            ran(command, "")
+        };
+        let why = format!("why: {url} accepted the connection and gave no answer within 200 ms");
+        for args in [&["task", "list"][..], &["task", "submit", "a"], &["queue", "list"], &["whoami"]] {
+            let ran = run(args);
+            assert_eq!(ran.code, 5, "{args:?}: {ran:?}");
+            assert!(ran.err.contains(&why) && ran.err.contains("--server-timeout"), "{args:?}: {ran:?}");
+            assert_eq!(ran.err.contains("may have been done"), args == ["task", "submit", "a"], "{ran:?}");
+        }
+        // The flag goes before the environment.
+        let ran = run(&["task", "list", "--server-timeout", "300ms"]);
+        assert!(ran.err.contains("no answer within 300 ms"), "{ran:?}");
+    }
+    let ran = Mock::always(answer(200, json!({}))).run(&["task", "list", "--server-timeout", "soon"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("--server-timeout"), "{ran:?}");
+}
+
 #[test]
 fn with_json_the_problem_itself_is_on_stderr() {
     let mock = Mock::always(problem(404, "unknown-queue", "There is no queue 'pfd'. Did you mean 'pdf'?"));
