@@ -70,13 +70,22 @@ pub(crate) async fn why(api: &Api, caller: &Principal, task: TaskId) -> Result<r
     };
     let reasons: Vec<_> = reasons
         .into_iter()
-        .map(|r| rest::WhyReason { code: r.code.to_owned(), text: r.text, until: r.until.map(time_text) })
+        .map(|r| {
+            let since = since(&found, r.code).map(time_text);
+            rest::WhyReason { code: r.code.to_owned(), text: r.text, since, until: r.until.map(time_text) }
+        })
         .collect();
     let summary = match reasons.first() {
         Some(first) => first.text.clone(),
         None => summary(&found),
     };
-    Ok(rest::Why { summary, reasons })
+    Ok(rest::Why { summary, reasons, since: time_text(found.changed) })
+}
+
+/// Since when a reason has held, for those that come with a change of the task itself. When a queue was paused or a limit
+/// reached is written nowhere.
+fn since(task: &Task, code: &str) -> Option<u64> {
+    matches!(code, "not-due" | "backing-off" | "running" | "waiting" | "ended").then_some(task.changed)
 }
 
 fn summary(task: &Task) -> String {

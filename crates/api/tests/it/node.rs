@@ -212,7 +212,12 @@ impl Node {
 
     /// A worker inside the process.
     pub(crate) fn worker_named(&self, name: &str, permits: u32) -> InnerWorker {
-        let hello = Hello { name: name.into(), kind: "sdk".into(), permits, ..Hello::default() };
+        self.worker_with(Hello { name: name.into(), permits, ..Hello::default() })
+    }
+
+    /// A worker inside the process that says this of itself.
+    pub(crate) fn worker_with(&self, hello: Hello) -> InnerWorker {
+        let hello = Hello { kind: "sdk".into(), ..hello };
         InnerWorker { runtime: self.runtime.clone(), session: self.runtime.connect(hello).unwrap() }
     }
 }

@@ -213,6 +213,59 @@ async fn results_attempts_and_reasons() {
 }
 
 #[tokio::test]
+async fn a_task_that_no_worker_can_run_says_what_is_missing() {
+    use tidewheel_engine::command::Hello;
+    let node = Node::start().await;
+    let hello = |name: &str, types: &[&str]| Hello {
+        name: name.into(),
+        permits: 1,
+        types: types.iter().map(|t| (*t).into()).collect(),
+        labels: vec![("zone".into(), name.into())],
+        resources: tidewheel_engine::task::Resources { cpu_millis: 4_000, memory_bytes: 1 << 30 },
+        ..Hello::default()
+    };
+    let _workers = [node.worker_with(hello("a", &["shell"])), node.worker_with(hello("b", &["mail"]))];
+    for (body, text) in [
+        (
+            json!({"requires": {"gpu": true}}),
+            "no worker of queue default has label gpu=true; 1 worker offers type shell",
+        ),
+        (
+            json!({"requires": {"gpu": true, "disk": "ssd", "zone": "a"}}),
+            "no worker of queue default has label disk=ssd; no worker of queue default has label gpu=true; \
+             1 worker offers type shell",
+        ),
+        (
+            json!({"resources": {"cpu": 8, "memory": "2Gi"}}),
+            "no worker of queue default has 8.0 cores, the most is 4.0; no worker of queue default has 2048 MiB of \
+             memory, the most is 1024 MiB; 1 worker offers type shell",
+        ),
+        (
+            json!({"requires": {"zone": "b"}}),
+            "no single worker of queue default has all that it asks for: type shell, label zone=b; \
+             1 worker offers type shell",
+        ),
+        (
+            json!({"type": "pdf"}),
+            "no package brings type pdf, and no worker of queue default offers it by itself",
+        ),
+    ] {
+        let mut task = json!({"type": "shell"});
+        task.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let id = node.submit(&task.to_string()).await;
+        let why = node.get(&format!("/api/v1/tasks/{id}/why")).await.is(200).json();
+        assert_eq!(why["reasons"][0]["code"], "missing-capability", "{why}");
+        let found = why["reasons"][0]["text"].as_str().unwrap();
+        assert!(found.starts_with(text), "{found}");
+        let task = node.get(&format!("/api/v1/tasks/{id}")).await.json();
+        assert_eq!(why["since"], task["updated_at"]);
+    }
+    let later = node.submit(r#"{"type":"a","delay":"1h"}"#).await;
+    let why = node.get(&format!("/api/v1/tasks/{later}/why")).await.json();
+    assert_eq!((&why["reasons"][0]["code"], &why["reasons"][0]["since"]), (&json!("not-due"), &why["since"]));
+}
+
+#[tokio::test]
 async fn unknown_tasks_and_paths_are_uniform() {
     let node = Node::start().await;
     let gone = "task_00000000000000000000000000";

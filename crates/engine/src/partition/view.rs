@@ -1,13 +1,13 @@
 //! Views: looks at the state, computed when asked.
 
 use super::pool::could_fit;
-use super::{Partition, Requirement};
+use super::{Partition, Requirement, Session};
 use crate::command::Command;
 use crate::config::QueueState;
 use crate::effect::{Refusal, Reply};
 use crate::id::{Name, QueueId, RequestId, TaskId, TenantId};
 use crate::ready::gcra;
-use crate::task::{State, Task};
+use crate::task::{Resources, State, Task};
 use crate::time::Now;
 use crate::view::{Answer, PartitionFigures, QueueFigures, Reason, View, WorkerFigures};
 
@@ -186,7 +186,7 @@ impl Partition {
         }
         let able: Vec<_> = serving.iter().filter(|s| could_fit(&needed, s, packaged)).collect();
         if able.is_empty() {
-            let mut text = missing(&needed, packaged, serving.len());
+            let mut text = missing(&needed, packaged, &serving, name);
             if !packaged && let Some(near) = self.nearest_type(task.tenant, &needed.kind) {
                 text.push_str(&format!("; did you mean {near}?"));
             }
@@ -209,23 +209,57 @@ fn reason(code: &'static str, text: String, until: Option<u64>) -> Reason {
     Reason { code, text, until }
 }
 
-fn missing(needed: &Requirement, packaged: bool, workers: usize) -> String {
-    let labels: Vec<String> = needed.requires.iter().map(|(n, v)| format!("{n}={v}")).collect();
-    let mut wants = vec![format!("type {}", needed.kind)];
-    if !labels.is_empty() {
-        wants.push(format!("labels {}", labels.join(", ")));
+/// What keeps every one of a queue's workers from such tasks: the type, each label and each resource for itself.
+fn missing(needed: &Requirement, packaged: bool, serving: &[&Session], queue: &Name) -> String {
+    let kind = &needed.kind;
+    let type_alone = Requirement { requires: Vec::new(), resources: Resources::default(), ..needed.clone() };
+    let typed = serving.iter().filter(|s| could_fit(&type_alone, s, packaged)).count();
+    let mut lacks = Vec::new();
+    if typed == 0 {
+        lacks.push(match packaged {
+            true => format!("no worker of queue {queue} takes type {kind}"),
+            false => format!("no package brings type {kind}, and no worker of queue {queue} offers it by itself"),
+        });
     }
+    for (name, value) in &needed.requires {
+        let has = |s: &&Session| s.hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
+        if !serving.iter().any(has) {
+            lacks.push(format!("no worker of queue {queue} has label {name}={value}"));
+        }
+    }
+    // A worker that says 0 does not count the resource.
+    let cores = f64::from(needed.resources.cpu_millis) / 1000.0;
+    let most = serving.iter().map(|s| s.hello.resources.cpu_millis).max().unwrap_or(0);
+    if serving.iter().all(|s| (1..needed.resources.cpu_millis).contains(&s.hello.resources.cpu_millis)) {
+        let most = f64::from(most) / 1000.0;
+        lacks.push(format!("no worker of queue {queue} has {cores:.1} cores, the most is {most:.1}"));
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let memory = needed.resources.memory_bytes;
+    let most = serving.iter().map(|s| s.hello.resources.memory_bytes).max().unwrap_or(0);
+    if serving.iter().all(|s| (1..memory).contains(&s.hello.resources.memory_bytes)) {
+        let (memory, most) = (mib(memory), mib(most));
+        lacks.push(format!("no worker of queue {queue} has {memory} MiB of memory, the most is {most} MiB"));
+    }
+    if lacks.is_empty() {
+        lacks.push(format!("no single worker of queue {queue} has all that it asks for: {}", wanted(needed)));
+    }
+    if typed > 0 {
+        let offer = if typed == 1 { "1 worker offers".to_owned() } else { format!("{typed} workers offer") };
+        lacks.push(format!("{offer} type {kind}"));
+    }
+    lacks.join("; ")
+}
+
+/// Everything that a requirement names.
+fn wanted(needed: &Requirement) -> String {
+    let mut wants = vec![format!("type {}", needed.kind)];
+    wants.extend(needed.requires.iter().map(|(name, value)| format!("label {name}={value}")));
     if needed.resources.cpu_millis > 0 {
         wants.push(format!("{:.1} cores", f64::from(needed.resources.cpu_millis) / 1000.0));
     }
     if needed.resources.memory_bytes > 0 {
-        wants.push(format!("{} MiB of memory", needed.resources.memory_bytes / (1024 * 1024)));
+        wants.push(format!("{} MiB of memory", needed.resources.memory_bytes.div_ceil(1024 * 1024)));
     }
-    let wants = wants.join(" and ");
-    if packaged {
-        format!("none of the {workers} workers of its queue offers {wants}")
-    } else {
-        let kind = &needed.kind;
-        format!("no package brings type {kind}, and none of the {workers} workers of its queue offers {wants} by itself")
-    }
+    wants.join(", ")
 }

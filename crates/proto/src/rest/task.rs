@@ -422,6 +422,9 @@ pub struct Why {
     pub summary: String,
     /// Every reason that holds now.
     pub reasons: Vec<WhyReason>,
+    /// Since when the task has been in its present state: so long it has waited, run, or been over (RFC 3339).
+    #[serde(default)]
+    pub since: String,
 }
 
 /// One reason.
@@ -432,6 +435,9 @@ pub struct WhyReason {
     pub code: String,
     /// The sentence shown to people.
     pub text: String,
+    /// Since when it has held, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// When it ends by itself, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
