@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tidewheel_engine::config::{QueueConfig, RetryPolicy};
+use tidewheel_engine::config::{QueueConfig, Rate, RetryPolicy};
 use tidewheel_engine::effect::Refusal;
 use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::mutation::{Record, RecordKind};
@@ -20,7 +20,7 @@ use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
 use crate::text::{check_name, hash_text, is_name, nearest, parse_hash};
-use crate::units::time_text;
+use crate::units::{duration_text, rate_text, time_text};
 
 /// Tasks that one package may bring.
 const MAX_ENTRIES: usize = 1_000;
@@ -56,7 +56,7 @@ pub(crate) async fn put(
         Source::Blob(hash) => (*hash, blob::size(api, caller.tenant, *hash).await?),
     };
     if let Some(existing) = find(api, caller, name, version) {
-        return same_or_conflict(existing, &hash).map(|package| (package, false));
+        return same_or_conflict(existing, &hash).map(|package| (warned(api, caller, package), false));
     }
     let source = match source {
         Source::Blob(hash) => Source::Upload(fetch(api, caller, hash, size).await?),
@@ -86,6 +86,7 @@ pub(crate) async fn put(
         state: "active".to_owned(),
         created_at: time_text(api.runtime.now_ms()),
         analysis: analysis.shown(size),
+        warnings: Vec::new(),
     };
     let key = key_of(name, version);
     match records::put(api, RecordKind::Package, caller.tenant, &key, &package, Some(0)).await? {
@@ -93,12 +94,50 @@ pub(crate) async fn put(
         // Two uploads of one version at once: the second is judged like any later one.
         Err(Refusal::Version { .. }) => {
             let existing = find(api, caller, name, version).ok_or_else(|| Failure::not_found("package", name))?;
-            return same_or_conflict(existing, &hash).map(|package| (package, false));
+            return same_or_conflict(existing, &hash).map(|package| (warned(api, caller, package), false));
         }
         Err(other) => return Err(from_refusal(other)),
     }
     register(api, caller, &package).await?;
-    Ok((package, true))
+    Ok((warned(api, caller, package), true))
+}
+
+/// Adds what the entries ask of their queues and do not get: batches and rates belong to the queue, which keeps what it
+/// has when it exists already.
+fn warned(api: &Api, caller: &Principal, mut package: rest::Package) -> rest::Package {
+    let directory = api.runtime.directory();
+    for entry in &package.entries {
+        let asks = |name: &str| entry.defaults.get(name).is_some_and(|value| !value.is_null());
+        let name = entry.defaults.get("queue").and_then(|q| q.as_str()).unwrap_or(&api.default_queue);
+        let (Ok(wanted), Some(queue)) = (queue_config(entry), directory.queue(caller.tenant, name)) else { continue };
+        let (has, kind) = (&queue.config, &entry.name);
+        if asks("batch") && (has.batch_size, has.batch_wait_ms) != (wanted.batch_size, wanted.batch_wait_ms) {
+            let (size, wait) = (wanted.batch_size, duration_text(wanted.batch_wait_ms));
+            let now = match has.batch_size {
+                0 | 1 => "hands tasks over one by one".to_owned(),
+                n => format!("has batches of {n} after at most {}", duration_text(has.batch_wait_ms)),
+            };
+            package.warnings.push(format!(
+                "task '{kind}' asks for batches of {size} after at most {wait}, but queue '{name}' exists and {now}; \
+                 change it with: tidewheel queue limits {name} --batch-size {size} --batch-wait {wait}"
+            ));
+        }
+        if asks("batch") && has.rate.is_some() {
+            package.warnings.push(format!(
+                "task '{kind}' asks for batches, but queue '{name}' has a rate, which lets tasks out one at a time; take it \
+                 away with: tidewheel queue limits {name} --rate ''"
+            ));
+        }
+        if asks("rate") && has.rate != wanted.rate {
+            let text = |rate: Option<Rate>| rate.map_or("no rate".to_owned(), |r| format!("rate {}", rate_text(r)));
+            let (asked, now) = (wanted.rate.map(rate_text).unwrap_or_default(), text(has.rate));
+            package.warnings.push(format!(
+                "task '{kind}' asks for rate {asked}, but queue '{name}' exists and has {now}; change it with: \
+                 tidewheel queue limits {name} --rate {asked}"
+            ));
+        }
+    }
+    package
 }
 
 fn same_or_conflict(existing: rest::Package, hash: &[u8; 32]) -> Result<rest::Package, Failure> {

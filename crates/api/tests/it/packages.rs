@@ -101,6 +101,42 @@ async fn keys_and_queue_settings_of_a_decorator_hold() {
 }
 
 #[tokio::test]
+async fn a_batch_that_an_existing_queue_does_not_give_is_told() {
+    let node = Node::start().await;
+    let manifest = r#"{"format":"folder","entries":[{"name":"send","fn":"a:b","defaults":{"queue":"mail","rate":"100/m",
+        "batch":{"size":50,"wait":"200ms"}}}]}"#;
+    let bytes = archive(&[("a.py", "")]);
+    let path = "/api/v1/packages/mail/1";
+    // A queue that the package makes has what it asks for.
+    let first = put(&node, "/api/v1/packages/mail/0", &bytes, manifest).await.is(201).json();
+    let rated = "task 'send' asks for batches, but queue 'mail' has a rate, which lets tasks out one at a time; take it away \
+                 with: tidewheel queue limits mail --rate ''";
+    assert_eq!(first["warnings"], json!([rated]));
+    node.call(Method::PUT, "/api/v1/queues/mail", "{}").await.is(200);
+    for status in [201, 200] {
+        let stored = put(&node, path, &archive(&[("a.py", "1")]), manifest).await.is(status).json();
+        let warnings = stored["warnings"].as_array().unwrap();
+        assert_eq!(
+            warnings[0],
+            "task 'send' asks for batches of 50 after at most 200ms, but queue 'mail' exists and hands tasks over one by \
+             one; change it with: tidewheel queue limits mail --batch-size 50 --batch-wait 200ms"
+        );
+        assert_eq!(
+            warnings[1],
+            "task 'send' asks for rate 100/m, but queue 'mail' exists and has no rate; change it with: tidewheel queue \
+             limits mail --rate 100/m"
+        );
+        assert_eq!(warnings.len(), 2);
+    }
+    assert!(node.get(path).await.json().get("warnings").is_none());
+    let settings = r#"{"rate":"","batch_size":50,"batch_wait":"200ms"}"#;
+    node.call(Method::PATCH, "/api/v1/queues/mail", settings).await.is(200);
+    let plain = manifest.replace(r#""rate":"100/m","#, "");
+    let stored = put(&node, "/api/v1/packages/mail/2", &archive(&[("a.py", "2")]), &plain).await.is(201).json();
+    assert!(stored.get("warnings").is_none(), "{stored}");
+}
+
+#[tokio::test]
 async fn a_yanked_version_gives_way_to_the_one_before() {
     let node = Node::start().await;
     let one = archive(&[("a.py", "1")]);

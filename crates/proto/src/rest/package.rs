@@ -27,6 +27,9 @@ pub struct Package {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub analysis: serde_json::Value,
+    /// What its decorators ask for and do not get, with the command that gives it; in the answer to an upload only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One task of a package, as the shim describes it.

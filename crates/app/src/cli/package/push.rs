@@ -74,5 +74,9 @@ pub(crate) async fn push(ctx: &Ctx, client: &Client, built: &BuiltPackage, versi
         () = ticker => Ok(Value::Null),
     };
     bar.finish_and_clear();
-    answer
+    let stored = answer?;
+    for warning in stored.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+        ctx.out.note(&format!("warning: {}", crate::text::one_line(warning.as_str().unwrap_or_default())));
+    }
+    Ok(stored)
 }
