@@ -21,6 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tidewheel_engine::task::State;
 use tidewheel_engine::view::{Answer, View};
+use tidewheel_engine::wheel::LEVEL_NAMES;
 use tidewheel_proto::code::Code;
 use tower::{Layer, Service};
 
@@ -30,7 +31,7 @@ use crate::service::queue::desired_permits;
 use crate::state::Api;
 
 /// Bucket edges: they contain the limits that the requirement documents name.
-const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+const SECONDS: [f64; 15] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Number = Gauge<f64, AtomicU64>;
@@ -332,8 +333,8 @@ async fn fill_workers(api: &Api) -> Result<(), Failure> {
 async fn fill_engine(api: &Api) -> Result<(), Failure> {
     let metrics = &api.metrics;
     if let Answer::Partition(figures) = api.runtime.read(View::Partition).await? {
-        for (level, pending) in figures.timers.iter().enumerate() {
-            let gauge = metrics.timers.get_or_create(&[("level", level.to_string())]).clone();
+        for (level, pending) in LEVEL_NAMES.iter().zip(&figures.timers) {
+            let gauge = metrics.timers.get_or_create(&[("level", (*level).to_owned())]).clone();
             gauge.set(i64::try_from(*pending).unwrap_or(i64::MAX));
         }
     }

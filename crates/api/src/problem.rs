@@ -5,7 +5,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidewheel_engine::effect::Refusal;
 use tidewheel_proto::code::Code;
-use tidewheel_proto::rest::Problem;
+use tidewheel_proto::rest::{FieldError, Problem};
 use tidewheel_runtime::Error as RuntimeError;
 
 use crate::text::nearest;
@@ -34,7 +34,8 @@ impl Failure {
     /// The uniform 404: the same for what does not exist and for what belongs to another tenant.
     pub(crate) fn not_found(what: &str, name: &str) -> Failure {
         let shown: String = name.chars().take(80).collect();
-        Failure::new(Code::NotFound, format!("There is no {what} '{shown}' in this tenant."))
+        let place = if what == "tenant" { "that this token may see" } else { "in this tenant" };
+        Failure::new(Code::NotFound, format!("There is no {what} '{shown}' {place}."))
     }
 
     /// The same with the nearest of the names there are, for typing errors.
@@ -86,7 +87,12 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Failure {
                 Some(name) => format!(" Did you mean '{name}'?"),
                 None => " Create it with PUT /api/v1/queues/{name}.".to_owned(),
             };
-            Failure::new(Code::UnknownQueue, format!("There is no such queue in this tenant.{hint}"))
+            let mut failure =
+                Failure::new(Code::UnknownQueue, format!("There is no such queue in this tenant.{hint}"));
+            // Queues of paths are looked up before a command is made, so this one was named by a field.
+            let detail = "there is no such queue".to_owned();
+            failure.0.errors.push(FieldError { pointer: "/queue".to_owned(), detail });
+            failure
         }
         Refusal::QueueDraining => Failure::new(
             Code::Conflict,

@@ -68,7 +68,7 @@ pub(crate) fn build(api: &Api) -> Router {
             router = router.route(&path, handler.route_layer(observe));
         }
     }
-    router = system::open_routes(router);
+    router = system::open_routes(router, compression);
     router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(api.clone())
 }
 

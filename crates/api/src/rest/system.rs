@@ -8,6 +8,7 @@ use axum::routing::get;
 use serde_json::json;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
+use tower_http::compression::CompressionLayer;
 
 use super::params::Path;
 use super::reply::{JsonBody, Reply, bytes_of, json as answer};
@@ -46,12 +47,12 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// The few paths without a token (`decisions.md` G17), and `/metrics`, which has a rule of its own.
-pub(super) fn open_routes(router: Router<Api>) -> Router<Api> {
+pub(super) fn open_routes(router: Router<Api>, compression: CompressionLayer) -> Router<Api> {
     router
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .route("/metrics", get(show_metrics))
-        .route("/openapi.json", get(document))
+        .route("/openapi.json", get(document).layer(compression))
         .route("/docs", get(docs))
         .route("/docs/reference/errors", get(errors))
         .route("/docs/{*page}", get(no_page))

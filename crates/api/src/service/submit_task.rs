@@ -129,7 +129,7 @@ pub(crate) async fn batch(
         let item = match failure {
             Some(failure) => refused_item(failure.under(&format!("/tasks/{index}"))),
             None => match outcomes.next() {
-                Some(outcome) => item_of(outcome),
+                Some(outcome) => item_of(outcome, index),
                 None => refused_item(Failure::internal("a submit was answered with too little")),
             },
         };
@@ -145,7 +145,7 @@ pub(crate) async fn batch(
     Ok(answer)
 }
 
-fn item_of(outcome: Submitted) -> rest::SubmitItemAnswer {
+fn item_of(outcome: Submitted, index: usize) -> rest::SubmitItemAnswer {
     match outcome {
         Submitted::New(id) => {
             rest::SubmitItemAnswer { status: 201, id: Some(text::task_text(id)), replayed: false, problem: None }
@@ -153,7 +153,7 @@ fn item_of(outcome: Submitted) -> rest::SubmitItemAnswer {
         Submitted::Replayed(id) => {
             rest::SubmitItemAnswer { status: 200, id: Some(text::task_text(id)), replayed: true, problem: None }
         }
-        Submitted::Refused(refusal) => refused_item(from_refusal(refusal)),
+        Submitted::Refused(refusal) => refused_item(from_refusal(refusal).under(&format!("/tasks/{index}"))),
     }
 }
 

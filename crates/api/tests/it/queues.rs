@@ -156,7 +156,9 @@ async fn metrics_show_queues_under_every_name() {
         "tidewheel_leases_lost_total 0",
         "tidewheel_worker_reconnects_total 0",
         "tidewheel_worker_utilization_ratio 0",
-        "tidewheel_timers_pending{level=\"0\"}",
+        "tidewheel_timers_pending{level=\"ms\"}",
+        "tidewheel_timers_pending{level=\"overflow\"}",
+        "tidewheel_http_request_duration_seconds_bucket{le=\"60.0\",route=\"/tasks\",method=\"POST\",code=\"201\"} 1",
         "tidewheel_disk_io_bytes_total{direction=\"write\"}",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");

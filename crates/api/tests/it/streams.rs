@@ -47,6 +47,17 @@ impl Reader {
 }
 
 #[tokio::test]
+async fn the_openapi_document_is_compressed_for_those_who_can_read_it() {
+    let node = Node::start().await;
+    let plain = node.get("/openapi.json").await.is(200);
+    assert_eq!(plain.header("content-encoding"), "");
+    let request = node.request(axum::http::Method::GET, "/openapi.json", "").header("accept-encoding", "gzip");
+    let packed = node.send(request.body(axum::body::Body::empty()).unwrap()).await.is(200);
+    assert_eq!((packed.header("content-encoding"), packed.header("vary")), ("gzip", "accept-encoding"));
+    assert!(packed.body.len() * 4 < plain.body.len(), "{} of {}", packed.body.len(), plain.body.len());
+}
+
+#[tokio::test]
 async fn a_task_is_watched_to_its_end() {
     let node = Node::start().await;
     let id = node.submit(r#"{"type":"a"}"#).await;

@@ -141,6 +141,19 @@ async fn the_same_key_gives_the_same_task() {
 }
 
 #[tokio::test]
+async fn an_unknown_queue_is_pointed_at() {
+    let node = Node::start().await;
+    let got = node.post("/api/v1/tasks", r#"{"type":"a","queue":"defualt"}"#).await.is(404);
+    assert_eq!(got.code(), "unknown-queue");
+    let problem = got.json();
+    assert_eq!(problem["errors"][0]["pointer"], "/queue", "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("Did you mean 'default'?"), "{problem}");
+    let body = r#"{"tasks":[{"type":"a"},{"type":"a","queue":"nosuch"}]}"#;
+    let answer = node.post("/api/v1/tasks:batch", body).await.is(200).json();
+    assert_eq!(answer["items"][1]["problem"]["errors"][0]["pointer"], "/tasks/1/queue", "{answer}");
+}
+
+#[tokio::test]
 async fn a_batch_without_its_frame_is_told_the_smallest_body() {
     let node = Node::start().await;
     for body in [r#"[{"type":"a"}]"#, "[]", "", r#"{}"#, r#"{"tasks":{"type":"a"}}"#, "7"] {

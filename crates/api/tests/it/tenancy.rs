@@ -64,7 +64,12 @@ async fn only_system_scope_names_a_tenant() {
     assert_eq!(named(ann.clone(), "default").await.is(403).code(), "not-allowed");
     assert_eq!(named(ann.clone(), "ann").await.is(200).json()["tenant"], "ann");
     assert_eq!(named(node.admin.clone(), "ann").await.is(200).json()["tenant"], "ann");
-    assert_eq!(named(node.admin.clone(), "nosuch").await.is(404).code(), "not-found");
+    let unknown = named(node.admin.clone(), "nosuch").await.is(404);
+    assert_eq!(unknown.code(), "not-found");
+    for got in [unknown, node.get("/api/v1/tenants/nosuch").await.is(404)] {
+        let detail = got.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("There is no tenant 'nosuch' that this token may see."), "{detail}");
+    }
     let got = node.call_as(&ann, Method::PUT, "/api/v1/tenants/eve", Body::empty()).await.is(403);
     assert_eq!(got.code(), "not-allowed");
     let body = r#"{"name":"x","role":"admin","system":true}"#;
