@@ -94,6 +94,11 @@ impl Client {
         self.request(Method::GET, path.as_ref())
     }
 
+    /// `HEAD /api/v1{path}`
+    pub(crate) fn head(&self, path: impl AsRef<str>) -> Request {
+        self.request(Method::HEAD, path.as_ref())
+    }
+
     /// `POST /api/v1{path}`, with an idempotency key of its own.
     pub(crate) fn post(&self, path: impl AsRef<str>) -> Request {
         self.request(Method::POST, path.as_ref()).idempotency_key(&format!("cli-{}", random_hex()))
@@ -388,7 +393,7 @@ fn silent(doing: &str, base: &str, limit: Duration, method: &Method) -> Failure 
         0 => format!("{} s", limit.as_secs()),
         _ => format!("{} ms", limit.as_millis()),
     };
-    let may_have = if *method == Method::GET { "" } else { "; what was asked for may have been done all the same" };
+    let may_have = if method.is_safe() { "" } else { "; what was asked for may have been done all the same" };
     let why = format!("{base} accepted the connection and gave no answer within {waited}{may_have}");
     let next = "tidewheel status   (or allow more time with --server-timeout)";
     Failure::new(Exit::Unreachable, format!("cannot {doing}"), why).next(next)

@@ -271,6 +271,10 @@ async fn blobs_have_ranges() {
     assert_eq!((&got.body[..], got.header("content-range")), (&b"234"[..], "bytes 2-4/10"));
     let request = node.request(Method::GET, &path, &node.admin).header("range", "bytes=10-");
     node.send(request.body(Body::empty()).unwrap()).await.is(416);
+    let got = node.call(Method::HEAD, &path, Body::empty()).await.is(200);
+    assert_eq!((got.header("content-length"), got.body.len()), ("10", 0));
+    let unknown = format!("/api/v1/blobs/sha256:{}", "1".repeat(64));
+    node.call(Method::HEAD, &unknown, Body::empty()).await.is(404);
     node.call(Method::PUT, &path, "other").await.is(200);
     let wrong = format!("/api/v1/blobs/sha256:{}", "0".repeat(64));
     assert_eq!(node.call(Method::PUT, &wrong, "other").await.is(400).code(), "invalid-field");

@@ -109,10 +109,11 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Asked>>, handler: &Handler) {
         };
         let answer = handler(&asked, number);
         let mut head = format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
+        let body = if asked.method == "HEAD" { "" } else { &*answer.body };
         for (name, value) in &answer.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if stream.write_all(format!("{head}\r\n{}", answer.body).as_bytes()).is_err() {
+        if stream.write_all(format!("{head}\r\n{body}").as_bytes()).is_err() {
             return;
         }
     }

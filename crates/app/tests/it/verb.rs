@@ -9,6 +9,37 @@ fn body(mock: &Mock, number: usize) -> Value {
 }
 
 #[test]
+fn an_archive_that_the_server_has_is_named_and_not_sent_again() {
+    let has = std::sync::atomic::AtomicBool::new(false);
+    let mock = Mock::start(move |asked, _| match asked.method.as_str() {
+        "HEAD" if has.load(std::sync::atomic::Ordering::Relaxed) => answer(200, json!({})),
+        "HEAD" => problem(404, "not-found", "There is no such blob."),
+        _ => {
+            has.store(true, std::sync::atomic::Ordering::Relaxed);
+            answer(200, json!({"name": "p", "version": "1", "entries": [], "warnings": ["queue 'q' differs"]}))
+        }
+    });
+    let folder = mock.home.path().join("p");
+    std::fs::create_dir(&folder).unwrap();
+    let project = "[project]\nname = \"p\"\nversion = \"1\"\n\n[tool.tidewheel]\nmodules = [\"code\"]\n";
+    std::fs::write(folder.join("pyproject.toml"), project).unwrap();
+    std::fs::write(folder.join("code.py"), "from tidewheel import task\n\n@task\ndef f(): pass\n").unwrap();
+    for sent in ["multipart/form-data", "application/json"] {
+        let before = mock.asked().len();
+        let ran = mock.run(&["package", "push", folder.to_str().unwrap()]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.err.contains("warning: queue 'q' differs"), "{ran:?}");
+        let asked = mock.asked().split_off(before);
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert!(asked[0].method == "HEAD" && asked[0].path.starts_with("/api/v1/blobs/sha256%3A"), "{asked:?}");
+        assert!(asked[1].header("content-type").unwrap().starts_with(sent), "{asked:?}");
+    }
+    let named: serde_json::Value = serde_json::from_str(&mock.asked().last().unwrap().body).unwrap();
+    assert!(named["hash"].as_str().unwrap().starts_with("sha256:"), "{named}");
+    assert_eq!(named["manifest"]["entries"][0]["name"], "f", "{named}");
+}
+
+#[test]
 fn flags_of_submit_become_the_body() {
     let mock = Mock::always(answer(201, json!({"id": "task_1", "state": "scheduled"})));
     let ran = mock.run(&[

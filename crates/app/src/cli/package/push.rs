@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidewheel_agent::BuiltPackage;
 
 use crate::cli::Ctx;
 use crate::cli::shapes::PACKAGE;
-use crate::client::{Client, Upload};
+use crate::client::{Client, Upload, segment};
 use crate::fail::{Exit, Outcome, While};
 
 /// Build a package and upload it
@@ -47,9 +47,27 @@ pub(crate) fn scratch() -> Outcome<tempfile::TempDir> {
     tempfile::tempdir().doing(Exit::Failed, || "cannot make a temporary folder".to_owned())
 }
 
-/// Uploads a built package, with a bar over its bytes.
+/// Puts a built package on the server; an archive that is there already is named by its hash and not sent again.
 pub(crate) async fn push(ctx: &Ctx, client: &Client, built: &BuiltPackage, version: Option<&str>) -> Outcome<Value> {
     let version = version.unwrap_or(&built.version);
+    let what = format!("upload {} {version}", built.name);
+    let known = client.head(format!("/blobs/{}", segment(&built.hash))).doing(what.clone()).send().await;
+    let stored = match known {
+        Ok(_) => {
+            let body = json!({ "hash": built.hash, "manifest": built.upload_manifest() });
+            client.put(super::path(&built.name, version)).doing(what).json(&body).long().value().await?
+        }
+        Err(failure) if failure.exit() == Exit::Missing => upload(ctx, client, built, version).await?,
+        Err(failure) => return Err(failure),
+    };
+    for warning in stored.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+        ctx.out.note(&format!("warning: {}", crate::text::one_line(warning.as_str().unwrap_or_default())));
+    }
+    Ok(stored)
+}
+
+/// Sends the archive, with a bar over its bytes.
+async fn upload(ctx: &Ctx, client: &Client, built: &BuiltPackage, version: &str) -> Outcome<Value> {
     let sent = Arc::new(AtomicU64::new(0));
     let file_name = built.archive.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let upload = Upload {
@@ -74,9 +92,5 @@ pub(crate) async fn push(ctx: &Ctx, client: &Client, built: &BuiltPackage, versi
         () = ticker => Ok(Value::Null),
     };
     bar.finish_and_clear();
-    let stored = answer?;
-    for warning in stored.get("warnings").and_then(Value::as_array).into_iter().flatten() {
-        ctx.out.note(&format!("warning: {}", crate::text::one_line(warning.as_str().unwrap_or_default())));
-    }
-    Ok(stored)
+    answer
 }
