@@ -87,8 +87,7 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Failure {
                 Some(name) => format!(" Did you mean '{name}'?"),
                 None => " Create it with PUT /api/v1/queues/{name}.".to_owned(),
             };
-            let mut failure =
-                Failure::new(Code::UnknownQueue, format!("There is no such queue in this tenant.{hint}"));
+            let mut failure = Failure::new(Code::UnknownQueue, format!("There is no such queue in this tenant.{hint}"));
             // Queues of paths are looked up before a command is made, so this one was named by a field.
             let detail = "there is no such queue".to_owned();
             failure.0.errors.push(FieldError { pointer: "/queue".to_owned(), detail });

@@ -245,10 +245,7 @@ async fn a_task_that_no_worker_can_run_says_what_is_missing() {
             "no single worker of queue default has all that it asks for: type shell, label zone=b; \
              1 worker offers type shell",
         ),
-        (
-            json!({"type": "pdf"}),
-            "no package brings type pdf, and no worker of queue default offers it by itself",
-        ),
+        (json!({"type": "pdf"}), "no package brings type pdf, and no worker of queue default offers it by itself"),
     ] {
         let mut task = json!({"type": "shell"});
         task.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());

@@ -54,7 +54,12 @@ pub(crate) const ATTEMPT: Shape = Shape {
 pub(crate) const REASON: Shape = Shape {
     plural: "reasons",
     id: "code",
-    cols: &[Col::new("CODE", "code", Text), Col::new("REASON", "text", Text), Col::new("SINCE", "since", Time), Col::new("UNTIL", "until", Time)],
+    cols: &[
+        Col::new("CODE", "code", Text),
+        Col::new("REASON", "text", Text),
+        Col::new("SINCE", "since", Time),
+        Col::new("UNTIL", "until", Time),
+    ],
 };
 
 pub(crate) const SUBMITTED: Shape = Shape {
