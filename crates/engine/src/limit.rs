@@ -3,14 +3,14 @@
 /// Tasks of one lane held ready in memory. A refill costs one indexed read; 64 rows make that read cheap per task while
 /// 100,000 lanes would still need no more than the lanes of [`LINE_LANES`] in memory.
 pub const LANE_WINDOW: usize = 64;
-/// Tasks of one lane held ready while memory is plenty: two full batches, so that a queue of one lane never waits for a
-/// read.
-pub const LANE_WINDOW_MOST: usize = 16_384;
+/// Tasks of one lane held ready while memory is plenty, so that a backlog of a second or so is not read back from the
+/// store: a read costs about a tenth of a task's whole life.
+pub const LANE_WINDOW_MOST: usize = 65_536;
 /// Tasks of one lane held ready when memory is short.
 pub const LANE_WINDOW_LEAST: usize = 4;
-/// Tasks in memory up to which windows may be large. About 400 bytes each: 64 MB at twice this number, where windows
+/// Tasks in memory up to which windows may be large. About 400 bytes each: 160 MB at twice this number, where windows
 /// shrink to [`LANE_WINDOW_LEAST`].
-pub const WINDOW_TASKS: usize = 80_000;
+pub const WINDOW_TASKS: usize = 200_000;
 /// Rows of one lane read at once: about 10 ms of a reader's time.
 pub const LANE_READ: usize = 4_096;
 /// Lanes of one line (queue and class) in memory. Beyond, lanes are found by a skip scan in lane order.
