@@ -43,6 +43,9 @@ impl Partition {
                 RateKey::Tenant(id) => drop(self.tenants.get_mut(&id).map(|t| t.tat_us = tat_us)),
             }
         }
+        // A table that grows to a million entries step by step copies and touches twice its memory.
+        self.tasks.reserve(recovered.running.len());
+        self.orphans.reserve(recovered.running.len());
         for task in recovered.running {
             self.adopt_running(task, now);
         }
