@@ -70,6 +70,29 @@ where
     }
 }
 
+/// Waits for something that much work stands before. `check` gives the value, or what is left to do: as long as that
+/// changes, it is waited for, however slow the machine is; it is given up after [`PATIENCE`] without any change.
+pub async fn until_done<T, P, F>(what: &str, mut check: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    P: PartialEq + std::fmt::Debug,
+    F: Future<Output = anyhow::Result<Result<T, P>>>,
+{
+    let mut moved = Instant::now();
+    let mut last = None;
+    loop {
+        let left = match check().await? {
+            Ok(value) => return Ok(value),
+            Err(left) => left,
+        };
+        if last.as_ref() != Some(&left) {
+            (moved, last) = (Instant::now(), Some(left));
+        }
+        let still = moved.elapsed() < PATIENCE;
+        anyhow::ensure!(still, "no change for {} s while waiting for: {what}; left: {last:?}", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Tests that load the whole machine run alone, the others beside each other: two loads at once on two cores would only
 /// make both slow.
 pub mod gate {

@@ -8,9 +8,9 @@ use tidewheel_e2e::ledger::Ledger;
 use tidewheel_e2e::server::Server;
 use tidewheel_e2e::tools::SmallDisk;
 use tidewheel_e2e::worker::{Deed, Plan, Worker};
-use tidewheel_e2e::{PATIENCE, figure, gate, need, need_binary, until};
+use tidewheel_e2e::{PATIENCE, figure, gate, need, need_binary, until, until_done};
 
-use crate::load::check_states;
+use crate::load::{check_states, open_in};
 
 const DISK: u64 = 64 << 20;
 /// Inputs that are stored inline and fill a log file in a few hundred submits.
@@ -84,14 +84,14 @@ async fn a_full_disk_refuses_new_work_and_keeps_the_old() -> anyhow::Result<()> 
         accepted.push((*n, tidewheel_proto::id::parse("task", &answer.text("/id")?).unwrap_or(0)));
     }
     // By the store's word: the acknowledgement of a result may have been lost with the commit that carried it.
-    let settled = until("every accepted task to end", PATIENCE, || async {
-        let stats = rest.get("/api/queues/full/stats").await?.ok()?.json()?;
-        let open = ["depth", "scheduled", "running"].iter().map(|f| stats[*f].as_u64().unwrap_or(1)).sum::<u64>();
-        Ok((open == 0).then_some(()))
+    let settled = until_done("every accepted task to end", || async {
+        let open = open_in(&rest, "full").await?;
+        Ok(if open == 0 { Ok(()) } else { Err(open) })
     })
     .await;
     let stats = rest.get("/api/queues/full/stats").await?.shown();
-    settled.map_err(|e| e.context(format!("{} completed, the queue says {stats}", ledger.completed())))?;
+    settled
+        .map_err(|e: anyhow::Error| e.context(format!("{} completed, the queue says {stats}", ledger.completed())))?;
     ledger.check()?;
     check_states(&server.url(), &server.token, &accepted, Some("succeeded")).await?;
     server.still_serves().await?;

@@ -13,6 +13,8 @@ use tidewheel_e2e::{PATIENCE, figure, gate, need, need_binary, process, until};
 use crate::load::{Load, check_states};
 
 const SYNCS: &str = "fsync,fdatasync,sync_file_range,sync,syncfs,msync";
+/// How long an idle server is watched.
+const IDLE: Duration = Duration::from_secs(60);
 /// The exit code of a server whose disk did not keep data (`EX_IOERR`).
 const EXIT_FSYNC: i32 = 74;
 
@@ -31,13 +33,18 @@ async fn a_failed_fsync_ends_the_server_and_loses_nothing_acknowledged() -> anyh
     let _worker = Worker::start(Plan::new(&server.url(), &server.token, "w", &["fsync"], 100), ledger.clone());
     for when in [1, 7, 40] {
         let before = ledger.completed();
-        until("load on the server", PATIENCE, || async { Ok((ledger.completed() > before + 50).then_some(())) }).await?;
+        until("load on the server", PATIENCE, || async { Ok((ledger.completed() > before + 50).then_some(())) })
+            .await?;
         // The n-th call of a thread; everything after it would succeed again, which is what a real disk does too.
         let inject = format!("fsync,fdatasync:error=EIO:when={when}");
         let trace = Trace::attach(server.pid(), "fsync,fdatasync", &inject, server.home()).await?;
         let status = server.wait(PATIENCE).await?;
         drop(trace);
-        anyhow::ensure!(status.code() == Some(EXIT_FSYNC), "the server ended with {status}; its log:\n{}", server.log_end());
+        anyhow::ensure!(
+            status.code() == Some(EXIT_FSYNC),
+            "the server ended with {status}; its log:\n{}",
+            server.log_end()
+        );
         let log = server.log_end().to_lowercase();
         anyhow::ensure!(log.contains("sync"), "the message does not name the failed sync:\n{log}");
         server.launch().await?;
@@ -51,7 +58,10 @@ async fn a_failed_fsync_ends_the_server_and_loses_nothing_acknowledged() -> anyh
     load.stop();
     load.settled(&server.rest()).await?;
     load.check_store(&server.rest()).await?;
-    figure(&format!("fsync error: 3 faults, 3 times exit {EXIT_FSYNC}; {} acknowledged, 0 lost", ledger.acknowledged()));
+    figure(&format!(
+        "fsync error: 3 faults, 3 times exit {EXIT_FSYNC}; {} acknowledged, 0 lost",
+        ledger.acknowledged()
+    ));
     Ok(())
 }
 
@@ -133,13 +143,14 @@ async fn an_idle_server_does_not_touch_its_store() -> anyhow::Result<()> {
     .await?;
     let before = trace.count();
     let ticks = process::cpu_ticks(server.pid());
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(IDLE).await;
     let seen = trace.since(before);
     let used = process::cpu_ticks(server.pid()) - ticks;
     let rss = process::resident_bytes(server.pid());
     figure(&format!(
-        "idle: {} store calls in 20 s, {used} ticks of CPU (1/100 s, tracing included), RSS {} MB",
+        "idle: {} store calls in {} s, {used} ticks of CPU (1/100 s, tracing included), RSS {} MB",
         seen.len(),
+        IDLE.as_secs(),
         rss >> 20,
     ));
     anyhow::ensure!(seen.is_empty(), "an idle server touched its store: {:#?}", &seen[..seen.len().min(10)]);

@@ -69,16 +69,18 @@ async fn nothing_acknowledged_is_lost_or_done_twice() -> anyhow::Result<()> {
     load.check_store(&server.rest()).await?;
     check_attempts(&server, &ledger, &mut rng).await?;
     drop((submitters, resuming, forgetful, stubborn));
+    let completed = ledger.completed();
     let book = ledger.book();
     figure(&format!(
         "kill: {rounds} rounds of SIGKILL, seed {}; {} tasks acknowledged, {} outcomes unknown and repeated, {} grants, \
-         {} results sent, {} refused as stale; {looked_at} reads after restarts; slowest restart {} ms; 0 lost, 0 twice",
+         {} results sent, {} refused as stale, {} completed without the acknowledgement having arrived; {looked_at} reads after restarts; slowest restart {} ms; 0 lost, 0 twice",
         seed(),
         book.submitted.len(),
         load.unknowns.load(Ordering::Relaxed),
         book.grants,
         book.sent,
         book.refused,
+        book.submitted.len() - completed,
         slowest.as_millis(),
     ));
     Ok(())
@@ -86,16 +88,15 @@ async fn nothing_acknowledged_is_lost_or_done_twice() -> anyhow::Result<()> {
 
 /// Everything acknowledged since the last round is there, and a sample of what is older.
 async fn check_acknowledged(server: &Server, ledger: &Ledger, before: usize, rng: &mut Rng) -> anyhow::Result<usize> {
-    let all: Vec<(u64, u128)> = {
+    let tasks: Vec<(u64, u128)> = {
         let book = ledger.book();
-        book.submitted.iter().flat_map(|(n, ids)| ids.iter().map(|id| (*n, *id))).collect()
+        let recent = book.submitted.len() - before.min(book.submitted.len());
+        let last = book.submitted.last_key_value().map_or(0, |(n, _)| *n);
+        // Numbers are settled roughly in order, so the newest stand at the end; the sample covers the rest.
+        let newest = book.submitted.iter().rev().take(recent + 200);
+        let sample = (0..200).filter_map(|_| book.submitted.range(rng.between(0, last + 1)..).next());
+        newest.chain(sample).flat_map(|(n, ids)| ids.iter().map(|id| (*n, *id))).collect()
     };
-    // Numbers are settled roughly in order, so the newest stand at the end; the sample covers the rest.
-    let recent = all.len() - before.min(all.len());
-    let mut tasks: Vec<(u64, u128)> = all.iter().rev().take(recent + 200).copied().collect();
-    for _ in 0..200.min(all.len()) {
-        tasks.push(all[rng.between(0, all.len() as u64) as usize]);
-    }
     check_states(&server.url(), &server.token, &tasks, None).await?;
     Ok(tasks.len())
 }

@@ -10,7 +10,7 @@ use tidewheel_e2e::ledger::Ledger;
 use tidewheel_e2e::rest::Rest;
 use tidewheel_e2e::server::Server;
 use tidewheel_e2e::worker::{Deed, Plan, Worker};
-use tidewheel_e2e::{PATIENCE, figure, gate, is_chaos, need_binary, until};
+use tidewheel_e2e::{figure, gate, is_chaos, need_binary, until_done};
 
 use crate::load::check_states;
 
@@ -20,6 +20,8 @@ const TAKES: Duration = Duration::from_millis(50);
 /// Tasks that may wait; at the bound, submits are refused.
 const DEPTH: u64 = 300;
 const SUBMITTERS: u64 = 16;
+/// Seconds on end without a completion that are a standstill.
+const STANDSTILL_S: usize = 5;
 
 #[derive(Default)]
 struct Outcomes {
@@ -60,6 +62,15 @@ async fn submit(rest: Rest, mine: u64, every: Duration, until: Instant, outcomes
     }
 }
 
+/// Waits until everything that was accepted is completed, for as long as it goes on.
+async fn all_done(ledger: &Ledger, accepted: usize) -> anyhow::Result<()> {
+    until_done("the accepted work", || async {
+        let completed = ledger.completed();
+        Ok(if completed >= accepted { Ok(()) } else { Err(accepted - completed) })
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twice_the_capacity_is_refused_early_and_accepted_work_goes_on() -> anyhow::Result<()> {
     need_binary!();
@@ -69,8 +80,8 @@ async fn twice_the_capacity_is_refused_early_and_accepted_work_goes_on() -> anyh
     let rest = server.rest();
     rest.queue("busy", &json!({ "max_depth": DEPTH })).await?;
     let ledger = Ledger::default();
-    let worker = Plan::new(&server.url(), &server.token, "busy", &["busy"], PERMITS)
-        .with(|_| Deed::After(TAKES, "1".into()));
+    let worker =
+        Plan::new(&server.url(), &server.token, "busy", &["busy"], PERMITS).with(|_| Deed::After(TAKES, "1".into()));
     let _worker = Worker::start(worker, ledger.clone());
     let outcomes: Arc<Mutex<Outcomes>> = Arc::default();
     let end = Instant::now() + lasts;
@@ -95,10 +106,10 @@ async fn twice_the_capacity_is_refused_early_and_accepted_work_goes_on() -> anyh
     anyhow::ensure!(wrong.is_empty(), "neither accepted nor refused: {:#?}", &wrong[..wrong.len().min(5)]);
     anyhow::ensure!(!refused.is_empty(), "twice the capacity was accepted: {} tasks", accepted.len());
     anyhow::ensure!(without_retry_after == 0, "{without_retry_after} refusals without Retry-After");
-    // No second without completions: overload must not become standstill.
-    let idle = paces.iter().skip(1).filter(|n| **n == 0).count();
-    anyhow::ensure!(idle == 0, "{idle} seconds without any completion: {paces:?}");
-    until("the accepted work", PATIENCE, || async { Ok((ledger.completed() >= accepted.len()).then_some(())) }).await?;
+    // Overload must not become standstill. Several seconds, since the whole machine may stand still for one.
+    let still = paces.split(|n| *n > 0).map(<[usize]>::len).max().unwrap_or(0);
+    anyhow::ensure!(still < STANDSTILL_S, "{still} seconds on end without any completion: {paces:?}");
+    all_done(&ledger, accepted.len()).await?;
     ledger.check()?;
     let tasks: Vec<(u64, u128)> = accepted.iter().map(|(n, id)| (*n, *id)).collect();
     check_states(&server.url(), &server.token, &tasks, Some("succeeded")).await?;
@@ -156,7 +167,7 @@ async fn a_flood_of_connections_leaves_the_server_answering() -> anyhow::Result<
         std::mem::take(&mut *outcomes.lock().unwrap_or_else(PoisonError::into_inner));
     anyhow::ensure!(wrong.is_empty(), "neither accepted nor refused: {:#?}", &wrong[..wrong.len().min(5)]);
     anyhow::ensure!(without_retry_after == 0, "{without_retry_after} refusals without Retry-After");
-    until("the accepted work", PATIENCE, || async { Ok((ledger.completed() >= accepted.len()).then_some(())) }).await?;
+    all_done(&ledger, accepted.len()).await?;
     ledger.check()?;
     let tasks: Vec<(u64, u128)> = accepted.iter().map(|(n, id)| (*n, *id)).collect();
     // The count covers all of them, the reads a sample.
