@@ -10,7 +10,7 @@ import time
 import unittest
 from unittest import mock
 
-from tidewheel import Cancelled, Conflict, NotAllowed, Overloaded, TaskFailed, Timeout, handle, task
+from tidewheel import Cancelled, Conflict, NotAllowed, Overloaded, TaskFailed, Timeout, handle, queue, task
 from tidewheel.client import AsyncClient, Client
 from tidewheel.errors import Invalid, NotFound, PartlyRefused, TidewheelError, Unreachable
 
@@ -68,6 +68,71 @@ class Server:
 
 def problem(code, status, **more):
     return (status, {"type": f"/docs/reference/errors#{code}", "title": code, "status": status, "detail": f"because {code}", "code": code, **more})
+
+
+class ItemsTest(unittest.TestCase):
+    """`queue(...).take()` against a server that has two items."""
+
+    def serve(self, more={}):
+        record = {"queue": "invoices", "token": "t1", "input": {"n": 1}, "attempt": 1, "max_attempts": 3, "leased_until": "x"}
+        script = {
+            "POST /api/v1/queues/invoices/items": [(201, {"id": "task_9"})],
+            "POST /api/v1/queues/invoices/items:take": [
+                (200, {"items": [{**record, "id": "task_1"}]}), (200, {"items": [{**record, "id": "task_2"}]}), (200, {"items": []}),
+            ],
+        }
+        for id in ("task_1", "task_2"):
+            for verb in ("done", "fail", "postpone", "renew"):
+                script[f"POST /api/v1/queues/invoices/items/{id}:{verb}"] = [(200, {"id": id, "leased_until": "later"})]
+        server = Server({**script, **more})
+        self.addCleanup(server.close)
+        client = Client(server.url, "tok-123")
+        self.addCleanup(client.close)
+        return server, client
+
+    def test_items_are_taken_one_by_one_until_there_is_none(self):
+        server, client = self.serve()
+        with mock.patch.object(handle, "_client", client):
+            self.assertEqual(queue("invoices", priority=7).add({"n": 1}, key="c").id, "task_9")
+            seen = []
+            for item in queue("invoices").take(lease="10m", wait="2s"):
+                item.renew()
+                self.assertEqual(item.leased_until, "later")
+                item.done({"ok": item.input["n"]}) if item.id == "task_1" else item.fail("no customer", kind="business")
+                seen.append((item.id, item.settled))
+        self.assertEqual(seen, [("task_1", True), ("task_2", True)])
+        bodies = {path.split("/")[-1]: body for _, path, _, body, _ in server.requests}
+        self.assertEqual((bodies["items"]["key"], bodies["items"]["priority"]), ("c", 7))
+        self.assertEqual(bodies["items:take"], {"lease": "10m", "max": 1, "wait": "2s"})
+        self.assertEqual(bodies["task_1:done"], {"token": "t1", "result": {"ok": 1}})
+        self.assertEqual(bodies["task_2:fail"]["kind"], "business")
+
+    def test_an_item_that_the_loop_leaves_unsettled_fails_as_a_system_error(self):
+        server, client = self.serve()
+        with self.assertRaises(ZeroDivisionError):
+            for item in queue("invoices").take(client=client):
+                1 / 0
+        del item
+        import gc
+
+        gc.collect()
+        last = server.requests[-1]
+        self.assertEqual((last[1], last[3]["kind"]), ("/api/v1/queues/invoices/items/task_1:fail", "system"))
+        taken = list(queue("invoices").take(client=client, limit=1))
+        self.assertTrue(taken[0].settled)
+        self.assertEqual(server.requests[-1][3]["type"], "Unsettled")
+
+    def test_a_lease_that_is_over_is_a_conflict(self):
+        late = {"POST /api/v1/queues/invoices/items/task_1:done": [problem("conflict", 409)]}
+        _, client = self.serve(late)
+        with self.assertRaises(Conflict):
+            for item in queue("invoices").take(client=client):
+                item.done()
+
+    def test_a_wrong_kind_is_refused_here(self):
+        _, client = self.serve()
+        with self.assertRaises(ValueError):
+            next(queue("invoices").take(client=client)).fail(kind="technical")
 
 
 class ClientTest(unittest.TestCase):

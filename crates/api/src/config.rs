@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_proto::code::Code;
-use tidewheel_proto::rest::Backup;
+use tidewheel_proto::rest::{Backup, Reloaded};
 
 use crate::problem::Failure;
 
@@ -19,6 +19,27 @@ impl std::fmt::Debug for BackupMaker {
     }
 }
 
+/// The configuration in force, secrets masked. Whoever reloads it replaces it.
+#[derive(Clone, Debug, Default)]
+pub struct ShownConfig(Arc<parking_lot::RwLock<serde_json::Value>>);
+
+impl ShownConfig {
+    /// Shows this from now on.
+    pub fn set(&self, tree: serde_json::Value) {
+        *self.0.write() = tree;
+    }
+
+    /// What is shown now.
+    pub fn get(&self) -> serde_json::Value {
+        self.0.read().clone()
+    }
+}
+
+/// Carries the wish to read the configuration again to whoever owns it. The answer says what changed, or which mistake
+/// kept everything as it was.
+#[derive(Clone, Debug)]
+pub struct ReloadRequests(pub tokio::sync::mpsc::Sender<tokio::sync::oneshot::Sender<Result<Reloaded, String>>>);
+
 /// Settings of the interfaces.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -28,7 +49,9 @@ pub struct ApiConfig {
     /// line.
     pub public_url: String,
     /// The configuration in force, secrets already masked; shown at `/system/config`.
-    pub shown_config: serde_json::Value,
+    pub shown_config: ShownConfig,
+    /// How the configuration is read again; nothing where there is none.
+    pub reload: Option<ReloadRequests>,
     /// How long a cancelled attempt may take to end by itself before its worker kills it.
     pub cancel_grace: Duration,
     /// Several tenants share the workers: attempts run isolated or not at all.
@@ -101,7 +124,8 @@ impl Default for ApiConfig {
         ApiConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             public_url: "http://127.0.0.1:8080".to_owned(),
-            shown_config: serde_json::Value::Object(serde_json::Map::new()),
+            shown_config: ShownConfig::default(),
+            reload: None,
             cancel_grace: Duration::from_secs(5),
             require_isolation: false,
             body_bytes: 4 << 20,

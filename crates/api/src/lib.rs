@@ -15,6 +15,7 @@ mod middleware;
 mod openapi;
 mod problem;
 mod rest;
+mod seal;
 mod server;
 mod service;
 mod state;
@@ -25,7 +26,7 @@ mod units;
 pub(crate) use tidewheel_runtime::store;
 
 pub use auth::bootstrap::{Bootstrap, bootstrap_token};
-pub use config::{ApiConfig, BackupMaker};
+pub use config::{ApiConfig, BackupMaker, ReloadRequests, ShownConfig};
 pub use openapi::openapi_json;
 pub use server::{ServeError, serve};
 pub use units::{parse_duration_ms, parse_rate, parse_size};

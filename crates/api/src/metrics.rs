@@ -19,6 +19,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use tidewheel_engine::id::TaskId;
+use tidewheel_engine::load::{Load, Loaded};
 use tidewheel_engine::task::State;
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::wheel::LEVEL_NAMES;
@@ -32,6 +34,13 @@ use crate::state::Api;
 
 /// Bucket edges: they contain the limits that the requirement documents name.
 const SECONDS: [f64; 15] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Bucket edges of checks: most take some microseconds.
+const VALIDATION: [f64; 10] = [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
+/// Levels of [`tidewheel_engine::view::PartitionFigures::timer_hits`].
+const TIMER_LEVELS: [&str; 3] = ["task", "wheel", "store"];
+/// Overdue tasks that a scrape counts, at most.
+const MOST_OVERDUE: usize = 1_000;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Number = Gauge<f64, AtomicU64>;
@@ -49,6 +58,7 @@ pub(crate) struct ApiMetrics {
     oldest: Family<Labels<2>, Number>,
     dead: Family<Labels<2>, Gauge>,
     desired: Family<Labels<2>, Gauge>,
+    pressure: Family<Labels<2>, Gauge>,
     workers: Family<Labels<1>, Gauge>,
     permits: Family<Labels<1>, Gauge>,
     permits_used: Family<Labels<2>, Gauge>,
@@ -57,10 +67,47 @@ pub(crate) struct ApiMetrics {
     reconnects: Counter,
     quota_used: Family<Labels<2>, Number>,
     timers: Family<Labels<1>, Gauge>,
+    timer_hits: Family<[(&'static str, &'static str); 1], Counter>,
+    overdue: Gauge,
+    validate: Histogram,
+    worker_cpu: Number,
+    worker_memory: Gauge,
+    worker_disk: Gauge,
+    caches: [CacheFamily; 2],
+    /// Looks for tokens.
+    pub(crate) tokens: CacheCounters,
+    /// Looks for what a task type gives.
+    pub(crate) types: CacheCounters,
     wal_bytes: Gauge,
+    database_bytes: Gauge,
+    /// Commits, syncs, mutations and reads of the store.
+    store: [Counter; 4],
     process: ProcessMetrics,
     /// One scrape at a time fills the gauges.
     scrape: tokio::sync::Mutex<()>,
+}
+
+/// How often a cache knew the answer. Counted without a map: each look is on the way of a request.
+pub(crate) struct CacheCounters {
+    hits: Counter,
+    misses: Counter,
+}
+
+type CacheFamily = Family<[(&'static str, &'static str); 1], Counter>;
+
+impl CacheCounters {
+    fn of([hits, misses]: &[CacheFamily; 2], level: &'static str) -> CacheCounters {
+        let labels = [("level", level)];
+        CacheCounters { hits: hits.get_or_create_owned(&labels), misses: misses.get_or_create_owned(&labels) }
+    }
+
+    pub(crate) fn hit(&self) {
+        self.hits.inc();
+    }
+
+    pub(crate) fn miss(&self) {
+        self.misses.inc();
+    }
 }
 
 fn histogram() -> Histogram {
@@ -69,6 +116,7 @@ fn histogram() -> Histogram {
 
 impl ApiMetrics {
     pub(crate) fn new(version: &str) -> ApiMetrics {
+        let caches: [CacheFamily; 2] = Default::default();
         let metrics = ApiMetrics {
             registry: parking_lot::Mutex::default(),
             http: Family::new_with_constructor(histogram as fn() -> Histogram),
@@ -82,6 +130,7 @@ impl ApiMetrics {
             oldest: Family::default(),
             dead: Family::default(),
             desired: Family::default(),
+            pressure: Family::default(),
             workers: Family::default(),
             permits: Family::default(),
             permits_used: Family::default(),
@@ -90,7 +139,18 @@ impl ApiMetrics {
             reconnects: Counter::default(),
             quota_used: Family::default(),
             timers: Family::default(),
+            timer_hits: Family::default(),
+            overdue: Gauge::default(),
+            validate: Histogram::new(VALIDATION),
+            worker_cpu: Number::default(),
+            worker_memory: Gauge::default(),
+            worker_disk: Gauge::default(),
+            tokens: CacheCounters::of(&caches, "token"),
+            types: CacheCounters::of(&caches, "type"),
+            caches,
             wal_bytes: Gauge::default(),
+            database_bytes: Gauge::default(),
+            store: Default::default(),
             process: ProcessMetrics::default(),
             scrape: tokio::sync::Mutex::default(),
         };
@@ -117,6 +177,8 @@ impl ApiMetrics {
         r.register("tidewheel_queue_dead", "Tasks in the dead-letter queue", self.dead.clone());
         let help = "Permits that would keep the depth from growing";
         r.register("tidewheel_queue_desired_permits", help, self.desired.clone());
+        let help = "How far a queue is from its bounds: 0 none, 1 alert, 2 throttled, 3 full";
+        r.register("tidewheel_queue_pressure", help, self.pressure.clone());
         r.register("tidewheel_workers", "Workers by state", self.workers.clone());
         r.register("tidewheel_worker_permits", "Permits of connected workers", self.permits.clone());
         r.register("tidewheel_permits_used", "Attempts that run", self.permits_used.clone());
@@ -129,7 +191,27 @@ impl ApiMetrics {
         let help = "Use of a tenant's limits that are set";
         r.register("tidewheel_tenant_quota_used_ratio", help, self.quota_used.clone());
         r.register("tidewheel_timers_pending", "Timers in memory, by level of the wheel", self.timers.clone());
+        let help =
+            "Due times whose task was in memory (task), whose timer was (wheel), and that were read ahead (store)";
+        r.register("tidewheel_timer_cache_hits", help, self.timer_hits.clone());
+        let help = "Tasks due for more than a second that are not ready yet, counted up to 1,000";
+        r.register("tidewheel_tasks_overdue", help, self.overdue.clone());
+        r.register("tidewheel_task_validate_seconds", "Reading and checking what was submitted", self.validate.clone());
+        r.register("tidewheel_worker_cpu_ratio", "CPU in use on connected workers, mean", self.worker_cpu.clone());
+        let help = "Memory in use on connected workers, sum";
+        r.register("tidewheel_worker_memory_used_bytes", help, self.worker_memory.clone());
+        let help = "Free disk of the connected worker that has least";
+        r.register("tidewheel_worker_disk_free_bytes", help, self.worker_disk.clone());
+        let [hits, misses] = &self.caches;
+        r.register("tidewheel_cache_hits", "Found in a cache of the interfaces", hits.clone());
+        r.register("tidewheel_cache_misses", "Not found in a cache of the interfaces", misses.clone());
         r.register("tidewheel_store_wal_bytes", "Size of the store's write-ahead log", self.wal_bytes.clone());
+        r.register("tidewheel_store_database_bytes", "Size of the database", self.database_bytes.clone());
+        let [commits, syncs, mutations, reads] = &self.store;
+        r.register("tidewheel_store_commits", "Transactions committed", commits.clone());
+        r.register("tidewheel_store_fsyncs", "Syncs of the store's log to the disk", syncs.clone());
+        r.register("tidewheel_store_mutations", "Changes of records, over all transactions", mutations.clone());
+        r.register("tidewheel_store_reads", "Reads", reads.clone());
         self.process.register(&mut r);
         let build = Info::new([("version", version.to_owned())]);
         r.register("tidewheel_build", "Version of the server", build);
@@ -151,6 +233,11 @@ impl ApiMetrics {
         self.rejected.get_or_create(&[("reason", code.as_str().to_owned())]).inc();
     }
 
+    /// Observes the reading and checking of a submit.
+    pub(crate) fn validated(&self, took: std::time::Duration) {
+        self.validate.observe(took.as_secs_f64());
+    }
+
     /// Counts the stream of a worker that had been here before.
     pub(crate) fn reconnected(&self) {
         self.reconnects.inc();
@@ -170,6 +257,7 @@ impl ApiMetrics {
         self.oldest.clear();
         self.dead.clear();
         self.desired.clear();
+        self.pressure.clear();
         self.workers.clear();
         self.permits.clear();
         self.permits_used.clear();
@@ -300,6 +388,7 @@ async fn fill_queues(api: &Api) -> Result<(), Failure> {
             metrics.permits_used.get_or_create(&labels).set(count(running));
             let desired = desired_permits(running, depth, figures.in_per_s, figures.out_per_s);
             metrics.desired.get_or_create(&labels).set(count(desired));
+            metrics.pressure.get_or_create(&labels).set(figures.pressure as i64);
         }
     }
     Ok(())
@@ -309,6 +398,7 @@ async fn fill_workers(api: &Api) -> Result<(), Failure> {
     let metrics = &api.metrics;
     let Answer::Workers(workers) = api.runtime.read(View::Workers { tenant: None }).await? else { return Ok(()) };
     let (mut used, mut all, mut offset) = (0, 0, 0);
+    let (mut cpu, mut memory, mut disk, mut connected) = (0.0, 0, u64::MAX, 0);
     for worker in workers {
         let state = match (worker.connected, worker.draining) {
             (false, _) => "lost",
@@ -317,6 +407,12 @@ async fn fill_workers(api: &Api) -> Result<(), Failure> {
         };
         metrics.workers.get_or_create(&[("state", state.to_owned())]).inc();
         if worker.connected {
+            connected += 1;
+            cpu += f64::from(worker.usage.cpu_ratio);
+            memory += worker.usage.memory_used_bytes;
+            if worker.usage.disk_free_bytes > 0 {
+                disk = disk.min(worker.usage.disk_free_bytes);
+            }
             used += u64::from(worker.used.min(worker.hello.permits));
             all += u64::from(worker.hello.permits);
             offset = worker.hello.clock_offset_ms.unsigned_abs().max(offset);
@@ -327,6 +423,9 @@ async fn fill_workers(api: &Api) -> Result<(), Failure> {
     }
     metrics.utilization.set(if all == 0 { 0.0 } else { used as f64 / all as f64 });
     metrics.clock_offset.set(offset as f64 / 1_000.0);
+    metrics.worker_cpu.set(if connected == 0 { 0.0 } else { cpu / f64::from(connected) });
+    metrics.worker_memory.set(i64::try_from(memory).unwrap_or(i64::MAX));
+    metrics.worker_disk.set(if disk == u64::MAX { 0 } else { i64::try_from(disk).unwrap_or(i64::MAX) });
     Ok(())
 }
 
@@ -337,8 +436,22 @@ async fn fill_engine(api: &Api) -> Result<(), Failure> {
             let gauge = metrics.timers.get_or_create(&[("level", (*level).to_owned())]).clone();
             gauge.set(i64::try_from(*pending).unwrap_or(i64::MAX));
         }
+        for (level, hits) in TIMER_LEVELS.iter().zip(figures.timer_hits) {
+            // A partition that was opened anew counts from zero, as a restarted process does.
+            metrics.timer_hits.get_or_create(&[("level", *level)]).inner().store(hits, Ordering::Relaxed);
+        }
+    }
+    let until = api.runtime.now_ms().saturating_sub(1_000);
+    let load = Load::Due { from: (0, TaskId(0)), until, limit: MOST_OVERDUE };
+    if let Loaded::Due(late) = api.read_store(move |store| Ok(store.load(0, &load)?.1)).await? {
+        metrics.overdue.set(i64::try_from(late.len()).unwrap_or(i64::MAX));
     }
     let figures = api.read_store(|store| Ok(store.figures())).await?;
+    metrics.database_bytes.set(i64::try_from(figures.database_bytes).unwrap_or(i64::MAX));
+    let counted = [figures.commits, figures.fsyncs, figures.mutations, figures.reads];
+    for (counter, count) in metrics.store.iter().zip(counted) {
+        counter.inner().store(count, Ordering::Relaxed);
+    }
     metrics.wal_bytes.set(i64::try_from(figures.wal_bytes).unwrap_or(i64::MAX));
     Ok(())
 }

@@ -10,8 +10,9 @@ use tidewheel_runtime::Error as RuntimeError;
 
 use crate::text::nearest;
 
-/// Nothing is left, and when to ask again: the draft standard's header, on what was refused for a bound.
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// Nothing is left, and when to ask again: the draft standard's header, on what was refused for a bound, and on what a
+/// throttled queue let in.
+pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// An error on its way out. Boxed: the good path should not carry its size.
 #[derive(Debug, Clone)]
@@ -99,6 +100,12 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Failure {
         ),
         Refusal::Overloaded { what, retry_after_ms } => {
             let mut failure = Failure::new(Code::Overloaded, format!("{what} is at its bound; nothing was stored."));
+            failure.0.retry_after = Some(seconds(retry_after_ms));
+            failure
+        }
+        Refusal::Throttled { what, retry_after_ms } => {
+            let detail = format!("{what} is deep, so a part of what comes is not taken now; nothing was stored.");
+            let mut failure = Failure::new(Code::RateLimited, sentence(&detail));
             failure.0.retry_after = Some(seconds(retry_after_ms));
             failure
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tidewheel_engine::id::{Name, SessionId, WorkerId};
@@ -81,7 +82,9 @@ impl Api {
         F: FnOnce(&dyn store::Store) -> Result<T, store::Error> + Send + 'static,
     {
         let store = self.runtime.store().clone();
+        let begun = Instant::now();
         let joined = tokio::task::spawn_blocking(move || read(&*store)).await;
+        self.runtime.metrics().store_query.observe(begun.elapsed().as_secs_f64());
         joined.map_err(|_| Failure::internal("a read of the store panicked"))?.map_err(Failure::from)
     }
 

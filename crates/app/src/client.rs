@@ -261,6 +261,13 @@ impl Request {
         self
     }
 
+    /// The server was asked, in the body, to wait so long before it answers.
+    pub(crate) fn maybe_patient(mut self, wait: Option<&str>) -> Request {
+        let asked = wait.and_then(|text| crate::units::parse_duration_ms(text).ok()).unwrap_or(0);
+        self.usual += Duration::from_millis(asked);
+        self
+    }
+
     /// How long the server may be silent.
     fn limit(&self) -> Duration {
         let waits = self.query.iter().find(|(name, _)| name == "wait");

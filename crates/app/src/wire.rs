@@ -65,7 +65,12 @@ pub(crate) struct Node {
     cancel_grace: Duration,
     /// What clients of this process check its certificate against.
     ca_file: Option<String>,
+    shown: tidewheel_api::ShownConfig,
+    reloads: tokio::sync::mpsc::Receiver<ReloadAsked>,
 }
+
+/// Where the answer to a reload goes that came over the API.
+pub(crate) type ReloadAsked = tokio::sync::oneshot::Sender<Result<tidewheel_proto::rest::Reloaded, String>>;
 
 impl Node {
     /// Opens the stores, starts the runtime and listens. Returns when it takes requests.
@@ -82,6 +87,10 @@ impl Node {
         // Before the first request is answered: who finds the server ready finds its token too.
         first_token(&runtime, &data_dir).await?;
         let mut api = api_config(config, &url, &data_dir);
+        // One at a time is enough; the others wait for their turn.
+        let (reload, reloads) = tokio::sync::mpsc::channel(1);
+        api.reload = Some(tidewheel_api::ReloadRequests(reload));
+        let shown = api.shown_config.clone();
         api.backup = backup_maker(&runtime, &database(config, &data_dir), &data_dir);
         let router = tidewheel_api::router(runtime.clone(), api);
         let shutdown = CancellationToken::new();
@@ -97,6 +106,8 @@ impl Node {
             agent: None,
             cancel_grace: config.duration("engine.cancelGrace"),
             ca_file: config.maybe("tls.certFile"),
+            shown,
+            reloads,
         };
         if config.flag("agent.enabled") {
             node.start_agent(config).await?;
@@ -127,7 +138,8 @@ impl Node {
         let made = tidewheel_api::bootstrap_token(&self.runtime, "admin", false, keep).await;
         let made = made.map_err(|error| Failure::new(Exit::Failed, what, error.to_string()))?;
         // Asked for without a condition, one is always made.
-        made.map(|made| Secret::new(made.secret)).ok_or_else(|| Failure::new(Exit::Failed, what, "the server made none"))
+        made.map(|made| Secret::new(made.secret))
+            .ok_or_else(|| Failure::new(Exit::Failed, what, "the server made none"))
     }
 
     /// The admin token, from the folder.
@@ -162,17 +174,30 @@ impl Node {
 
     /// Resolves when the listener has ended by itself, which is a failure.
     pub(crate) async fn ended(&mut self) -> Failure {
-        let why = match (&mut self.serving).await {
-            Ok(Ok(())) => "the listener stopped".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+        listener_ended(&mut self.serving).await
+    }
+
+    /// Refuses wishes to read the configuration again: there is no file behind it.
+    pub(crate) fn refuse_reloads(&mut self) {
+        self.reloads.close();
+    }
+
+    /// Both at once: the end of the listener, and a wish to read the configuration again.
+    pub(crate) fn events(&mut self) -> (impl Future<Output = Failure> + '_, impl Future<Output = ReloadAsked> + '_) {
+        let asked = async {
+            match self.reloads.recv().await {
+                Some(asked) => asked,
+                // The listener has ended, which is told elsewhere.
+                None => std::future::pending().await,
+            }
         };
-        Failure::new(Exit::Failed, "the server ended by itself", why)
+        (listener_ended(&mut self.serving), asked)
     }
 
     /// Takes over what may change while it runs.
     pub(crate) fn reload(&self, config: &Config) {
         self.housekeeping.reload(config);
+        self.shown.set(config.tree());
     }
 
     /// Takes no new work, lets what runs end within the time, closes everything.
@@ -206,6 +231,15 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || runtime.stop()).await;
         tracing::info!("stopped");
     }
+}
+
+async fn listener_ended(serving: &mut JoinHandle<Result<(), tidewheel_api::ServeError>>) -> Failure {
+    let why = match serving.await {
+        Ok(Ok(())) => "the listener stopped".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Failure::new(Exit::Failed, "the server ended by itself", why)
 }
 
 /// Writes the token of the very first start into the folder. It is in no log and on no terminal.
@@ -377,6 +411,7 @@ fn runtime_config(config: &Config, data_dir: &Path) -> Outcome<tidewheel_runtime
         mailbox_items: usize::try_from(config.count("engine.mailboxItems")).unwrap_or(usize::MAX),
         readers: usize::try_from(config.count("engine.readers")).unwrap_or(1),
         token_key: token_key(data_dir)?,
+        metric_types: usize::try_from(config.count("metrics.taskTypes")).unwrap_or(usize::MAX),
         ..tidewheel_runtime::Config::default()
     };
     out.options.lease_ms = millis(config.duration("engine.lease"));
@@ -409,11 +444,14 @@ fn token_key(data_dir: &Path) -> Outcome<[u8; 32]> {
 }
 
 fn api_config(config: &Config, url: &str, data_dir: &Path) -> tidewheel_api::ApiConfig {
+    let shown_config = tidewheel_api::ShownConfig::default();
+    shown_config.set(config.tree());
     let size = |path: &str| usize::try_from(config.size(path)).unwrap_or(usize::MAX);
     tidewheel_api::ApiConfig {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         public_url: url.to_owned(),
-        shown_config: config.tree(),
+        shown_config,
+        reload: None,
         cancel_grace: config.duration("engine.cancelGrace"),
         require_isolation: config.flag("tenancy.multiTenant"),
         body_bytes: size("server.maxBodySize"),

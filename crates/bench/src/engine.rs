@@ -41,7 +41,7 @@ async fn lifecycles(options: &Options, keys: bool) -> anyhow::Result<(f64, serde
     let store = tidewheel_store_sqlite::SqliteStore::open(&folder.path().join("tidewheel.db"), Default::default())?;
     let fatal = Box::new(|text: &str| panic!("the disk failed: {text}"));
     let runtime = Runtime::start(Config::default(), store.clone(), Arc::new(Unused), Arc::new(Unused), fatal)?;
-    runtime.call(|request| Command::PutTenant { request, name: "bench".into(), config: TenantConfig::default() }).await?;
+    runtime.call(|request| Command::PutTenant { request, name: "bench".into(), config: TenantConfig::default(), expected: None }).await?;
     runtime
         .call(|request| Command::PutQueue {
             request,

@@ -72,7 +72,7 @@ fn main() {
     // The window takes everything in, so that no store is needed.
     let options = Options { lane_window: 10_000_000, ..Options::default() };
     let mut rig = Rig { shell: Shell::new(options, recovered, now), now, granted: Vec::new(), mutations: 0 };
-    rig.run(Command::PutTenant { request: RequestId(1), name: "t".into(), config: TenantConfig::default() });
+    rig.run(Command::PutTenant { request: RequestId(1), name: "t".into(), config: TenantConfig::default(), expected: None });
     rig.run(Command::PutQueue {
         request: RequestId(2),
         tenant: TenantId(1),

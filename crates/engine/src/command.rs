@@ -107,6 +107,20 @@ pub struct Seen {
     pub state: State,
 }
 
+/// What becomes of a taken item.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Settlement {
+    /// It ended.
+    End(Outcome),
+    /// It is still being worked on: the lease counts from now.
+    Renew,
+    /// It is for later; the attempt uses up none of its allowance.
+    Postpone {
+        /// From now.
+        delay_ms: u64,
+    },
+}
+
 /// Everything that can be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -248,6 +262,37 @@ pub enum Command {
         /// Which.
         attempts: Vec<(TaskId, Token)>,
     },
+    /// Take items of a queue (tasks whose spec asks for [`crate::task::ITEM`]) under a lease, without a session: what is
+    /// taken is the caller's until it settles it or the lease runs out. Waits for items if there are none.
+    Take {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Queue name.
+        queue: Name,
+        /// Who takes; shown as the worker of the attempt.
+        taker: Name,
+        /// At most so many; 1 to [`crate::limit::TAKE_ITEMS`].
+        most: u32,
+        /// How long they are the caller's, from now and from each sign of life.
+        lease_ms: u64,
+        /// How long to wait for the first item; 0 = not at all.
+        wait_ms: u64,
+    },
+    /// Say what became of a taken item.
+    Settle {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        task: TaskId,
+        /// Token of the taking; any other one is refused and changes nothing.
+        token: Token,
+        /// What became of it.
+        how: Settlement,
+    },
     /// Stop giving a worker new tasks, or start again.
     DrainWorker {
         /// Waiter, if any.
@@ -293,6 +338,8 @@ pub enum Command {
         name: Name,
         /// Settings.
         config: TenantConfig,
+        /// Refused unless this is the current version; 0 = has to be new.
+        expected: Option<u64>,
     },
     /// Keep a record.
     PutRecord {

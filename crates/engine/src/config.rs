@@ -118,10 +118,57 @@ pub struct QueueConfig {
     pub batch_wait_ms: u64,
     /// Tasks that may wait; 0 = no bound.
     pub max_depth: u64,
+    /// More ready tasks than this are told to operators; 0 = never.
+    pub alert_depth: u64,
+    /// From so many waiting tasks on, new ones are taken at about the rate at which old ones end; 0 = four fifths of
+    /// `max_depth`, where that is at least [`crate::limit::THROTTLED_DEPTH`].
+    pub throttle_depth: u64,
     /// Out of attempts: `dead` (true) or `failed` (false).
     pub dead_letter: bool,
     /// Waiting so long raises a task by one class; 0 = never.
     pub aging_ms: u64,
+}
+
+/// More ready tasks than this are an alert where a queue says nothing else.
+pub const DEFAULT_ALERT_DEPTH: u64 = 1_000;
+
+impl QueueConfig {
+    /// The number of waiting tasks from which new ones are throttled; 0 = never.
+    pub fn throttles_from(&self) -> u64 {
+        match (self.throttle_depth, self.max_depth) {
+            (0, most) if most >= crate::limit::THROTTLED_DEPTH => most / 5 * 4,
+            (own, _) => own,
+        }
+    }
+}
+
+/// How far a queue is from its bounds, least first. Each stage has the effects of those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pressure {
+    /// As usual.
+    #[default]
+    None,
+    /// Deeper than `alert_depth`: told, and nothing else.
+    Alert,
+    /// New tasks are taken at about the rate at which old ones end.
+    Throttled,
+    /// At `max_depth`: new tasks are refused.
+    Full,
+}
+
+impl Pressure {
+    /// Every stage, least first.
+    pub const ALL: [Pressure; 4] = [Pressure::None, Pressure::Alert, Pressure::Throttled, Pressure::Full];
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Pressure::None => "none",
+            Pressure::Alert => "alert",
+            Pressure::Throttled => "throttled",
+            Pressure::Full => "full",
+        }
+    }
 }
 
 impl Default for QueueConfig {
@@ -138,6 +185,8 @@ impl Default for QueueConfig {
             batch_size: 0,
             batch_wait_ms: 100,
             max_depth: 0,
+            alert_depth: DEFAULT_ALERT_DEPTH,
+            throttle_depth: 0,
             dead_letter: true,
             aging_ms: 30_000,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Queue, Tenant};
+use crate::config::{Pressure, Queue, Tenant};
 use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token, WorkerId};
 use crate::mutation::Record;
 use crate::task::{Payload, Spec, Task};
@@ -68,6 +68,19 @@ pub enum Effect {
         session: SessionId,
         /// Which.
         attempts: Vec<(TaskId, Token)>,
+    },
+    /// A queue came nearer to its bounds, or left them.
+    Pressure {
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        queue: Name,
+        /// Stage before.
+        from: Pressure,
+        /// Stage now.
+        to: Pressure,
+        /// Tasks that wait, delayed ones included.
+        waiting: u64,
     },
     /// End the session: another one of the same worker has come, or its lease ended.
     Close {
@@ -135,6 +148,13 @@ pub enum Refusal {
         /// When to come again.
         retry_after_ms: u64,
     },
+    /// The queue is so deep that only a part of what comes is taken.
+    Throttled {
+        /// What is deep.
+        what: Name,
+        /// When to come again.
+        retry_after_ms: u64,
+    },
     /// Same idempotency key, other body.
     IdempotencyMismatch {
         /// The task that has the key.
@@ -160,6 +180,8 @@ pub enum Reply {
     Submitted(Vec<Submitted>),
     /// The task as it is now.
     Task(Box<Task>),
+    /// Items under a lease; none when the wait ran out.
+    Taken(Vec<Grant>),
     /// The queue as it is now.
     Queue(Arc<Queue>),
     /// The tenant as it is now.

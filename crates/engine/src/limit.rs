@@ -28,6 +28,14 @@ pub const GRANTS_PER_TURN: usize = 8_192;
 /// What has lain in a worker's buffer for so long goes to a worker that is idle. Several times what a buffer of short
 /// tasks holds (50 ms), so that those are never asked back.
 pub const RECALL_MS: u64 = 200;
+/// A bound on a queue's depth below this is not announced by throttling: there is no room for it.
+pub const THROTTLED_DEPTH: u64 = 100;
+/// A throttled queue takes in at least so many tasks per second, so that one without workers comes to its bound and says so.
+pub const THROTTLED_LEAST_PER_S: f64 = 1.0;
+/// Items that one call may take.
+pub const TAKE_ITEMS: u32 = 100;
+/// Calls that wait for items of one queue. Above, another one is refused as overloaded.
+pub const WAITING_TAKERS: usize = 10_000;
 /// Commands that wait for a load. Above, a command that would wait is refused as overloaded.
 pub const PARKED_COMMANDS: usize = 10_000;
 /// Payload bytes kept inline in a record; larger ones are blobs (`architecture.md`, section 6).

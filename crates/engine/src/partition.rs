@@ -11,11 +11,13 @@ mod config;
 mod control;
 mod dispatch;
 mod loads;
+mod overload;
 mod pool;
 mod recover;
 mod results;
 mod scan;
 mod submit;
+mod take;
 mod timer;
 mod view;
 mod window;
@@ -156,6 +158,8 @@ pub(crate) enum MonoTimer {
     BatchWait(QueueId, i64),
     /// What lies in buffers of workers is looked at.
     Balance,
+    /// A caller waits no longer for items of a queue.
+    Take(QueueId),
 }
 
 /// Which time limit.
@@ -259,8 +263,7 @@ pub struct Partition {
     settled: VecDeque<(u64, TaskId)>,
     mutations: Vec<Mutation>,
     effects: Vec<Effect>,
-    /// Lateness of timers, see [`Partition::take_fired`].
-    fired: Vec<u64>,
+    fired: timer::Fired,
 
     pub(crate) tenants: HashMap<TenantId, TenantWork>,
     tenant_names: HashMap<Name, TenantId>,
@@ -293,6 +296,7 @@ pub struct Partition {
     outbox: Vec<SessionId>,
     pub(crate) pools: Vec<Pool>,
     orphans: Vec<TaskId>,
+    takers: take::Takers,
     running: usize,
     /// No grants: the node is shutting down.
     holding: bool,
@@ -311,7 +315,6 @@ pub struct Partition {
     /// The due window may be read once this batch is committed.
     due_after: u64,
     due_cursor: (u64, TaskId),
-    due_misses: Vec<(TenantId, TaskId)>,
 
     next_load: u64,
     loads: Vec<(LoadId, Load)>,
@@ -369,10 +372,11 @@ impl Partition {
             outbox: Vec::new(),
             pools: Vec::new(),
             orphans: Vec::new(),
+            takers: take::Takers::default(),
             running: 0,
             holding: false,
             balancing: false,
-            fired: Vec::new(),
+            fired: timer::Fired::default(),
             wall_wheel: Wheel::new(wall),
             mono_wheel: Wheel::new(now.mono),
             horizon: 0,
@@ -381,7 +385,6 @@ impl Partition {
             due_pass: false,
             due_after: recovered.last_index,
             due_cursor: (0, TaskId::default()),
-            due_misses: Vec::new(),
             next_load: 1,
             loads: Vec::new(),
             purposes: BTreeMap::new(),
@@ -435,6 +438,12 @@ impl Partition {
             }
             Command::Results { session, results } => self.results(session, results, now),
             Command::Returned { session, attempts } => self.returned(session, &attempts, now),
+            Command::Take { request, tenant, queue, taker, most, lease_ms, wait_ms } => {
+                self.take(request, tenant, &queue, take::Wish { taker, most, lease_ms, wait_ms }, now);
+            }
+            Command::Settle { request, tenant, task, token, how } => {
+                self.settle_item(request, tenant, task, (token, how), now);
+            }
             Command::DrainWorker { request, tenant, name, session, draining } => {
                 self.drain_worker(request, tenant, &name, session, draining);
             }
@@ -442,7 +451,7 @@ impl Partition {
                 self.put_queue(request, tenant, name, config, state, expected, now);
             }
             Command::DeleteQueue { request, tenant, name } => self.delete_queue(request, tenant, &name),
-            Command::PutTenant { request, name, config } => self.put_tenant(request, name, config),
+            Command::PutTenant { request, name, config, expected } => self.put_tenant(request, name, config, expected),
             Command::PutRecord { request, kind, tenant, key, value, expected } => {
                 self.put_record(request, kind, tenant, key, value, expected);
             }
@@ -463,6 +472,7 @@ impl Partition {
         let now = self.observe(now);
         let more_timers = self.fire_wall(now) | self.fire_mono(now);
         let more_grants = self.dispatch(now);
+        self.serve_takers(now);
         self.plan_due_load(now);
         more_timers || more_grants
     }
@@ -476,7 +486,7 @@ impl Partition {
 
     /// By how many milliseconds the tasks that have become ready since the last call were late.
     pub fn take_fired(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.fired)
+        std::mem::take(&mut self.fired.late)
     }
 
     /// Whether nothing new is granted, whatever waits and whoever is free. Everything else goes on.
@@ -593,6 +603,8 @@ pub fn request_of(command: &Command) -> Option<RequestId> {
         | Command::Cancel { request, .. }
         | Command::Retry { request, .. }
         | Command::Patch { request, .. }
+        | Command::Take { request, .. }
+        | Command::Settle { request, .. }
         | Command::PutQueue { request, .. }
         | Command::DeleteQueue { request, .. }
         | Command::PutTenant { request, .. }
@@ -609,4 +621,3 @@ pub fn request_of(command: &Command) -> Option<RequestId> {
         | Command::Returned { .. } => None,
     }
 }
-

@@ -91,6 +91,10 @@ bugs! {
     EffectsOvertake,
     /// A scan for lanes forgets that something was left to the store after its first read.
     BlindScan,
+    /// The lease of a taken item never runs out.
+    EndlessLease,
+    /// A taken item counts as lost after a reload, as if a worker had it.
+    LeaseForgottenByReload,
 }
 
 /// Which bug is planted, if any.

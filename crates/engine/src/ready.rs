@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::config::{Queue, QueueState as Intake, Rate};
+use crate::config::{Pressure, Queue, QueueState as Intake, Rate};
 use crate::id::{Name, TaskId};
 use crate::task::{Spec, class_of};
 
@@ -280,6 +280,10 @@ pub struct QueueWork {
     pub accepted: (u64, Meter),
     /// Ended.
     pub ended: (u64, Meter),
+    /// Limiter of what is taken in while it is throttled, in microseconds of the monotonic clock.
+    pub intake_us: u64,
+    /// How far it is from its bounds, as last told.
+    pub pressure: Pressure,
 }
 
 impl QueueWork {
@@ -305,7 +309,14 @@ impl QueueWork {
             pools: Vec::new(),
             accepted: Default::default(),
             ended: Default::default(),
+            intake_us: 0,
+            pressure: Pressure::None,
         }
+    }
+
+    /// Tasks that have not been granted yet, or not again.
+    pub fn waiting(&self) -> u64 {
+        self.counts[crate::task::State::Queued as usize] + self.counts[crate::task::State::Scheduled as usize]
     }
 
     /// Whether it gives out tasks at all.
@@ -343,6 +354,9 @@ mod tests {
         let (from, until) = class_range(2);
         assert!((from..until).contains(&lane_key(9, "t", &spec)));
         // Stored in every ready index: a change of this number needs a migration.
-        assert_eq!(lane_key(5, "builtin.noop", &spec), lane_key(5, "builtin.noop", &Spec { labels: vec![("a".into(), "b".into())], ..Spec::default() }));
+        assert_eq!(
+            lane_key(5, "builtin.noop", &spec),
+            lane_key(5, "builtin.noop", &Spec { labels: vec![("a".into(), "b".into())], ..Spec::default() })
+        );
     }
 }

@@ -81,13 +81,18 @@ impl State {
         match self {
             Scheduled => matches!(next, Scheduled | Queued | Running | Cancelled | Expired | Failed | Dead),
             Queued => matches!(next, Queued | Scheduled | Running | Cancelled | Expired | Failed | Dead),
-            Running => matches!(next, Scheduled | Queued | Waiting | Succeeded | Failed | Dead | Cancelled | Running | Expired),
+            Running => {
+                matches!(next, Scheduled | Queued | Waiting | Succeeded | Failed | Dead | Cancelled | Running | Expired)
+            }
             Waiting => matches!(next, Succeeded | Failed | Dead | Cancelled | Scheduled | Queued),
             Succeeded => false,
             Failed | Dead | Cancelled | Expired => matches!(next, Scheduled | Queued | Running),
         }
     }
 }
+
+/// The label that an item of a queue requires. No worker offers it by itself, so items wait for those who take them.
+pub const ITEM: (&str, &str) = ("tidewheel.item", "taken");
 
 /// Bytes of an input or result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -244,7 +249,8 @@ pub struct Task {
     pub created: u64,
     /// Wall time of the last change of state.
     pub changed: u64,
-    /// Wall time at which it is due (scheduled) or expires (queued); 0 = never.
+    /// Wall time at which it is due (scheduled) or expires (queued); 0 = never. Of a running task: the first end of the
+    /// lease under which it was taken; 0 = it was granted to a worker's session.
     pub due: u64,
     /// Wall time before which it does not run, as the submitter asked; 0 = at once.
     pub run_at: u64,
@@ -271,7 +277,19 @@ pub struct Task {
     pub ending: Option<Arc<Ending>>,
 }
 
+impl Spec {
+    /// Whether it is an item: for those who take it, not for workers.
+    pub fn is_item(&self) -> bool {
+        self.requires.iter().any(|(name, value)| (&**name, &**value) == ITEM)
+    }
+}
+
 impl Task {
+    /// The lease under which it was taken, in milliseconds; 0 = none. It never changes while the attempt lives.
+    pub fn lease_ms(&self) -> u64 {
+        if self.state == State::Running { self.due.saturating_sub(self.granted) } else { 0 }
+    }
+
     /// Order within its lane: higher priority first, then accept order.
     pub fn order(&self) -> u64 {
         order_of(self.priority, self.seq)

@@ -1,6 +1,7 @@
 //! Views: what can be looked at in the engine's own state. Lists of tasks are the store's readers' business.
 
 use crate::command::{Hello, Usage};
+use crate::config::Pressure;
 use crate::id::{Name, SessionId, TaskId, TenantId, WorkerId};
 
 /// What to look at.
@@ -87,6 +88,8 @@ pub struct QueueFigures {
     pub in_per_s: f64,
     /// Ended per second, exponentially weighted over a minute.
     pub out_per_s: f64,
+    /// How far it is from its bounds.
+    pub pressure: Pressure,
 }
 
 /// A worker.
@@ -123,6 +126,9 @@ pub struct PartitionFigures {
     pub running: usize,
     /// Timers in memory, by wheel level.
     pub timers: Vec<usize>,
+    /// Due times since it was opened whose task was in memory, whose timer was but not the task, and that were read from the
+    /// store ahead of their time.
+    pub timer_hits: [u64; 3],
     /// Sessions.
     pub sessions: usize,
     /// Commands that wait for a load.

@@ -1,14 +1,16 @@
 //! JSON types of the REST interface, shared by server and CLI. Field names are the wire's; unknown fields are refused.
 
+mod item;
+mod object;
+mod package;
 mod problem;
 mod queue;
 mod search;
 mod task;
-mod worker;
-mod object;
-mod package;
 mod tenancy;
+mod worker;
 
+pub use item::*;
 pub use package::*;
 pub use problem::*;
 pub use queue::*;

@@ -18,14 +18,16 @@ mod partition_loop;
 mod reader;
 mod replies;
 mod sessions;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tidewheel_engine::command::{Hello, Submit};
+use tidewheel_engine::config::Pressure;
 use tidewheel_engine::effect::{Refusal, Submitted};
-use tidewheel_engine::id::{QueueId, RequestId, SessionId, TaskId, TenantId, TypeId};
+use tidewheel_engine::id::{Name, QueueId, RequestId, SessionId, TaskId, TenantId, TypeId};
 use tidewheel_engine::partition::Options;
 use tidewheel_engine::task::State;
 use tidewheel_engine::time::Now;
@@ -55,11 +57,20 @@ pub struct Config {
     pub readers: usize,
     /// Secret for MACs of attempt tokens and cursors; has to survive restarts.
     pub token_key: [u8; 32],
+    /// Task types that have a label of their own in metrics; the others share `other`. Each costs about 100 series per
+    /// queue that it is used in.
+    pub metric_types: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { options: Options::default(), mailbox_items: 150_000, readers: 2, token_key: [7; 32] }
+        Config {
+            options: Options::default(),
+            mailbox_items: 150_000,
+            readers: 2,
+            token_key: [7; 32],
+            metric_types: 100,
+        }
     }
 }
 
@@ -84,6 +95,23 @@ pub struct Change {
     pub inserted: bool,
 }
 
+/// A queue came nearer to its bounds, or left them; as live streams see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PressureChange {
+    /// Owner.
+    pub tenant: TenantId,
+    /// Which.
+    pub queue: Name,
+    /// Stage before.
+    pub from: Pressure,
+    /// Stage now.
+    pub to: Pressure,
+    /// Tasks that wait, delayed ones included.
+    pub waiting: u64,
+    /// Wall time.
+    pub at: u64,
+}
+
 /// What the process does when the disk fails to keep data. Called on the loop thread; is not expected to return.
 pub type OnFatal = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -94,6 +122,9 @@ pub(crate) struct Shared {
     pub(crate) sessions: sessions::Sessions,
     pub(crate) directory: directory::Home,
     pub(crate) feed: tokio::sync::broadcast::Sender<Arc<Vec<Change>>>,
+    pub(crate) pressure: tokio::sync::broadcast::Sender<PressureChange>,
+    /// Queues that throttle what comes, and their number, which spares the lock while there is none.
+    pub(crate) throttled: (AtomicU64, parking_lot::RwLock<hashbrown::HashSet<(TenantId, Name)>>),
     pub(crate) store: SharedStore,
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) blobs: Arc<dyn Blobs>,
@@ -116,6 +147,31 @@ impl Shared {
     pub(crate) fn raw_now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         Now { wall, mono: self.started.elapsed().as_millis() as u64 }
+    }
+
+    /// A queue reached another stage: the log, the figures and the live streams learn of it.
+    pub(crate) fn tell_pressure(&self, change: PressureChange) {
+        let directory = self.directory.current();
+        let tenant = directory.tenant_by_id(change.tenant).map_or_else(String::new, |t| t.name.to_string());
+        let (queue, stage, waiting) = (&*change.queue, change.to.as_str(), change.waiting);
+        if change.to > change.from {
+            tracing::warn!(tenant, queue, stage, waiting, "a queue comes to its bounds");
+            let labels = [("tenant", tenant), ("queue", queue.to_owned()), ("stage", stage.to_owned())];
+            self.metrics.alerts.get_or_create(&labels).inc();
+        } else {
+            tracing::info!(tenant, queue, stage, waiting, "a queue leaves its bounds");
+        }
+        let mut throttled = self.throttled.1.write();
+        let key = (change.tenant, change.queue.clone());
+        if change.to == Pressure::Throttled {
+            throttled.insert(key)
+        } else {
+            throttled.remove(&key)
+        };
+        self.throttled.0.store(throttled.len() as u64, Ordering::Release);
+        drop(throttled);
+        // Nobody may be listening.
+        let _ = self.pressure.send(change);
     }
 }
 
@@ -141,6 +197,8 @@ impl Runtime {
             sessions: sessions::Sessions::default(),
             directory: directory::Home::new(&recovered),
             feed: tokio::sync::broadcast::channel(1_024).0,
+            pressure: tokio::sync::broadcast::channel(256).0,
+            throttled: Default::default(),
             store,
             logs,
             blobs,
@@ -264,6 +322,17 @@ impl Runtime {
         self.shared.feed.subscribe()
     }
 
+    /// Stages that queues reach, from now on. A slow receiver misses some.
+    pub fn pressure(&self) -> tokio::sync::broadcast::Receiver<PressureChange> {
+        self.shared.pressure.subscribe()
+    }
+
+    /// Whether a queue takes only a part of what comes. Costs a load while none does.
+    pub fn is_throttled(&self, tenant: TenantId, queue: &Name) -> bool {
+        let (count, queues) = &self.shared.throttled;
+        count.load(Ordering::Acquire) > 0 && queues.read().contains(&(tenant, queue.clone()))
+    }
+
     /// The store, for its readers.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
@@ -357,4 +426,3 @@ fn weight_of(command: &Command) -> usize {
         _ => 1,
     }
 }
-

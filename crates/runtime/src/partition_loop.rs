@@ -7,19 +7,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
-use tidewheel_engine::id::{QueueId, TaskId, TenantId};
+use tidewheel_engine::id::{TaskId, TenantId};
 use tidewheel_engine::mutation::{AttemptOutcome, Recovered};
 use tidewheel_engine::node::{Action, Clock, Shell};
 use tidewheel_engine::partition::Probe;
-use tidewheel_engine::task::{State, Task};
 use tidewheel_engine::{Batch, Command, Effect, Mutation};
 
 use crate::directory::ConfigChange;
 use crate::mailbox::{Event, Taken};
-use crate::metrics::{QueueFigures, QueueLabels};
 use crate::reader::Reader;
 use crate::sessions::ToWorker;
-use crate::{Change, Error, Shared};
+use crate::tally::{Figures, Tally, Written};
+use crate::{Change, Error, PressureChange, Shared};
 
 /// A sleep is never longer than this, so that a clock change is seen.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -33,39 +32,6 @@ struct UnderWay {
     config: Vec<ConfigChange>,
     changes: Vec<Change>,
     tally: Tally,
-}
-
-/// What the figures need of a batch.
-#[derive(Default)]
-struct Tally {
-    mutations: usize,
-    tasks: Vec<(QueueId, bool, Step, [u64; 4])>,
-    /// Attempts whose worker fell silent.
-    lost: u64,
-}
-
-/// What a written task has just gone through, as far as the figures want to know.
-#[derive(Clone, Copy)]
-enum Step {
-    Granted,
-    /// Its attempt ended so, and another one follows.
-    Retried(AttemptOutcome),
-    Ended(State),
-    /// Accepted, or changed by a person.
-    Other,
-}
-
-impl Step {
-    /// `attempt`: how an attempt of it ended in this batch; `labelled`: its labels were changed in it.
-    fn of(task: &Task, attempt: Option<AttemptOutcome>, labelled: bool) -> Step {
-        match task.state {
-            // A later change of a running task moves its time, or cancels it.
-            State::Running if task.changed == task.granted && !task.cancelling => Step::Granted,
-            state if state.is_terminal() && !labelled => Step::Ended(state),
-            State::Queued | State::Scheduled => attempt.map_or(Step::Other, Step::Retried),
-            _ => Step::Other,
-        }
-    }
 }
 
 struct StoreProbe<'a>(&'a Shared);
@@ -83,7 +49,7 @@ struct Loop<'a> {
     epoch: u32,
     clock: Clock,
     under_way: VecDeque<UnderWay>,
-    figures: HashMap<QueueId, QueueFigures>,
+    figures: Figures,
     /// Commands taken from the mailbox that did not fit the open batch.
     held: VecDeque<(Command, usize)>,
     /// Told to stop while the store could not be opened.
@@ -96,7 +62,7 @@ pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, recovered: Recovered) {
     let epoch = recovered.epoch;
     shared.metrics.epoch.set(i64::from(epoch));
     let shell = Shell::new(shared.config.options.clone(), recovered, now);
-    let (under_way, figures, held) = (VecDeque::new(), HashMap::new(), VecDeque::new());
+    let (under_way, figures, held) = (VecDeque::new(), Figures::default(), VecDeque::new());
     Loop { shared, reader, shell, epoch, clock, under_way, figures, held, abandoned: false }.run();
 }
 
@@ -120,7 +86,10 @@ impl Loop<'_> {
     }
 
     fn is_done(&self) -> bool {
-        self.under_way.is_empty() && self.held.is_empty() && !self.shell.partition().has_output() && self.shared.mailbox.depth() == 0
+        self.under_way.is_empty()
+            && self.held.is_empty()
+            && !self.shell.partition().has_output()
+            && self.shared.mailbox.depth() == 0
     }
 
     /// How long nothing can happen by itself.
@@ -185,7 +154,7 @@ impl Loop<'_> {
         let metrics = &self.shared.metrics;
         metrics.commit_seconds.observe(done.begun.elapsed().as_secs_f64());
         metrics.batch_size.observe(done.tally.mutations as f64);
-        self.tally(done.tally);
+        self.tally(&done.tally);
         if !done.changes.is_empty() {
             // Nobody may be listening any more.
             let _ = self.shared.feed.send(Arc::new(done.changes));
@@ -216,8 +185,8 @@ impl Loop<'_> {
             match mutation {
                 Mutation::InsertTask(task) | Mutation::UpdateTask(task) => {
                     let inserted = matches!(mutation, Mutation::InsertTask(_));
-                    let step = Step::of(task, attempts.get(&task.id).copied(), labelled.contains(&task.id));
-                    tally.tasks.push((task.queue, inserted, step, [task.created, task.granted, task.changed, task.run_at]));
+                    let (attempt, labelled) = (attempts.get(&task.id).copied(), labelled.contains(&task.id));
+                    tally.tasks.push(Written::of(task, inserted, attempt, labelled));
                     if listened {
                         changes.push(Change {
                             tenant: task.tenant,
@@ -242,34 +211,17 @@ impl Loop<'_> {
         let (index, epoch) = (batch.index, batch.epoch);
         self.under_way.push_back(UnderWay { index, begun: Instant::now(), config, changes, tally });
         let shared = self.shared.clone();
-        self.shared.store.commit(batch, Box::new(move |result| {
-            shared.mailbox.push_internal(Event::Committed(epoch, index, result));
-        }));
+        self.shared.store.commit(
+            batch,
+            Box::new(move |result| {
+                shared.mailbox.push_internal(Event::Committed(epoch, index, result));
+            }),
+        );
     }
 
-    fn tally(&mut self, tally: Tally) {
+    fn tally(&mut self, tally: &Tally) {
         let shared = self.shared;
-        for (queue, inserted, step, [created, granted, changed, run_at]) in tally.tasks {
-            let figures = self.figures.entry(queue).or_insert_with(|| shared.metrics.of_queue(labels_of(shared, queue)));
-            let seconds = |from: u64, until: u64| until.saturating_sub(from) as f64 / 1000.0;
-            if inserted {
-                figures.created.inc();
-            }
-            match step {
-                Step::Granted => {
-                    figures.granted.inc();
-                    figures.task_wait.observe(seconds(created.max(run_at), granted));
-                }
-                Step::Ended(state) => {
-                    figures.finished(state, &shared.metrics).inc();
-                    figures.dead_lettered.inc_by(u64::from(state == State::Dead));
-                    figures.task_duration.observe(seconds(granted, changed));
-                    figures.task_end_to_end.observe(seconds(created, changed));
-                }
-                Step::Retried(outcome) => drop(figures.retried(outcome, &shared.metrics).inc()),
-                Step::Other => {}
-            }
-        }
+        self.figures.count(shared, &tally.tasks, shared.raw_now().wall);
         shared.metrics.leases_lost.inc_by(tally.lost);
         shared.metrics.mailbox_depth.set(shared.mailbox.depth() as i64);
     }
@@ -283,12 +235,22 @@ impl Loop<'_> {
         match effect {
             Effect::Reply { request, reply } => self.shared.replies.send(request, Ok(reply)),
             Effect::Grant { session, grants } => sessions.send(session, ToWorker::Grants(grants)),
-            Effect::Welcome { session, worker, resumed } => sessions.send(session, ToWorker::Welcome { worker, resumed }),
-            Effect::Accepted { session, count, refused } => sessions.send(session, ToWorker::Accepted { count, refused }),
-            Effect::Cancel { session, task, token, reason } => sessions.send(session, ToWorker::Cancel { task, token, reason }),
+            Effect::Welcome { session, worker, resumed } => {
+                sessions.send(session, ToWorker::Welcome { worker, resumed })
+            }
+            Effect::Accepted { session, count, refused } => {
+                sessions.send(session, ToWorker::Accepted { count, refused })
+            }
+            Effect::Cancel { session, task, token, reason } => {
+                sessions.send(session, ToWorker::Cancel { task, token, reason })
+            }
             Effect::Revoke { session, attempts } => sessions.send(session, ToWorker::Revoke(attempts)),
             Effect::Recall { session, attempts } => sessions.send(session, ToWorker::Recall(attempts)),
             Effect::Close { session, reason } => sessions.send(session, ToWorker::Close { reason }),
+            Effect::Pressure { tenant, queue, from, to, waiting } => {
+                let at = self.shared.wall.load(Ordering::Relaxed);
+                self.shared.tell_pressure(PressureChange { tenant, queue, from, to, waiting, at });
+            }
         }
     }
 
@@ -351,11 +313,4 @@ impl Loop<'_> {
         self.shell = Shell::new(self.shared.config.options.clone(), recovered, now);
         *self.shared.ready.lock() = Ok(());
     }
-}
-
-fn labels_of(shared: &Shared, queue: QueueId) -> QueueLabels {
-    let directory = shared.directory.current();
-    let queue = directory.queue_by_id(queue);
-    let tenant = queue.as_ref().and_then(|q| directory.tenant_by_id(q.tenant)).map_or_else(String::new, |t| t.name.to_string());
-    [("tenant", tenant), ("queue", queue.map_or_else(String::new, |q| q.name.to_string()))]
 }

@@ -1,6 +1,7 @@
 //! Reader threads: the engine's loads, performed off the loop.
 
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tidewheel_engine::load::{Load, LoadId};
@@ -22,7 +23,9 @@ impl Reader {
                 loop {
                     let next = receiver.lock().recv();
                     let Ok((epoch, id, load)) = next else { return };
+                    let begun = Instant::now();
                     let answer = shared.store.load(shared.config.options.partition, &load);
+                    shared.metrics.store_query.observe(begun.elapsed().as_secs_f64());
                     shared.mailbox.push_internal(Event::Loaded(epoch, id, load, answer));
                 }
             };

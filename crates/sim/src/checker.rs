@@ -5,6 +5,7 @@ mod accept;
 mod cancel;
 mod dispatch;
 mod fairness;
+mod lease;
 mod lost_worker;
 mod memory;
 mod overload;
@@ -41,6 +42,7 @@ pub(crate) struct Checkers {
     pub(crate) stale: stale::Stale,
     pub(crate) lost_worker: lost_worker::LostWorker,
     pub(crate) dispatch: dispatch::Dispatch,
+    pub(crate) lease: lease::Lease,
     visible: visible::Visible,
     owner: owner::Owner,
     cancel: cancel::Cancel,
@@ -61,6 +63,7 @@ impl Checkers {
             stale: stale::Stale::default(),
             lost_worker: lost_worker::LostWorker::default(),
             dispatch: dispatch::Dispatch::new(partitions),
+            lease: lease::Lease::default(),
             visible: visible::Visible::default(),
             owner: owner::Owner::new(partitions),
             cancel: cancel::Cancel::default(),
@@ -108,12 +111,18 @@ impl Checkers {
         self.add("S6", found);
         let found = self.stale.changed(partition, before.as_deref(), task);
         self.add("S4", found);
+        let found = self.lease.changed(partition, before.as_deref(), task, now);
+        self.add("L5", found);
         self.accept.stored(partition, task, was.is_none());
         let found = self.overload.stored(task, was.is_none());
         self.add("S21", found);
         if let Some(key) = &task.spec.ordering_key {
             let tasks = self.ordered[partition].entry((task.queue, key.clone())).or_default();
-            if task.state.is_terminal() { tasks.remove(&task.seq) } else { tasks.insert(task.seq, task.id) };
+            if task.state.is_terminal() {
+                tasks.remove(&task.seq)
+            } else {
+                tasks.insert(task.seq, task.id)
+            };
         }
         if task.state.is_terminal() && task.state != State::Succeeded {
             self.failed[partition].push(task.id);
@@ -236,7 +245,9 @@ impl Checkers {
         held: impl Fn(TaskId, Token) -> bool,
     ) -> Vec<String> {
         let fold = self.watches[partition].fold();
-        let running = fold.running.iter().map(|id| (*id, fold.tasks[id].token));
+        // What was taken under a lease of its own is looked at by it.
+        let of_workers = fold.running.iter().filter(|id| fold.tasks[id].lease_ms() == 0);
+        let running = of_workers.map(|id| (*id, fold.tasks[id].token));
         self.lost_worker.look(partition, now, opened, allowed, running, held)
     }
 

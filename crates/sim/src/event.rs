@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 
 use tidewheel_engine::Command;
-use tidewheel_engine::effect::Grant;
-use tidewheel_engine::id::{RequestId, TaskId, Token};
-use tidewheel_engine::load::{Load, LoadId, Loaded};
 use tidewheel_engine::Reply;
+use tidewheel_engine::effect::Grant;
+use tidewheel_engine::id::{RequestId, TaskId, TenantId, Token};
+use tidewheel_engine::load::{Load, LoadId, Loaded};
 
 /// One thing that happens.
 #[derive(Debug)]
@@ -57,6 +57,10 @@ pub enum Event {
     NodeStarts,
     /// Something breaks.
     Fault(Fault),
+    /// Items are asked for.
+    Take,
+    /// A taker of an item is done with it, or gives a sign of life first.
+    Settle { partition: usize, tenant: TenantId, task: TaskId, token: Token, renews: bool },
     /// The checkers look.
     Tick,
     /// The next part of the run.

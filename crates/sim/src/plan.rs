@@ -138,6 +138,8 @@ pub struct LoadPlan {
     pub read_every: u64,
     /// See `cancel_every`.
     pub drain_every: u64,
+    /// For whoever takes it, not for workers.
+    pub items: f64,
 }
 
 /// Mean microseconds between faults of each kind; 0 = never in this run.
@@ -205,7 +207,8 @@ impl Plan {
         }
         let partitions = if seed % 4 == 3 { 4 } else { 1 };
         let tight = rng.chance(0.5);
-        let load = load(&mut rng);
+        let mut load = load(&mut rng);
+        load.items = half(&mut Rng::new(seed ^ 0x6974_656d), 0.3);
         let tenants = tenants(&mut rng, &load);
         let workers = workers(&mut rng, &load, tenants.len());
         let calm = rng.chance(0.1);
@@ -272,6 +275,7 @@ fn load(rng: &mut Rng) -> LoadPlan {
         config_every: every(rng, 0.4, 20),
         read_every: every(rng, 0.8, 2),
         drain_every: every(rng, 0.2, 40),
+        items: 0.0,
     }
 }
 
@@ -300,7 +304,7 @@ fn tenants(rng: &mut Rng, load: &LoadPlan) -> Vec<TenantPlan> {
 
 /// Settings of a queue; also what a running one is changed to.
 pub fn queue(rng: &mut Rng, load: &LoadPlan, limits: bool) -> QueueConfig {
-    QueueConfig {
+    let config = QueueConfig {
         concurrency: if limits && rng.chance(0.4) { rng.range(1, 6) as u32 } else { 0 },
         key_concurrency: if rng.chance(0.6) { rng.range(1, 2) as u32 } else { 0 },
         rate: (limits && rng.chance(0.2)).then(|| rate(rng, load)),
@@ -313,7 +317,11 @@ pub fn queue(rng: &mut Rng, load: &LoadPlan, limits: bool) -> QueueConfig {
         max_depth: if limits && rng.chance(0.2) { rng.range(5, 200) } else { 0 },
         dead_letter: rng.chance(0.7),
         aging_ms: *rng.pick(&[0, 2_000, 30_000]),
-    }
+        ..QueueConfig::default()
+    };
+    // Half of the bounds are announced by throttling, and each by an alert at another depth.
+    let throttle_depth = if config.max_depth.is_multiple_of(2) { config.max_depth / 2 } else { 0 };
+    QueueConfig { throttle_depth, alert_depth: config.batch_wait_ms / 5, ..config }
 }
 
 /// A retry policy.

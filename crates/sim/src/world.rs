@@ -9,6 +9,7 @@ mod network;
 mod node;
 mod quiet;
 mod submit;
+mod taker;
 mod tick;
 mod worker;
 
@@ -19,7 +20,7 @@ use tidewheel_engine::planted::Planted;
 use crate::checker::Checkers;
 use crate::disk::Disk;
 use crate::event::{Event, Fault, Phase, Scheduled};
-use crate::plan::{MS, Plan, Scenario, SECOND};
+use crate::plan::{MS, Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
 pub(crate) use client::{CallKind, Client, Item};
@@ -60,6 +61,8 @@ pub struct World {
     pub(crate) conns: BTreeMap<u64, Conn>,
     pub(crate) next_conn: u64,
     pub(crate) workers: Vec<Worker>,
+    /// What takers of items draw from, apart from the rest: a run without items is the same with and without them.
+    pub(crate) takers: Rng,
     pub(crate) client: Client,
     pub(crate) checkers: Checkers,
     pub(crate) faults: BTreeMap<&'static str, u64>,
@@ -76,6 +79,7 @@ impl World {
     /// A world as its plan says, before anything happened.
     pub fn new(plan: Plan, planted: Planted, talk: bool) -> World {
         let mut rng = Rng::new(plan.seed ^ 0x7469_6465);
+        let takers = Rng::new(plan.seed ^ 0x6974_656d);
         let disks = (0..plan.partitions).map(|_| Disk::new(planted)).collect();
         let workers = plan.workers.iter().map(|w| Worker::new(w.clone(), plan.partitions as usize)).collect();
         let client = Client::new(&plan, rng.fork());
@@ -102,6 +106,7 @@ impl World {
             conns: BTreeMap::new(),
             next_conn: 1,
             workers,
+            takers,
             client,
             checkers,
             faults: BTreeMap::new(),
@@ -125,6 +130,7 @@ impl World {
         match self.plan.scenario {
             Scenario::Swarm => {
                 self.plan_acts();
+                self.start_takers();
                 self.plan_faults();
             }
             Scenario::Fairness | Scenario::Aging => self.flood(),
@@ -210,6 +216,10 @@ impl World {
             Event::LinksBreak => self.break_all_conns(),
             Event::NodeStarts => self.node_starts(),
             Event::Fault(fault) => self.fault(fault),
+            Event::Take => self.take_items(),
+            Event::Settle { partition, tenant, task, token, renews } => {
+                self.settle_item(partition, tenant, (task, token), renews);
+            }
             Event::Tick => self.tick(),
             Event::Phase(phase) => self.enter_phase(phase),
         }

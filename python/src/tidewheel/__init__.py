@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .handle import Handle as Handle
     from .options import Batch as Batch, Retry as Retry
     from .secret import Secret as Secret
+    from .taking import Item as Item
 
 # Which module holds which name. No module here may bear the name of something exported: importing it would overwrite it.
 _HOME = {
@@ -37,6 +38,7 @@ _HOME = {
     "Retry": "options",
     "Batch": "options",
     "Handle": "handle",
+    "Item": "taking",
     "Secret": "secret",
     "TaskFailed": "errors",
     "Timeout": "errors",
@@ -47,7 +49,7 @@ _HOME = {
 }
 
 __all__ = [
-    "Batch", "Cancelled", "Conflict", "Handle", "NotAllowed", "Overloaded", "Queue", "Retry", "Secret", "Task", "TaskFailed",
+    "Batch", "Cancelled", "Conflict", "Handle", "Item", "NotAllowed", "Overloaded", "Queue", "Retry", "Secret", "Task", "TaskFailed",
     "Timeout", "__version__", "ctx", "queue", "task",
 ]
 

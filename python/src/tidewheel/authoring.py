@@ -18,11 +18,13 @@ from . import options as _options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Coroutine, Dict, Generic, Iterable, List, Mapping, Optional, ParamSpec, Tuple, TypeVar, Union, overload
+    from typing import Any, Callable, Coroutine, Dict, Generic, Iterable, Iterator, List, Mapping, Optional, ParamSpec, Tuple, TypeVar
+    from typing import Union, overload
 
     from .handle import Handle
     from .options import Batch, Duration, Retry
     from .signature import Signature
+    from .taking import Item
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -239,6 +241,43 @@ class Queue:
             if key is not None:
                 body["idempotency_key"] = key
         return _send(None, bodies)
+
+    def add(self, input: "Any" = None, **options: "Any") -> "Handle[Any]":
+        """Puts an item into the queue, for whoever takes it; options as of `Task.enqueue` as far as an item has them."""
+        from os import urandom
+
+        from .encode import to_json
+        from .handle import Handle
+
+        backend = self._items(None)
+        body = _options.submit_options(**{**self._options, **options})
+        if input is not None:
+            body["input"] = to_json(input, "input")
+        body.setdefault("idempotency_key", urandom(16).hex())
+        return Handle(backend.add_item(self.name, body), backend)
+
+    def take(
+        self, lease: "Duration" = "5m", *, wait: "Optional[Duration]" = None, limit: "Optional[int]" = None, client: "Any" = None
+    ) -> "Iterator[Item]":
+        """Items one after another, each ours for the length of the lease, until there is none:
+
+        ``for item in queue("invoices").take(lease="5m"): item.done(book(item.input))``
+
+        ``wait``: how long to wait for the next one; ``limit``: how many at most. See `tidewheel.taking`."""
+        from .taking import take
+
+        return take(self.name, self._items(client), lease, wait, limit)
+
+    def _items(self, client: "Any") -> "Any":
+        from .handle import current_backend
+
+        backend = client or current_backend()
+        if not hasattr(backend, "take_items"):
+            from .errors import TidewheelError
+
+            raise TidewheelError("items are added and taken over a connection to the server, which a task in an agent does not "
+                                 "have: do it in a program of its own, or give take() a client")
+        return backend
 
     def _body(self, type: str, input: "Any", options: "Mapping[str, Any]") -> "Dict[str, Any]":
         if not isinstance(type, str) or not type:

@@ -228,6 +228,34 @@ class Client:
             raise PartlyRefused(f"{sum(map(bool, problems))} of {len(items)} tasks were refused; the first: {first}", handles, problems)
         return [str(out) for out in outcomes]
 
+    # -- items -------------------------------------------------------------------------------------------------------
+
+    def add_item(self, queue: str, body: "Json") -> str:
+        """Puts an item into a queue; its id. `Queue.add` makes the body."""
+        key = body.setdefault("idempotency_key", os.urandom(16).hex())
+        answer = self._call("POST", f"/queues/{quote(queue, safe='')}/items", body, headers={"Idempotency-Key": key})
+        return str(answer["id"])
+
+    def take_items(self, queue: str, lease: str, wait: Optional[str] = None, most: int = 1) -> "List[Json]":
+        """Takes the next items of a queue; none when the wait is over. `Queue.take` makes a loop of it."""
+        body: "Json" = {"lease": lease, "max": most}
+        patience = 0.0
+        if wait is not None:
+            body["wait"] = wait
+            patience = _options.duration_ms(wait) / 1000
+        # With a key, a repeat after a lost answer gets the same items instead of leaving them to their leases.
+        headers = {"Idempotency-Key": os.urandom(16).hex()}
+        path = f"/queues/{quote(queue, safe='')}/items:take"
+        status, value = self._request("POST", path, dump_bytes(body, "take"), headers, READ_S + patience)
+        if status != 200:
+            raise from_problem(value, status)
+        return list(value.get("items") or ())
+
+    def settle_item(self, queue: str, id: str, verb: str, body: "Json") -> "Json":
+        """Says what became of a taken item: ``done``, ``fail``, ``postpone`` or ``renew``."""
+        headers = {"Idempotency-Key": os.urandom(16).hex()}
+        return dict(self._call("POST", f"/queues/{quote(queue, safe='')}/items/{quote(id, safe='')}:{verb}", body, headers) or {})
+
     def status(self, task_id: str) -> "Json":
         """As `get`; the name that handles use."""
         return self.get(task_id)

@@ -76,8 +76,10 @@ pub(crate) fn check(api: &Api, text: &str) -> Result<Arc<Principal>, Failure> {
         && cached.directory == version
         && !is_over(api, cached.expires)
     {
+        api.metrics.tokens.hit();
         return Ok(cached.principal.clone());
     }
+    api.metrics.tokens.miss();
     let refused = || unauthenticated(api, "The token is unknown, revoked or expired.");
     let (id, secret) = split(text).ok_or_else(refused)?;
     let record = directory.record(RecordKind::Token, TOKEN_TENANT, &id).ok_or_else(refused)?;

@@ -6,9 +6,9 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::v1;
 use tonic::{Status, Streaming};
 
-use super::seal::Sealer;
 use crate::auth::Principal;
 use crate::problem::Failure;
+use crate::seal::Sealer;
 use crate::service::blob::{self, Upload};
 use crate::state::Api;
 use crate::text::{hash_text, parse_hash};

@@ -10,7 +10,7 @@ use tidewheel_engine::limit;
 use tidewheel_engine::task::{Artifact, Failure, Outcome, Payload, Resources};
 use tidewheel_proto::v1;
 
-use super::seal::{Sealer, TOKEN_BYTES};
+use crate::seal::{Sealer, TOKEN_BYTES};
 use crate::store::log::{Level, Line, Stream};
 use crate::text::{hash_text, parse_hash, task_text};
 

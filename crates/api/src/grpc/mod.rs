@@ -3,7 +3,6 @@
 mod blobs;
 mod client;
 mod convert;
-mod seal;
 mod session;
 mod submit;
 mod worker;

@@ -27,9 +27,9 @@ use tonic::{Status, Streaming};
 
 use super::MESSAGE_BYTES;
 use super::convert::{self, Reported, cut};
-use super::seal::{Sealer, TOKEN_BYTES};
 use crate::auth::Principal;
 use crate::problem::Failure;
+use crate::seal::{Sealer, TOKEN_BYTES};
 use crate::service::task_type;
 use crate::service::worker::{StoredOverride, heartbeat_ms, overrides, worker_text};
 use crate::state::{Api, Offer, Out};

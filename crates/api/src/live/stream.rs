@@ -16,8 +16,9 @@ use tidewheel_engine::id::TaskId;
 use tidewheel_engine::task::State;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
-use tidewheel_runtime::{Change, Directory};
+use tidewheel_runtime::{Change, Directory, PressureChange};
 use tokio::sync::Notify;
+use tokio::sync::broadcast::error::TryRecvError;
 
 use super::hub::{Seen, Since, TaskWatch};
 use super::sampler::{Topic, sample};
@@ -209,13 +210,15 @@ pub(crate) fn everything(api: &Api, caller: &Principal, topics: Topics, last: &L
             api.hub.position()
         }
     };
-    Ok(events(Everything { base, topics, position, queues: None, workers: None, workers_at: None }))
+    let pressure = api.runtime.pressure();
+    Ok(events(Everything { base, topics, position, pressure, queues: None, workers: None, workers_at: None }))
 }
 
 struct Everything {
     base: Base,
     topics: Topics,
     position: u64,
+    pressure: tokio::sync::broadcast::Receiver<PressureChange>,
     queues: Option<Arc<str>>,
     workers: Option<Arc<str>>,
     workers_at: Option<Instant>,
@@ -242,6 +245,9 @@ impl Source for Everything {
         if self.topics.tasks {
             self.tasks();
         }
+        if self.topics.queues {
+            self.pressure();
+        }
         if self.topics.queues
             && let Ok(text) = sample(&self.base.api, &self.base.caller, Topic::Queues).await
             && self.queues.as_ref() != Some(&text)
@@ -262,6 +268,25 @@ impl Source for Everything {
 }
 
 impl Everything {
+    /// Stages of overload that queues reached since the last tick. What was missed shows in the figures.
+    fn pressure(&mut self) {
+        while let Ok(change) = self.pressure.try_recv().or_else(|error| match error {
+            TryRecvError::Lagged(_) => self.pressure.try_recv(),
+            other => Err(other),
+        }) {
+            if change.tenant == self.base.caller.tenant {
+                let shown = rest::QueuePressure {
+                    queue: change.queue.to_string(),
+                    from: change.from.as_str().to_owned(),
+                    to: change.to.as_str().to_owned(),
+                    waiting: change.waiting,
+                    at: time_text(change.at),
+                };
+                self.base.push_json("pressure", None, &shown);
+            }
+        }
+    }
+
     /// The newest change of each task since the last tick.
     fn tasks(&mut self) {
         let hub = self.base.api.hub.clone();

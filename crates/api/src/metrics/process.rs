@@ -17,6 +17,7 @@ pub(super) struct ProcessMetrics {
     start_seconds: Gauge<f64, AtomicU64>,
     disk_free: Gauge,
     disk_io: Family<[(&'static str, &'static str); 1], Counter>,
+    network: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl ProcessMetrics {
@@ -39,6 +40,8 @@ impl ProcessMetrics {
         r.register("tidewheel_disk_free_bytes", help, self.disk_free.clone());
         let help = "Bytes that this process caused to be read from or written to disks";
         r.register("tidewheel_disk_io_bytes", help, self.disk_io.clone());
+        let help = "Bytes over the network interfaces that this process sees, the loopback left out";
+        r.register("tidewheel_network_bytes", help, self.network.clone());
     }
 
     /// Looks. `dir` stands on the disk whose room counts. Blocks for a few system calls.
@@ -60,6 +63,9 @@ impl ProcessMetrics {
         // The folder that is being read is open itself.
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
         self.open_fds.set(count(open as u64));
+        for (direction, bytes) in ["received", "sent"].into_iter().zip(network_bytes(&read("net/dev"))) {
+            self.network.get_or_create(&[("direction", direction)]).inner().store(bytes, Ordering::Relaxed);
+        }
         let io = read("io");
         for (field, direction) in [("read_bytes:", "read"), ("write_bytes:", "write")] {
             let bytes = io.lines().find_map(|line| line.strip_prefix(field)?.trim().parse().ok());
@@ -67,6 +73,17 @@ impl ProcessMetrics {
             counter.inner().store(bytes.unwrap_or(0), Ordering::Relaxed);
         }
     }
+}
+
+/// Bytes received and sent, from the text of `/proc/net/dev`: a name, a colon, and 16 numbers, the first and the ninth of
+/// which count.
+fn network_bytes(text: &str) -> [u64; 2] {
+    let interfaces = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+    interfaces.fold([0, 0], |[received, sent], (_, numbers)| {
+        let numbers: Vec<u64> = numbers.split_whitespace().map(|n| n.parse().unwrap_or(0)).collect();
+        let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
+        [received + at(0), sent + at(8)]
+    })
 }
 
 /// What `/proc/self/stat` says.
@@ -81,11 +98,7 @@ impl Stat {
         // The program's name, second in the line, may contain anything; what follows its last parenthesis does not.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-        Some(Stat {
-            cpu_ticks: number(11)? + number(12)?,
-            start_ticks: number(19)?,
-            resident_pages: number(21)?,
-        })
+        Some(Stat { cpu_ticks: number(11)? + number(12)?, start_ticks: number(19)?, resident_pages: number(21)? })
     }
 }
 
@@ -101,6 +114,12 @@ mod tests {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let age = now - metrics.start_seconds.get();
         assert!((-2.0..86_400.0).contains(&age), "started {age} s ago");
+    }
+
+    #[test]
+    fn network_counts_every_interface_but_the_loopback() {
+        let text = "Inter-|   Receive\n face |bytes\n    lo: 7 0 0 0 0 0 0 0 7 0\n  eth0: 100 1 0 0 0 0 0 0 30 1\n wlan0:5 1 0 0 0 0 0 0 2 1\n";
+        assert_eq!(network_bytes(text), [105, 32]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! handler; the router, the OpenAPI document and the test of roles against routes are all made from it.
 
 mod blobs;
+mod items;
 mod logs;
 mod once;
 mod operations;
@@ -36,6 +37,7 @@ pub(crate) const PREFIXES: [&str; 2] = ["/api/v1", "/api"];
 pub(crate) fn table() -> Vec<Route> {
     let mut routes = tasks::routes();
     routes.extend(queues::routes());
+    routes.extend(items::routes());
     routes.extend(workers::routes());
     routes.extend(packages::routes());
     routes.extend(blobs::routes());
@@ -57,7 +59,7 @@ pub(crate) fn build(api: &Api) -> Router {
             let observe = api.metrics.route(route.method.as_str(), route.path);
             let mut handler = route.handler;
             // Submits have keys of their own, per task.
-            if route.method == Method::POST && !matches!(route.id, "submitTask" | "submitBatch") {
+            if route.method == Method::POST && !matches!(route.id, "submitTask" | "submitBatch" | "addItem") {
                 let state = (api.clone(), route.id == "createToken");
                 handler = handler.route_layer(from_fn_with_state(state, once::layer));
             }

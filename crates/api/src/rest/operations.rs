@@ -6,15 +6,21 @@ use axum::response::IntoResponse;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{Reply, json, page};
+use super::reply::{Conditions, JsonBody, Reply, json, page, versioned};
 use super::route::{Param, Route};
+use super::tasks::bulk;
 use crate::auth::guard::{Operator, Viewer};
+use crate::body;
 use crate::live::stream;
+use crate::problem::Failure;
 use crate::service::operation;
 use crate::service::short_list::{self, Order};
 use crate::state::Api;
 
 const LIST: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
+const ONE: &[Param] = &[FIELDS];
+const OUTCOME: Param = ("outcome", "Only those that are `done`, `failed` or `would_change`.");
+const ITEMS: &[Param] = &[OUTCOME, CURSOR, SHORT_LIMIT, FIELDS];
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -22,7 +28,20 @@ pub(super) fn routes() -> Vec<Route> {
             .query(LIST)
             .answers_page::<rest::Operation>("A page."),
         Route::new(Method::GET, "/operations/{id}", "getOperation", "Shows how far an operation is.", get)
+            .query(ONE)
             .answers::<rest::Operation>(200, "The operation."),
+        Route::new(
+            Method::GET,
+            "/operations/{id}/items",
+            "listOperationItems",
+            "Lists what became of each task, the newest first.",
+            items,
+        )
+        .query(ITEMS)
+        .answers_page::<rest::OperationItem>("A page."),
+        Route::new(Method::POST, "/bulk", "bulk", "Acts on all tasks that a filter finds.", bulk_any)
+            .takes::<rest::Bulk>()
+            .answers::<rest::Operation>(202, "Started; follow it at Location."),
         Route::new(Method::GET, "/operations/{id}/events", "watchOperation", "Streams its progress.", events)
             .answers_plain(200, "Server-sent events.", "text/event-stream")
             .raw(),
@@ -45,8 +64,36 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     page("/api/v1/operations", &params, &found)
 }
 
-async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
-    json(200, &operation::get(&api, &caller, &id)?)
+async fn get(
+    caller: Viewer,
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
+    params.only(ONE)?;
+    let (shown, version) = operation::get_versioned(&api, &caller, &id)?;
+    versioned(&conditions, &params, &format!("\"{version}\""), &shown)
+}
+
+async fn items(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(ITEMS)?;
+    let wanted = params.get("outcome");
+    if wanted.is_some_and(|wanted| !matches!(wanted, "done" | "failed" | "would_change")) {
+        return Err(Failure::query("outcome", "an outcome is done, failed or would_change"));
+    }
+    let found = operation::items(&api, &caller, &id, wanted, &params.short()?).await?;
+    page(&format!("/api/v1/operations/{id}/items"), &params, &found)
+}
+
+/// One address for every action; those of `/tasks` and `/queues` say the same with fewer words.
+async fn bulk_any(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    let rest::Bulk { action, filter, reason, priority, dry_run, max } = body::parse(&bytes)?;
+    if !matches!(action.as_str(), "cancel" | "retry" | "redrive" | "reprioritise") {
+        return Err(Failure::field("/action", "an action is cancel, retry, redrive or reprioritise"));
+    }
+    let filter = if action == "redrive" { format!("{filter} state:dead") } else { filter };
+    bulk(&api, &caller, &action, &rest::BulkRequest { filter, reason, priority, dry_run, max }).await
 }
 
 async fn events(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {

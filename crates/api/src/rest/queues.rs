@@ -6,7 +6,7 @@ use tidewheel_engine::config::QueueState;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT};
-use super::reply::{Conditions, JsonBody, Reply, json, no_content, page, versioned, with_header};
+use super::reply::{Conditions, JsonBody, Reply, hashed, json, no_content, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::bulk;
 use crate::auth::guard::{Operator, Viewer};
@@ -45,6 +45,7 @@ pub(super) fn routes() -> Vec<Route> {
             "Shows live figures; autoscalers read it.",
             stats,
         )
+        .query(ONE)
         .answers::<rest::QueueStats>(200, "The figures."),
         Route::new(Method::POST, "/queues/{name}:pause", "pauseQueue", "Stops giving out tasks.", pause)
             .answers::<rest::Queue>(200, "Paused."),
@@ -131,8 +132,15 @@ async fn delete(caller: Operator, State(api): State<Api>, Path(name): Path<Strin
     Ok(no_content())
 }
 
-async fn stats(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
-    json(200, &queue::stats(&api, &caller, &name).await?)
+async fn stats(
+    caller: Viewer,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
+    params.only(ONE)?;
+    hashed(&conditions, &params, &queue::stats(&api, &caller, &name).await?)
 }
 
 async fn pause(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {

@@ -199,6 +199,13 @@ pub(crate) fn versioned<T: Serialize>(conditions: &Conditions, params: &Params, 
     Ok(with_header(response, header::ETAG, etag))
 }
 
+/// The same for what has no version of its own: the tag is made of what would be sent.
+pub(crate) fn hashed<T: Serialize>(conditions: &Conditions, params: &Params, value: &T) -> Reply {
+    let bytes = serde_json::to_vec(value).map_err(|_| Failure::internal("an answer does not serialise"))?;
+    let etag = format!("\"{}\"", &blake3::hash(&bytes).to_hex()[..20]);
+    versioned(conditions, params, &etag, value)
+}
+
 /// A page with its `Link` and only the wanted fields.
 pub(crate) fn page<T: Serialize>(path: &str, params: &Params, page: &Page<T>) -> Reply {
     let response = narrowed(params, page)?;

@@ -36,6 +36,14 @@ pub(super) fn routes() -> Vec<Route> {
         .answers_plain(200, "The configuration.", "application/json"),
         Route::new(
             Method::POST,
+            "/system/config:reload",
+            "reloadConfig",
+            "Reads file and environment again, as SIGHUP does; a mistake leaves everything as it is.",
+            reload,
+        )
+        .answers::<rest::Reloaded>(200, "What holds now, and what needs a restart."),
+        Route::new(
+            Method::POST,
             "/backups",
             "createBackup",
             "Copies database, log lines, blobs and keys into a folder of the server's machine, while it runs.",
@@ -132,6 +140,15 @@ async fn backup(_: SystemAdmin, State(api): State<Api>, JsonBody(bytes): JsonBod
     answer(201, &made.map_err(|why| Failure::new(Code::Conflict, format!("The backup was not made: {why}.")))?)
 }
 
+async fn reload(_: SystemAdmin, State(api): State<Api>) -> Reply {
+    let gone = || Failure::new(Code::Unavailable, "This server has no configuration that could be read again.");
+    let requests = api.config.reload.as_ref().ok_or_else(gone)?;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    requests.0.send(tell).await.map_err(|_| gone())?;
+    let reloaded = told.await.map_err(|_| gone())?;
+    answer(200, &reloaded.map_err(|why| Failure::new(Code::Conflict, format!("Nothing was changed: {why}")))?)
+}
+
 async fn config(_: Admin, State(api): State<Api>) -> Reply {
-    answer(200, &api.config.shown_config)
+    answer(200, &api.config.shown_config.get())
 }

@@ -20,7 +20,7 @@ use super::route::{Param, Route};
 use super::{logs, stream};
 use crate::auth::guard::{Anyone, Operator, Submitter, Viewer};
 use crate::body;
-use crate::problem::Failure;
+use crate::problem::{Failure, RATE_LIMIT};
 use crate::service::short_list::{self, Order};
 use crate::service::submit_task::{Accepted, Around};
 use crate::service::task_action::{Action, checked};
@@ -124,7 +124,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// The two headers that belong to a task; taking the whole map would copy it.
-struct SubmitHeaders {
+pub(super) struct SubmitHeaders {
     key: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
 }
@@ -138,7 +138,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SubmitHeaders {
 }
 
 impl SubmitHeaders {
-    fn around(&self) -> Result<Around<'_>, Failure> {
+    pub(super) fn around(&self) -> Result<Around<'_>, Failure> {
         let key = self.key.as_ref().map(|value| value.to_str()).transpose();
         let key = key.map_err(|_| Failure::query("Idempotency-Key", "the header is not printable ASCII"))?;
         Ok(Around { key, traceparent: self.traceparent.as_ref().and_then(|value| value.to_str().ok()) })
@@ -168,7 +168,7 @@ async fn submit(
 
 /// The answer to a create, written by hand: it is the hottest answer of the server, and building a tree of strings
 /// for it would cost more than everything else in this file together.
-fn created(api: &Api, accepted: &Accepted) -> Response {
+pub(super) fn created(api: &Api, accepted: &Accepted) -> Response {
     let mut text = String::with_capacity(360 + accepted.kind.len() + accepted.queue.len());
     let task = id::format("task", accepted.id.0);
     let at = accepted.id.millis();
@@ -213,7 +213,11 @@ fn created(api: &Api, accepted: &Accepted) -> Response {
     }
     text.push('}');
     let response = bytes_of(201, "application/json", text.into());
-    let response = with_header(response, header::LOCATION, &format!("/api/v1/tasks/{task}"));
+    let mut response = with_header(response, header::LOCATION, &format!("/api/v1/tasks/{task}"));
+    if api.runtime.is_throttled(accepted.tenant, &accepted.queue) {
+        // It was let in, and the next one has to wait for its turn.
+        response = with_header(response, RATE_LIMIT, "\"default\";r=0;t=1");
+    }
     with_header(response, header::ETAG, &format!("\"{at:x}-0-{}\"", if accepted.due > 0 { 0 } else { 1 }))
 }
 
@@ -235,7 +239,7 @@ fn push_json(out: &mut String, text: &str) {
 }
 
 /// A task after a wait: 200 at its end, 202 before.
-async fn waited(api: &Api, caller: &crate::auth::Principal, task: &Task, replayed: bool) -> Reply {
+pub(super) async fn waited(api: &Api, caller: &crate::auth::Principal, task: &Task, replayed: bool) -> Reply {
     let mut shown = get_task::shown(api, caller, task).await?;
     shown.replayed = replayed;
     // An earlier task is a complete answer in whatever state it is.

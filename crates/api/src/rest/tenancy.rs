@@ -5,7 +5,7 @@ use axum::http::{Method, header};
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{JsonBody, Reply, json, no_content, page, with_header};
+use super::reply::{Conditions, JsonBody, Reply, hashed, json, no_content, page, versioned, with_header};
 use super::route::{Param, Route};
 use crate::auth::Principal;
 use crate::auth::guard::{Admin, Anyone, SystemAdmin, Viewer};
@@ -16,6 +16,7 @@ use crate::service::{tenant, token};
 use crate::state::Api;
 
 const LIST: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
+const ONE: &[Param] = &[FIELDS];
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -25,6 +26,7 @@ pub(super) fn routes() -> Vec<Route> {
             .query(LIST)
             .answers_page::<rest::Tenant>("A page, by name."),
         Route::new(Method::GET, "/tenants/{name}", "getTenant", "Shows a tenant.", get_tenant)
+            .query(ONE)
             .answers::<rest::Tenant>(200, "The tenant."),
         Route::new(Method::PUT, "/tenants/{name}", "putTenant", "Creates a tenant or replaces its limits.", put_tenant)
             .may_take::<rest::PutTenant>()
@@ -40,6 +42,7 @@ pub(super) fn routes() -> Vec<Route> {
             .query(LIST)
             .answers_page::<rest::Token>("A page, newest first."),
         Route::new(Method::GET, "/tokens/{id}", "getToken", "Shows a token, without its secret.", get_token)
+            .query(ONE)
             .answers::<rest::Token>(200, "The token."),
         Route::new(Method::DELETE, "/tokens/{id}", "revokeToken", "Revokes a token at once.", revoke)
             .answers_plain(204, "Revoked.", ""),
@@ -66,32 +69,47 @@ async fn tenants(caller: Viewer, State(api): State<Api>, params: Params) -> Repl
     page("/api/v1/tenants", &params, &found)
 }
 
-async fn get_tenant(caller: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Reply {
+async fn get_tenant(
+    caller: Viewer,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
+    params.only(ONE)?;
     let found = tenant::find(&api, &caller, &name)?;
-    Ok(with_header(json(200, &tenant::shown(&found))?, header::ETAG, &format!("\"{}\"", found.version)))
+    versioned(&conditions, &params, &format!("\"{}\"", found.version), &tenant::shown(&found))
 }
 
 async fn put_tenant(
     caller: SystemAdmin,
     State(api): State<Api>,
     Path(name): Path<String>,
+    conditions: Conditions,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    write(&api, &caller, &name, &bytes, Write::Put).await
+    write(&api, &caller, &name, (&bytes, &conditions), Write::Put).await
 }
 
 async fn patch_tenant(
     caller: SystemAdmin,
     State(api): State<Api>,
     Path(name): Path<String>,
+    conditions: Conditions,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    write(&api, &caller, &name, &bytes, Write::Patch).await
+    write(&api, &caller, &name, (&bytes, &conditions), Write::Patch).await
 }
 
-async fn write(api: &Api, caller: &Principal, name: &str, bytes: &[u8], write: Write) -> Reply {
+async fn write(
+    api: &Api,
+    caller: &Principal,
+    name: &str,
+    (bytes, conditions): (&[u8], &Conditions),
+    write: Write,
+) -> Reply {
     let settings: rest::PutTenant = body::parse_or_default(bytes)?;
-    let (tenant, is_new) = tenant::put(api, caller, name, &settings, write).await?;
+    let (tenant, is_new) = tenant::put(api, caller, name, &settings, write, conditions.if_match.as_deref()).await?;
     let response = json(if is_new { 201 } else { 200 }, &tenant::shown(&tenant))?;
     Ok(with_header(response, header::ETAG, &format!("\"{}\"", tenant.version)))
 }
@@ -111,8 +129,15 @@ async fn tokens(caller: Admin, State(api): State<Api>, params: Params) -> Reply 
     page("/api/v1/tokens", &params, &found)
 }
 
-async fn get_token(caller: Admin, State(api): State<Api>, Path(id): Path<String>) -> Reply {
-    json(200, &token::get(&api, &caller, &id)?)
+async fn get_token(
+    caller: Admin,
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
+    params.only(ONE)?;
+    hashed(&conditions, &params, &token::get(&api, &caller, &id)?)
 }
 
 async fn revoke(caller: Admin, State(api): State<Api>, Path(id): Path<String>) -> Reply {

@@ -5,7 +5,7 @@ use axum::http::Method;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, FILTER, Params, Path, SHORT_LIMIT};
-use super::reply::{JsonBody, Reply, json, page};
+use super::reply::{Conditions, JsonBody, Reply, hashed, json, page};
 use super::route::{Param, Route};
 use crate::auth::guard::{Operator, Viewer};
 use crate::body;
@@ -15,6 +15,7 @@ use crate::service::{list_filter, worker};
 use crate::state::Api;
 
 const LIST: &[Param] = &[FILTER, CURSOR, SHORT_LIMIT, FIELDS];
+const ONE: &[Param] = &[FIELDS];
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -22,6 +23,7 @@ pub(super) fn routes() -> Vec<Route> {
             .query(LIST)
             .answers_page::<rest::Worker>("A page, by name."),
         Route::new(Method::GET, "/workers/{id}", "getWorker", "Shows a worker, by its id or name.", get)
+            .query(ONE)
             .answers::<rest::Worker>(200, "The worker."),
         Route::new(Method::PATCH, "/workers/{id}", "patchWorker", "Changes a worker's permits or labels.", patch)
             .takes::<rest::PatchWorker>()
@@ -44,8 +46,15 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     page("/api/v1/workers", &params, &found)
 }
 
-async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
-    json(200, &worker::shown(&api, &worker::find(&api, &caller, &id).await?))
+async fn get(
+    caller: Viewer,
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    params: Params,
+    conditions: Conditions,
+) -> Reply {
+    params.only(ONE)?;
+    hashed(&conditions, &params, &worker::shown(&api, &worker::find(&api, &caller, &id).await?))
 }
 
 async fn patch(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {

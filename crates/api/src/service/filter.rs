@@ -347,6 +347,17 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_reference_page_has_every_field() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/filter.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        for resource in [Resource::Tasks, Resource::Queues, Resource::Workers, Resource::Logs] {
+            for field in resource.fields() {
+                assert!(page.contains(&format!("`{field}`")), "{field} of {} is missing", resource.as_str());
+            }
+        }
+    }
+
     /// A filter in a form that shows how it was read.
     fn check(text: &str, wanted: &str) {
         let shown = match Filter::parse(Resource::Tasks, text) {

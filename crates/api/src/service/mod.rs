@@ -6,6 +6,7 @@ pub(crate) mod blob;
 pub(crate) mod convert;
 pub(crate) mod filter;
 pub(crate) mod get_task;
+pub(crate) mod item;
 pub(crate) mod list_filter;
 pub(crate) mod list_tasks;
 pub(crate) mod logs;

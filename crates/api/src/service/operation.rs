@@ -2,9 +2,12 @@
 //!
 //! Protocol. An operation is a record with its own cursor, written after each page of [`PAGE`] tasks; one tokio task
 //! works on it, newest id first. Only that task moves the cursor; a caller may set the state to `cancelled`, which
-//! the worker finds when its write is refused for a stale version. After a restart every running operation goes on
-//! from its cursor, so a page may be done twice: each action is harmless when repeated (a second cancel or retry is
-//! refused by the task's state).
+//! the worker finds when its write is refused for a stale version.
+//!
+//! The record names the tasks of a page before they are changed, so that a restart finds them again although the filter
+//! may not: after it every running operation goes on with that page, and each action is harmless when repeated. What
+//! became of each task is kept in blobs, one per page, each with the address of the one before; the record holds the
+//! newest address. So outcomes cost no memory, whatever their number.
 
 use std::time::Duration;
 
@@ -17,14 +20,16 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
 use super::filter::{Filter, Resource};
-use super::list_tasks::{find, plan_for, refused};
+use super::list_tasks::{MAX_LIMIT, find, plan_for, refused};
 use super::records;
+use super::short_list::Part;
 use super::task_action::{Action, act};
 use super::task_query::{Asker, plan};
 use crate::auth::Principal;
+use crate::cursor::List;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
-use crate::text::{fresh_id, task_text};
+use crate::text::{fresh_id, hash_text, parse_hash, task_text};
 use crate::units::time_text;
 
 /// Tasks changed between two writes of the cursor; as many commands reach the engine together.
@@ -35,6 +40,8 @@ const MAX_RUNNING: usize = 16;
 const KEEP_ENDED: usize = 100;
 /// Failures that are kept by name.
 const MAX_FAILURES: usize = 20;
+/// Characters of the reason that is kept for a task.
+const DETAIL_CHARS: usize = 300;
 /// Pause before a page is tried again after the server was at its bound.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -65,6 +72,15 @@ struct Stored {
     /// Last task id looked at, as text.
     #[serde(default)]
     cursor: Option<String>,
+    /// Tasks of the page that is being worked on.
+    #[serde(default)]
+    planned: Vec<String>,
+    /// The page that is being worked on is the last one.
+    #[serde(default)]
+    is_last: bool,
+    /// Address of the newest page of outcomes.
+    #[serde(default)]
+    outcomes: Option<String>,
     #[serde(default)]
     failures: Vec<rest::OperationFailure>,
 }
@@ -139,6 +155,12 @@ pub(crate) fn get(api: &Api, caller: &Principal, key: &str) -> Result<rest::Oper
     Ok(shown(key, &stored))
 }
 
+/// The same with its version.
+pub(crate) fn get_versioned(api: &Api, caller: &Principal, key: &str) -> Result<(rest::Operation, u64), Failure> {
+    let (stored, version) = read(api, caller.tenant, key).ok_or_else(|| Failure::not_found("operation", key))?;
+    Ok((shown(key, &stored), version))
+}
+
 /// Stops a running operation before its next page.
 pub(crate) async fn cancel(api: &Api, caller: &Principal, key: &str) -> Result<rest::Operation, Failure> {
     loop {
@@ -204,16 +226,28 @@ fn spawn(api: &Api, tenant: TenantId, key: String) {
 }
 
 async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), Failure> {
+    // What is planned already was begun by an earlier process.
+    let mut repeats = true;
     loop {
         let Some((mut stored, version)) = read(api, tenant, key) else { return Ok(()) };
         if stored.state != "running" {
             return Ok(());
         }
-        match page(api, tenant, &mut stored).await {
+        let step = match stored.planned.is_empty() {
+            true => {
+                repeats = false;
+                plan_page(api, tenant, &mut stored).await
+            }
+            false => do_page(api, tenant, &mut stored, repeats).await,
+        };
+        match step {
             Ok(()) => {}
             Err(failure)
-                if matches!(failure.code(), Code::Overloaded | Code::Unavailable) && api.runtime.is_ready().is_ok() =>
+                if matches!(failure.code(), Code::Overloaded | Code::Unavailable | Code::RateLimited)
+                    && api.runtime.is_ready().is_ok() =>
             {
+                // Some of the page may be done by now.
+                repeats = true;
                 tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
             }
@@ -230,13 +264,13 @@ async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), Failure> {
 /// A caller cancelled it while a page was under way: its state holds, the figures are ours.
 async fn settle(api: &Api, tenant: TenantId, key: &str, mine: Stored) -> Result<(), Failure> {
     let Some((theirs, version)) = read(api, tenant, key) else { return Ok(()) };
-    let merged = Stored { state: theirs.state, finished: theirs.finished, ..mine };
+    let merged = Stored { state: theirs.state, finished: theirs.finished, planned: Vec::new(), ..mine };
     let _ = records::put(api, RecordKind::Operation, tenant, key, &merged, Some(version)).await?;
     Ok(())
 }
 
-/// Works on one page and moves the cursor.
-async fn page(api: &Api, tenant: TenantId, stored: &mut Stored) -> Result<(), Failure> {
+/// Finds the tasks of the next page and moves the cursor behind them. A dry run is done with them at once.
+async fn plan_page(api: &Api, tenant: TenantId, stored: &mut Stored) -> Result<(), Failure> {
     let filter = Filter::parse(Resource::Tasks, &stored.filter).map_err(refused)?;
     // Times that were given as "so long ago" are meant from the start of the operation.
     let asker = Asker { tenant, me: &stored.by, now: stored.created };
@@ -245,43 +279,159 @@ async fn page(api: &Api, tenant: TenantId, stored: &mut Stored) -> Result<(), Fa
     let left = stored.max.map_or(u64::MAX, |max| max.saturating_sub(stored.done + stored.would_change));
     let limit = PAGE.min(usize::try_from(left).unwrap_or(PAGE));
     if limit == 0 {
-        return finish(api, stored);
+        finish(api, stored);
+        return Ok(());
     }
     let found = find(api, plan, before, limit).await?;
     stored.seen += found.tasks.len() as u64;
-    let action = action_of(stored)?;
+    stored.is_last = found.next.is_none();
+    stored.cursor = found.next.map(task_text).or(stored.cursor.take());
     if stored.dry_run {
-        stored.would_change += found.tasks.iter().filter(|task| action.applies_to(task.state)).count() as u64;
+        let action = action_of(stored)?;
+        let changes = found.tasks.iter().filter(|task| action.applies_to(task.state));
+        let items: Vec<_> = changes.map(|task| item(task.id, "would_change", None)).collect();
+        stored.would_change += items.len() as u64;
+        keep_outcomes(api, tenant, stored, items).await?;
     } else {
-        let outcomes = join_all(found.tasks.iter().map(|task| act(api, tenant, task.id, &action, None))).await;
-        // Nothing of a page counts until every task of it has an answer: an overload repeats the page as a whole.
-        let overload = outcomes.iter().filter_map(|o| o.as_ref().err()).find(|f| f.0.retryable);
-        if let Some(failure) = overload {
-            stored.seen -= found.tasks.len() as u64;
-            return Err(failure.clone());
-        }
-        for (task, outcome) in found.tasks.iter().zip(outcomes) {
-            match outcome {
-                Ok(_) => stored.done += 1,
-                Err(failure) => {
-                    stored.failed += 1;
-                    if stored.failures.len() < MAX_FAILURES {
-                        let detail = failure.0.detail.clone();
-                        stored.failures.push(rest::OperationFailure { task: task_text(task.id), detail });
-                    }
-                }
-            }
-        }
+        stored.planned = found.tasks.iter().map(|task| task_text(task.id)).collect();
     }
-    match found.next {
-        Some(next) => stored.cursor = Some(task_text(next)),
-        None => finish(api, stored)?,
+    if stored.is_last && stored.planned.is_empty() {
+        finish(api, stored);
     }
     Ok(())
 }
 
-fn finish(api: &Api, stored: &mut Stored) -> Result<(), Failure> {
+/// Changes the tasks of the planned page. `repeats`: some may have been changed before, by this operation.
+async fn do_page(api: &Api, tenant: TenantId, stored: &mut Stored, repeats: bool) -> Result<(), Failure> {
+    let action = action_of(stored)?;
+    let ids: Vec<TaskId> = stored.planned.iter().filter_map(|text| id::parse("task", text)).map(TaskId).collect();
+    let outcomes = join_all(ids.iter().map(|id| act(api, tenant, *id, &action, None))).await;
+    // Nothing of a page counts until every task of it has an answer: an overload repeats the page as a whole.
+    if let Some(failure) = outcomes.iter().filter_map(|o| o.as_ref().err()).find(|f| f.0.retryable) {
+        return Err(failure.clone());
+    }
+    let mut items = Vec::with_capacity(ids.len());
+    for (id, outcome) in ids.into_iter().zip(outcomes) {
+        let detail = match outcome {
+            Ok(_) => None,
+            Err(_) if repeats && is_changed(api, tenant, id, &action, stored.created).await? => None,
+            Err(failure) => Some(failure.0.detail.chars().take(DETAIL_CHARS).collect::<String>()),
+        };
+        if let Some(detail) = &detail
+            && stored.failures.len() < MAX_FAILURES
+        {
+            stored.failures.push(rest::OperationFailure { task: task_text(id), detail: detail.clone() });
+        }
+        match detail {
+            None => stored.done += 1,
+            Some(_) => stored.failed += 1,
+        }
+        items.push(item(id, if detail.is_none() { "done" } else { "failed" }, detail));
+    }
+    keep_outcomes(api, tenant, stored, items).await?;
+    stored.planned.clear();
+    if stored.is_last {
+        finish(api, stored);
+    }
+    Ok(())
+}
+
+/// Whether a task that cannot be changed so any more has been, since the operation began: the work of an earlier try.
+async fn is_changed(api: &Api, tenant: TenantId, task: TaskId, action: &Action, since: u64) -> Result<bool, Failure> {
+    let found = api.read_store(move |store| store.task(tenant, task)).await?;
+    Ok(found.is_some_and(|task| task.changed >= since && !action.applies_to(task.state)))
+}
+
+fn item(task: TaskId, outcome: &str, detail: Option<String>) -> rest::OperationItem {
+    rest::OperationItem { task: task_text(task), outcome: outcome.to_owned(), detail }
+}
+
+fn finish(api: &Api, stored: &mut Stored) {
     stored.state = "done".to_owned();
     stored.finished = Some(api.runtime.now_ms());
+}
+
+/// A page of outcomes as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Outcomes {
+    /// Address of the page before.
+    before: Option<String>,
+    items: Vec<rest::OperationItem>,
+}
+
+/// Keeps the outcomes of a page; the record that is written next names them.
+async fn keep_outcomes(
+    api: &Api,
+    tenant: TenantId,
+    stored: &mut Stored,
+    items: Vec<rest::OperationItem>,
+) -> Result<(), Failure> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let page = Outcomes { before: stored.outcomes.clone(), items };
+    let text = serde_json::to_vec(&page).map_err(|_| Failure::internal("outcomes do not serialise"))?;
+    let hash = api.runtime.blobs().put(tenant.0, text.into()).await?;
+    stored.outcomes = Some(hash_text(&hash));
     Ok(())
+}
+
+/// Pages of outcomes that one call looks through for outcomes of one kind.
+const LOOKED_AT: usize = 64;
+/// Bytes of a page of outcomes, at most: each is an id and a short text.
+const OUTCOMES_BYTES: u64 = 4 << 20;
+
+/// What became of each task, the newest first; only those with an outcome of `wanted`, if given.
+pub(crate) async fn items(
+    api: &Api,
+    caller: &Principal,
+    key: &str,
+    wanted: Option<&str>,
+    part: &Part,
+) -> Result<rest::Page<rest::OperationItem>, Failure> {
+    let (stored, _) = read(api, caller.tenant, key).ok_or_else(|| Failure::not_found("operation", key))?;
+    let filter = format!("{key} {}", wanted.unwrap_or_default());
+    let list =
+        List { key: api.runtime.token_key(), resource: "operation-items", tenant: caller.tenant, filter: &filter };
+    // A place is the address of a page and a number in it.
+    let (mut page, mut skip) = match &part.cursor {
+        Some(cursor) => place_of(&list.open(cursor)?)?,
+        None => (stored.outcomes, 0),
+    };
+    let limit = part.limit.clamp(1, MAX_LIMIT);
+    let mut out = rest::Page {
+        items: Vec::new(),
+        next_cursor: None,
+        as_of: api.runtime.committed_index(),
+        searched_back_to: None,
+    };
+    for _ in 0..LOOKED_AT {
+        let Some(address) = page.clone() else { return Ok(out) };
+        let outcomes = read_outcomes(api, caller.tenant, &address).await?;
+        for (at, item) in outcomes.items.into_iter().enumerate().skip(skip) {
+            if wanted.is_some_and(|wanted| wanted != item.outcome) {
+                continue;
+            }
+            if out.items.len() == limit {
+                out.next_cursor = Some(list.seal(format!("{address} {at}").as_bytes()));
+                return Ok(out);
+            }
+            out.items.push(item);
+        }
+        (page, skip) = (outcomes.before, 0);
+    }
+    out.next_cursor = page.map(|address| list.seal(format!("{address} 0").as_bytes()));
+    Ok(out)
+}
+
+fn place_of(bytes: &[u8]) -> Result<(Option<String>, usize), Failure> {
+    let text = std::str::from_utf8(bytes).ok().and_then(|text| text.split_once(' '));
+    let place = text.and_then(|(address, at)| Some((Some(address.to_owned()), at.parse().ok()?)));
+    place.ok_or_else(|| Failure::query("cursor", "the cursor is not one of this list; start again without it"))
+}
+
+async fn read_outcomes(api: &Api, tenant: TenantId, address: &str) -> Result<Outcomes, Failure> {
+    let hash = parse_hash(address).ok_or_else(|| Failure::internal("outcomes have no address"))?;
+    let bytes = api.runtime.blobs().read(tenant.0, hash, 0, OUTCOMES_BYTES).await?;
+    serde_json::from_slice(&bytes).map_err(|_| Failure::internal("outcomes cannot be read"))
 }

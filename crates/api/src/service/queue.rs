@@ -79,7 +79,7 @@ pub(crate) async fn put(
         _ => QueueConfig::default(),
     };
     apply(&mut config, settings, "")?;
-    let expected = expected_version(if_match, existing.as_ref().map(|q| q.version))?;
+    let expected = expected_version("queue", if_match, existing.as_ref().map(|q| q.version))?;
     // A patch without If-Match is still a read-modify-write: it must not undo a change made in between.
     let expected = expected.or(if write == Write::Patch { existing.as_ref().map(|q| q.version) } else { None });
     let is_new = existing.is_none();
@@ -87,18 +87,19 @@ pub(crate) async fn put(
     Ok((queue, is_new))
 }
 
-fn expected_version(if_match: Option<&str>, current: Option<u64>) -> Result<Option<u64>, Failure> {
+/// The version that `If-Match` asks for.
+pub(crate) fn expected_version(what: &str, if_match: Option<&str>, current: Option<u64>) -> Result<Option<u64>, Failure> {
     let Some(text) = if_match else { return Ok(None) };
     if text.trim() == "*" {
         return match current {
             Some(_) => Ok(None),
             None => {
-                Err(Failure::new(Code::PreconditionFailed, "If-Match: * asks for a queue that exists; it does not."))
+                Err(Failure::new(Code::PreconditionFailed, format!("If-Match: * asks for a {what} that exists; it does not.")))
             }
         };
     }
     let version = text.trim().trim_matches('"').parse::<u64>();
-    version.map(Some).map_err(|_| Failure::new(Code::PreconditionFailed, "If-Match names no version of this queue."))
+    version.map(Some).map_err(|_| Failure::new(Code::PreconditionFailed, format!("If-Match names no version of this {what}.")))
 }
 
 /// Pauses, resumes or drains a queue. Answers after every partition applied it.
@@ -207,6 +208,7 @@ fn figures_of(figures: &QueueFigures, state: QueueState, now: u64) -> rest::Queu
         out_per_s: figures.out_per_s,
         workers: figures.workers,
         desired_permits: desired_permits(running, depth, figures.in_per_s, figures.out_per_s),
+        pressure: figures.pressure.as_str().to_owned(),
     }
 }
 

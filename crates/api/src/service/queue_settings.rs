@@ -50,6 +50,12 @@ pub(crate) fn apply(config: &mut QueueConfig, given: &rest::QueueSettings, point
     if let Some(value) = given.max_depth {
         config.max_depth = value;
     }
+    if let Some(value) = given.throttle_depth {
+        config.throttle_depth = value;
+    }
+    if let Some(value) = given.alert_depth {
+        config.alert_depth = value;
+    }
     if let Some(value) = given.dead_letter {
         config.dead_letter = value;
     }
@@ -103,6 +109,8 @@ pub(crate) fn shown_settings(config: &QueueConfig) -> rest::QueueSettings {
         batch_size: Some(config.batch_size),
         batch_wait: Some(DurationText::Text(duration_text(config.batch_wait_ms))),
         max_depth: Some(config.max_depth),
+        throttle_depth: Some(config.throttle_depth),
+        alert_depth: Some(config.alert_depth),
         dead_letter: Some(config.dead_letter),
         aging: Some(DurationText::Text(duration_text(config.aging_ms))),
     }

@@ -2,6 +2,7 @@
 //! that shares what tasks of its type have in common, hand it to the runtime, answer after the commit.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -52,12 +53,47 @@ pub(crate) struct Accepted {
 /// One task from its JSON body.
 pub(crate) async fn one(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) -> Result<Accepted, Failure> {
     let accept = async {
+        let begun = Instant::now();
         let item = read(api, caller, bytes, around).await?;
-        let shown = Shown::of(caller.tenant, &item, api.runtime.now_ms());
-        let outcome = api.runtime.submit(caller.tenant, vec![item]).await?.pop();
-        shown.accepted(outcome.ok_or_else(|| Failure::internal("a submit was answered with nothing"))?)
+        api.metrics.validated(begun.elapsed());
+        store(api, caller, item).await
     };
     accept.await.inspect_err(|failure| api.metrics.rejected(failure.code()))
+}
+
+/// An item for whoever takes it: a task that no worker runs.
+pub(crate) async fn item(
+    api: &Api,
+    caller: &Principal,
+    mut task: rest::SubmitTask,
+    bytes: &Bytes,
+    around: Around<'_>,
+) -> Result<Accepted, Failure> {
+    let accept = async {
+        add_key(&mut task, around.key)?;
+        let input = task.input.take();
+        let mut item = prepare(api, caller, &task, input.as_deref(), bytes, around.traceparent)?;
+        if let Some((_, hash)) = &mut item.idempotency {
+            // Unlike a task's, the body does not name the queue.
+            *hash = short_hash(&[item.queue.as_bytes(), bytes]);
+        }
+        let mut spec = Spec::clone(&item.spec);
+        let (name, value) = tidewheel_engine::task::ITEM;
+        spec.requires = vec![(name.into(), value.into())];
+        item.spec = Arc::new(spec);
+        if let Some(raw) = input {
+            let content = Bytes::from(Box::<str>::from(raw).into_boxed_bytes());
+            item.input = payload(api, caller.tenant, content).await?;
+        }
+        store(api, caller, item).await
+    };
+    accept.await.inspect_err(|failure| api.metrics.rejected(failure.code()))
+}
+
+async fn store(api: &Api, caller: &Principal, item: Submit) -> Result<Accepted, Failure> {
+    let shown = Shown::of(caller.tenant, &item, api.runtime.now_ms());
+    let outcome = api.runtime.submit(caller.tenant, vec![item]).await?.pop();
+    shown.accepted(outcome.ok_or_else(|| Failure::internal("a submit was answered with nothing"))?)
 }
 
 /// Many tasks; the answer has one outcome each. Only a broken frame refuses the whole.
@@ -89,6 +125,7 @@ pub(crate) async fn batch(
     if frame.tasks.len() > BATCH_ITEMS {
         return Err(Failure::field("/tasks", format!("a batch has at most {BATCH_ITEMS} tasks")));
     }
+    let begun = Instant::now();
     let mut refused: Vec<Option<Failure>> = Vec::with_capacity(frame.tasks.len());
     let mut items = Vec::with_capacity(frame.tasks.len());
     if let Some(key) = key {
@@ -111,6 +148,7 @@ pub(crate) async fn batch(
             Err(failure) => refused.push(Some(failure)),
         }
     }
+    api.metrics.validated(begun.elapsed());
     let outcomes = match key {
         None if items.is_empty() => Vec::new(),
         None => api.runtime.submit(caller.tenant, items).await?,
@@ -172,15 +210,7 @@ async fn read(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) 
         }
         failure
     })?;
-    if let Some(key) = around.key {
-        match &task.idempotency_key {
-            Some(field) if field != key => {
-                let detail = "the body names another key than the Idempotency-Key header";
-                return Err(Failure::field("/idempotency_key", detail));
-            }
-            _ => task.idempotency_key = Some(key.to_owned()),
-        }
-    }
+    add_key(&mut task, around.key)?;
     let input = task.input.take();
     let mut item = prepare(api, caller, &task, input.as_deref(), bytes, around.traceparent)?;
     if let Some(raw) = input {
@@ -188,6 +218,17 @@ async fn read(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) 
         item.input = payload(api, caller.tenant, content).await?;
     }
     Ok(item)
+}
+
+/// The key of the header, if there is one, as if it stood in the body.
+fn add_key(task: &mut rest::SubmitTask, header: Option<&str>) -> Result<(), Failure> {
+    let Some(key) = header else { return Ok(()) };
+    if task.idempotency_key.as_ref().is_some_and(|field| field != key) {
+        let detail = "the body names another key than the Idempotency-Key header";
+        return Err(Failure::field("/idempotency_key", detail));
+    }
+    task.idempotency_key = Some(key.to_owned());
+    Ok(())
 }
 
 /// Everything but the payload itself.

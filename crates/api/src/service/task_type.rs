@@ -142,8 +142,10 @@ pub(crate) fn defaults(api: &Api, tenant: TenantId, kind: &str) -> Option<Arc<Ty
     if let Some(cached) = api.types.0.read().get(&key)
         && cached.version == record.version
     {
+        api.metrics.types.hit();
         return Some(cached.defaults.clone());
     }
+    api.metrics.types.miss();
     let defaults = Arc::new(read(&record)?);
     let mut cache = api.types.0.write();
     if cache.len() >= CACHE_ENTRIES {

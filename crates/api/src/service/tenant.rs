@@ -8,7 +8,7 @@ use tidewheel_engine::effect::Reply;
 use tidewheel_engine::id::Name;
 use tidewheel_proto::rest;
 
-use super::queue::Write;
+use super::queue::{Write, expected_version};
 use super::queue_settings::{apply_tenant, shown_tenant};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
@@ -45,6 +45,7 @@ pub(crate) async fn put(
     name: &str,
     given: &rest::PutTenant,
     write: Write,
+    if_match: Option<&str>,
 ) -> Result<(Arc<Tenant>, bool), Failure> {
     check_name("tenant", name)?;
     let existing = api.runtime.directory().tenant(name);
@@ -57,7 +58,11 @@ pub(crate) async fn put(
     };
     apply_tenant(&mut config, given)?;
     let key: Name = name.into();
-    let reply = api.runtime.call(move |request| Command::PutTenant { request, name: key, config }).await?;
+    let version = existing.as_ref().map(|tenant| tenant.version);
+    let expected = expected_version("tenant", if_match, version)?;
+    // A patch without If-Match is still a read-modify-write: it must not undo a change made in between.
+    let expected = expected.or(if write == Write::Patch { version } else { None });
+    let reply = api.runtime.call(move |request| Command::PutTenant { request, name: key, config, expected }).await?;
     let tenant = match reply {
         Reply::Tenant(tenant) => tenant,
         Reply::Refused(refusal) => return Err(from_refusal(refusal)),

@@ -2,9 +2,12 @@
 //! those of the listener go over a socket.
 
 mod grpc;
+mod items;
 mod listener;
+mod metrics;
 mod node;
 mod once;
+mod operations;
 mod packages;
 mod queues;
 mod roles;

@@ -151,7 +151,7 @@ async fn metrics_show_queues_under_every_name() {
         "tidewheel_http_request_duration_seconds_count{route=\"/tasks\",method=\"POST\",code=\"201\"} 1",
         "tidewheel_build_info",
         "tidewheel_tasks_rejected_total{reason=\"unknown-queue\"} 1",
-        "tidewheel_tasks_dead_lettered_total{tenant=\"default\",queue=\"default\"} 0",
+        "tidewheel_tasks_dead_lettered_total{tenant=\"default\",queue=\"default\",type=\"a\"} 0",
         "tidewheel_permits_used{tenant=\"default\",queue=\"default\"} 0",
         "tidewheel_leases_lost_total 0",
         "tidewheel_worker_reconnects_total 0",

@@ -107,3 +107,27 @@ async fn an_operation_is_watched_to_its_end() {
     let text = events.end().await;
     assert!(text.contains("\"done\":1") && text.contains("event: end"), "{text}");
 }
+
+#[tokio::test]
+async fn a_queue_that_fills_up_says_so_in_the_stream() {
+    let node = Node::start().await;
+    let settings = r#"{"alert_depth":1,"throttle_depth":3,"max_depth":4}"#;
+    node.call(Method::PUT, "/api/v1/queues/narrow", settings).await.is(201);
+    let mut reader = Reader::open(&node, "/api/v1/stream?topics=queues", None).await;
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        let got = node.post("/api/v1/tasks", r#"{"type":"a","queue":"narrow"}"#).await;
+        if got.status != 201 {
+            assert_eq!((got.header("retry-after"), got.header("ratelimit")), ("1", "\"default\";r=0;t=1"));
+        }
+        statuses.push(got.status);
+    }
+    // Three are free, the fourth is the one that a throttled queue lets in at once; then it is full.
+    assert_eq!(statuses, [201, 201, 201, 201, 503, 503]);
+    reader.until("\"to\":\"alert\"").await;
+    let text = reader.until("\"to\":\"full\"").await;
+    let alert = text.find("\"to\":\"alert\"").unwrap();
+    assert!(alert < text.find("\"to\":\"full\"").unwrap(), "{text}");
+    assert!(text.contains("event: pressure"), "{text}");
+    reader.until("\"pressure\":\"full\"").await;
+}

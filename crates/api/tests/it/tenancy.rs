@@ -84,3 +84,35 @@ async fn the_same_idempotency_key_in_two_tenants_is_two_tasks() {
     node.call_as(&ann, Method::POST, "/api/v1/tasks", body).await.is(201);
     node.call_as(&bob, Method::POST, "/api/v1/tasks", body).await.is(201);
 }
+
+#[tokio::test]
+async fn single_things_have_a_tag_and_only_the_wanted_fields() {
+    let node = Node::start().await;
+    let _worker = node.worker_named("w", 3);
+    let token = node.post("/api/v1/tokens", r#"{"name":"t","role":"viewer"}"#).await.is(201).json()["id"].clone();
+    let token = format!("/api/v1/tokens/{}", token.as_str().unwrap());
+    for (path, field) in [
+        ("/api/v1/tenants/default", "name"),
+        ("/api/v1/queues/default", "version"),
+        ("/api/v1/queues/default/stats", "depth"),
+        (token.as_str(), "role"),
+    ] {
+        let got = node.get(&format!("{path}?fields={field}")).await.is(200);
+        assert_eq!(got.json().as_object().unwrap().keys().collect::<Vec<_>>(), [field], "{path}");
+        let etag = node.get(path).await.is(200).header("etag").to_owned();
+        let again = node.request(Method::GET, path, &node.admin).header("if-none-match", &etag);
+        let again = node.send(again.body(Body::empty()).unwrap()).await.is(304);
+        assert_eq!((again.header("etag"), again.body.len()), (etag.as_str(), 0), "{path}");
+        assert_eq!(node.get(&format!("{path}?field=x")).await.is(400).code(), "invalid-query", "{path}");
+    }
+    let tag = node.get("/api/v1/tenants/default").await.header("etag").to_owned();
+    let weigh = |tag: &str| {
+        let request = node.request(Method::PATCH, "/api/v1/tenants/default", &node.admin).header("if-match", tag);
+        node.send(request.body(Body::from(r#"{"weight":50}"#)).unwrap())
+    };
+    weigh(&tag).await.is(200);
+    assert_eq!(weigh(&tag).await.is(412).code(), "precondition-failed", "somebody has changed it since");
+    let before = node.get("/api/v1/queues/default/stats").await.header("etag").to_owned();
+    node.submit(r#"{"type":"a"}"#).await;
+    assert_ne!(node.get("/api/v1/queues/default/stats").await.header("etag"), before, "never stale after a write");
+}

@@ -113,6 +113,7 @@ async fn serve(ctx: &Ctx, dev: &Dev, config: &Config, dir: &Path) -> Outcome {
         node = Box::pin(Node::start(config)) => node?,
         () = signals.impatient() => return Err(super::server::interrupted()),
     };
+    node.refuse_reloads();
     let token = token(&node).await?;
     let connection = Connection {
         url: node.url.clone(),
@@ -170,7 +171,8 @@ async fn token(node: &Node) -> Outcome<Secret> {
 fn open(ctx: &Ctx, url: &str) {
     let program = std::env::var_os("BROWSER").unwrap_or_else(|| "xdg-open".into());
     let quiet = std::process::Stdio::null;
-    let started = tokio::process::Command::new(&program).arg(url).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
+    let started =
+        tokio::process::Command::new(&program).arg(url).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
     if let Err(error) = started {
         ctx.out.note(&format!("cannot open a browser with {}: {error}", program.to_string_lossy()));
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Ctx;
 use super::common::{self, ShortArgs, Wait, field};
-use super::shapes::OPERATION;
+use super::shapes::{OPERATION, OUTCOME};
 use crate::client::{Client, segment};
 use crate::fail::{Exit, Failure, Outcome};
 
@@ -31,6 +31,7 @@ pub(crate) struct OpCommand {
 enum OpVerb {
     List(List),
     Get(Get),
+    Items(Items),
     Watch(Watch),
     Cancel(Cancel),
 }
@@ -56,6 +57,27 @@ struct List {
 struct Get {
     /// Id of the operation
     id: String,
+}
+
+/// List what became of each task
+///
+/// The newest first, with the reason where a task could not be changed. A dry run lists what would be changed.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel op items op_01jd8z5r7m0000000000000000
+  tidewheel op items op_01jd8z5r7m0000000000000000 --outcome failed --all -o jsonl")]
+struct Items {
+    /// Id of the operation
+    id: String,
+    /// Only those that are done, failed or would_change
+    #[arg(long, value_parser = ["done", "failed", "would_change"])]
+    outcome: Option<String>,
+    /// Tasks to show
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Every one of them, page by page
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
 }
 
 /// Follow an operation to its end
@@ -92,6 +114,7 @@ impl OpCommand {
                 common::short_list(ctx, &OPERATION, &verb.list, make).await
             }
             OpVerb::Get(verb) => ctx.out.one(&OPERATION, &read(&client, &verb.id).await?),
+            OpVerb::Items(verb) => verb.run(ctx, &client).await,
             OpVerb::Watch(verb) => {
                 let operation = read(&client, &verb.id).await?;
                 let end = follow(ctx, &client, operation, Wait::Ever).await?;
@@ -105,6 +128,32 @@ impl OpCommand {
                 .await
             }
         }
+    }
+}
+
+impl Items {
+    async fn run(self, ctx: &Ctx, client: &Client) -> Outcome {
+        let path = format!("/operations/{}/items", segment(&self.id));
+        let mut left = if self.all { usize::MAX } else { self.limit };
+        let mut items: Vec<Value> = Vec::new();
+        let mut cursor: Option<String> = None;
+        while left > 0 {
+            let request = client.get(&path).doing(format!("list the tasks of {}", self.id)).next("tidewheel op list");
+            let request = request.maybe("outcome", self.outcome.as_ref()).maybe("cursor", cursor.as_ref());
+            let page = request.query("limit", left.min(1_000)).value().await?;
+            let found = common::items(&page);
+            left = left.saturating_sub(found.len());
+            items.extend(found.iter().cloned());
+            cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        ctx.out.list(&OUTCOME, &serde_json::json!({ "items": items }))?;
+        if cursor.is_some() {
+            ctx.out.note("there are more: --all shows them");
+        }
+        Ok(())
     }
 }
 
@@ -124,8 +173,12 @@ pub(crate) fn show(ctx: &Ctx, operation: &Value) -> Outcome {
     for failure in failures.into_iter().flatten() {
         ctx.out.note(&format!("{}: {}", field(failure, "task"), crate::text::one_line(field(failure, "detail"))));
     }
-    Err(Failure::new(Exit::Failed, format!("{} not changed", crate::text::tasks_were(failed)), "the first of them are listed above")
-        .next(format!("tidewheel op get {}", field(operation, "id"))))
+    Err(Failure::new(
+        Exit::Failed,
+        format!("{} not changed", crate::text::tasks_were(failed)),
+        "the first of them are listed above",
+    )
+    .next(format!("tidewheel op get {}", field(operation, "id"))))
 }
 
 /// Waits for an operation's end with a progress line. Without a wait it is printed as it is, and `None` comes back.

@@ -4,6 +4,7 @@ mod create;
 mod dead;
 mod drain;
 mod get;
+mod item;
 mod limits;
 mod list;
 mod pause;
@@ -42,6 +43,7 @@ enum QueueVerb {
     Limits(limits::Limits),
     Purge(purge::Purge),
     Dead(dead::DeadCommand),
+    Item(item::ItemCommand),
 }
 
 impl QueueCommand {
@@ -57,6 +59,7 @@ impl QueueCommand {
             QueueVerb::Limits(verb) => verb.run(ctx).await,
             QueueVerb::Purge(verb) => verb.run(ctx).await,
             QueueVerb::Dead(verb) => verb.run(ctx).await,
+            QueueVerb::Item(verb) => verb.run(ctx).await,
         }
     }
 }

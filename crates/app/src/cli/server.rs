@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
+use tidewheel_proto::rest::Reloaded;
 
 use super::Ctx;
 use crate::config::{Config, FlagValue, find, from_text};
@@ -107,14 +108,21 @@ async fn serve(ctx: &Ctx, mut config: Config, logging: Logging) -> Outcome {
     };
     ctx.out.note(&format!("listening on {} (data in {})", node.url, node.data_dir.display()));
     loop {
-        let ask = tokio::select! {
-            ask = signals.next() => ask,
-            failure = node.ended() => return Err(failure),
+        // Two waits of the node cannot stand in one select: each needs the whole of it.
+        let step = {
+            let (ended, asked) = node.events();
+            tokio::select! {
+                ask = signals.next() => Step::Signal(ask),
+                failure = ended => return Err(failure),
+                asked = asked => Step::Asked(asked),
+            }
         };
-        if ask != Ask::Reload {
-            break;
+        match step {
+            Step::Signal(Ask::Reload) => drop(reload(&mut config, &node, &logging)),
+            // Whoever asked may have gone.
+            Step::Asked(asked) => drop(asked.send(reload(&mut config, &node, &logging))),
+            Step::Signal(Ask::Stop | Ask::Interrupt) => break,
         }
-        reload(&mut config, &node, &logging);
     }
     let drain = config.duration("server.drainTimeout");
     tracing::info!(seconds = drain.as_secs(), "asked to end; draining");
@@ -124,18 +132,25 @@ async fn serve(ctx: &Ctx, mut config: Config, logging: Logging) -> Outcome {
     }
 }
 
+/// What a running server waits for.
+enum Step {
+    Signal(Ask),
+    Asked(crate::wire::ReloadAsked),
+}
+
 /// Takes over what can change at once, and says what cannot. A mistake leaves everything as it is.
-fn reload(config: &mut Config, node: &Node, logging: &Logging) {
+fn reload(config: &mut Config, node: &Node, logging: &Logging) -> Result<Reloaded, String> {
     let new = match config.reload() {
         Ok(new) => new,
         Err(failure) => {
             tracing::error!("the configuration was not taken over: {failure}");
-            return;
+            return Err(failure.to_string());
         }
     };
     let (now, later) = config.changed(&new);
     if let Err(failure) = logging.set(&new.text("log.level")) {
         tracing::error!("{failure}");
+        return Err(failure.to_string());
     }
     node.reload(&new);
     if !now.is_empty() {
@@ -148,4 +163,6 @@ fn reload(config: &mut Config, node: &Node, logging: &Logging) {
         tracing::info!("the configuration has not changed");
     }
     *config = new;
+    let names = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
+    Ok(Reloaded { changed: names(now), needs_restart: names(later) })
 }

@@ -104,8 +104,31 @@ pub(crate) const QUEUE_STATS: Shape = Shape {
         Col::new("IN/S", "in_per_s", Number),
         Col::new("OUT/S", "out_per_s", Number),
         Col::minor("WORKERS", "workers", Count),
+        Col::minor("PRESSURE", "pressure", Text),
         Col::wide("WANTED PERMITS", "desired_permits", Count),
     ],
+};
+
+/// An item that was taken, or its lease.
+pub(crate) const TAKEN: Shape = Shape {
+    plural: "items",
+    id: "id",
+    cols: &[
+        Col::new("ID", "id", Text),
+        Col::new("TOKEN", "token", Text),
+        Col::new("LEASED UNTIL", "leased_until", Time),
+        Col::new("ATTEMPT", "attempt", Count),
+        Col::minor("PRIORITY", "priority", Count),
+        Col::new("INPUT", "input", Text),
+        Col::wide("KEY", "key", Text),
+        Col::wide("LABELS", "labels", Names),
+    ],
+};
+
+pub(crate) const OUTCOME: Shape = Shape {
+    plural: "tasks",
+    id: "task",
+    cols: &[Col::new("TASK", "task", Text), Col::new("OUTCOME", "outcome", State), Col::new("WHY", "detail", Text)],
 };
 
 pub(crate) const WORKER: Shape = Shape {

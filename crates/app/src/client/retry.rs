@@ -6,7 +6,7 @@ use tidewheel_proto::rest::Problem;
 
 /// Tries in all. With the waits below this is about half a minute, after which a person would rather know.
 const MAX_TRIES: u32 = 6;
-/// The first wait where the server names none; it doubles.
+/// The first wait, and the least one where the server names another; it doubles.
 const FIRST_WAIT_MS: u64 = 250;
 /// A server that asks for more is taken at its word, and the verb fails at once with that word.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -31,7 +31,8 @@ impl Retries {
         if asked.is_some_and(|asked| asked > LONGEST_WAIT) {
             return None;
         }
-        let base = asked.unwrap_or(Duration::from_millis(FIRST_WAIT_MS << self.tries.min(6)));
+        // Growing all the same: a server that says one second to everybody would have everybody back each second.
+        let base = asked.unwrap_or_default().max(Duration::from_millis(FIRST_WAIT_MS << self.tries.min(6)));
         self.tries += 1;
         // Jitter only adds: coming earlier than asked would be refused again.
         Some(base + Duration::from_millis(random() % (base.as_millis() as u64 / 2).max(50)))
@@ -62,6 +63,16 @@ mod tests {
         assert!(wait.is_some_and(|w| w >= Duration::from_secs(2) && w <= Duration::from_secs(3)));
         assert_eq!(retries.after(&Problem::new(Code::NotFound, "")), None);
         assert_eq!(retries.after(&Problem::new(Code::Overloaded, "").after_seconds(3600)), None);
+    }
+
+    #[test]
+    fn waits_grow_though_the_server_always_asks_for_the_same() {
+        let mut retries = Retries::new(true);
+        let problem = Problem::new(Code::RateLimited, "").after_seconds(1);
+        let waits: Vec<u64> = std::iter::from_fn(|| retries.after(&problem)).map(|w| w.as_millis() as u64).collect();
+        for (wait, least) in waits.iter().zip([1_000, 1_000, 2_000, 4_000, 8_000]) {
+            assert!((least..=least * 3 / 2 + 50).contains(wait), "{waits:?}");
+        }
     }
 
     #[test]

@@ -118,6 +118,12 @@ pub(crate) const ALL: &[Setting] = &[
         || json!(false),
         "Tenants share workers: attempts run isolated or not at all.",
     ),
+    fixed(
+        "metrics.taskTypes",
+        Kind::Count { min: 0, max: 10_000 },
+        || json!(100),
+        "Task types with a label of their own in metrics; the others share the label other.",
+    ),
     live("retention.finished", TIME, || json!("30d"), "Ended tasks are kept so long; 0 = for ever."),
     live("retention.logs", TIME, || json!("14d"), "Log lines are kept so long; 0 = for ever."),
     fixed("agent.enabled", Kind::Flag, || json!(false), "Run an agent in this process."),

@@ -4,7 +4,10 @@
 mod abuse;
 mod agent;
 mod backup;
+mod bulk;
 mod chaos;
 mod cli;
+mod items;
 mod load;
+mod pressure;
 mod tidy;

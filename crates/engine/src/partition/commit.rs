@@ -72,6 +72,7 @@ impl Partition {
                 q.rate_touched = false;
                 mutations.push(Mutation::PutRate { key: RateKey::Queue(id), tat_us: q.tat_us });
             }
+            self.tell_pressure(id);
         }
         for id in std::mem::take(&mut self.touched_tenants) {
             let Some(t) = self.tenants.get_mut(&id) else { continue };

@@ -102,6 +102,8 @@ impl Partition {
     fn retune(&mut self, id: QueueId) {
         let Some(q) = self.queues.get_mut(&id) else { return };
         q.rate_until = 0;
+        // New bounds may be another stage.
+        self.touched_queues.push(id);
         q.tat_us = reset(q.tat_us, self.wall, q.queue.config.rate);
         let mut lanes: Vec<i64> = q.lanes.iter().filter(|(_, lane)| lane.parked.is_some()).map(|(id, _)| *id).collect();
         lanes.sort_unstable();
@@ -128,13 +130,18 @@ impl Partition {
         self.reply(request, Reply::Done);
     }
 
-    pub(super) fn put_tenant(&mut self, request: RequestId, name: Name, config: TenantConfig) {
+    pub(super) fn put_tenant(&mut self, request: RequestId, name: Name, config: TenantConfig, expected: Option<u64>) {
         if name.is_empty() || config.weight == 0 || config.weight > 10_000 {
             return self.refuse(request, Refusal::Invalid("a tenant has a name and a weight of 1 to 10,000".into()));
         }
-        let tenant = match self.tenant_names.get(&name) {
+        let known = self.tenant_names.get(&name).copied();
+        let current = known.map_or(0, |id| self.tenants[&id].tenant.version);
+        if expected.is_some_and(|expected| expected != current) {
+            return self.refuse(request, Refusal::Version { current });
+        }
+        let tenant = match known {
             Some(id) => {
-                let old = &self.tenants[id].tenant;
+                let old = &self.tenants[&id].tenant;
                 Tenant { version: old.version + 1, config, ..(**old).clone() }
             }
             None => {

@@ -15,7 +15,7 @@ pub(crate) type Changes = (Option<u8>, Option<u64>, Option<Vec<(Name, Name)>>);
 
 impl Partition {
     /// Whether the task is in memory and the tenant's; otherwise the command waits for it, or is refused.
-    fn at_hand(&mut self, tenant: TenantId, task: TaskId, command: impl FnOnce() -> Command) -> bool {
+    pub(super) fn at_hand(&mut self, tenant: TenantId, task: TaskId, command: impl FnOnce() -> Command) -> bool {
         match self.tasks.get(&task) {
             Some(entry) if entry.task.tenant == tenant => true,
             Some(_) => {
@@ -113,7 +113,8 @@ impl Partition {
         let entry = self.entry(task);
         let state = entry.task.state;
         if !matches!(state, State::Failed | State::Dead | State::Cancelled | State::Expired) {
-            let text = format!("only a failed, dead, cancelled or expired task can be retried; it is {}", state.as_str());
+            let text =
+                format!("only a failed, dead, cancelled or expired task can be retried; it is {}", state.as_str());
             return self.refuse(request, Refusal::Conflict(text.into()));
         }
         entry.task.attempt_base = entry.task.attempt;

@@ -7,7 +7,7 @@
 
 use super::{Entry, MonoTimer, Partition, Run, Stage};
 use crate::effect::Grant;
-use crate::id::{Name, QueueId, SessionId, TaskId, TenantId, Token};
+use crate::id::{Name, QueueId, SessionId, TaskId, TenantId, Token, WorkerId};
 use crate::limit;
 use crate::planted::Bug;
 use crate::ready::{Parked, gcra, lane_key};
@@ -100,7 +100,7 @@ impl Partition {
         0
     }
 
-    fn tenant_may_grant(&mut self, tenant: TenantId, now: Now) -> bool {
+    pub(super) fn tenant_may_grant(&mut self, tenant: TenantId, now: Now) -> bool {
         let Some(t) = self.tenants.get_mut(&tenant) else { return false };
         let limited = t.tenant.config.concurrency > 0 && !self.options.planted.has(Bug::IgnoredTenantLimit);
         if limited && t.running >= t.tenant.config.concurrency {
@@ -139,7 +139,7 @@ impl Partition {
     }
 
     /// Lines of a queue that offer something, best first: class raised by one for each aging time the head has waited.
-    fn ranked_lines(&self, queue: QueueId, now: Now) -> [Option<(i64, u64, usize)>; 3] {
+    pub(super) fn ranked_lines(&self, queue: QueueId, now: Now) -> [Option<(i64, u64, usize)>; 3] {
         let q = &self.queues[&queue];
         let aging = if self.options.planted.has(Bug::NoAging) { 0 } else { q.queue.config.aging_ms };
         let mut ranked = [None; 3];
@@ -181,7 +181,7 @@ impl Partition {
         0
     }
 
-    fn queue_may_grant(&mut self, queue: QueueId, now: Now) -> bool {
+    pub(super) fn queue_may_grant(&mut self, queue: QueueId, now: Now) -> bool {
         let Some(q) = self.queues.get_mut(&queue) else { return false };
         let mut limit = q.queue.config.concurrency;
         if limit > 0 && self.options.planted.has(Bug::LimitOffByOne) {
@@ -205,24 +205,25 @@ impl Partition {
         }
     }
 
-    /// Offers the head of a lane to a pool.
-    fn offer(&mut self, pool: usize, queue: QueueId, lane_id: i64, now: Now) -> Offer {
+    /// The head of a lane, if it can go now, and whether others may share its call. A lane whose head cannot is out of the
+    /// ring until something changes.
+    pub(super) fn ready_head(&mut self, queue: QueueId, lane_id: i64, now: Now) -> Option<(TaskId, bool)> {
         self.trim_head(queue, lane_id);
         let q = self.queues.get_mut(&queue).expect("a served queue exists");
         let class = crate::ready::class_of_lane(lane_id);
         let Some(lane) = q.lanes.get_mut(&lane_id) else {
             q.lines[class].ring.retain(|l| *l != lane_id);
-            return Offer::Gone;
+            return None;
         };
         let Some(head) = lane.window.front().copied() else {
             self.drain_lane(queue, lane_id);
-            return Offer::Gone;
+            return None;
         };
         // Tasks that go before the head may be in the store: of an ordering key they have to.
         if lane.unverified || (lane.ordered && lane.spilled && head.order >= lane.from) {
             self.leave_ring(queue, lane_id, None);
             self.read_lane(queue, lane_id);
-            return Offer::Gone;
+            return None;
         }
         let size = q.queue.config.batch_size;
         let wait = q.queue.config.batch_wait_ms;
@@ -232,21 +233,28 @@ impl Partition {
             let until = now.mono + (head.since + wait - now.wall);
             self.leave_ring(queue, lane_id, Some(Parked::Batch(until)));
             self.mono_wheel.insert(until, MonoTimer::BatchWait(queue, lane_id));
-            return Offer::Gone;
+            return None;
         }
-        let policy = q.queue.config.policy;
         if lane.ordered {
             self.fit_lane_to_head(queue, lane_id, head.id);
         }
         if let Some(parked) = self.held_back(queue, lane_id, head.id) {
             self.leave_ring(queue, lane_id, Some(parked));
-            return Offer::Gone;
+            return None;
         }
+        Some((head.id, batching))
+    }
+
+    /// Offers the head of a lane to a pool.
+    fn offer(&mut self, pool: usize, queue: QueueId, lane_id: i64, now: Now) -> Offer {
+        let Some((head, batching)) = self.ready_head(queue, lane_id, now) else { return Offer::Gone };
+        let config = &self.queues[&queue].queue.config;
+        let (policy, size) = (config.policy, config.batch_size);
         let lane = &self.queues[&queue].lanes[&lane_id];
         let (requirement, key) = (lane.requirement, lane.key.clone());
-        let room = self.key_room(queue, key.as_ref(), head.id);
-        let spec = self.tasks[&head.id].task.spec.clone();
-        let Some(session) = self.choose(pool, queue, policy, requirement, head.id, &spec) else {
+        let room = self.key_room(queue, key.as_ref(), head);
+        let spec = self.tasks[&head].task.spec.clone();
+        let Some(session) = self.choose(pool, queue, policy, requirement, head, &spec) else {
             self.await_session(queue, requirement);
             return Offer::Starved;
         };
@@ -351,11 +359,24 @@ impl Partition {
         granted
     }
 
-    /// The grant: counted, fenced and written in one change.
     fn grant(&mut self, id: TaskId, session: SessionId, call: u32, now: Now) {
+        let s = &self.sessions[&session];
+        let (worker, at_once) = (s.worker, s.hello.buffer == 0);
+        let task = self.begin_attempt(id, worker, at_once, 0, now);
+        self.bind(session, id, call);
+        let grant = self.grant_of(task, call);
+        let s = self.sessions.get_mut(&session).expect("grants go to live sessions");
+        if s.outbox.is_empty() {
+            self.outbox.push(session);
+        }
+        s.outbox.push(grant);
+    }
+
+    /// The grant: counted, fenced and written in one change. `at_once` = it begins now; `lease_ms` above 0 = it is taken
+    /// for so long and belongs to no session.
+    pub(super) fn begin_attempt(&mut self, id: TaskId, worker: WorkerId, at_once: bool, lease_ms: u64, now: Now) -> Task {
         self.grants += 1;
         let token = Token { epoch: self.epoch, grant: self.grants };
-        let worker = self.sessions[&session].worker;
         let entry = self.tasks.get_mut(&id).expect("a granted task is in memory");
         let lane = entry.task.lane.take();
         if !self.options.planted.has(Bug::UncountedAttempt) {
@@ -364,7 +385,7 @@ impl Partition {
         entry.task.token = token;
         entry.task.worker = worker;
         entry.task.granted = now.wall;
-        entry.task.due = 0;
+        entry.task.due = if lease_ms > 0 { now.wall + lease_ms } else { 0 };
         let ordered = entry.task.spec.ordering_key.is_some();
         let (queue, tenant, seq) = (entry.task.queue, entry.task.tenant, entry.task.seq);
         if ordered && let Some(lane) = lane {
@@ -372,7 +393,6 @@ impl Partition {
         }
         self.set_state(id, State::Running, now);
         self.running += 1;
-        let at_once = self.sessions[&session].hello.buffer == 0;
         self.entry(id).task.started = if at_once { now.wall } else { 0 };
         let task = self.tasks[&id].task.clone();
         self.take_permits(&task);
@@ -380,11 +400,11 @@ impl Partition {
         let timers = self.attempt_timers(id, at_once, now);
         let entry = self.tasks.get_mut(&id).expect("it was just there");
         entry.run = Some(Box::new(Run { timers, ..Run::default() }));
-        self.bind(session, id, call);
-        self.send_grant(task, session, call);
+        task
     }
 
-    fn send_grant(&mut self, task: Task, session: SessionId, call: u32) {
+    /// What whoever gets the attempt is told.
+    pub(super) fn grant_of(&self, task: Task, call: u32) -> Grant {
         let q = &self.queues[&task.queue];
         let config = &q.queue.config;
         let run_ms = if task.spec.timeouts.run_ms > 0 { task.spec.timeouts.run_ms } else { config.timeouts.run_ms };
@@ -403,11 +423,7 @@ impl Partition {
             spec: task.spec,
         };
         debug_assert!(grant.input != Payload::Cold, "a granted task has its input in memory");
-        let s = self.sessions.get_mut(&session).expect("grants go to live sessions");
-        if s.outbox.is_empty() {
-            self.outbox.push(session);
-        }
-        s.outbox.push(grant);
+        grant
     }
 
     pub(crate) fn take_permits(&mut self, task: &Task) {
@@ -489,6 +505,7 @@ impl Partition {
         let (token, own) = (task.token, task.spec.timeouts);
         let config = self.queues.get(&task.queue).map(|q| q.queue.config.timeouts).unwrap_or_default();
         let pick = |own: u64, theirs: u64| if own > 0 { own } else { theirs };
+        let heartbeat = self.heartbeat_limit(id);
         let mut arm = |limit: u64, stage: Stage| {
             (limit > 0).then(|| self.mono_wheel.insert(now.mono + limit, MonoTimer::Attempt(id, token, stage)))
         };
@@ -497,7 +514,18 @@ impl Partition {
             return [None, start, None, None];
         }
         let run = arm(pick(own.run_ms, config.run_ms), Stage::Run);
-        [run, start, arm(pick(own.heartbeat_ms, config.heartbeat_ms), Stage::Heartbeat), None]
+        [run, start, arm(heartbeat, Stage::Heartbeat), None]
+    }
+
+    /// How long an attempt may give no sign of life, in milliseconds; 0 = for ever. Of a taken item that is its lease.
+    pub(super) fn heartbeat_limit(&self, id: TaskId) -> u64 {
+        let task = &self.tasks[&id].task;
+        let own = task.spec.timeouts.heartbeat_ms;
+        match task.lease_ms() {
+            0 if own > 0 => own,
+            0 => self.queues.get(&task.queue).map_or(0, |q| q.queue.config.timeouts.heartbeat_ms),
+            lease => lease,
+        }
     }
 
     pub(crate) fn lane_of(&self, task: &Task) -> Option<i64> {

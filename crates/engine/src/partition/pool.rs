@@ -115,6 +115,7 @@ impl Partition {
     pub(crate) fn wake_queue(&mut self, id: QueueId) {
         let Some(q) = self.queues.get(&id) else { return };
         let tenant = q.queue.tenant;
+        self.takers.wake(id);
         for pool in &q.pools {
             let pool = &mut self.pools[*pool as usize];
             if !pool.tenants.contains_key(&tenant) {
@@ -141,7 +142,7 @@ impl Partition {
         let packaged = self.is_packaged(needed);
         let Some(q) = self.queues.get(&queue) else { return false };
         let mut free = q.pools.iter().flat_map(|pool| &self.pools[*pool as usize].orders[0]);
-        free.any(|(_, id)| fits(needed, &self.sessions[id], packaged))
+        free.any(|(_, id)| fits(needed, &self.sessions[id], packaged)) || self.taker_waits(queue, requirement)
     }
 
     /// A queue has something that no free session can run: one that can wakes it.

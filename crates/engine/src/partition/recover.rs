@@ -78,9 +78,13 @@ impl Partition {
             self.holders.insert((task.queue, lane), (id, task.seq));
         }
         self.running += 1;
-        self.orphans.push(id);
+        // A taken item has no session that could claim it: its lease goes on, in full.
+        if task.lease_ms() == 0 || self.options.planted.has(crate::planted::Bug::LeaseForgottenByReload) {
+            self.orphans.push(id);
+        }
         let batch = self.committed;
-        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: None });
+        self.tasks
+            .insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: None });
         // Whether it has begun is not known here, so its limits count from now.
         let timers = self.attempt_timers(id, true, now);
         self.entry(id).run = Some(Box::new(Run { timers, started: true, ..Run::default() }));

@@ -38,7 +38,7 @@ impl Partition {
         entry.task.state == State::Running && same
     }
 
-    fn finish(&mut self, id: TaskId, outcome: Outcome, now: Now) {
+    pub(super) fn finish(&mut self, id: TaskId, outcome: Outcome, now: Now) {
         if self.options.planted.has(Bug::DoubleCompletion) && self.tasks[&id].task.state == State::Succeeded {
             self.entry(id).task.changed = now.wall;
             return self.touch(id);
@@ -149,12 +149,17 @@ impl Partition {
                 self.lose(*id, AttemptOutcome::Cancelled, Failure::ours("cancelled", "cancelled before it began"), now);
                 continue;
             }
-            self.record_attempt(*id, AttemptOutcome::Returned, None, now);
-            self.detach(*id);
-            // It was counted as a grant, but it does not use up one of the task's attempts.
-            self.entry(*id).task.attempt_base += 1;
-            self.run_again(*id, 0, now);
+            self.put_back(*id, 0, now);
         }
+    }
+
+    /// The attempt ends unused, and the task waits so long for the next one.
+    pub(super) fn put_back(&mut self, id: TaskId, wait_ms: u64, now: Now) {
+        self.record_attempt(id, AttemptOutcome::Returned, None, now);
+        self.detach(id);
+        // It was counted as a grant, but it does not use up one of the task's attempts.
+        self.entry(id).task.attempt_base += 1;
+        self.run_again(id, wait_ms, now);
     }
 
     fn record_attempt(&mut self, id: TaskId, outcome: AttemptOutcome, failure: Option<Failure>, now: Now) {
@@ -205,17 +210,9 @@ impl Partition {
         if !self.is_current(id, token) {
             return;
         }
-        let task = &self.tasks[&id].task;
-        let own = task.spec.timeouts.heartbeat_ms;
-        let limit = if own > 0 { own } else { self.queues[&task.queue].queue.config.timeouts.heartbeat_ms };
         let Some(run) = self.entry(id).run.as_mut() else { return };
         run.progress = Some(progress);
-        let old = run.timers[Stage::Heartbeat as usize].take();
-        if let Some(timer) = old {
-            self.mono_wheel.cancel(timer);
-            let timer = self.mono_wheel.insert(now.mono + limit, super::MonoTimer::Attempt(id, token, Stage::Heartbeat));
-            self.entry(id).run.as_mut().expect("it was just there").timers[Stage::Heartbeat as usize] = Some(timer);
-        }
+        self.renew(id, token, now);
     }
 }
 

@@ -118,7 +118,7 @@ impl Partition {
         let Some(queue) = self.queue_id(tenant, &item.queue) else {
             return Submitted::Refused(Refusal::UnknownQueue { nearest: self.nearest_queue(tenant, &item.queue) });
         };
-        if let Some(refusal) = self.refusal(tenant, queue, &item) {
+        if let Some(refusal) = self.refusal(tenant, queue, &item, now) {
             if self.options.planted.has(Bug::RefusedButStored) {
                 self.accept(tenant, queue, item, now);
             }
@@ -142,16 +142,11 @@ impl Partition {
         }
     }
 
-    fn refusal(&self, tenant: TenantId, queue: QueueId, item: &Submit) -> Option<Refusal> {
-        let q = &self.queues[&queue];
-        if q.queue.state == QueueState::Draining {
+    fn refusal(&mut self, tenant: TenantId, queue: QueueId, item: &Submit, now: Now) -> Option<Refusal> {
+        if self.queues[&queue].queue.state == QueueState::Draining {
             return Some(Refusal::QueueDraining);
         }
         let overloaded = |what: &str| Some(Refusal::Overloaded { what: what.into(), retry_after_ms: 1_000 });
-        let waiting = q.counts[State::Queued as usize] + q.counts[State::Scheduled as usize];
-        if q.queue.config.max_depth > 0 && waiting >= q.queue.config.max_depth {
-            return overloaded("the queue");
-        }
         if let Some(t) = self.tenants.get(&tenant)
             && t.tenant.config.max_queued > 0
             && t.queued >= t.tenant.config.max_queued
@@ -168,7 +163,8 @@ impl Partition {
         if types.is_some_and(|t| t.len() >= limit::TYPES_PER_TENANT && !t.contains_key(&item.kind)) {
             return Some(Refusal::Invalid("the tenant has too many task types".into()));
         }
-        None
+        // Last, since a throttled queue counts what it lets in.
+        self.overloaded(queue, now)
     }
 
     fn accept(&mut self, tenant: TenantId, queue: QueueId, item: Submit, now: Now) -> TaskId {
@@ -302,7 +298,8 @@ impl Partition {
             return Some(work.plain[usize::from(spec.package.is_some())]);
         }
         let bare = spec.package.is_none().then_some(kind);
-        let needed = Requirement { kind: work.name.clone(), bare, requires: spec.requires.clone(), resources: spec.resources };
+        let needed =
+            Requirement { kind: work.name.clone(), bare, requires: spec.requires.clone(), resources: spec.resources };
         self.requirement_ids.get(&needed).copied()
     }
 
@@ -328,12 +325,13 @@ impl Partition {
 
     /// The registered type whose name is most like this one.
     pub(crate) fn nearest_type(&self, tenant: TenantId, name: &str) -> Option<Name> {
-        let registered = self.records.keys().filter(|(kind, owner, _)| *kind == RecordKind::TaskType && *owner == tenant);
+        let registered =
+            self.records.keys().filter(|(kind, owner, _)| *kind == RecordKind::TaskType && *owner == tenant);
         let near = registered.map(|(_, _, known)| (distance(known, name), known));
         near.filter(|(d, known)| *d <= 1 + known.len() / 3).min().map(|(_, known)| known.clone())
     }
 
-    fn nearest_queue(&self, tenant: TenantId, name: &str) -> Option<Name> {
+    pub(super) fn nearest_queue(&self, tenant: TenantId, name: &str) -> Option<Name> {
         let queues = self.tenants.get(&tenant)?.queues.iter().filter_map(|id| self.queues.get(id));
         let live = queues.filter(|q| !q.queue.deleted).map(|q| q.queue.name.clone());
         live.map(|n| (distance(&n, name), n)).filter(|(d, n)| *d <= 1 + n.len() / 3).min().map(|(_, n)| n)

@@ -11,6 +11,17 @@ use crate::task::{Ending, Failure, Payload, State, Task};
 use crate::time::Now;
 use std::sync::Arc;
 
+/// What became of timers of tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Fired {
+    /// See [`Partition::take_fired`].
+    pub(super) late: Vec<u64>,
+    /// Tasks whose time came while they were not in memory.
+    misses: Vec<(TenantId, TaskId)>,
+    /// See [`crate::view::PartitionFigures::timer_hits`].
+    pub(super) hits: [u64; 3],
+}
+
 impl Partition {
     /// Fires the due times of tasks. Returns whether more are due than one turn takes.
     pub(super) fn fire_wall(&mut self, now: Now) -> bool {
@@ -22,13 +33,15 @@ impl Partition {
         });
         for (tenant, id) in due {
             if self.tasks.contains_key(&id) {
+                self.fired.hits[0] += 1;
                 self.fire_task(id, Now { wall: now.wall + early, ..now });
             } else {
-                self.due_misses.push((tenant, id));
+                self.fired.hits[1] += 1;
+                self.fired.misses.push((tenant, id));
             }
         }
-        if !self.due_misses.is_empty() {
-            let misses = std::mem::take(&mut self.due_misses);
+        if !self.fired.misses.is_empty() {
+            let misses = std::mem::take(&mut self.fired.misses);
             self.ask(Load::Tasks(misses), Purpose::Fire);
         }
         fired == limit::TIMERS_PER_TURN
@@ -63,6 +76,7 @@ impl Partition {
             }
             MonoTimer::BatchWait(queue, lane) => self.unpark(queue, lane),
             MonoTimer::Balance => self.balance(now),
+            MonoTimer::Take(queue) => self.takers.wake(queue),
         }
     }
 
@@ -70,7 +84,8 @@ impl Partition {
     fn fire_task(&mut self, id: TaskId, now: Now) {
         let task = &self.tasks[&id].task;
         let cancelled = task.state == State::Cancelled && self.options.planted.has(Bug::FireAfterCancel);
-        if task.due == 0 || task.due > now.wall {
+        // The due time of a running task is the end of its lease, which has a timer of its own.
+        if task.due == 0 || task.due > now.wall || task.state == State::Running {
             return;
         }
         if cancelled {
@@ -93,12 +108,16 @@ impl Partition {
             State::Scheduled | State::Queued if has_expired(task, &config, now.wall) => self.expire(id, now),
             State::Scheduled => {
                 let late = now.wall.saturating_sub(task.due);
-                self.fired.push(late);
+                self.fired.late.push(late);
                 self.become_ready(id, &config, now);
             }
             State::Queued => {
-                let failure = Failure { retryable: false, ..Failure::ours("queue-timeout", "it waited longer than its queue timeout") };
-                self.entry(id).task.ending = Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts: Vec::new() }));
+                let failure = Failure {
+                    retryable: false,
+                    ..Failure::ours("queue-timeout", "it waited longer than its queue timeout")
+                };
+                self.entry(id).task.ending =
+                    Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts: Vec::new() }));
                 self.end(id, State::Failed, now);
             }
             _ => {}
@@ -118,8 +137,10 @@ impl Partition {
     }
 
     pub(crate) fn expire(&mut self, id: TaskId, now: Now) {
-        let failure = Failure { retryable: false, ..Failure::ours("expired", "its time to live ran out before it started") };
-        self.entry(id).task.ending = Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts: Vec::new() }));
+        let failure =
+            Failure { retryable: false, ..Failure::ours("expired", "its time to live ran out before it started") };
+        self.entry(id).task.ending =
+            Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts: Vec::new() }));
         self.end(id, State::Expired, now);
     }
 
@@ -130,10 +151,15 @@ impl Partition {
         let Some(run) = self.entry(id).run.as_mut() else { return };
         run.timers[stage as usize] = None;
         let session = run.session;
+        if stage == Stage::Heartbeat && self.tasks[&id].task.lease_ms() > 0 {
+            return self.lease_over(id, now);
+        }
         let (how, kind, text) = match stage {
             Stage::Run => (AttemptOutcome::TimedOut, "timeout", "the attempt ran longer than its run timeout"),
             Stage::Start => (AttemptOutcome::TimedOut, "start-timeout", "the worker did not start it in time"),
-            Stage::Heartbeat => (AttemptOutcome::TimedOut, "heartbeat-timeout", "the attempt gave no sign of life in time"),
+            Stage::Heartbeat => {
+                (AttemptOutcome::TimedOut, "heartbeat-timeout", "the attempt gave no sign of life in time")
+            }
             Stage::Cancel => (AttemptOutcome::Cancelled, "cancelled", "cancelled; the worker did not confirm in time"),
         };
         if let Some(session) = session {
@@ -189,6 +215,7 @@ impl Partition {
                 return;
             }
             self.due_cursor = (row.due, row.id);
+            self.fired.hits[2] += 1;
             self.wall_wheel.insert(row.due.max(now.wall), WallTimer::Task(row.tenant, row.id));
             if row.state == State::Scheduled && self.warm < self.options.warm_tasks {
                 self.adopt(row);

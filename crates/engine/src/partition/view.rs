@@ -34,6 +34,7 @@ impl Partition {
                 tasks_in_memory: self.tasks.len(),
                 running: self.running,
                 timers: self.wall_wheel.levels().into_iter().zip(self.mono_wheel.levels()).map(|(a, b)| a + b).collect(),
+                timer_hits: self.fired.hits,
                 sessions: self.sessions.len(),
                 parked: self.waiting.len(),
                 loads: self.purposes.len(),
@@ -68,6 +69,7 @@ impl Partition {
             ended: q.ended.0,
             in_per_s: q.accepted.1.per_second(now.mono),
             out_per_s: q.ended.1.per_second(now.mono),
+            pressure: q.pressure,
         }
     }
 
@@ -104,6 +106,7 @@ impl Partition {
                 let worker = self.workers.get(&task.worker).map_or("a worker", |(_, name)| name);
                 let claimed = self.tasks[&id].run.as_ref().is_some_and(|run| run.session.is_some());
                 let text = match (claimed, task.cancelling) {
+                    _ if task.lease_ms() > 0 => format!("{worker} has taken it for {} s at a time", task.lease_ms() / 1_000),
                     (true, false) => format!("it runs on {worker}"),
                     (true, true) => format!("it was cancelled; {worker} is stopping it"),
                     (false, _) => format!("it was granted to {worker}, which has not come back yet"),
@@ -179,6 +182,10 @@ impl Partition {
         let packaged = self.is_packaged(&needed);
         let q = &self.queues[&task.queue];
         let name = &q.queue.name;
+        if task.spec.is_item() {
+            let text = format!("it waits for somebody to take it: POST /api/v1/queues/{name}/items:take");
+            return reasons.push(reason("not-taken", text, None));
+        }
         let serving: Vec<_> =
             self.sessions.values().filter(|s| s.connected && q.pools.contains(&(s.pool as u32))).collect();
         if serving.is_empty() {

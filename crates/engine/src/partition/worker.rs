@@ -296,7 +296,7 @@ impl Partition {
         }
     }
 
-    fn worker_id(&mut self, tenant: TenantId, name: &Name) -> WorkerId {
+    pub(super) fn worker_id(&mut self, tenant: TenantId, name: &Name) -> WorkerId {
         if let Some(id) = self.worker_ids.get(&(tenant, name.clone())) {
             return *id;
         }

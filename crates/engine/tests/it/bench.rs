@@ -133,7 +133,7 @@ impl Bench {
 
     pub fn put_tenant(&mut self, config: TenantConfig) {
         let request = self.number();
-        self.apply(Command::PutTenant { request: RequestId(request), name: "t".into(), config });
+        self.apply(Command::PutTenant { request: RequestId(request), name: "t".into(), config, expected: None });
         self.settle();
     }
 
@@ -231,7 +231,9 @@ impl Bench {
 
     fn reply(&self, wanted: RequestId) -> Option<Vec<Submitted>> {
         self.effects.iter().find_map(|effect| match effect {
-            Effect::Reply { request, reply: Reply::Submitted(outcomes) } if *request == wanted => Some(outcomes.clone()),
+            Effect::Reply { request, reply: Reply::Submitted(outcomes) } if *request == wanted => {
+                Some(outcomes.clone())
+            }
             _ => None,
         })
     }
@@ -257,6 +259,11 @@ impl Bench {
 
     pub fn granted_ids(&mut self) -> Vec<TaskId> {
         self.granted().into_iter().map(|grant| grant.task).collect()
+    }
+
+    /// Tasks that run now.
+    pub fn granted_running(&self) -> Vec<TaskId> {
+        self.store.tasks.values().filter(|t| t.state == State::Running).map(|t| t.id).collect()
     }
 
     pub fn succeed(&mut self, session: SessionId, id: TaskId) {

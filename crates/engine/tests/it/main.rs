@@ -1,9 +1,11 @@
 //! The engine through its public interface: given a state, when commands come, then these mutations and effects.
 
 mod bench;
+mod items;
 mod keys;
 mod limits;
 mod order;
+mod overload;
 mod time;
 mod types;
 mod window;

@@ -40,6 +40,14 @@ pub struct QueueSettings {
     /// Tasks that may wait; a submit above is refused with 503. Absent or 0 = no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_depth: Option<u64>,
+    /// From so many waiting tasks on, new ones are taken at about the rate at which old ones end, and the others refused
+    /// with 429. Absent or 0 = four fifths of `max_depth`, if that is at least 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_depth: Option<u64>,
+    /// More tasks than this that could run are an alert: metrics, an event in the live stream, a line in the server's
+    /// log. Default 1,000; 0 = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert_depth: Option<u64>,
     /// Whether a task out of attempts goes to the dead-letter queue (default true) or ends as failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<bool>,
@@ -86,6 +94,24 @@ pub struct QueueStats {
     pub workers: u32,
     /// Permits that would keep the depth from growing: what an autoscaler reads.
     pub desired_permits: u64,
+    /// How far it is from its bounds: `none`, `alert`, `throttled` (429 for a part of what comes) or `full` (503).
+    #[serde(default)]
+    pub pressure: String,
+}
+
+/// A queue reached another stage of overload: the event `pressure` of the live stream.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct QueuePressure {
+    /// Queue.
+    pub queue: String,
+    /// Stage before: `none`, `alert`, `throttled` or `full`.
+    pub from: String,
+    /// Stage now.
+    pub to: String,
+    /// Tasks that wait, delayed ones included.
+    pub waiting: u64,
+    /// When (RFC 3339).
+    pub at: String,
 }
 
 /// `POST /queues/{name}/dead:redrive`

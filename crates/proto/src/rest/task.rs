@@ -578,6 +578,28 @@ pub struct BulkRequest {
     pub max: Option<u64>,
 }
 
+/// `POST /bulk`: one action over all tasks that a filter finds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bulk {
+    /// `cancel`, `retry`, `redrive` (dead tasks) or `reprioritise`.
+    pub action: String,
+    /// Which tasks, in the filter grammar; an empty one is refused.
+    pub filter: String,
+    /// Shown in each task's error (`cancel`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// New priority (`reprioritise`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Count only, change nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Change at most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+}
+
 /// A task type that a package serves.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct TaskType {

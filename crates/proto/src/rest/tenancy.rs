@@ -85,6 +85,15 @@ pub struct WhoAmI {
     pub system: bool,
 }
 
+/// `POST /system/config:reload`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// Settings that changed and hold now.
+    pub changed: Vec<String>,
+    /// Settings that changed and need a restart.
+    pub needs_restart: Vec<String>,
+}
+
 /// `GET /system/status`
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct SystemStatus {

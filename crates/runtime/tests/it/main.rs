@@ -120,7 +120,7 @@ fn start(store: Arc<dyn Store>) -> Runtime {
 async fn prepared(store: Arc<dyn Store>) -> Runtime {
     let runtime = start(store);
     runtime
-        .call(|request| Command::PutTenant { request, name: "acme".into(), config: TenantConfig::default() })
+        .call(|request| Command::PutTenant { request, name: "acme".into(), config: TenantConfig::default(), expected: None })
         .await
         .expect("a tenant");
     runtime
@@ -222,7 +222,9 @@ async fn a_failed_commit_is_an_unknown_outcome_whether_it_landed_or_not() {
         }
         let worker = tokio::spawn(work(runtime.clone(), 1));
         worker.await.expect("it is run once");
-        let page = store.tasks(&TaskQuery { tenant: TENANT, limit: 10, scan_limit: 100, ..TaskQuery::default() }).expect("a list");
+        let page = store
+            .tasks(&TaskQuery { tenant: TENANT, limit: 10, scan_limit: 100, ..TaskQuery::default() })
+            .expect("a list");
         assert_eq!(page.tasks.len(), 1);
         assert_eq!(page.tasks[0].state, State::Succeeded);
     }
@@ -275,9 +277,9 @@ async fn work_goes_on_over_failures_at_every_commit() {
 async fn until_all_succeeded(store: &MemoryStore, ids: &BTreeSet<TaskId>) {
     let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
-        let done = ids.iter().filter(|id| {
-            store.task(TENANT, **id).expect("a read").is_some_and(|t| t.state == State::Succeeded)
-        });
+        let done = ids
+            .iter()
+            .filter(|id| store.task(TENANT, **id).expect("a read").is_some_and(|t| t.state == State::Succeeded));
         if done.count() == ids.len() {
             return;
         }
@@ -289,7 +291,8 @@ async fn until_all_succeeded(store: &MemoryStore, ids: &BTreeSet<TaskId>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_queue_is_refused_with_the_nearest_name() {
     let runtime = prepared(MemoryStore::new()).await;
-    let outcome = runtime.submit(TENANT, vec![Submit { queue: "defualt".into(), ..item(None) }]).await.expect("answered");
+    let outcome =
+        runtime.submit(TENANT, vec![Submit { queue: "defualt".into(), ..item(None) }]).await.expect("answered");
     assert_eq!(outcome, [Submitted::Refused(Refusal::UnknownQueue { nearest: Some("default".into()) })]);
 }
 
@@ -370,7 +373,10 @@ async fn what_a_person_changes_is_no_grant_no_retry_and_no_end() {
     patch(None, "running").await;
     let failure = Failure { retryable: true, ..Failure::ours("E", "once") };
     let failed = Outcome::Failed { failure, artifacts: Vec::new(), cancelled: false };
-    runtime.send_wait(Command::Results { session: session.id, results: vec![(task, token, failed)] }).await.expect("taken");
+    runtime
+        .send_wait(Command::Results { session: session.id, results: vec![(task, token, failed)] })
+        .await
+        .expect("taken");
     // It backs off, is granted again, and ends well.
     let grants = loop {
         if let ToWorker::Grants(grants) = event(&mut session).await {
@@ -384,13 +390,15 @@ async fn what_a_person_changes_is_no_grant_no_retry_and_no_end() {
     patch(None, "ended").await;
     let metrics = runtime.metrics();
     let of = |last: Option<(&'static str, &str)>| {
-        let queue = [("tenant", "acme".to_owned()), ("queue", "default".to_owned())];
-        (queue.clone(), last.map(|(name, value)| [queue[0].clone(), queue[1].clone(), (name, value.to_owned())]))
+        let own = [("tenant", "acme".to_owned()), ("queue", "default".to_owned()), ("type", "noop".to_owned())];
+        let [tenant, queue, kind] = own.clone();
+        (own, last.map(|(name, value)| [tenant, queue, kind, (name, value.to_owned())]))
     };
     assert_eq!(metrics.granted.get_or_create(&of(None).0).get(), 2);
-    let count = |family: &prometheus_client::metrics::family::Family<_, prometheus_client::metrics::counter::Counter>, last| {
-        family.get_or_create(&of(Some(last)).1.expect("three labels")).get()
-    };
+    let count =
+        |family: &prometheus_client::metrics::family::Family<_, prometheus_client::metrics::counter::Counter>, last| {
+            family.get_or_create(&of(Some(last)).1.expect("four labels")).get()
+        };
     assert_eq!(count(&metrics.retried, ("reason", "failed")), 1);
     assert_eq!(count(&metrics.finished, ("outcome", "succeeded")), 1);
 }

@@ -63,6 +63,8 @@ pub(crate) struct Call {
 pub(crate) enum CallKind {
     /// Tasks.
     Submit(Vec<Item>),
+    /// Items of a tenant's queue.
+    Take(TenantId),
     /// About an accepted task.
     Task(TaskId, bool),
     /// Anything else.
@@ -101,7 +103,7 @@ impl World {
 
     pub(crate) fn put_tenant(&mut self, partition: usize, number: usize, config: TenantConfig) {
         let name = format!("tenant-{number}").into();
-        self.call(partition, CallKind::Other, |request| Command::PutTenant { request, name, config });
+        self.call(partition, CallKind::Other, |request| Command::PutTenant { request, name, config, expected: None });
     }
 
     pub(crate) fn put_queue(
@@ -191,6 +193,7 @@ impl World {
             (CallKind::Task(task, _), Reply::View(Answer::Why(reasons))) if reasons.is_empty() => {
                 self.checkers.fail("L2", format!("there is no reason why task {:x} is where it is", task.0));
             }
+            (CallKind::Take(tenant), Reply::Taken(grants)) => self.taken(call.partition, tenant, &grants),
             (CallKind::Task(task, true), Reply::Task(_)) => self.checkers.retried(call.partition, task),
             _ => {}
         }
@@ -337,7 +340,8 @@ impl World {
         let tenant = self.workers[worker].plan.tenant.map(|t| TenantId(t as u32 + 1));
         for partition in 0..self.disks.len() {
             let name = name.as_str().into();
-            let drain = |request| Command::DrainWorker { request: Some(request), tenant, name, session: None, draining };
+            let drain =
+                |request| Command::DrainWorker { request: Some(request), tenant, name, session: None, draining };
             self.call(partition, CallKind::Other, drain);
         }
     }

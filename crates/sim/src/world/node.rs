@@ -9,7 +9,7 @@ use tidewheel_engine::node::{Action, Clock, Shell};
 use tidewheel_engine::partition::{Options, Probe, request_of};
 use tidewheel_engine::planted::Bug;
 use tidewheel_engine::time::Now;
-use tidewheel_engine::{Command, Effect};
+use tidewheel_engine::{Command, Effect, Reply};
 use tidewheel_store::memory::{self, State};
 
 use super::{EPOCH_MS, World};
@@ -305,7 +305,8 @@ impl World {
             (Fate::Stored, Ok(())) => Report::Ok,
             (Fate::Stored, Err(tidewheel_store::Error::Stale { .. })) => Report::Stale,
             (Fate::Stored, Err(error)) => {
-                self.checkers.fail("S12", format!("the store refuses commit {index} of partition {partition}: {error}"));
+                self.checkers
+                    .fail("S12", format!("the store refuses commit {index} of partition {partition}: {error}"));
                 Report::Failed
             }
         };
@@ -326,7 +327,8 @@ impl World {
 
     /// A report of the disk or an answer of a read.
     pub(crate) fn node_event(&mut self, event: Event) {
-        let (Event::Reported { process, partition, epoch, .. } | Event::Loaded { process, partition, epoch, .. }) = event
+        let (Event::Reported { process, partition, epoch, .. } | Event::Loaded { process, partition, epoch, .. }) =
+            event
         else {
             return;
         };
@@ -412,6 +414,9 @@ impl World {
                     part.callers.remove(&request);
                 }
                 self.checkers.replied(partition, &reply);
+                if let Reply::Taken(grants) = &reply {
+                    self.checkers.sent(partition, grants);
+                }
                 let lost = !self.is_quiet() && self.rng.chance(self.plan.faults.lost_call);
                 if lost {
                     return self.count("answer lost");
@@ -425,9 +430,12 @@ impl World {
             }
             Effect::Welcome { session, resumed, .. } => self.send_to_worker(session.0, ToWorker::Welcome(resumed)),
             Effect::Accepted { session, count, .. } => self.send_to_worker(session.0, ToWorker::Accepted(count)),
-            Effect::Cancel { session, task, token, .. } => self.send_to_worker(session.0, ToWorker::Cancel(task, token)),
+            Effect::Cancel { session, task, token, .. } => {
+                self.send_to_worker(session.0, ToWorker::Cancel(task, token))
+            }
             Effect::Revoke { session, attempts } => self.send_to_worker(session.0, ToWorker::Revoke(attempts)),
             Effect::Recall { session, attempts } => self.send_to_worker(session.0, ToWorker::Recall(attempts)),
+            Effect::Pressure { .. } => {}
             Effect::Close { session, .. } => {
                 self.send_to_worker(session.0, ToWorker::Close);
                 self.node_closes(session.0);

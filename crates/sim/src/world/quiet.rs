@@ -1,12 +1,13 @@
 //! The end of a run: what is broken is repaired, limits stay for a while and are then lifted, and every task has to end.
 //! A fault that is over must leave no trace: no permit held, no task forgotten, no old token that still works.
 
-use tidewheel_engine::config::{QueueState, TenantConfig};
-use tidewheel_engine::id::SessionId;
-use tidewheel_engine::task::{Outcome, Payload, State};
 use tidewheel_engine::Command;
+use tidewheel_engine::command::Settlement;
+use tidewheel_engine::config::{QueueState, TenantConfig};
+use tidewheel_engine::id::{RequestId, SessionId};
+use tidewheel_engine::task::{Outcome, Payload, State};
 
-use super::{CallKind, EPOCH_MS, World, Worker};
+use super::{CallKind, EPOCH_MS, Worker, World};
 use crate::event::{Event, Phase};
 use crate::plan::{MS, SECOND, Scenario, WorkerPlan};
 
@@ -65,7 +66,7 @@ impl World {
                 self.put_tenant(partition, tenant, TenantConfig::default());
                 for queue in 0..self.plan.tenants[tenant].queues.len() {
                     let mut config = self.client.plan[tenant].queues[queue].clone();
-                    (config.concurrency, config.rate, config.max_depth) = (0, None, 0);
+                    (config.concurrency, config.rate, config.max_depth, config.throttle_depth) = (0, None, 0, 0);
                     self.put_queue(partition, tenant, queue, Some(config), Some(QueueState::Active));
                 }
             }
@@ -209,7 +210,12 @@ impl World {
             let outcome = Outcome::Ok { result, artifacts: Vec::new() };
             self.give(process, partition, Command::Started { session, attempts: vec![(task, token)] });
             self.give(process, partition, Command::Returned { session, attempts: vec![(task, token)] });
+            let how = Settlement::End(outcome.clone());
             self.give(process, partition, Command::Results { session, results: vec![(task, token, outcome)] });
+            if let Some(tenant) = self.checkers.tenant_of(partition, task) {
+                let request = RequestId(u64::MAX);
+                self.give(process, partition, Command::Settle { request, tenant, task, token, how });
+            }
         }
         while self.disks[partition].busy {
             self.written(partition);

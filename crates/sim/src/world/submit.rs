@@ -8,10 +8,10 @@ use tidewheel_engine::command::Submit;
 use tidewheel_engine::config::Timeouts;
 use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::ready::mix;
-use tidewheel_engine::task::{Payload, Resources, Spec};
+use tidewheel_engine::task::{ITEM, Payload, Resources, Spec};
 
 use super::{CallKind, Item, World};
-use crate::plan::{Plan, Scenario, SECOND};
+use crate::plan::{Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
 /// Different specs of a run; equal ones are shared, as a client of the bulk call shares them.
@@ -62,6 +62,9 @@ fn spec(plan: &Plan, rng: &mut Rng) -> Spec {
         spec.labels = vec![("a".into(), "b".into())];
         spec.affinity_key = Some(key(rng));
         spec.package = Some("0".repeat(64).into());
+    }
+    if load.items > 0.0 && rng.chance(load.items) {
+        spec.requires = vec![(ITEM.0.into(), ITEM.1.into())];
     }
     spec
 }

@@ -20,6 +20,7 @@ impl World {
             if self.is_well(partition) {
                 self.look_for_late_timers(partition);
                 self.look_for_idle(partition);
+                self.look_for_endless_leases(partition);
             } else {
                 self.checkers.dispatch.unwell(partition);
             }
@@ -56,6 +57,13 @@ impl World {
         let lease = self.plan.options.lease_ms * MS;
         let grace = self.plan.options.cancel_grace_ms * MS;
         let found = self.checkers.look_for_lost(partition, now, opened, lease.max(grace) + SECOND + slack, held);
+        found.into_iter().for_each(|text| self.checkers.fail("L5", text));
+    }
+
+    /// L5: what was taken and forgotten is for the next one.
+    fn look_for_endless_leases(&mut self, partition: usize) {
+        let Some((part, _)) = self.live_shell(partition) else { return };
+        let found = self.checkers.lease.look(partition, self.now, part.opened);
         found.into_iter().for_each(|text| self.checkers.fail("L5", text));
     }
 

@@ -188,7 +188,8 @@ impl World {
         let gone: Vec<_> = l.attempts.keys().filter(|at| !resumed.contains(at)).copied().collect();
         // An attempt that was stopped after the hello had named it is the worker's to report: nobody else will.
         let unsent = |at: &(TaskId, Token)| l.unacked.iter().any(|u| (u.0, u.1) == *at);
-        let stopped: Vec<_> = resumed.iter().filter(|at| !l.attempts.contains_key(at) && !unsent(at)).copied().collect();
+        let stopped: Vec<_> =
+            resumed.iter().filter(|at| !l.attempts.contains_key(at) && !unsent(at)).copied().collect();
         l.unacked.extend(stopped.into_iter().map(|at| (at.0, at.1, outcome(at.1, How::Error(0)))));
         let conn = l.conn.unwrap_or_default();
         for at in gone {
@@ -390,14 +391,18 @@ impl World {
             let l = &self.workers[worker].links[link];
             match l.conn {
                 Some(conn) if l.welcomed => {
-                    let usage = Usage { tight: !self.is_quiet() && mix(self.now ^ conn) % 200 == 0, ..Usage::default() };
-                    self.send_to_node(conn, Command::Heartbeat {
-                        session: SessionId(conn),
-                        usage,
-                        packages_added: Vec::new(),
-                        packages_removed: Vec::new(),
-                        clock_offset_ms: 0,
-                    });
+                    let usage =
+                        Usage { tight: !self.is_quiet() && mix(self.now ^ conn) % 200 == 0, ..Usage::default() };
+                    self.send_to_node(
+                        conn,
+                        Command::Heartbeat {
+                            session: SessionId(conn),
+                            usage,
+                            packages_added: Vec::new(),
+                            packages_removed: Vec::new(),
+                            clock_offset_ms: 0,
+                        },
+                    );
                 }
                 _ if guarded && self.now > l.heard + lease => {
                     let gone: Vec<_> = l.attempts.keys().copied().collect();
@@ -461,7 +466,7 @@ impl World {
 }
 
 /// What a worker reports. It names its token, so that a result can be traced to the attempt that made it.
-fn outcome(token: Token, how: How) -> Outcome {
+pub(super) fn outcome(token: Token, how: How) -> Outcome {
     let mark = format!("\"{}-{}\"", token.epoch, token.grant);
     match how {
         How::Ok | How::Poison => Outcome::Ok { result: Payload::Inline(Bytes::from(mark)), artifacts: Vec::new() },

@@ -69,6 +69,8 @@ fn queue_config() -> QueueConfig {
         max_depth: 8,
         dead_letter: true,
         aging_ms: 9,
+        alert_depth: 10,
+        throttle_depth: 11,
     }
 }
 
@@ -102,10 +104,13 @@ const VERSION_1: &str = include_str!("golden/v1.txt");
 /// Heads know when the handler began.
 const VERSION_2: &str = include_str!("golden/v2.txt");
 
+/// Queues know when they alert and throttle: fields that older programs pass over.
+const VERSION_3: &str = include_str!("golden/v3.txt");
+
 /// What is written today.
 fn golden(name: &str) -> Vec<u8> {
-    let is_newer = VERSION_2.lines().any(|line| line.split(' ').next() == Some(name));
-    golden_of(if is_newer { VERSION_2 } else { VERSION_1 }, name)
+    let has = |version: &&str| version.lines().any(|line| line.split(' ').next() == Some(name));
+    golden_of([VERSION_3, VERSION_2].into_iter().find(has).unwrap_or(VERSION_1), name)
 }
 
 fn golden_of(version: &str, name: &str) -> Vec<u8> {
@@ -146,6 +151,13 @@ fn heads_of_version_1_are_read() {
     decode_head(&golden_of(VERSION_1, "wide-head"), &mut read).unwrap();
     assert_eq!(read, old(Task { due: u64::MAX, ..task() }));
     assert_eq!(decode_task(&golden_of(VERSION_1, "task")).unwrap(), old(full_task()));
+}
+
+#[test]
+fn queues_of_version_1_alert_at_the_default_depth() {
+    let old = QueueConfig { alert_depth: 1_000, throttle_depth: 0, ..queue_config() };
+    assert_eq!(decode_queue_config(&golden_of(VERSION_1, "queue")).unwrap(), old);
+    assert_eq!(hex(&encode_queue_config(&old)), hex(&golden_of(VERSION_1, "queue")));
 }
 
 #[test]

@@ -152,6 +152,11 @@ pub(super) struct QueueConfig {
     dead_letter: bool,
     #[prost(uint64, tag = "12")]
     aging_ms: u64,
+    /// Absent = the default, which queues had before they could say otherwise.
+    #[prost(uint64, optional, tag = "13")]
+    alert_depth: Option<u64>,
+    #[prost(uint64, tag = "14")]
+    throttle_depth: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -413,6 +418,8 @@ impl From<&engine_config::QueueConfig> for QueueConfig {
             max_depth: config.max_depth,
             dead_letter: config.dead_letter,
             aging_ms: config.aging_ms,
+            alert_depth: (config.alert_depth != engine_config::DEFAULT_ALERT_DEPTH).then_some(config.alert_depth),
+            throttle_depth: config.throttle_depth,
         }
     }
 }
@@ -441,6 +448,8 @@ impl TryFrom<QueueConfig> for engine_config::QueueConfig {
             max_depth: config.max_depth,
             dead_letter: config.dead_letter,
             aging_ms: config.aging_ms,
+            alert_depth: config.alert_depth.unwrap_or(engine_config::DEFAULT_ALERT_DEPTH),
+            throttle_depth: config.throttle_depth,
         })
     }
 }

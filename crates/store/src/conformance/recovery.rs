@@ -84,6 +84,8 @@ fn queue(id: u32, version: u64) -> Queue {
             max_depth: 9,
             dead_letter: version.is_multiple_of(2),
             aging_ms: 10,
+            alert_depth: 11,
+            throttle_depth: 12,
         },
         deleted: version > 5,
     }
@@ -142,10 +144,8 @@ fn counters(fixture: &mut dyn Fixture) {
     owner.commit(vec![add(1, [1, 2, 3, 4, 5, 6, 7, 8, 9]), add(2, [0, 5, 0, 0, 0, 0, 0, 0, 0])]);
     owner.commit(vec![add(1, [-1, 0, 1, 0, 0, 0, 0, 0, 1 << 40]), add(1, [1; 9])]);
     let recovered = fixture.store().open(0).unwrap();
-    let expected = vec![
-        (QueueId(1), [1, 3, 5, 5, 6, 7, 8, 9, (1 << 40) + 10]),
-        (QueueId(2), [0, 5, 0, 0, 0, 0, 0, 0, 0]),
-    ];
+    let expected =
+        vec![(QueueId(1), [1, 3, 5, 5, 6, 7, 8, 9, (1 << 40) + 10]), (QueueId(2), [0, 5, 0, 0, 0, 0, 0, 0, 0])];
     assert_eq!(recovered.counts, expected);
 }
 

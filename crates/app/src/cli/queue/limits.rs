@@ -44,6 +44,12 @@ pub(crate) struct SettingArgs {
     /// Tasks that may wait; a submit above is refused
     #[arg(long, value_name = "N")]
     max_depth: Option<u64>,
+    /// From so many waiting tasks on, new ones are taken only as fast as old ones end; 0 = 80 % of --max-depth
+    #[arg(long, value_name = "N")]
+    throttle_depth: Option<u64>,
+    /// More ready tasks than this are an alert; 0 = never
+    #[arg(long, value_name = "N")]
+    alert_depth: Option<u64>,
     /// Waiting so long raises a task by one priority class
     #[arg(long, value_name = "TIME")]
     aging: Option<String>,
@@ -79,6 +85,8 @@ impl SettingArgs {
         put(&mut body, "burst", &self.burst);
         put(&mut body, "policy", &self.policy);
         put(&mut body, "max_depth", &self.max_depth);
+        put(&mut body, "throttle_depth", &self.throttle_depth);
+        put(&mut body, "alert_depth", &self.alert_depth);
         put(&mut body, "aging", &self.aging);
         put(&mut body, "batch_size", &self.batch_size);
         put(&mut body, "batch_wait", &self.batch_wait);
