@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
-use tidewheel_proto::v1::{FetchBlobRequest, PutBlobRequest, PutBlobResponse};
+use tidewheel_proto::v1::{
+    FetchBlobRequest, FetchPartsRequest, PackagePartsRequest, Part, PutBlobRequest, PutBlobResponse,
+};
 use tokio::io::AsyncReadExt;
 use tonic::Code;
 
@@ -17,7 +19,7 @@ use crate::error::Error;
 const CHUNK: usize = 256 << 10;
 /// An input or result that has to be held in memory.
 const MAX_IN_MEMORY: u64 = 256 << 20;
-const TRIES: u32 = 6;
+pub(crate) const TRIES: u32 = 6;
 
 /// Access to the server's blobs.
 #[derive(Clone)]
@@ -65,8 +67,46 @@ impl Blobs {
         Ok(out.freeze())
     }
 
-    /// Into a file, which appears under its name only when it is whole and its hash is right.
-    pub(crate) async fn fetch_file(&self, hash: &str, token: Bytes, path: &Path) -> Result<(), Error> {
+    /// The parts of a package; `None` where the server has it as a whole, or does not know parts.
+    pub(crate) async fn parts(&self, hash: &str, token: Bytes) -> Result<Option<Vec<Part>>, Error> {
+        let mut tries = 0;
+        loop {
+            let request = PackagePartsRequest { hash: hash.to_owned(), token: token.clone() };
+            match self.client.worker().package_parts(request).await {
+                Ok(answer) => return Ok(Some(answer.into_inner().parts)),
+                Err(status) if matches!(status.code(), Code::Unimplemented | Code::NotFound) => return Ok(None),
+                Err(status) => {
+                    tries += 1;
+                    let error = network(&format!("cannot fetch {hash}"), &status);
+                    if !error.is_retryable() || tries >= TRIES {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(Duration::from_millis(100 << tries)).await;
+                }
+            }
+        }
+    }
+
+    /// Some parts of a package, one after the other. Once: the caller knows what it has.
+    pub(crate) async fn fetch_parts(
+        &self,
+        hash: &str,
+        token: Bytes,
+        parts: Vec<u32>,
+        sink: &mut (dyn FnMut(&[u8]) -> Result<(), Error> + Send),
+    ) -> Result<(), Error> {
+        let what = format!("cannot fetch {hash}");
+        let request = FetchPartsRequest { hash: hash.to_owned(), parts, token };
+        let answer = self.client.worker().fetch_parts(request).await.map_err(|status| network(&what, &status))?;
+        let mut chunks = answer.into_inner();
+        while let Some(chunk) = chunks.message().await.map_err(|status| network(&what, &status))? {
+            sink(&chunk.data)?;
+        }
+        Ok(())
+    }
+
+    /// Into a file, which appears under its name only when it is whole and its hash is right; the bytes that came.
+    pub(crate) async fn fetch_file(&self, hash: &str, token: Bytes, path: &Path) -> Result<u64, Error> {
         let part = path.with_extension("part");
         let mut hasher = Sha256::new();
         let mut have = 0;
@@ -75,9 +115,11 @@ impl Blobs {
         }
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&part);
         let mut file = file.map_err(Error::file("write", &part))?;
+        let mut came = 0;
         let mut sink = |chunk: &[u8], _total: u64| {
             use std::io::Write;
             hasher.update(chunk);
+            came += chunk.len() as u64;
             file.write_all(chunk).map_err(Error::file("write", &part))
         };
         self.download(hash, token, have, &mut sink).await?;
@@ -85,7 +127,8 @@ impl Blobs {
             let _ = std::fs::remove_file(&part);
             return Err(error);
         }
-        std::fs::rename(&part, path).map_err(Error::file("write", path))
+        std::fs::rename(&part, path).map_err(Error::file("write", path))?;
+        Ok(came)
     }
 
     async fn download(&self, hash: &str, token: Bytes, mut offset: u64, sink: &mut Sink<'_>) -> Result<(), Error> {

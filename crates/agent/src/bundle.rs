@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -153,7 +154,7 @@ impl Workshop {
         let data_dir = std::fs::canonicalize(&options.data_dir).map_err(Error::file("open", &options.data_dir))?;
         let python = Python::find(options.python.as_deref()).await?;
         let library = python::lay_down(&data_dir, &python).await?;
-        Ok(Self { environments: Environments::open(&data_dir, python).await?, library })
+        Ok(Self { environments: Environments::open(&data_dir, python, Arc::default()).await?, library })
     }
 
     async fn lock(

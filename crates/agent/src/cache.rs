@@ -1,4 +1,4 @@
-//! What the agent keeps on disk for the next time: packages, environments, copies of the embedded Python package, and uv's
+//! What the agent keeps on disk for the next time: packages and their archives, environments, copies of the embedded Python package, and uv's
 //! downloads. Each is a folder with a file `<name>.used` beside it, whose time is that of the last use, whose content is
 //! the size, and on which whoever uses the folder holds a shared lock. Pruning takes what was not used for too long, then
 //! the longest unused until the rest fits, and never what is locked, be it by this process or by another on the same folder.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What holds folders named by their content.
-const SHELVES: [&str; 3] = ["packages", "envs", "pylib"];
+const SHELVES: [&str; 4] = ["packages", "archives", "envs", "pylib"];
 /// uv's downloads, one folder as a whole.
 pub(crate) const UV_CACHE: &str = "uv-cache";
 /// A folder that was being built so long ago was left by a process that was killed.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,12 @@ use tidewheel_proto::v1::{Resources, Usage};
 const TIGHT_SHARE: f64 = 0.05;
 /// ... but a large machine with so much left is not short of it.
 const PLENTY_BYTES: u64 = 4 << 30;
+/// A probe that takes longer gives no label: an agent is at work within two seconds of its start, without probes.
+const PROBE_TIME: Duration = Duration::from_secs(5);
+/// Bytes read of what a probe prints.
+const PROBE_BYTES: u64 = 4096;
+/// Bytes of a label's value that the server keeps.
+const LABEL_BYTES: usize = 256;
 /// Grants worth holding: what the agent finishes in this time. It covers the way to the server and its commit.
 const AHEAD: Duration = Duration::from_millis(50);
 
@@ -95,8 +102,63 @@ pub(crate) fn resources(dir: &Path) -> Resources {
     Resources { cpu_millis: cores * 1000, memory_bytes: system.map_or(0, |s| memory(&s).0), disk_bytes: disk(dir).0 }
 }
 
-pub(crate) fn host_name() -> String {
+/// The machine's name; what an agent is called that was given none.
+pub fn host_name() -> String {
     System::host_name().ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "agent".into())
+}
+
+/// What the probes say, all at once: name and first line of output. One that fails, says nothing or takes too long gives
+/// no label, and a warning that says why.
+pub(crate) async fn probe(probes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let ask = |(name, command): (&String, &String)| {
+        let (name, command) = (name.clone(), command.clone());
+        async move {
+            let mut child = tokio::process::Command::new("sh");
+            child.args(["-c", &command]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).process_group(0);
+            let answer = tokio::time::timeout(PROBE_TIME, first_line(child)).await;
+            let answer = answer.unwrap_or_else(|_| Err(format!("it took longer than {} s", PROBE_TIME.as_secs())));
+            match answer {
+                Ok(value) => Some((name, value)),
+                Err(why) => {
+                    tracing::warn!(label = name, command, why, "a probe gave no label");
+                    None
+                }
+            }
+        }
+    };
+    futures::future::join_all(probes.iter().map(ask)).await.into_iter().flatten().collect()
+}
+
+/// Ends what a probe started, its children too: a shell's `sleep` outlives the shell.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+async fn first_line(mut command: tokio::process::Command) -> Result<String, String> {
+    use tokio::io::AsyncReadExt;
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+    let _group = Group(child.id());
+    let mut text = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        out.take(PROBE_BYTES).read_to_end(&mut text).await.map_err(|e| e.to_string())?;
+    }
+    let status = child.wait().await.map_err(|e| e.to_string())?;
+    if !status.success() {
+        return Err(format!("it ended with {status}"));
+    }
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().unwrap_or_default().trim();
+    match line.len() {
+        0 => Err("it printed nothing".into()),
+        n if n > LABEL_BYTES => Err(format!("it printed {n} bytes; a label has at most {LABEL_BYTES}")),
+        _ => Ok(line.to_owned()),
+    }
 }
 
 /// Labels found out; those given by hand win.
@@ -106,12 +168,18 @@ pub(crate) fn labels(given: &BTreeMap<String, String>, python: Option<&str>) -> 
         ("arch", std::env::consts::ARCH.to_owned()),
         ("host", host_name()),
         ("cpus", std::thread::available_parallelism().map_or(1, |n| n.get()).to_string()),
-        ("gpu", gpus().to_string()),
+        ("gpu", (gpus() > 0).to_string()),
+        ("memory", memory_label()),
         ("container", in_container().to_string()),
         ("shell", "true".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    let found = [("kernel", System::kernel_version().ok()), ("os-release", os_release()), ("gpu-model", gpu_model())];
+    labels.extend(found.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    if gpus() > 0 {
+        labels.insert("gpus".into(), gpus().to_string());
+    }
     if let Some(version) = python {
         labels.insert("python".into(), version.to_owned());
         for found in pythons() {
@@ -122,9 +190,33 @@ pub(crate) fn labels(given: &BTreeMap<String, String>, python: Option<&str>) -> 
     labels
 }
 
-/// Whether there is an NVIDIA device that can be opened.
-fn gpus() -> bool {
-    (0..16).any(|n| Path::new(&format!("/dev/nvidia{n}")).exists()) || Path::new("/dev/kfd").exists()
+/// Graphics processors that can be opened.
+fn gpus() -> usize {
+    let nvidia = (0..16).filter(|n| Path::new(&format!("/dev/nvidia{n}")).exists()).count();
+    nvidia.max(usize::from(Path::new("/dev/kfd").exists()))
+}
+
+/// As the driver names the first one.
+fn gpu_model() -> Option<String> {
+    let first = std::fs::read_dir("/proc/driver/nvidia/gpus").ok()?.flatten().next()?;
+    let text = std::fs::read_to_string(first.path().join("information")).ok()?;
+    let model = text.lines().find_map(|line| line.strip_prefix("Model:"))?.trim();
+    (!model.is_empty() && model.len() <= LABEL_BYTES).then(|| model.to_owned())
+}
+
+/// Memory in whole gibibytes, rounded up, as `16Gi`.
+fn memory_label() -> String {
+    let system =
+        System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
+    format!("{}Gi", system.map_or(0, |s| memory(&s).0).div_ceil(1 << 30))
+}
+
+/// Distribution and version, such as `debian-12`.
+fn os_release() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/os-release").ok()?;
+    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim_matches('"').to_owned());
+    let (id, version) = (field("ID=")?, field("VERSION_ID=").unwrap_or_default());
+    Some(format!("{id}-{version}").trim_end_matches('-').to_owned()).filter(|v| v.len() <= LABEL_BYTES)
 }
 
 fn in_container() -> bool {
@@ -214,5 +306,12 @@ mod tests {
     fn labels_given_by_hand_win() {
         let given = [("os".to_owned(), "plan9".to_owned())].into();
         assert_eq!(labels(&given, None)["os"], "plan9");
+    }
+
+    #[tokio::test]
+    async fn a_probe_gives_its_first_line_and_a_bad_one_gives_nothing() {
+        let probes = [("site", "echo berlin; echo more"), ("broken", "echo x; exit 3"), ("mute", "true")];
+        let probes = probes.map(|(name, command)| (name.to_owned(), command.to_owned())).into();
+        assert_eq!(probe(&probes).await, [("site".to_owned(), "berlin".to_owned())].into());
     }
 }

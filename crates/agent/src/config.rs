@@ -19,6 +19,49 @@ impl Secret {
     }
 }
 
+/// How an agent proves who it is.
+#[derive(Clone)]
+pub enum Credential {
+    /// By a token.
+    Token(Secret),
+    /// By a client certificate of the server's own authority.
+    Certificate {
+        /// `tok_...`: the record that the certificate belongs to.
+        id: String,
+        /// Certificate, PEM.
+        certificate: String,
+        /// Its private key, PEM.
+        key: Secret,
+    },
+}
+
+impl Credential {
+    /// The header that goes with every call.
+    pub(crate) fn authorization(&self) -> String {
+        match self {
+            Credential::Token(token) => format!("Bearer {}", token.expose()),
+            Credential::Certificate { id, .. } => format!("Certificate {id}"),
+        }
+    }
+
+    /// Certificate and key, if that is the proof.
+    pub(crate) fn identity(&self) -> Option<(&str, &str)> {
+        match self {
+            Credential::Token(_) => None,
+            Credential::Certificate { certificate, key, .. } => Some((certificate, key.expose())),
+        }
+    }
+
+    /// Whether it proves the same in the same way.
+    pub(crate) fn is(&self, other: &Credential) -> bool {
+        self.authorization() == other.authorization() && self.identity() == other.identity()
+    }
+}
+
+/// Gives the credential as it is kept now; asked when the server refuses the one in use, because it was changed.
+#[derive(Clone)]
+pub struct Reread(pub std::sync::Arc<dyn Fn() -> Option<Credential> + Send + Sync>);
+
 /// Whether attempts run behind namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Isolation {
@@ -56,11 +99,16 @@ impl Default for Limits {
 pub struct AgentConfig {
     /// `http://host:port` or `https://host:port`.
     pub server: String,
-    pub token: Secret,
+    pub credential: Credential,
+    /// Where a changed credential comes from; without, the first one is the only one.
+    pub reread: Option<Reread>,
     /// Shown to people; the host name if absent.
     pub name: Option<String>,
     pub queues: Vec<String>,
     pub labels: BTreeMap<String, String>,
+    /// Commands whose first line of output becomes the value of a label, by the label's name. Run by `sh -c` at the start,
+    /// each for at most five seconds; one that fails gives no label. Labels given by hand win.
+    pub probes: BTreeMap<String, String>,
     /// Task types served; empty = all.
     pub types: Vec<String>,
     /// Attempts that run at once.
@@ -101,10 +149,12 @@ impl AgentConfig {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get() as u32);
         Self {
             server: server.into(),
-            token,
+            credential: Credential::Token(token),
+            reread: None,
             name: None,
             queues: vec!["*".into()],
             labels: BTreeMap::new(),
+            probes: BTreeMap::new(),
             types: Vec::new(),
             // A task that waits for the network uses no core: one permit would make a small machine look dead.
             permits: cores.max(2),

@@ -16,6 +16,7 @@ use tokio::process::Command;
 use crate::cache::{self, Hold};
 use crate::error::{Error, clip_front};
 use crate::python::{self, Python};
+use crate::tally::Tally;
 
 /// Shown of a build that failed.
 const TAIL_BYTES: usize = 8 << 10;
@@ -29,6 +30,7 @@ pub(crate) struct Environments {
     uv: Option<Vec<OsString>>,
     pub(crate) python: Python,
     flights: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    tally: Arc<Tally>,
 }
 
 /// Where to run code.
@@ -43,7 +45,7 @@ pub(crate) struct Environment {
 }
 
 impl Environments {
-    pub(crate) async fn open(data_dir: &Path, python: Python) -> Result<Self, Error> {
+    pub(crate) async fn open(data_dir: &Path, python: Python, tally: Arc<Tally>) -> Result<Self, Error> {
         let (dir, cache) = (data_dir.join("envs"), data_dir.join(cache::UV_CACHE));
         std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
         let uv = find_uv(data_dir, &python).await;
@@ -51,7 +53,7 @@ impl Environments {
             Some(uv) => tracing::debug!(uv = %uv[0].to_string_lossy(), "environments are built by uv"),
             None => tracing::warn!("uv was not found: environments are built by venv and pip, which is slower"),
         }
-        Ok(Self { dir, cache, uv, python, flights: Mutex::default() })
+        Ok(Self { dir, cache, uv, python, flights: Mutex::default(), tally })
     }
 
     pub(crate) fn builder(&self) -> &'static str {
@@ -81,7 +83,9 @@ impl Environments {
             let _other = lock_file(self.dir.join(format!("{key}.lock"))).await?;
             if !place.is_dir() {
                 let wanted = if fits { self.python.program.clone().into() } else { OsString::from(requires_python) };
+                let begun = std::time::Instant::now();
                 self.build(lock, &wanted, &place).await?;
+                self.tally.start("environment", begun.elapsed());
                 hold.measured(&place);
                 self.compile_later(&place, hold.clone());
             }

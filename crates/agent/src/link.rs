@@ -30,6 +30,7 @@ use crate::error::Error;
 use crate::lease::Lease;
 use crate::log_ship::LogBuffer;
 use crate::outbox::Outbox;
+use crate::tally::Tally;
 
 const FLUSH_LOGS: Duration = Duration::from_millis(100);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -81,6 +82,7 @@ pub(crate) struct LinkState {
     pub(crate) worker_id: parking_lot::Mutex<String>,
     pub(crate) packages_added: parking_lot::Mutex<Vec<String>>,
     pub(crate) packages_removed: parking_lot::Mutex<Vec<String>>,
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// What happened on a stream.
@@ -120,6 +122,9 @@ impl<E: Send + 'static> Link<E> {
                 status.code(),
                 Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition | Code::InvalidArgument
             );
+            if status.code() == Code::Unauthenticated && self.client.renew() {
+                continue;
+            }
             if refused && !welcomed {
                 return Err(Error::Refused(status.message().to_owned()));
             }
@@ -222,12 +227,15 @@ impl<E: Send + 'static> Link<E> {
                 tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     let due = tick.tick().await;
-                    let message = Wire::Heartbeat(Heartbeat {
+                    let mut beat = Heartbeat {
                         usage: Some(gauge.usage()),
                         clock_unix_ms: now_ms(),
                         packages_added: std::mem::take(&mut shared.packages_added.lock()),
                         packages_removed: std::mem::take(&mut shared.packages_removed.lock()),
-                    });
+                        ..Heartbeat::default()
+                    };
+                    shared.tally.tell(&mut beat);
+                    let message = Wire::Heartbeat(beat);
                     if sender.send(WorkerMessage { message: Some(message) }).await.is_err() {
                         return;
                     }

@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use crate::blobs::{Blobs, digest_of};
 use crate::cache::Hold;
 use crate::error::Error;
+use crate::parts;
 use crate::project::{self, MANIFEST, Manifest, Project};
 use crate::python::{self, Python};
+use crate::tally::Tally;
 
 /// A package that can be run.
 #[derive(Clone, Debug)]
@@ -29,23 +31,28 @@ pub(crate) struct Package {
 /// Packages under `data_dir/packages` and folders run in place.
 pub(crate) struct Packages {
     dir: PathBuf,
+    /// Archives, from which those of other versions are put together.
+    archives: PathBuf,
     blobs: Blobs,
+    tally: Arc<Tally>,
     /// One fetch of a package at a time, whoever asks.
     flights: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     folders: Mutex<HashMap<String, PathBuf>>,
 }
 
 impl Packages {
-    pub(crate) fn open(data_dir: &Path, blobs: Blobs) -> Result<Self, Error> {
-        let dir = data_dir.join("packages");
-        std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
+    pub(crate) fn open(data_dir: &Path, blobs: Blobs, tally: Arc<Tally>) -> Result<Self, Error> {
+        let (dir, archives) = (data_dir.join("packages"), data_dir.join("archives"));
+        for folder in [&dir, &archives] {
+            std::fs::create_dir_all(folder).map_err(Error::file("make", folder))?;
+        }
         // What a killed agent left half unpacked.
         for entry in std::fs::read_dir(&dir).map_err(Error::file("read", &dir))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(".part-") {
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
-        Ok(Self { dir, blobs, flights: Mutex::default(), folders: Mutex::default() })
+        Ok(Self { dir, archives, blobs, tally, flights: Mutex::default(), folders: Mutex::default() })
     }
 
     /// Hashes of what is here, for the server's choice of a worker.
@@ -79,12 +86,20 @@ impl Packages {
         let _one = flight.lock().await;
         // Before it is looked for, so that it cannot be pruned in between.
         let hold = Hold::take(&dir).map_err(Error::file("mark the use of", &dir))?;
+        self.tally.package(dir.is_dir());
         if !dir.is_dir() {
-            let archive = self.dir.join(format!("{digest}.archive"));
-            self.blobs.fetch_file(hash, token, &archive).await?;
-            let outcome = self.place(&archive, &dir, python).await;
-            let _ = std::fs::remove_file(&archive);
-            outcome?;
+            let kept = self.archives.join(digest);
+            let used = Hold::take(&kept).map_err(Error::file("mark the use of", &kept))?;
+            if !kept.join(parts::ARCHIVE).is_file() {
+                parts::obtain(&self.blobs, hash, token, &kept, &self.tally).await?;
+                used.measured(&kept);
+            }
+            let placed = self.place(&kept.join(parts::ARCHIVE), &dir, python).await;
+            if placed.is_err() {
+                // Whatever is wrong with it, the next try begins from nothing.
+                let _ = std::fs::remove_dir_all(&kept);
+            }
+            placed?;
             hold.measured(&dir);
         }
         Ok(Package { hold: Some(hold), ..open(&dir)? })

@@ -1,15 +1,17 @@
 //! What a task asks the server through its agent: submit further tasks, look at them, wait for them. The agent uses its own
 //! token; the shim has no network. Every answer is a frame for the shim, a problem included.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::RwLock;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::config::{AgentConfig, Secret};
+use crate::config::{AgentConfig, Credential, Reread};
 use crate::error::Error;
 use crate::shim;
 
@@ -20,9 +22,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The server's REST interface.
 #[derive(Clone)]
 pub(crate) struct Rest {
-    http: reqwest::Client,
+    live: Arc<RwLock<Live>>,
     base: String,
-    token: Secret,
+    /// Certificates the server's one is checked against, instead of the machine's.
+    authority: Option<Arc<[u8]>>,
+    reread: Option<Reread>,
+}
+
+#[derive(Clone)]
+struct Live {
+    http: reqwest::Client,
+    credential: Credential,
 }
 
 /// The parts of a `handle` message that matter here.
@@ -49,16 +59,38 @@ struct ItemAnswer<'a> {
 
 impl Rest {
     pub(crate) fn new(config: &AgentConfig) -> Result<Self, Error> {
+        let read = |path: &std::path::PathBuf| std::fs::read(path).map_err(Error::file("read", path));
+        let authority: Option<Arc<[u8]>> = config.ca.as_ref().map(read).transpose()?.map(Into::into);
+        let live = Self::dial(&config.credential, authority.as_deref())?;
+        let base = format!("{}/api/v1", config.server.trim_end_matches('/'));
+        Ok(Self { live: Arc::new(RwLock::new(live)), base, authority, reread: config.reread.clone() })
+    }
+
+    fn dial(credential: &Credential, authority: Option<&[u8]>) -> Result<Live, Error> {
         let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
-        if let Some(path) = &config.ca {
-            let pem = std::fs::read(path).map_err(Error::file("read", path))?;
-            let authority = reqwest::Certificate::from_pem(&pem)
-                .map_err(|e| Error::Config(format!("{} is not a certificate: {e}", path.display())))?;
+        if let Some(pem) = authority {
+            let authority = reqwest::Certificate::from_pem(pem)
+                .map_err(|e| Error::Config(format!("the certificate authority is not a certificate: {e}")))?;
             builder = builder.tls_certs_only([authority]);
         }
+        if let Some((certificate, key)) = credential.identity() {
+            let identity = reqwest::Identity::from_pem(format!("{certificate}\n{key}").as_bytes())
+                .map_err(|e| Error::Config(format!("the agent's certificate cannot be used: {e}")))?;
+            builder = builder.identity(identity);
+        }
         let http = builder.build().map_err(|e| Error::Config(format!("no HTTP client: {e}")))?;
-        let base = format!("{}/api/v1", config.server.trim_end_matches('/'));
-        Ok(Self { http, base, token: config.token.clone() })
+        Ok(Live { http, credential: credential.clone() })
+    }
+
+    /// Takes over a credential that was changed since; whether there was one.
+    fn renew(&self) -> bool {
+        let Some(now) = self.reread.as_ref().and_then(|reread| (reread.0)()) else { return false };
+        if self.live.read().credential.is(&now) {
+            return false;
+        }
+        let Ok(live) = Self::dial(&now, self.authority.as_deref()) else { return false };
+        *self.live.write() = live;
+        true
     }
 
     /// The answer to `enqueue`: ids, or the first problem.
@@ -145,7 +177,9 @@ impl Rest {
         let url = format!("{}{path}", self.base);
         let mut tries = 0;
         loop {
-            let mut request = self.http.request(method.clone(), &url).bearer_auth(self.token.expose()).timeout(time);
+            let Live { http, credential } = self.live.read().clone();
+            let authorization = credential.authorization();
+            let mut request = http.request(method.clone(), &url).header("authorization", authorization).timeout(time);
             if let Some(body) = &body {
                 request = request.header("content-type", "application/json").body(body.clone());
             }
@@ -157,6 +191,10 @@ impl Rest {
                     let text = answer.bytes().await.map_err(|e| problem(&format!("the answer broke off: {e}")))?;
                     let busy = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
                     // It may have been stored: only the task can know whether a second time does harm.
+                    let changed = status == StatusCode::UNAUTHORIZED && tries < TRIES && self.renew();
+                    if changed {
+                        continue;
+                    }
                     let unknown = text.windows(15).any(|w| w == b"outcome-unknown");
                     if !busy || unknown || tries >= TRIES {
                         return Ok((status, text));

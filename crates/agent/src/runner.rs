@@ -362,15 +362,23 @@ impl Runner {
     fn prefetch(&self, packages: Vec<String>) {
         let wanted = packages.into_iter().filter(|hash| hash.starts_with("sha256:")).take(MAX_HINTS);
         let wanted: Vec<String> = wanted.collect();
-        if wanted.is_empty() || self.tools.environments.is_none() || self.draining.is_some() {
+        if wanted.is_empty() || self.draining.is_some() {
             return;
         }
-        let (tools, events) = (self.tools.clone(), self.events.clone());
+        if self.tools.environments.is_none() {
+            let why = self.tools.no_python.as_deref().unwrap_or("there is no Python here");
+            wanted.into_iter().for_each(|hash| self.state.tally.failed(hash, why.to_owned()));
+            return;
+        }
+        let (tools, events, tally) = (self.tools.clone(), self.events.clone(), self.state.tally.clone());
         tokio::spawn(async move {
             for hash in wanted {
                 match tools.home(&hash, Bytes::new()).await {
                     Ok(_) => drop(events.send(Event::Prefetched(hash)).await),
-                    Err(error) => tracing::debug!(%hash, %error, "a package could not be fetched ahead"),
+                    Err(error) => {
+                        tracing::warn!(%hash, %error, "a package could not be fetched ahead");
+                        tally.failed(hash, error.to_string());
+                    }
                 }
             }
         });

@@ -29,6 +29,7 @@ use crate::rest::Rest;
 use crate::runner::{Event, Runner, Tools, Wiring};
 use crate::sandbox::Sandbox;
 use crate::shell;
+use crate::tally::Tally;
 
 /// Events that wait for the runner. Pumps and the link stop reading when it is full.
 const EVENTS: usize = 1024;
@@ -107,6 +108,11 @@ impl Agent {
             return Err(Error::Config("an agent needs at least one permit".into()));
         }
         let mut config = config;
+        if !config.probes.is_empty() {
+            let mut found = capacity::probe(&config.probes).await;
+            found.append(&mut config.labels);
+            config.labels = found;
+        }
         std::fs::create_dir_all(&config.data_dir).map_err(Error::file("make", &config.data_dir))?;
         // Children have other working folders: a relative path would lead elsewhere for them.
         config.data_dir = std::fs::canonicalize(&config.data_dir).map_err(Error::file("open", &config.data_dir))?;
@@ -118,12 +124,13 @@ impl Agent {
         let spawner = Spawner::start(&instance, config.run_as, config.control_groups)
             .map_err(Error::io("cannot start a thread"))?;
         let sandbox = Sandbox::detect(config.isolation, config.isolated_network).await;
-        let (environments, no_python, library) = find_python(&config).await?;
+        let state = Arc::<LinkState>::default();
+        let (environments, no_python, library) = find_python(&config, state.tally.clone()).await?;
         let work = config.data_dir.join("work").join(&instance);
         sweep_work(&config.data_dir.join("work"));
         std::fs::create_dir_all(&work).map_err(Error::file("make", &work))?;
         std::fs::write(work.join(OWNER), std::process::id().to_string()).map_err(Error::file("write in", &work))?;
-        let packages = Arc::new(Packages::open(&config.data_dir, blobs.clone())?);
+        let packages = Arc::new(Packages::open(&config.data_dir, blobs.clone(), state.tally.clone())?);
         let rest = Rest::new(&config)?;
         let library_hold = hold_library(&library, &config.data_dir);
         let tools = Arc::new(Tools {
@@ -142,7 +149,7 @@ impl Agent {
         });
         let (events, queue) = mpsc::channel(EVENTS);
         let hello = make_hello(&tools);
-        Ok(Self { tools, client, hello, events, queue, state: Arc::default(), gauge: Gauge::default() })
+        Ok(Self { tools, client, hello, events, queue, state, gauge: Gauge::default() })
     }
 
     /// To be taken before `run`.
@@ -234,11 +241,12 @@ fn hold_library(library: &Path, data_dir: &Path) -> Option<Hold> {
 
 async fn find_python(
     config: &AgentConfig,
+    tally: Arc<Tally>,
 ) -> Result<(Option<Environments>, Option<String>, std::path::PathBuf), Error> {
     match Python::find(config.python.as_deref()).await {
         Ok(python) => {
             let library = python::lay_down(&config.data_dir, &python).await?;
-            Ok((Some(Environments::open(&config.data_dir, python).await?), None, library))
+            Ok((Some(Environments::open(&config.data_dir, python, tally).await?), None, library))
         }
         Err(error) => {
             tracing::warn!(%error, "Python tasks are refused");

@@ -39,6 +39,25 @@ impl ShownConfig {
 /// kept everything as it was.
 #[derive(Clone, Debug)]
 pub struct ReloadRequests(pub tokio::sync::mpsc::Sender<tokio::sync::oneshot::Sender<Result<Reloaded, String>>>);
+/// Signs a certificate signing request (PEM) of an agent for the name of its token, and gives the certificate (PEM); or
+/// says why not. The authority's key is the business of whoever made the listener.
+#[derive(Clone)]
+pub struct Authority(pub Arc<dyn Fn(&str, &str) -> Result<SignedCertificate, String> + Send + Sync>);
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authority")
+    }
+}
+
+/// A certificate as it is handed out and as a connection shows it.
+#[derive(Clone, Debug)]
+pub struct SignedCertificate {
+    /// For the agent.
+    pub pem: String,
+    /// What its connections will show.
+    pub der: Vec<u8>,
+}
 
 /// Settings of the interfaces.
 #[derive(Clone, Debug)]
@@ -70,6 +89,8 @@ pub struct ApiConfig {
     pub max_streams: usize,
     /// How a backup is made; nothing where the server keeps no files.
     pub backup: Option<BackupMaker>,
+    /// Signs agents' certificates; nothing where the listener has no TLS, and agents then get tokens.
+    pub authority: Option<Authority>,
     /// Where uploads are kept until they are checked.
     pub temp_dir: std::path::PathBuf,
 }
@@ -131,10 +152,11 @@ impl Default for ApiConfig {
             body_bytes: 4 << 20,
             batch_bytes: 16 << 20,
             package_bytes: 512 << 20,
-            blob_bytes: 4 << 30,
+            blob_bytes: 64 << 30,
             max_wait: Duration::from_secs(60),
             max_streams: 1_000,
             backup: None,
+            authority: None,
             temp_dir: std::env::temp_dir(),
         }
     }

@@ -25,6 +25,7 @@ use tidewheel_engine::task::State;
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::wheel::LEVEL_NAMES;
 use tidewheel_proto::code::Code;
+use tidewheel_proto::v1;
 use tower::{Layer, Service};
 
 use self::process::ProcessMetrics;
@@ -41,6 +42,8 @@ const VALIDATION: [f64; 10] = [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.00
 const TIMER_LEVELS: [&str; 3] = ["task", "wheel", "store"];
 /// Overdue tasks that a scrape counts, at most.
 const MOST_OVERDUE: usize = 1_000;
+/// Starts of Python taken from one heartbeat.
+const MAX_STARTS: usize = 256;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Number = Gauge<f64, AtomicU64>;
@@ -78,6 +81,10 @@ pub(crate) struct ApiMetrics {
     pub(crate) tokens: CacheCounters,
     /// Looks for what a task type gives.
     pub(crate) types: CacheCounters,
+    package_hits: Counter,
+    package_misses: Counter,
+    package_bytes: Family<Labels<1>, Counter>,
+    python_start: Family<Labels<1>, Histogram, fn() -> Histogram>,
     wal_bytes: Gauge,
     database_bytes: Gauge,
     /// Commits, syncs, mutations and reads of the store.
@@ -148,6 +155,10 @@ impl ApiMetrics {
             tokens: CacheCounters::of(&caches, "token"),
             types: CacheCounters::of(&caches, "type"),
             caches,
+            package_hits: Counter::default(),
+            package_misses: Counter::default(),
+            package_bytes: Family::default(),
+            python_start: Family::new_with_constructor(histogram as fn() -> Histogram),
             wal_bytes: Gauge::default(),
             database_bytes: Gauge::default(),
             store: Default::default(),
@@ -212,6 +223,14 @@ impl ApiMetrics {
         r.register("tidewheel_store_fsyncs", "Syncs of the store's log to the disk", syncs.clone());
         r.register("tidewheel_store_mutations", "Changes of records, over all transactions", mutations.clone());
         r.register("tidewheel_store_reads", "Reads", reads.clone());
+        let help = "Packages that agents needed and had";
+        r.register("tidewheel_package_cache_hits", help, self.package_hits.clone());
+        let help = "Packages that agents needed and fetched";
+        r.register("tidewheel_package_cache_misses", help, self.package_misses.clone());
+        let help = "Bytes of packages: uploaded (new to the server), fetched by agents, reused by agents";
+        r.register("tidewheel_package_bytes", help, self.package_bytes.clone());
+        let help = "Time to build a Python environment, and until a Python process takes calls, on agents";
+        r.register("tidewheel_python_start_seconds", help, self.python_start.clone());
         self.process.register(&mut r);
         let build = Info::new([("version", version.to_owned())]);
         r.register("tidewheel_build", "Version of the server", build);
@@ -241,6 +260,30 @@ impl ApiMetrics {
     /// Counts the stream of a worker that had been here before.
     pub(crate) fn reconnected(&self) {
         self.reconnects.inc();
+    }
+
+    /// Adds what an agent has said of its cache and its processes since its last heartbeat.
+    pub(crate) fn agent(&self, package: Option<&v1::PackageUse>, starts: &[v1::PythonStart]) {
+        if let Some(used) = package {
+            self.package_hits.inc_by(used.hits);
+            self.package_misses.inc_by(used.misses);
+            self.package_moved("fetched", used.fetched_bytes);
+            self.package_moved("reused", used.reused_bytes);
+        }
+        // Of the kinds we know: a label must not be an agent's to invent.
+        for start in starts.iter().take(MAX_STARTS).filter(|s| s.seconds.is_finite() && s.seconds >= 0.0) {
+            if let Some(kind) = ["environment", "process"].into_iter().find(|kind| *kind == start.kind) {
+                let family = &self.python_start;
+                family.get_or_create(&[("kind", kind.to_owned())]).observe(f64::from(start.seconds));
+            }
+        }
+    }
+
+    /// Counts bytes of packages.
+    pub(crate) fn package_moved(&self, direction: &'static str, bytes: u64) {
+        if bytes > 0 {
+            self.package_bytes.get_or_create(&[("direction", direction.to_owned())]).inc_by(bytes);
+        }
     }
 
     /// Observes a unary call.

@@ -12,11 +12,14 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
+
+use crate::auth::Fingerprint;
 
 /// Read buffer of a connection, and so the longest head that is read at all. Above, hyper answers 431 and closes, and
 /// a client that is still sending may not see the answer; between 16 KiB and this, `middleware` answers with a
@@ -149,16 +152,21 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream) {
         match &self.acceptor {
-            None => self.http(stream).await,
+            None => self.http(stream, None).await,
             Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => self.http(stream).await,
+                Ok(Ok(stream)) => {
+                    // The handshake has checked it against the authority the listener was given.
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    let certificate = shown.map(|der| Fingerprint(Sha256::digest(der.as_ref()).into()));
+                    self.http(stream, certificate).await;
+                }
                 Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(peer = %self.peer, "a TLS handshake took too long"),
             },
         }
     }
 
-    async fn http<I>(self, stream: I)
+    async fn http<I>(self, stream: I, certificate: Option<Fingerprint>)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -169,6 +177,9 @@ impl Connection {
             seen.store(true, Ordering::Relaxed);
             let mut request: Request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(Peer(peer));
+            if let Some(certificate) = certificate {
+                request.extensions_mut().insert(certificate);
+            }
             router.clone().call(request)
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -7,11 +7,11 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tidewheel_engine::id::{Name, SessionId, WorkerId};
+use tidewheel_engine::id::{Name, SessionId, TenantId, WorkerId};
 use tidewheel_engine::task::Spec;
 use tidewheel_proto::v1;
 use tidewheel_runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::auth::token::TokenCache;
 use crate::config::ApiConfig;
@@ -20,6 +20,7 @@ use crate::live::sampler::Sampler;
 use crate::metrics::ApiMetrics;
 use crate::problem::Failure;
 use crate::rest::InFlight;
+use crate::service::parts::PartsCache;
 use crate::service::task_type::TypeCache;
 use crate::store;
 
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: ApiMetrics,
     pub(crate) sessions: Sessions,
     pub(crate) in_flight: InFlight,
+    pub(crate) parts: PartsCache,
     /// Live streams that are open.
     pub(crate) streams: Arc<AtomicUsize>,
     /// Stands for "nothing special" in every submit, so that such tasks share one allocation.
@@ -65,6 +67,7 @@ impl Api {
             metrics: ApiMetrics::new(&config.version),
             sessions: Sessions::default(),
             in_flight: InFlight::default(),
+            parts: PartsCache::default(),
             streams: Arc::new(AtomicUsize::new(0)),
             plain_spec: Arc::new(Spec::default()),
             default_queue: "default".into(),
@@ -112,19 +115,106 @@ pub(crate) struct Offer {
     pub(crate) buffer: u32,
 }
 
+/// What a session said of the packages it can run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Serves {
+    /// Name of the worker.
+    pub(crate) name: Name,
+    /// `None` = every tenant.
+    pub(crate) tenant: Option<TenantId>,
+    /// Queues; empty = all.
+    pub(crate) queues: Vec<Name>,
+    /// It runs the code of packages at all.
+    pub(crate) runs_packages: bool,
+    /// Packages it has (bare hex), and those it could not fetch, with the reason.
+    pub(crate) packages: HashMap<Name, Option<String>>,
+}
+
 struct Stream {
     worker: WorkerId,
     out: Out,
     offer: Offer,
+    serves: Serves,
 }
 
 /// Streams of workers that are open, so that an operator's change can reach a worker at once.
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashMap<SessionId, Stream>>);
+pub(crate) struct Sessions(Mutex<HashMap<SessionId, Stream>>, Changes);
+
+/// Rises when what some session has of packages changes, or a session comes or goes; rollouts wait for it.
+struct Changes(watch::Sender<u64>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Changes(watch::Sender::new(0))
+    }
+}
+
+/// A session that may be asked to fetch a package.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    pub(crate) session: SessionId,
+    pub(crate) name: Name,
+    /// `None` = not yet there; else whether it is there, or why not.
+    pub(crate) state: Option<Option<String>>,
+}
 
 impl Sessions {
-    pub(crate) fn insert(&self, session: SessionId, worker: WorkerId, out: Out, offer: Offer) {
-        self.0.lock().insert(session, Stream { worker, out, offer });
+    pub(crate) fn insert(&self, session: SessionId, worker: WorkerId, out: Out, offer: Offer, serves: Serves) {
+        self.0.lock().insert(session, Stream { worker, out, offer, serves });
+        self.1.0.send_modify(|n| *n += 1);
+    }
+
+    /// What a session has fetched, removed, or failed to fetch.
+    pub(crate) fn packages(
+        &self,
+        session: SessionId,
+        added: &[Name],
+        removed: &[Name],
+        failed: impl Iterator<Item = (Name, String)>,
+    ) {
+        if let Some(stream) = self.0.lock().get_mut(&session) {
+            let packages = &mut stream.serves.packages;
+            removed.iter().for_each(|hash| drop(packages.remove(hash)));
+            packages.extend(added.iter().map(|hash| (hash.clone(), None)));
+            packages.extend(failed.map(|(hash, why)| (hash, Some(why))));
+        }
+        self.1.0.send_modify(|n| *n += 1);
+    }
+
+    /// Sessions that run packages of this tenant from one of these queues, and how they stand to this one (bare hex).
+    pub(crate) fn holders(&self, tenant: TenantId, queues: &[Name], hash: &str) -> Vec<Holder> {
+        let serves = |s: &Serves| {
+            s.runs_packages
+                && s.tenant.is_none_or(|own| own == tenant)
+                && (s.queues.is_empty() || s.queues.iter().any(|q| queues.contains(q)))
+        };
+        let all = self.0.lock();
+        let found = all.iter().filter(|(_, stream)| serves(&stream.serves));
+        found
+            .map(|(session, stream)| Holder {
+                session: *session,
+                name: stream.serves.name.clone(),
+                state: stream.serves.packages.get(hash).cloned(),
+            })
+            .collect()
+    }
+
+    /// Asks a session to fetch a package; forgets an earlier failure. A full stream misses it.
+    pub(crate) fn hint(&self, session: SessionId, hash: &str) {
+        if let Some(stream) = self.0.lock().get_mut(&session) {
+            if stream.serves.packages.get(hash).is_some_and(Option::is_some) {
+                stream.serves.packages.remove(hash);
+            }
+            let hint = v1::PackageHint { packages: vec![format!("sha256:{hash}")] };
+            let message = v1::ServerMessage { message: Some(v1::server_message::Message::PackageHint(hint)) };
+            let _ = stream.out.try_send(Ok(message));
+        }
+    }
+
+    /// Sees every change from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.1.0.subscribe()
     }
 
     /// The worker offers something else now.
@@ -141,6 +231,7 @@ impl Sessions {
 
     pub(crate) fn remove(&self, session: SessionId) {
         self.0.lock().remove(&session);
+        self.1.0.send_modify(|n| *n += 1);
     }
 
     /// Sends to every open stream of a worker; one whose buffer is full will learn it at its next connect.

@@ -8,7 +8,7 @@ mod multipart;
 mod retry;
 
 pub(crate) use events::Events;
-pub(crate) use multipart::Upload;
+pub(crate) use multipart::{SentFile, Upload};
 pub(crate) use retry::random_hex;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +45,8 @@ const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
 pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
-    token: Option<Secret>,
+    /// The whole header: a token, or the id that goes with a client certificate.
+    authorization: Option<Secret>,
     tenant: Option<String>,
     /// What the caller allows for an answer.
     timeout: Option<Duration>,
@@ -54,6 +55,22 @@ pub(crate) struct Client {
 impl Client {
     /// A client for a resolved connection; opens nothing yet.
     pub(crate) fn new(connection: &Connection) -> Outcome<Client> {
+        let authorization = connection.token.as_ref().map(|token| Secret::new(format!("Bearer {}", token.expose())));
+        Client::dial(connection, authorization, None)
+    }
+
+    /// A client that proves who it is by a certificate (chain and key as PEM) instead of a token; `id` is its token's.
+    pub(crate) fn with_certificate(connection: &Connection, id: &str, pem: &str) -> Outcome<Client> {
+        let identity = reqwest::Identity::from_pem(pem.as_bytes());
+        let identity = identity.doing(Exit::Failed, || "cannot use the certificate of this agent".to_owned())?;
+        Client::dial(connection, Some(Secret::new(format!("Certificate {id}"))), Some(identity))
+    }
+
+    fn dial(
+        connection: &Connection,
+        authorization: Option<Secret>,
+        identity: Option<reqwest::Identity>,
+    ) -> Outcome<Client> {
         let base = connection.url.trim_end_matches('/').to_owned();
         let parsed = reqwest::Url::parse(&base)
             .ok()
@@ -79,9 +96,11 @@ impl Client {
             None if parsed.scheme() == "http" => builder.tls_certs_only([]),
             None => builder,
         };
+        if let Some(identity) = identity {
+            builder = builder.identity(identity);
+        }
         let http = builder.build().doing(Exit::Failed, || "cannot start the HTTP client".to_owned())?;
-        let (token, tenant) = (connection.token.clone(), connection.tenant.clone());
-        Ok(Client { http, base, token, tenant, timeout: connection.timeout })
+        Ok(Client { http, base, authorization, tenant: connection.tenant.clone(), timeout: connection.timeout })
     }
 
     /// The server's address.
@@ -92,11 +111,6 @@ impl Client {
     /// `GET /api/v1{path}`
     pub(crate) fn get(&self, path: impl AsRef<str>) -> Request {
         self.request(Method::GET, path.as_ref())
-    }
-
-    /// `HEAD /api/v1{path}`
-    pub(crate) fn head(&self, path: impl AsRef<str>) -> Request {
-        self.request(Method::HEAD, path.as_ref())
     }
 
     /// `POST /api/v1{path}`, with an idempotency key of its own.
@@ -142,7 +156,7 @@ impl Client {
     }
 }
 
-fn is_loopback(url: &reqwest::Url) -> bool {
+pub(crate) fn is_loopback(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -169,8 +183,9 @@ pub(crate) fn segment(name: &str) -> String {
 #[derive(Clone)]
 enum Body {
     None,
-    Json(Bytes),
+    Bytes(&'static str, Bytes),
     Upload(Upload),
+    File(SentFile),
 }
 
 /// A request under construction.
@@ -225,7 +240,20 @@ impl Request {
 
     /// A JSON body that is text already.
     pub(crate) fn raw_json(mut self, body: impl Into<Bytes>) -> Request {
-        self.body = Body::Json(body.into());
+        self.body = Body::Bytes("application/json", body.into());
+        self
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn raw_bytes(mut self, body: impl Into<Bytes>) -> Request {
+        self.body = Body::Bytes("application/octet-stream", body.into());
+        self
+    }
+
+    /// A file as it is, read while it is sent.
+    pub(crate) fn file(mut self, file: SentFile) -> Request {
+        self.body = Body::File(file);
+        self.usual = UPLOAD_TIMEOUT;
         self
     }
 
@@ -346,24 +374,29 @@ impl Request {
     }
 
     async fn once(&self) -> Outcome<reqwest::Response> {
-        let Client { http, base, token, tenant, timeout: _ } = &self.client;
+        let Client { http, base, authorization, tenant, timeout: _ } = &self.client;
         let mut request = http.request(self.method.clone(), &self.url).headers(self.headers.clone());
         if !self.query.is_empty() {
             request = request.query(&self.query);
         }
-        if let Some(token) = token {
-            request = request.bearer_auth(token.expose());
+        if let Some(authorization) = authorization {
+            let mut value = HeaderValue::try_from(authorization.expose())
+                .doing(Exit::Usage, || "cannot send this token: it holds a character that no token has".to_owned())?;
+            value.set_sensitive(true);
+            request = request.header("authorization", value);
         }
         if let Some(tenant) = tenant {
             request = request.header("tidewheel-tenant", tenant);
         }
         request = match &self.body {
             Body::None => request,
-            Body::Json(bytes) => request.header("content-type", "application/json").body(bytes.clone()),
+            Body::Bytes(kind, bytes) => request.header("content-type", *kind).body(bytes.clone()),
             Body::Upload(upload) => upload.attach(request).await?,
+            Body::File(file) => file.attach(request).await?,
         };
         let sent = match &self.body {
             Body::Upload(upload) => Some(&*upload.sent),
+            Body::File(file) => Some(&*file.sent),
             _ => None,
         };
         let limit = self.limit();

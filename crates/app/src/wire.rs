@@ -80,7 +80,7 @@ impl Node {
         make_folder(&data_dir)?;
         // Bound before the stores are opened: a port that is taken is found without touching the data.
         let (listener, address) = listen(&config.text("server.listen")).await?;
-        let tls = tls::server_config(config)?;
+        let tls = tls::server_config(config, &data_dir)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = config.maybe("server.publicUrl").unwrap_or_else(|| format!("{scheme}://{}", reachable(address)));
         let runtime = start_runtime(config, &data_dir).await?;
@@ -92,6 +92,8 @@ impl Node {
         api.reload = Some(tidewheel_api::ReloadRequests(reload));
         let shown = api.shown_config.clone();
         api.backup = backup_maker(&runtime, &database(config, &data_dir), &data_dir);
+        let (tls, authority) = tls.map_or((None, None), |tls| (Some(tls.listener), Some(tls.authority)));
+        api.authority = authority;
         let router = tidewheel_api::router(runtime.clone(), api);
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(tidewheel_api::serve(listener, router, tls, shutdown.clone()));
@@ -461,6 +463,7 @@ fn api_config(config: &Config, url: &str, data_dir: &Path) -> tidewheel_api::Api
         max_wait: config.duration("server.maxWait"),
         max_streams: usize::try_from(config.count("server.maxStreams")).unwrap_or(usize::MAX),
         backup: None,
+        authority: None,
         // On the data's own disk: an upload is renamed from there, and a small /tmp is no bound.
         temp_dir: upload_folder(data_dir),
     }

@@ -105,7 +105,10 @@ impl Blobs for Unused {
     fn read(&self, _: u32, _: Hash, _: u64, _: u64) -> Pending<'_, Bytes> {
         Box::pin(async { Err(Error::Closed) })
     }
-    fn sweep<'a>(&'a self, _: u32, _: &'a (dyn Fn(&Hash) -> bool + Send + Sync)) -> Pending<'a, u64> {
+    fn old(&self, _: u32, _: std::time::Duration) -> Pending<'_, Vec<Hash>> {
+        Box::pin(async { Err(Error::Closed) })
+    }
+    fn remove(&self, _: u32, _: Hash, _: std::time::Duration) -> Pending<'_, bool> {
         Box::pin(async { Err(Error::Closed) })
     }
 }

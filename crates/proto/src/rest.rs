@@ -3,6 +3,7 @@
 mod item;
 mod object;
 mod package;
+mod enrolment;
 mod problem;
 mod queue;
 mod search;
@@ -11,6 +12,7 @@ mod tenancy;
 mod worker;
 
 pub use item::*;
+pub use enrolment::*;
 pub use package::*;
 pub use problem::*;
 pub use queue::*;

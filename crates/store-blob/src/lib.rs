@@ -6,9 +6,10 @@
 //! Path of a blob: `t<tenant>/<2 hex>/<2 hex>/<64 hex>`: the SHA-256 of its content. It is written once and never changed,
 //! so that a repeated put costs one look.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -25,8 +26,12 @@ use tokio::io::AsyncReadExt;
 const PART_BYTES: usize = 8 << 20;
 /// Parts under way at once: bounds the memory of one upload to three parts.
 const PARTS_AT_ONCE: usize = 2;
-/// A blob that nothing names is kept so long: what names it is committed after it.
-const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Blobs that are remembered as touched. Beyond, all count as touched until they are old again.
+const TOUCHED: usize = 1 << 20;
+/// A process that has not run for so long deletes nothing: what its predecessor promised to have it cannot know.
+const SETTLED: Duration = Duration::from_secs(3600);
+/// Old blobs named in one round.
+const OLD: usize = 1_000_000;
 
 /// A call to S3 that fails for the moment is repeated so often and so long: a task or a request waits for it.
 const RETRIES: usize = 5;
@@ -64,6 +69,51 @@ pub struct ObjectBlobs {
     prefix: String,
     /// Bucket and address, for messages; nothing for a folder.
     place: Option<String>,
+    touches: Touches,
+}
+
+/// When blobs were last put or found. A blob that is found is about to be named, however old it is: it must not be deleted
+/// between the two. Deleting takes the gate alone, putting and finding share it.
+#[derive(Debug)]
+struct Touches {
+    gate: tokio::sync::RwLock<()>,
+    last: Mutex<HashMap<(u32, Hash), Instant>>,
+    /// All were touched then at the latest.
+    all: Mutex<Instant>,
+    born: Instant,
+}
+
+impl Touches {
+    fn new() -> Touches {
+        let now = Instant::now();
+        let long_ago = now.checked_sub(Duration::from_secs(100 * 24 * 3600)).unwrap_or(now);
+        Touches { gate: tokio::sync::RwLock::default(), last: Mutex::default(), all: Mutex::new(long_ago), born: now }
+    }
+
+    fn touch(&self, tenant: u32, hash: Hash) {
+        let now = Instant::now();
+        let mut last = lock(&self.last);
+        if last.len() >= TOUCHED {
+            last.clear();
+            *lock(&self.all) = now;
+        }
+        last.insert((tenant, hash), now);
+    }
+
+    fn is_old(&self, tenant: u32, hash: Hash, age: Duration) -> bool {
+        let touched = lock(&self.last).get(&(tenant, hash)).copied();
+        let touched = touched.unwrap_or(*lock(&self.all));
+        self.born.elapsed() >= age.min(SETTLED) && touched.elapsed() >= age
+    }
+
+    fn forget(&self, age: Duration) {
+        lock(&self.last).retain(|_, touched| touched.elapsed() < age);
+    }
+}
+
+/// What is behind the lock is whole after a panic, too: each change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl ObjectBlobs {
@@ -75,7 +125,7 @@ impl ObjectBlobs {
     pub fn local(folder: &Path) -> Result<ObjectBlobs, Error> {
         std::fs::create_dir_all(folder).map_err(|e| Error::Failed(format!("{}: {e}", folder.display())))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(plain)?.with_fsync(true);
-        Ok(ObjectBlobs { store: Arc::new(store), prefix: String::new(), place: None })
+        Ok(ObjectBlobs { store: Arc::new(store), prefix: String::new(), place: None, touches: Touches::new() })
     }
 
     /// Blobs in a bucket.
@@ -102,7 +152,7 @@ impl ObjectBlobs {
         let store = builder.build().map_err(plain)?;
         let address = if settings.endpoint.is_empty() { "Amazon S3" } else { &settings.endpoint };
         let place = Some(format!("'{}' of {address}", settings.bucket));
-        Ok(ObjectBlobs { store: Arc::new(store), prefix: settings.prefix.clone(), place })
+        Ok(ObjectBlobs { store: Arc::new(store), prefix: settings.prefix.clone(), place, touches: Touches::new() })
     }
 
     /// What went wrong in words that name the setting to look at. Object stores tell little themselves.
@@ -142,6 +192,8 @@ impl ObjectBlobs {
     async fn put_bytes(&self, tenant: u32, bytes: Bytes) -> Result<Hash, Error> {
         let hash: Hash = Sha256::digest(&bytes).into();
         let key = self.key(tenant, &hash);
+        let _open = self.touches.gate.read().await;
+        self.touches.touch(tenant, hash);
         if self.has(&key).await?.is_some() {
             return Ok(hash);
         }
@@ -156,6 +208,8 @@ impl ObjectBlobs {
     async fn put_path(&self, tenant: u32, path: &Path) -> Result<(Hash, u64), Error> {
         let (hash, size) = hash_of(path).await?;
         let key = self.key(tenant, &hash);
+        let _open = self.touches.gate.read().await;
+        self.touches.touch(tenant, hash);
         if self.has(&key).await? == Some(size) {
             return Ok((hash, size));
         }
@@ -192,19 +246,41 @@ impl ObjectBlobs {
         Ok(bytes)
     }
 
-    async fn sweep_tenant(&self, tenant: u32, keep: &(dyn Fn(&Hash) -> bool + Send + Sync)) -> Result<u64, Error> {
-        let listed: Vec<_> = self.store.list(Some(&self.folder(tenant))).try_collect().await.map_err(|e| self.failed(e))?;
+    async fn look(&self, tenant: u32, hash: Hash) -> Result<Option<u64>, Error> {
+        let _open = self.touches.gate.read().await;
+        self.touches.touch(tenant, hash);
+        self.has(&self.key(tenant, &hash)).await
+    }
+
+    async fn list_old(&self, tenant: u32, age: Duration) -> Result<Vec<Hash>, Error> {
+        self.touches.forget(age);
         let now = std::time::SystemTime::now();
-        let mut swept = 0;
-        for meta in listed {
-            let age = now.duration_since(meta.last_modified.into()).unwrap_or_default();
-            let hash = meta.location.filename().and_then(|name| hex::decode(name).ok()).and_then(|h| Hash::try_from(h).ok());
-            if age > ORPHAN_AGE && hash.is_some_and(|hash| !keep(&hash)) {
-                self.store.delete(&meta.location).await.map_err(|e| self.failed(e))?;
-                swept += 1;
+        let mut listed = self.store.list(Some(&self.folder(tenant)));
+        let mut out = Vec::new();
+        while let Some(meta) = listed.try_next().await.map_err(|e| self.failed(e))? {
+            let written = now.duration_since(meta.last_modified.into()).unwrap_or_default();
+            let name = meta.location.filename().and_then(|name| hex::decode(name).ok());
+            let Some(hash) = name.and_then(|h| Hash::try_from(h).ok()) else { continue };
+            if written > age && self.touches.is_old(tenant, hash, age) {
+                out.push(hash);
+            }
+            if out.len() >= OLD {
+                break;
             }
         }
-        Ok(swept)
+        Ok(out)
+    }
+
+    async fn remove_old(&self, tenant: u32, hash: Hash, age: Duration) -> Result<bool, Error> {
+        let _alone = self.touches.gate.write().await;
+        if !self.touches.is_old(tenant, hash, age) {
+            return Ok(false);
+        }
+        match self.store.delete(&self.key(tenant, &hash)).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 }
 
@@ -218,15 +294,19 @@ impl Blobs for ObjectBlobs {
     }
 
     fn size(&self, tenant: u32, hash: Hash) -> Pending<'_, Option<u64>> {
-        Box::pin(async move { self.has(&self.key(tenant, &hash)).await })
+        Box::pin(self.look(tenant, hash))
     }
 
     fn read(&self, tenant: u32, hash: Hash, offset: u64, limit: u64) -> Pending<'_, Bytes> {
         Box::pin(self.read_range(tenant, hash, offset, limit))
     }
 
-    fn sweep<'a>(&'a self, tenant: u32, keep: &'a (dyn Fn(&Hash) -> bool + Send + Sync)) -> Pending<'a, u64> {
-        Box::pin(self.sweep_tenant(tenant, keep))
+    fn old(&self, tenant: u32, age: Duration) -> Pending<'_, Vec<Hash>> {
+        Box::pin(self.list_old(tenant, age))
+    }
+
+    fn remove(&self, tenant: u32, hash: Hash, age: Duration) -> Pending<'_, bool> {
+        Box::pin(self.remove_old(tenant, hash, age))
     }
 }
 
@@ -284,5 +364,28 @@ mod tests {
         let path = folder.path().join("blobs/t1").join(&text[0..2]).join(&text[2..4]).join(&text);
         std::fs::write(&path, b"Precious").expect("damage");
         assert!(matches!(blobs.read(1, hash, 0, 100).await, Err(Error::Corrupt(_))));
+    }
+
+    #[tokio::test]
+    async fn an_old_blob_that_was_put_or_found_again_is_not_deleted() {
+        let (_folder, blobs) = blobs().await;
+        let age = Duration::from_millis(30);
+        let [a, b, c] = [b"a", b"b", b"c"].map(|content| blobs.put(1, Bytes::from_static(content)));
+        let (a, b, c) = (a.await.expect("put"), b.await.expect("put"), c.await.expect("put"));
+        assert!(blobs.old(1, age).await.expect("listed").is_empty(), "just written");
+        // They become old by themselves; how long that takes does not matter.
+        let mut old = Vec::new();
+        while old.len() < 3 {
+            tokio::time::sleep(age / 10).await;
+            old = blobs.old(1, age).await.expect("listed");
+        }
+        assert_eq!(blobs.size(1, a).await.expect("looked"), Some(1));
+        blobs.put(1, Bytes::from_static(b"b")).await.expect("put again");
+        let long = Duration::from_secs(3600);
+        assert!(!blobs.remove(1, a, long).await.expect("asked"));
+        assert!(!blobs.remove(1, b, long).await.expect("asked"));
+        assert!(blobs.remove(1, c, age).await.expect("asked"));
+        assert!(!blobs.remove(1, c, age).await.expect("asked"), "gone already");
+        assert_eq!((blobs.size(1, a).await.unwrap(), blobs.size(1, c).await.unwrap()), (Some(1), None));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,6 +21,9 @@ pub trait Blobs: Send + Sync + 'static {
     fn size(&self, tenant: u32, hash: Hash) -> Pending<'_, Option<u64>>;
     /// Bytes from `offset`, at most `limit`.
     fn read(&self, tenant: u32, hash: Hash, offset: u64, limit: u64) -> Pending<'_, Bytes>;
-    /// Deletes blobs older than 24 h that `keep` does not want; returns how many went.
-    fn sweep<'a>(&'a self, tenant: u32, keep: &'a (dyn Fn(&Hash) -> bool + Send + Sync)) -> Pending<'a, u64>;
+    /// Blobs that were written longer than `age` ago and neither put nor asked for since ([`Blobs::put`], [`Blobs::size`]).
+    /// At most a million, in no order.
+    fn old(&self, tenant: u32, age: Duration) -> Pending<'_, Vec<Hash>>;
+    /// Deletes a blob if it is still as old as that; whether it did. What was put or found in the meantime stays.
+    fn remove(&self, tenant: u32, hash: Hash, age: Duration) -> Pending<'_, bool>;
 }

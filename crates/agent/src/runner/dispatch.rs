@@ -370,6 +370,7 @@ impl Runner {
             FromShim::Hello { python, sdk } => {
                 tracing::debug!(proc = id, %python, %sdk, ms = now.duration_since(proc.since).as_millis() as u64, "ready");
                 if proc.state == ProcState::Starting {
+                    self.state.tally.start("process", now.duration_since(proc.since));
                     proc.state = ProcState::Ready;
                 }
                 proc.since = now;

@@ -31,6 +31,8 @@ type Blobs = Arc<Mutex<HashMap<String, Bytes>>>;
 struct Service {
     sessions: mpsc::UnboundedSender<Session>,
     blobs: Blobs,
+    /// Bytes of each part that was fetched.
+    parts: Arc<Mutex<Vec<u64>>>,
 }
 
 /// One stream of an agent.
@@ -55,6 +57,7 @@ type Answers = Pin<Box<dyn tokio_stream::Stream<Item = Result<ServerMessage, Sta
 #[tonic::async_trait]
 impl Worker for Service {
     type ConnectStream = Answers;
+    type FetchPartsStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<BlobChunk, Status>> + Send>>;
     type FetchBlobStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<BlobChunk, Status>> + Send>>;
 
     async fn connect(&self, request: Request<Streaming<WorkerMessage>>) -> Result<Response<Answers>, Status> {
@@ -100,6 +103,30 @@ impl Worker for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
+    async fn package_parts(
+        &self,
+        request: Request<PackagePartsRequest>,
+    ) -> Result<Response<PackagePartsResponse>, Status> {
+        let whole = self.blobs.lock().get(&request.into_inner().hash).cloned();
+        let whole = whole.ok_or_else(|| Status::not_found("no such package"))?;
+        let parts = parts_of(&whole).into_iter().map(|p| Part { hash: hash_of(&p), size: p.len() as u64 }).collect();
+        Ok(Response::new(PackagePartsResponse { parts, size: whole.len() as u64 }))
+    }
+
+    async fn fetch_parts(
+        &self,
+        request: Request<FetchPartsRequest>,
+    ) -> Result<Response<Self::FetchPartsStream>, Status> {
+        let request = request.into_inner();
+        let whole = self.blobs.lock().get(&request.hash).cloned();
+        let whole = whole.ok_or_else(|| Status::not_found("no such package"))?;
+        let parts = parts_of(&whole);
+        self.parts.lock().extend(request.parts.iter().map(|n| parts[*n as usize].len() as u64));
+        let chosen: Vec<_> = request.parts.iter().map(|n| Bytes::from(parts[*n as usize].clone())).collect();
+        let chunks = chosen.into_iter().map(|data| Ok(BlobChunk { data, total: 0 }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks.collect::<Vec<_>>()))))
+    }
+
     async fn put_blob(&self, request: Request<Streaming<PutBlobRequest>>) -> Result<Response<PutBlobResponse>, Status> {
         let mut stream = request.into_inner();
         let mut all = Vec::new();
@@ -111,6 +138,16 @@ impl Worker for Service {
         self.blobs.lock().insert(hash.clone(), all.into());
         Ok(Response::new(PutBlobResponse { hash, size }))
     }
+}
+
+fn parts_of(whole: &[u8]) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    tidewheel_proto::chunk::split(whole, |part| {
+        parts.push(part.to_vec());
+        true
+    })
+    .expect("memory can be read");
+    parts
 }
 
 pub(crate) fn hash_of(bytes: &[u8]) -> String {
@@ -219,6 +256,8 @@ impl Session {
 pub(crate) struct Bench {
     sessions: mpsc::UnboundedReceiver<Session>,
     pub(crate) blobs: Blobs,
+    /// Bytes of each part of a package that the agent fetched.
+    pub(crate) parts: Arc<Mutex<Vec<u64>>>,
     /// Bodies of submits over REST.
     pub(crate) submitted: Arc<Mutex<Vec<serde_json::Value>>>,
     pub(crate) dir: tempfile::TempDir,
@@ -253,7 +292,8 @@ impl Bench {
         let addr = listener.local_addr().expect("it is bound");
         let (sender, sessions) = mpsc::unbounded_channel();
         let blobs: Blobs = Arc::default();
-        let service = Service { sessions: sender, blobs: blobs.clone() };
+        let parts = Arc::<Mutex<Vec<u64>>>::default();
+        let service = Service { sessions: sender, blobs: blobs.clone(), parts: parts.clone() };
         let submitted = Arc::new(Mutex::new(Vec::new()));
         let service = server(WorkerServer::new(service).max_decoding_message_size(64 << 20));
         let router = tonic::service::Routes::new(service).into_axum_router().merge(rest(submitted.clone()));
@@ -271,7 +311,7 @@ impl Bench {
         let handle = agent.handle();
         let shutdown = CancellationToken::new();
         let agent = tokio::spawn(agent.run(shutdown.clone()));
-        Self { sessions, blobs, submitted, dir, package: hash, shutdown, handle, agent, addr }
+        Self { sessions, blobs, parts, submitted, dir, package: hash, shutdown, handle, agent, addr }
     }
 
     /// The next stream the agent opens.
@@ -315,7 +355,7 @@ pub(crate) struct TlsServer {
 impl TlsServer {
     pub(crate) async fn start(identity: tonic::transport::Identity) -> Self {
         let (sender, sessions) = mpsc::unbounded_channel();
-        let service = WorkerServer::new(Service { sessions: sender, blobs: Arc::default() });
+        let service = WorkerServer::new(Service { sessions: sender, blobs: Arc::default(), parts: Arc::default() });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let tries = Arc::<std::sync::atomic::AtomicUsize>::default();

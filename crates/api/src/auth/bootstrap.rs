@@ -50,6 +50,7 @@ pub async fn bootstrap_token(
         hash: new.hash,
         created: now,
         expires: None,
+        enrolment: None,
     };
     let made = Bootstrap { secret: new.text, token_id: new.id };
     keep(&made).map_err(|error| Error::Unavailable(format!("the token cannot be written: {error}")))?;

@@ -38,7 +38,7 @@ pub(crate) const TENANT_HEADER: &str = "tidewheel-tenant";
 fn admit(api: &Api, parts: &Parts, access: Access) -> Result<Arc<Principal>, Failure> {
     let authorization = parts.headers.get(axum::http::header::AUTHORIZATION).map(|v| v.as_bytes());
     let tenant = parts.headers.get(TENANT_HEADER).map(|v| v.as_bytes());
-    let principal = Principal::of(api, authorization, tenant)?;
+    let principal = Principal::of(api, authorization, tenant, parts.extensions.get())?;
     check(&principal, access)?;
     Ok(principal)
 }
@@ -93,6 +93,10 @@ guards! {
     Operator = [Operator, Admin];
     /// May give rights within the tenant.
     Admin = [Admin];
+    /// Holds a join token.
+    Joiner = [Joiner];
+    /// Is a worker.
+    Worker = [Worker];
     /// May manage tenants.
     SystemAdmin = [Admin], system;
 }

@@ -10,8 +10,14 @@ use std::sync::Arc;
 use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_proto::code::Code;
 
+use self::token::StoredEnrolment;
 use crate::problem::Failure;
 use crate::state::Api;
+
+/// SHA-256 of the certificate that the other end of a connection has shown, which the listener has checked against the
+/// server's own authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(pub(crate) [u8; 32]);
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,10 +30,12 @@ pub(crate) enum Role {
     Admin,
     /// Takes and reports work, submits tasks, reads packages and blobs.
     Worker,
+    /// Has a join token: may enrol one agent, once, and nothing else.
+    Joiner,
 }
 
 impl Role {
-    pub(crate) const ALL: [Role; 4] = [Role::Viewer, Role::Operator, Role::Admin, Role::Worker];
+    pub(crate) const ALL: [Role; 5] = [Role::Viewer, Role::Operator, Role::Admin, Role::Worker, Role::Joiner];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +43,7 @@ impl Role {
             Role::Operator => "operator",
             Role::Admin => "admin",
             Role::Worker => "worker",
+            Role::Joiner => "join",
         }
     }
 
@@ -60,6 +69,10 @@ pub(crate) struct Principal {
     pub(crate) token_id: Name,
     /// What the token is called.
     pub(crate) name: Name,
+    /// Hash of the secret, or fingerprint of the certificate, that was shown.
+    pub(crate) key: Name,
+    /// What an agent that enrolled itself is bound to.
+    pub(crate) enrolment: Option<Arc<StoredEnrolment>>,
     /// Keeps the constructor in this module.
     _proof: Proof,
 }
@@ -68,19 +81,26 @@ pub(crate) struct Principal {
 struct Proof;
 
 impl Principal {
-    /// The caller of a request with this `Authorization` and this `Tidewheel-Tenant`.
+    /// The caller of a request with this `Authorization` and this `Tidewheel-Tenant`, over a connection whose other end
+    /// has proved to hold the key of this certificate.
     pub(crate) fn of(
         api: &Api,
         authorization: Option<&[u8]>,
         tenant: Option<&[u8]>,
+        certificate: Option<&Fingerprint>,
     ) -> Result<Arc<Principal>, Failure> {
-        let text = authorization
+        let (scheme, text) = authorization
             .and_then(|value| std::str::from_utf8(value).ok())
             .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
+            .map(|(scheme, text)| (scheme, text.trim()))
             .ok_or_else(|| unauthenticated(api, "No token was sent."))?;
-        let principal = token::check(api, text)?;
+        let principal = if scheme.eq_ignore_ascii_case("bearer") {
+            token::check(api, text)?
+        } else if scheme.eq_ignore_ascii_case("certificate") {
+            token::check_certificate(api, text, certificate)?
+        } else {
+            return Err(unauthenticated(api, "No token was sent."));
+        };
         match tenant {
             None => Ok(principal),
             Some(name) => principal.named(api, name),
@@ -89,7 +109,7 @@ impl Principal {
 
     /// Whether the token still stands; asked by streams, which outlive the request that opened them.
     pub(crate) fn is_valid(&self, api: &Api) -> bool {
-        token::stands(api, &self.token_id)
+        token::stands(api, &self.token_id, &self.key)
     }
 
     fn named(&self, api: &Api, name: &[u8]) -> Result<Arc<Principal>, Failure> {

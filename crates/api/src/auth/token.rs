@@ -3,23 +3,21 @@
 //! A checked token is remembered by the hash of its text together with the version of the directory it was checked
 //! against: a revocation raises that version, so it takes effect with its commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tidewheel_engine::id::TenantId;
 use tidewheel_engine::mutation::RecordKind;
+use tidewheel_proto::token::split;
 
-use super::{Principal, Proof, Role, unauthenticated};
+use super::{Fingerprint, Principal, Proof, Role, unauthenticated};
 use crate::problem::Failure;
 use crate::state::Api;
 
 /// Tokens live in the system's own tenant: a token id is looked up before any tenant is known.
 pub(crate) const TOKEN_TENANT: TenantId = TenantId(0);
-/// Characters of 128 and of 256 bits in base32.
-const ID_CHARS: usize = 26;
-const SECRET_CHARS: usize = 52;
 /// Checked tokens that are remembered. Beyond, all are forgotten at once: a check costs a few microseconds.
 const CACHE_ENTRIES: usize = 10_000;
 
@@ -39,6 +37,42 @@ pub(crate) struct StoredToken {
     /// Wall time; `None` = no end.
     #[serde(default)]
     pub(crate) expires: Option<u64>,
+    /// Of a join token, and of the agent that used it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) enrolment: Option<StoredEnrolment>,
+}
+
+/// What a join token gives, and what became of it. Its use replaces the token's secret by one of the agent's own, in the
+/// same record: one commit that only one of two can win.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct StoredEnrolment {
+    /// The only queues; empty = all.
+    #[serde(default)]
+    pub(crate) queues: Vec<String>,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) group: Option<String>,
+    /// Name of the token that made it.
+    pub(crate) by: String,
+    /// Wall time of its use.
+    #[serde(default)]
+    pub(crate) at: Option<u64>,
+    /// Name of the agent.
+    #[serde(default)]
+    pub(crate) agent: Option<String>,
+    /// Hash of the join token's secret, kept after its use: a second one is told what happened.
+    #[serde(default)]
+    pub(crate) joined: String,
+    /// Hash of the secret that the agent drew for the call, so that it may be repeated.
+    #[serde(default)]
+    pub(crate) redeemed: String,
+    /// SHA-256 of the agent's certificate, in hex; then `hash` is empty and no secret is taken.
+    #[serde(default)]
+    pub(crate) certificate: Option<String>,
+    /// Wall time of the last change of its key.
+    #[serde(default)]
+    pub(crate) rotated: Option<u64>,
 }
 
 /// A new token: its id, the text that its owner gets once, and the hash that is stored.
@@ -50,12 +84,24 @@ pub(crate) struct NewToken {
 
 /// Draws a token.
 pub(crate) fn draw(now_ms: u64) -> Result<NewToken, Failure> {
+    draw_as(now_ms, tidewheel_proto::token::text)
+}
+
+/// Draws a join token.
+pub(crate) fn draw_join(now_ms: u64) -> Result<NewToken, Failure> {
+    draw_as(now_ms, tidewheel_proto::token::join_text)
+}
+
+fn draw_as(now_ms: u64, text: fn(&str, &[u8; 32]) -> String) -> Result<NewToken, Failure> {
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|_| Failure::internal("no random bytes for a token"))?;
     let id = tidewheel_proto::id::format("tok", crate::text::fresh_id(now_ms));
-    let bare = id.trim_start_matches("tok_");
-    let text = format!("tw_{bare}_{}", encode(&secret));
-    Ok(NewToken { text, hash: blake3::hash(&secret).to_hex().to_string(), id })
+    Ok(NewToken { text: text(&id, &secret), hash: hash_of(&secret), id })
+}
+
+/// What is stored of a secret.
+pub(crate) fn hash_of(secret: &[u8; 32]) -> String {
+    blake3::hash(secret).to_hex().to_string()
 }
 
 #[derive(Default)]
@@ -82,26 +128,28 @@ pub(crate) fn check(api: &Api, text: &str) -> Result<Arc<Principal>, Failure> {
     api.metrics.tokens.miss();
     let refused = || unauthenticated(api, "The token is unknown, revoked or expired.");
     let (id, secret) = split(text).ok_or_else(refused)?;
-    let record = directory.record(RecordKind::Token, TOKEN_TENANT, &id).ok_or_else(refused)?;
-    let stored: StoredToken =
-        serde_json::from_str(&record.value).map_err(|_| Failure::internal("a stored token cannot be read"))?;
-    let wanted = blake3::Hash::from_hex(&stored.hash).map_err(|_| Failure::internal("a stored token has no hash"))?;
-    // `blake3::Hash` compares in constant time.
-    if blake3::hash(&secret) != wanted || is_over(api, stored.expires) {
+    let stored = read(api, &id)?.ok_or_else(refused)?;
+    // `blake3::Hash` compares in constant time. A certificate's token has no hash and is equal to none.
+    let given = blake3::hash(&secret);
+    let is = |hash: &str| blake3::Hash::from_hex(hash).is_ok_and(|wanted| wanted == given);
+    let used = stored.enrolment.as_ref().is_some_and(|e| is(&e.joined));
+    if !is(&stored.hash) && !used {
         return Err(refused());
     }
-    let role = Role::parse(&stored.role).ok_or_else(|| Failure::internal("a stored token has an unknown role"))?;
-    let tenant = directory.tenant_by_id(TenantId(stored.tenant)).ok_or_else(refused)?;
-    let principal = Arc::new(Principal {
-        tenant: tenant.id,
-        tenant_name: tenant.name.clone(),
-        role,
-        system: stored.system,
-        tenant_named: false,
-        token_id: id.as_str().into(),
-        name: stored.name.as_str().into(),
-        _proof: Proof,
-    });
+    let mut principal = principal(api, &id, &stored, &stored.hash)?;
+    if used {
+        // It opens the one door at which it is told that it was used.
+        principal.role = Role::Joiner;
+    } else if is_over(api, stored.expires) {
+        return Err(match principal.role {
+            Role::Joiner => unauthenticated(
+                api,
+                "The join token has expired. Make another one with 'tidewheel agent enroll-token NAME'.",
+            ),
+            _ => refused(),
+        });
+    }
+    let principal = Arc::new(principal);
     let mut cache = api.tokens.0.write();
     if cache.len() >= CACHE_ENTRIES {
         cache.clear();
@@ -110,65 +158,59 @@ pub(crate) fn check(api: &Api, text: &str) -> Result<Arc<Principal>, Failure> {
     Ok(principal)
 }
 
-/// Whether a token of this id exists and has not expired.
-pub(crate) fn stands(api: &Api, id: &str) -> bool {
-    let record = api.runtime.directory().record(RecordKind::Token, TOKEN_TENANT, id);
-    let stored = record.and_then(|r| serde_json::from_str::<StoredToken>(&r.value).ok());
-    stored.is_some_and(|s| !is_over(api, s.expires))
+/// The principal of an agent that shows a certificate of ours and names its token.
+pub(crate) fn check_certificate(
+    api: &Api,
+    id: &str,
+    certificate: Option<&Fingerprint>,
+) -> Result<Arc<Principal>, Failure> {
+    let refused = |why: &str| unauthenticated(api, why);
+    let shown = certificate.ok_or_else(|| {
+        refused("The connection shows no client certificate; a proxy that ends TLS in front of the server hides it.")
+    })?;
+    let unknown = || refused("The certificate is unknown, revoked or replaced.");
+    let stored = read(api, id)?.ok_or_else(unknown)?;
+    let shown = hex::encode(shown.0);
+    let is_ours = stored.enrolment.as_ref().is_some_and(|e| e.certificate.as_ref() == Some(&shown));
+    if !is_ours || is_over(api, stored.expires) {
+        return Err(unknown());
+    }
+    principal(api, id, &stored, &shown).map(Arc::new)
+}
+
+fn read(api: &Api, id: &str) -> Result<Option<StoredToken>, Failure> {
+    let Some(record) = api.runtime.directory().record(RecordKind::Token, TOKEN_TENANT, id) else { return Ok(None) };
+    let stored = serde_json::from_str(&record.value);
+    stored.map(Some).map_err(|_| Failure::internal("a stored token cannot be read"))
+}
+
+fn principal(api: &Api, id: &str, stored: &StoredToken, key: &str) -> Result<Principal, Failure> {
+    let role = Role::parse(&stored.role).ok_or_else(|| Failure::internal("a stored token has an unknown role"))?;
+    let tenant = api.runtime.directory().tenant_by_id(TenantId(stored.tenant));
+    let tenant = tenant.ok_or_else(|| unauthenticated(api, "The token is unknown, revoked or expired."))?;
+    Ok(Principal {
+        tenant: tenant.id,
+        tenant_name: tenant.name.clone(),
+        role,
+        system: stored.system,
+        tenant_named: false,
+        token_id: id.into(),
+        name: stored.name.as_str().into(),
+        key: key.into(),
+        enrolment: stored.enrolment.clone().map(Arc::new),
+        _proof: Proof,
+    })
+}
+
+/// Whether a token of this id exists, has not expired, and still has this key.
+pub(crate) fn stands(api: &Api, id: &str, key: &str) -> bool {
+    let Ok(Some(stored)) = read(api, id) else { return false };
+    let certificate = stored.enrolment.as_ref().and_then(|e| e.certificate.as_deref());
+    (stored.hash == key || certificate == Some(key)) && !is_over(api, stored.expires)
 }
 
 fn is_over(api: &Api, expires: Option<u64>) -> bool {
     expires.is_some_and(|at| api.runtime.now_ms() >= at)
-}
-
-/// Token id (`tok_...`) and secret of `tw_<id>_<secret>`.
-fn split(text: &str) -> Option<(String, [u8; 32])> {
-    let rest = text.strip_prefix("tw_")?;
-    let (id, secret) = rest.split_once('_')?;
-    if id.len() != ID_CHARS || !id.bytes().all(|b| ALPHABET.contains(&b)) {
-        return None;
-    }
-    Some((format!("tok_{id}"), decode(secret)?))
-}
-
-/// The alphabet of public ids.
-const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-
-/// 32 bytes as 52 characters: 260 bits, of which the first four are zero.
-fn encode(bytes: &[u8; 32]) -> String {
-    let mut out = String::with_capacity(SECRET_CHARS);
-    for i in 0..SECRET_CHARS {
-        let mut digit = 0usize;
-        for bit in 0..5 {
-            let position = i * 5 + bit;
-            let value = if position < 4 { 0 } else { (bytes[(position - 4) / 8] >> (7 - (position - 4) % 8)) & 1 };
-            digit = (digit << 1) | usize::from(value);
-        }
-        out.push(ALPHABET[digit] as char);
-    }
-    out
-}
-
-fn decode(text: &str) -> Option<[u8; 32]> {
-    if text.len() != SECRET_CHARS {
-        return None;
-    }
-    let mut out = [0u8; 32];
-    for (i, byte) in text.bytes().enumerate() {
-        let digit = ALPHABET.iter().position(|c| *c == byte)?;
-        for bit in 0..5 {
-            let position = i * 5 + bit;
-            let value = u8::try_from((digit >> (4 - bit)) & 1).ok()?;
-            if position < 4 {
-                if value != 0 {
-                    return None;
-                }
-            } else {
-                out[(position - 4) / 8] |= value << (7 - (position - 4) % 8);
-            }
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]
@@ -182,21 +224,5 @@ mod tests {
         assert_eq!(id, token.id);
         assert_eq!(blake3::hash(&secret).to_hex().to_string(), token.hash);
         assert_ne!(draw(1).unwrap().text, draw(1).unwrap().text);
-    }
-
-    #[test]
-    fn every_secret_round_trips() {
-        for secret in [[0u8; 32], [255; 32], core::array::from_fn(|i| i as u8 * 7)] {
-            assert_eq!(decode(&encode(&secret)), Some(secret));
-        }
-    }
-
-    #[test]
-    fn broken_texts_are_no_tokens() {
-        let good = draw(1).unwrap().text;
-        for text in ["", "tw_", "tw__", &good[1..], &good[..good.len() - 1], &good.to_uppercase(), &format!("{good}0")]
-        {
-            assert!(split(text).is_none(), "{text}");
-        }
     }
 }

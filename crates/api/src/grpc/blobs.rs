@@ -1,5 +1,7 @@
 //! Blobs over gRPC: in parts, with bounded memory, in the tenant of the attempt that names them.
 
+use std::sync::Arc;
+
 use futures::{Stream, StreamExt};
 use tidewheel_engine::id::TenantId;
 use tidewheel_proto::code::Code;
@@ -9,7 +11,8 @@ use tonic::{Status, Streaming};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::seal::Sealer;
-use crate::service::blob::{self, Upload};
+use crate::service::blob::Upload;
+use crate::service::parts::{self, Content, Parts};
 use crate::state::Api;
 use crate::text::{hash_text, parse_hash};
 
@@ -19,28 +22,70 @@ pub(crate) async fn fetch(
     request: v1::FetchBlobRequest,
 ) -> Result<impl Stream<Item = Result<v1::BlobChunk, Status>> + Send + 'static + use<>, Failure> {
     let hash = parse_hash(&request.hash).ok_or_else(|| Failure::not_found("blob", &request.hash))?;
-    let (tenant, total) = locate(api, caller, &request.token, hash).await?;
+    let (tenant, found) = locate(api, caller, &request.token, hash).await?;
+    let total = found.size();
     if request.offset > total {
         return Err(Failure::new(Code::InvalidField, format!("the offset lies behind the end at {total}")));
     }
     // An empty blob is one empty part: the stream has to say the total once.
     let empty = (request.offset == total).then_some(Ok(v1::BlobChunk { data: bytes::Bytes::new(), total }));
-    let parts = blob::stream(api, tenant, hash, request.offset, total)
+    let parts = parts::content(api, tenant, hash, &found, (request.offset, total))
         .map(move |part| part.map(|data| v1::BlobChunk { data, total }).map_err(Status::from));
     Ok(futures::stream::iter(empty).chain(parts))
 }
 
+/// The list of parts of a package.
+pub(crate) async fn parts_of(
+    api: &Api,
+    caller: &Principal,
+    request: v1::PackagePartsRequest,
+) -> Result<v1::PackagePartsResponse, Failure> {
+    let (_, parts) = package(api, caller, &request.token, &request.hash).await?;
+    let part = |(hex, size): &(String, u64)| v1::Part { hash: format!("sha256:{hex}"), size: *size };
+    Ok(v1::PackagePartsResponse { parts: parts.parts.iter().map(part).collect(), size: parts.size })
+}
+
+/// Some of them.
+pub(crate) async fn fetch_parts(
+    api: &Api,
+    caller: &Principal,
+    request: v1::FetchPartsRequest,
+) -> Result<impl Stream<Item = Result<v1::BlobChunk, Status>> + Send + 'static + use<>, Failure> {
+    let (tenant, parts) = package(api, caller, &request.token, &request.hash).await?;
+    let total = parts.size;
+    let chosen = parts::chosen(api, tenant, &parts, &request.parts)?;
+    Ok(chosen.map(move |part| part.map(|data| v1::BlobChunk { data, total }).map_err(Status::from)))
+}
+
+async fn package(
+    api: &Api,
+    caller: &Principal,
+    token: &[u8],
+    hash: &str,
+) -> Result<(TenantId, Arc<Parts>), Failure> {
+    let wanted = parse_hash(hash).ok_or_else(|| Failure::not_found("package", hash))?;
+    match locate(api, caller, token, wanted).await? {
+        (tenant, Content::Parts(parts)) => Ok((tenant, parts)),
+        _ => Err(Failure::not_found("package", hash)),
+    }
+}
+
 /// The tenant that has the blob. A worker with system scope may run tasks of any tenant: the attempt's token says
 /// which, else the first one that has such content serves, since equal hashes are equal bytes.
-async fn locate(api: &Api, caller: &Principal, token: &[u8], hash: [u8; 32]) -> Result<(TenantId, u64), Failure> {
+async fn locate(
+    api: &Api,
+    caller: &Principal,
+    token: &[u8],
+    hash: [u8; 32],
+) -> Result<(TenantId, Content), Failure> {
     let home = tenant_of(api, caller, token).await?;
-    if let Some(size) = api.runtime.blobs().size(home.0, hash).await? {
-        return Ok((home, size));
+    if let Some(found) = parts::find(api, home, hash).await? {
+        return Ok((home, found));
     }
     if caller.system && !caller.tenant_named {
         for tenant in api.runtime.directory().tenants() {
-            if let Some(size) = api.runtime.blobs().size(tenant.id.0, hash).await? {
-                return Ok((tenant.id, size));
+            if let Some(found) = parts::find(api, tenant.id, hash).await? {
+                return Ok((tenant.id, found));
             }
         }
     }

@@ -41,7 +41,7 @@ impl Client for ClientService {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
-        let caller = caller(&self.0, request.metadata(), Submitter::ACCESS)?;
+        let caller = caller(&self.0, &request, Submitter::ACCESS)?;
         let (out, answers) = mpsc::channel(OUT_MESSAGES);
         tokio::spawn(run(self.0.clone(), caller, request.into_inner(), out));
         Ok(Response::new(ReceiverStream::new(answers)))
@@ -49,7 +49,7 @@ impl Client for ClientService {
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let started = Instant::now();
-        let caller = caller(&self.0, request.metadata(), Submitter::ACCESS)?;
+        let caller = caller(&self.0, &request, Submitter::ACCESS)?;
         let mut last = Last::default();
         let prepared = prepare(&self.0, &caller, &mut last, request.into_inner())?;
         let answer = commit(self.0.clone(), caller, prepared).await;
@@ -59,7 +59,7 @@ impl Client for ClientService {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::TaskView>, Status> {
         let started = Instant::now();
-        let caller = caller(&self.0, request.metadata(), Anyone::ACCESS)?;
+        let caller = caller(&self.0, &request, Anyone::ACCESS)?;
         let answer = get(&self.0, &caller, request.into_inner()).await;
         self.0.metrics.grpc("Get", started, answer.is_ok());
         Ok(Response::new(answer?))

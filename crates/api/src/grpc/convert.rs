@@ -102,6 +102,12 @@ pub(crate) fn packages(list: &[String]) -> Vec<Name> {
     list.iter().filter_map(kept).collect()
 }
 
+/// A package that could not be fetched, and why.
+pub(crate) fn package_fault(fault: &v1::PackageFault) -> Option<(Name, String)> {
+    let hash = parse_hash(&fault.hash)?;
+    Some((hex::encode(hash).as_str().into(), cut(&fault.reason, 1_024).to_owned()))
+}
+
 /// A package of [`packages`] on the wire.
 pub(crate) fn package_text(kept: &str) -> String {
     if kept.starts_with(LOCAL) { kept.to_owned() } else { format!("sha256:{kept}") }

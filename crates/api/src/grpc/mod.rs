@@ -13,7 +13,6 @@ use axum::Router;
 use tidewheel_proto::v1::client_server::ClientServer;
 use tidewheel_proto::v1::worker_server::WorkerServer;
 use tonic::codec::CompressionEncoding;
-use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
 use crate::auth::Principal;
@@ -43,10 +42,11 @@ pub(crate) fn routes(api: &Api) -> Router {
 }
 
 /// The caller of a method with this access rule.
-fn caller(api: &Api, metadata: &MetadataMap, access: Access) -> Result<Principal, Failure> {
+fn caller<T>(api: &Api, request: &tonic::Request<T>, access: Access) -> Result<Principal, Failure> {
+    let metadata = request.metadata();
     let authorization = metadata.get("authorization").map(|v| v.as_bytes());
     let tenant = metadata.get(TENANT_HEADER).map(|v| v.as_bytes());
-    let principal = Principal::of(api, authorization, tenant)?;
+    let principal = Principal::of(api, authorization, tenant, request.extensions().get())?;
     guard::check(&principal, access)?;
     Ok(Principal::clone(&principal))
 }

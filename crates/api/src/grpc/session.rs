@@ -30,9 +30,9 @@ use super::convert::{self, Reported, cut};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::seal::{Sealer, TOKEN_BYTES};
-use crate::service::task_type;
+use crate::service::{enrolment, task_type};
 use crate::service::worker::{StoredOverride, heartbeat_ms, overrides, worker_text};
-use crate::state::{Api, Offer, Out};
+use crate::state::{Api, Offer, Out, Serves};
 use crate::store::log::Line;
 
 /// Messages on their way to a worker.
@@ -78,6 +78,7 @@ struct Link {
     sealer: Sealer,
     /// What it said in its hello.
     offer: Offer,
+    serves: Serves,
     out: Out,
     held: HashMap<TaskId, Held>,
     ended: VecDeque<(TaskId, Token)>,
@@ -128,6 +129,9 @@ async fn open(
     if api.config.require_isolation && &*hello.kind.0 == "agent" && !walled {
         return Err(Status::failed_precondition("this server takes isolated agents only: no sandbox is reported"));
     }
+    if let Some(bound) = &caller.enrolment {
+        enrolment::bind(bound, &mut hello).map_err(Status::permission_denied)?;
+    }
     hello.resume = message.resume.iter().filter_map(|attempt| sealer.open(&attempt.token)).collect();
     let name = hello.name.0.clone();
     let set = overrides(api, tenant.unwrap_or(TenantId(0)), &name);
@@ -136,6 +140,13 @@ async fn open(
     if api.runtime.directory().worker_id(tenant.unwrap_or(TenantId(0)), &name).is_some() {
         api.metrics.reconnected();
     }
+    let serves = Serves {
+        name: name.clone(),
+        tenant,
+        queues: hello.queues.clone(),
+        runs_packages: message.runs_packages,
+        packages: hello.packages.iter().map(|hash| (hash.clone(), None)).collect(),
+    };
     let session = api.runtime.connect(hello).map_err(|error| Status::from(Failure::from(error)))?;
     let (logs, queue) = mpsc::channel(LOG_MESSAGES);
     tokio::spawn(write_logs(api.clone(), queue, out.clone()));
@@ -148,6 +159,7 @@ async fn open(
         session: session.id,
         sealer,
         offer,
+        serves,
         out: out.clone(),
         held: HashMap::new(),
         ended: VecDeque::new(),
@@ -304,7 +316,8 @@ impl Link {
     }
 
     async fn welcome(&mut self, worker: WorkerId, resumed: &[(TaskId, Token)]) -> Result<(), Status> {
-        self.api.sessions.insert(self.session, worker, self.out.clone(), self.offer);
+        let serves = std::mem::take(&mut self.serves);
+        self.api.sessions.insert(self.session, worker, self.out.clone(), self.offer, serves);
         let epoch = match self.api.runtime.read(View::Partition).await {
             Ok(Answer::Partition(figures)) => u64::from(figures.epoch),
             _ => 0,
@@ -330,11 +343,18 @@ impl Link {
             FromClient::Results(results) => self.results(results).await?,
             FromClient::Heartbeat(beat) => {
                 let now = self.api.runtime.now_ms();
+                let packages_added = convert::packages(&beat.packages_added);
+                let packages_removed = convert::packages(&beat.packages_removed);
+                if !(packages_added.is_empty() && packages_removed.is_empty() && beat.packages_failed.is_empty()) {
+                    let failed = beat.packages_failed.iter().filter_map(convert::package_fault);
+                    self.api.sessions.packages(session, &packages_added, &packages_removed, failed);
+                }
+                self.api.metrics.agent(beat.package_use.as_ref(), &beat.python_starts);
                 self.command(Command::Heartbeat {
                     session,
                     usage: convert::usage(beat.usage),
-                    packages_added: convert::packages(&beat.packages_added),
-                    packages_removed: convert::packages(&beat.packages_removed),
+                    packages_added,
+                    packages_removed,
                     clock_offset_ms: convert::offset(beat.clock_unix_ms, now),
                 })
                 .await?;

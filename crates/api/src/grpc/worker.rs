@@ -18,13 +18,14 @@ pub(crate) struct WorkerService(pub(crate) Api);
 #[tonic::async_trait]
 impl Worker for WorkerService {
     type ConnectStream = ReceiverStream<Result<v1::ServerMessage, Status>>;
+    type FetchPartsStream = Pin<Box<dyn Stream<Item = Result<v1::BlobChunk, Status>> + Send>>;
     type FetchBlobStream = Pin<Box<dyn Stream<Item = Result<v1::BlobChunk, Status>> + Send>>;
 
     async fn connect(
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let caller = caller(&self.0, request.metadata(), WORKER_ACCESS)?;
+        let caller = caller(&self.0, &request, WORKER_ACCESS)?;
         let (out, stream) = mpsc::channel(session::OUT_MESSAGES);
         // The stream's task lives as long as the connection; the answer's head leaves at once.
         tokio::spawn(session::run(self.0.clone(), caller, request.into_inner(), out));
@@ -35,8 +36,25 @@ impl Worker for WorkerService {
         &self,
         request: Request<v1::FetchBlobRequest>,
     ) -> Result<Response<Self::FetchBlobStream>, Status> {
-        let caller = caller(&self.0, request.metadata(), WORKER_ACCESS)?;
+        let caller = caller(&self.0, &request, WORKER_ACCESS)?;
         let stream = blobs::fetch(&self.0, &caller, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn package_parts(
+        &self,
+        request: Request<v1::PackagePartsRequest>,
+    ) -> Result<Response<v1::PackagePartsResponse>, Status> {
+        let caller = caller(&self.0, &request, WORKER_ACCESS)?;
+        Ok(Response::new(blobs::parts_of(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn fetch_parts(
+        &self,
+        request: Request<v1::FetchPartsRequest>,
+    ) -> Result<Response<Self::FetchPartsStream>, Status> {
+        let caller = caller(&self.0, &request, WORKER_ACCESS)?;
+        let stream = blobs::fetch_parts(&self.0, &caller, request.into_inner()).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -44,7 +62,7 @@ impl Worker for WorkerService {
         &self,
         request: Request<Streaming<v1::PutBlobRequest>>,
     ) -> Result<Response<v1::PutBlobResponse>, Status> {
-        let caller = caller(&self.0, request.metadata(), WORKER_ACCESS)?;
+        let caller = caller(&self.0, &request, WORKER_ACCESS)?;
         let answer = blobs::put(&self.0, &caller, request.into_inner()).await?;
         Ok(Response::new(answer))
     }

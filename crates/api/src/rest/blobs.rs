@@ -1,4 +1,4 @@
-//! `/blobs`: content by its hash, with ranges.
+//! `/blobs`: content by its hash, with ranges; `/artifacts`: the same by the id of a file that a task left.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -8,11 +8,12 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
 use super::params::Path;
-use super::reply::{Reply, check_length, json, with_header};
+use super::reply::{JsonBody, Reply, check_length, json, with_header};
 use super::route::Route;
 use crate::auth::guard::{Anyone, Submitter};
+use crate::body;
 use crate::problem::Failure;
-use crate::service::blob;
+use crate::service::{blob, get_task, parts};
 use crate::state::Api;
 use crate::text::{hash_text, parse_hash};
 
@@ -27,11 +28,41 @@ pub(super) fn routes() -> Vec<Route> {
             .answers::<rest::Blob>(201, "Stored and durable.")
             .answers::<rest::Blob>(200, "It was there already.")
             .raw(),
+        Route::new(
+            Method::POST,
+            "/blobs:missing",
+            "missingBlobs",
+            "Says which blobs are not stored, so that only those are sent.",
+            missing,
+        )
+        .takes::<rest::AskBlobs>()
+        .answers::<rest::MissingBlobs>(200, "Those."),
         Route::new(Method::GET, "/blobs/{hash}", "getBlob", "Gives the bytes, or a range of them.", get)
             .answers_plain(200, "The bytes.", "application/octet-stream")
             .answers_plain(206, "A range.", "application/octet-stream")
             .raw(),
+        Route::new(
+            Method::GET,
+            "/artifacts/{id}",
+            "getArtifact",
+            "Gives the content of a file that a task left, or a range of it.",
+            artifact,
+        )
+        .answers_plain(200, "The bytes.", "application/octet-stream")
+        .answers_plain(206, "A range.", "application/octet-stream")
+        .raw(),
     ]
+}
+
+async fn artifact(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Reply {
+    let found = get_task::artifact(&api, &caller, &id).await?;
+    let hash = parse_hash(&found.hash).ok_or_else(|| Failure::internal("a stored artefact has no hash"))?;
+    let response = content(&api, &caller, hash, &headers).await?;
+    // The name came from a task: as a file name it is its last part, in printable ASCII.
+    let name = found.name.rsplit('/').next().unwrap_or_default();
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { c } else { '_' }).collect();
+    Ok(with_header(response, header::CONTENT_DISPOSITION, &format!("attachment; filename=\"{plain}\"")))
 }
 
 async fn put(caller: Submitter, State(api): State<Api>, request: Request) -> Reply {
@@ -46,6 +77,15 @@ async fn put_as(caller: Submitter, State(api): State<Api>, Path(hash): Path<Stri
         return json(200, &rest::Blob { hash: hash_text(&wanted), size });
     }
     store(&api, &caller, request, Some(wanted)).await
+}
+
+async fn missing(caller: Submitter, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    let asked: rest::AskBlobs = body::parse(&bytes)?;
+    if asked.hashes.len() > parts::MAX_ASKED {
+        let detail = format!("at most {} hashes are looked up at once", parts::MAX_ASKED);
+        return Err(Failure::field("/hashes", detail));
+    }
+    json(200, &rest::MissingBlobs { missing: parts::missing(&api, &caller, &asked.hashes).await? })
 }
 
 async fn store(api: &Api, caller: &crate::auth::Principal, request: Request, wanted: Option<[u8; 32]>) -> Reply {
@@ -70,7 +110,9 @@ async fn get(caller: Anyone, State(api): State<Api>, Path(hash): Path<String>, h
 
 /// The bytes of a blob, whole or the range that the caller asked for.
 pub(super) async fn content(api: &Api, caller: &crate::auth::Principal, hash: [u8; 32], headers: &HeaderMap) -> Reply {
-    let size = blob::size(api, caller.tenant, hash).await?;
+    let found = parts::find(api, caller.tenant, hash).await?;
+    let found = found.ok_or_else(|| Failure::not_found("blob", &hash_text(&hash)))?;
+    let size = found.size();
     let etag = format!("\"{}\"", hash_text(&hash));
     let has = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
     if has.is_some_and(|list| list.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*")) {
@@ -88,7 +130,7 @@ pub(super) async fn content(api: &Api, caller: &crate::auth::Principal, hash: [u
             return Ok(with_header(response, header::CONTENT_RANGE, &format!("bytes */{size}")));
         }
     };
-    let mut response = Response::new(Body::from_stream(blob::stream(api, caller.tenant, hash, from, until)));
+    let mut response = Response::new(Body::from_stream(parts::content(api, caller.tenant, hash, &found, (from, until))));
     *response.status_mut() = status;
     let out = response.headers_mut();
     // What a task wrote is never interpreted by a browser: no type of its choosing, and a download.

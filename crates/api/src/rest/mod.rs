@@ -3,6 +3,7 @@
 
 mod blobs;
 mod items;
+mod enrolments;
 mod logs;
 mod once;
 mod operations;
@@ -39,6 +40,7 @@ pub(crate) fn table() -> Vec<Route> {
     routes.extend(queues::routes());
     routes.extend(items::routes());
     routes.extend(workers::routes());
+    routes.extend(enrolments::routes());
     routes.extend(packages::routes());
     routes.extend(blobs::routes());
     routes.extend(logs::routes());
@@ -58,9 +60,11 @@ pub(crate) fn build(api: &Api) -> Router {
             let path = format!("{prefix}{}", route.inner_path());
             let observe = api.metrics.route(route.method.as_str(), route.path);
             let mut handler = route.handler;
-            // Submits have keys of their own, per task.
-            if route.method == Method::POST && !matches!(route.id, "submitTask" | "submitBatch" | "addItem") {
-                let state = (api.clone(), route.id == "createToken");
+            // Submits have keys of their own, per task; an enrolment is repeated with the agent's own secret, which must
+            // not lie in a kept answer's key.
+            let own_keys = matches!(route.id, "submitTask" | "submitBatch" | "addItem" | "redeemEnrolment" | "rotateEnrolment");
+            if route.method == Method::POST && !own_keys {
+                let state = (api.clone(), matches!(route.id, "createToken" | "createEnrolment"));
                 handler = handler.route_layer(from_fn_with_state(state, once::layer));
             }
             // Compression costs a wrapped body and a header scan, so the one hot route and raw bytes go without.

@@ -8,7 +8,7 @@ use tidewheel_proto::rest;
 
 use super::blobs;
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{Conditions, Reply, check_length, json, page, read_body, versioned, with_header};
+use super::reply::{Conditions, JsonBody, Reply, check_length, json, page, read_body, versioned, with_header};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Operator, Viewer};
 use crate::body;
@@ -16,6 +16,7 @@ use crate::config::Bound;
 use crate::problem::Failure;
 use crate::service::blob::{self, Upload, Uploaded};
 use crate::service::package::{self, Source};
+use crate::service::rollout;
 use crate::service::short_list::{self, Order, Part};
 use crate::state::Api;
 use crate::text::parse_hash;
@@ -26,6 +27,8 @@ const VERSIONS: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
 /// A manifest: entries with their schemas, and a lock file.
 const MANIFEST_BYTES: u64 = 4 << 20;
 const MANIFEST: Bound = Bound::new("The manifest", MANIFEST_BYTES, "Shorten its schemas or its lock.");
+/// The same with the list of parts: 65,536 of some 110 bytes.
+const MANIFEST_AND_PARTS: Bound = Bound::new("The manifest", 12 << 20, "Shorten its schemas or its lock.");
 /// Names and borders of the parts of a multipart body; two short ones are usual.
 const BORDER_BYTES: u64 = 64 << 10;
 
@@ -63,6 +66,24 @@ pub(super) fn routes() -> Vec<Route> {
             .raw(),
         Route::new(Method::POST, "/packages/{name}/{version}:yank", "yankPackage", "Takes a version out of use.", yank)
             .answers::<rest::Package>(200, "Yanked."),
+        Route::new(
+            Method::POST,
+            "/packages/{name}/{version}:prefetch",
+            "prefetchPackage",
+            "Has the connected agents that serve it fetch a version and build its environment.",
+            prefetch,
+        )
+        .may_take::<rest::RolloutRequest>()
+        .answers::<rest::Operation>(202, "The operation that does it."),
+        Route::new(
+            Method::POST,
+            "/packages/{name}/{version}:rollout",
+            "rolloutPackage",
+            "Does the same, and then gives new tasks this version, which may be an older one.",
+            roll_out,
+        )
+        .may_take::<rest::RolloutRequest>()
+        .answers::<rest::Operation>(202, "The operation that does it."),
     ]
 }
 
@@ -129,7 +150,39 @@ async fn yank(caller: Operator, State(api): State<Api>, Path((name, version)): P
     json(200, &package::yank(&api, &caller, &name, &version).await?)
 }
 
-/// Three forms: multipart (`manifest`, `archive`), JSON that names a stored blob, or the archive alone with its
+async fn prefetch(
+    caller: Operator,
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    start(&api, &caller, &name, &version, (&bytes, false)).await
+}
+
+async fn roll_out(
+    caller: Operator,
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    start(&api, &caller, &name, &version, (&bytes, true)).await
+}
+
+async fn start(
+    api: &Api,
+    caller: &crate::auth::Principal,
+    name: &str,
+    version: &str,
+    (bytes, switch): (&[u8], bool),
+) -> Reply {
+    let wanted: rest::RolloutRequest = body::parse_or_default(bytes)?;
+    let package = package::get(api, caller, name, version)?;
+    let operation = rollout::start(api, caller, &package, &wanted, switch).await?;
+    let location = format!("/api/v1/operations/{}", operation.id);
+    Ok(with_header(json(202, &operation)?, header::LOCATION, &location))
+}
+
+/// Four forms: multipart (`manifest`, `archive`), JSON that names a stored blob or stored parts, or the archive alone with its
 /// manifest in it.
 async fn put(
     caller: Operator,
@@ -147,10 +200,14 @@ async fn put(
             (Source::Upload(upload), manifest)
         }
         "application/json" => {
-            let wanted: rest::PutPackage = body::parse(&read_body(request, MANIFEST).await?)?;
+            let wanted: rest::PutPackage = body::parse(&read_body(request, MANIFEST_AND_PARTS).await?)?;
             let hash = parse_hash(&wanted.hash)
                 .ok_or_else(|| Failure::field("/hash", "a hash is sha256: and 64 hexadecimal digits"))?;
-            (Source::Blob(hash), Some(wanted.manifest))
+            let source = match wanted.parts.is_empty() {
+                true => Source::Blob(hash),
+                false => Source::Parts(hash, wanted.parts),
+            };
+            (source, Some(wanted.manifest))
         }
         "" | "application/octet-stream" | "application/zip" | "application/gzip" | "application/x-gzip" => {
             let stream = request.into_body().into_data_stream();

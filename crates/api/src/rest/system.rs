@@ -87,7 +87,7 @@ async fn show_metrics(State(api): State<Api>, request: Request) -> Reply {
     let forwarded = request.headers().contains_key("forwarded") || request.headers().contains_key("x-forwarded-for");
     if !near || forwarded {
         let authorization = request.headers().get(header::AUTHORIZATION).map(|v| v.as_bytes());
-        let caller = Principal::of(&api, authorization, None)?;
+        let caller = Principal::of(&api, authorization, None, request.extensions().get())?;
         guard::check(&caller, Viewer::ACCESS)?;
     }
     let text = metrics::encode(&api).await?;

@@ -12,7 +12,6 @@ use tidewheel_proto::code::Code;
 use crate::config::Bound;
 use crate::problem::Failure;
 use crate::state::Api;
-use crate::text::hash_text;
 
 /// Bytes read from the blob store at once; the memory a download holds is about twice this.
 pub(crate) const READ_CHUNK: u64 = 256 * 1024;
@@ -131,12 +130,6 @@ pub(crate) async fn receive<E>(
         upload.push(&part)?;
     }
     upload.finish()
-}
-
-/// Size of a blob of this tenant, or the uniform 404.
-pub(crate) async fn size(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<u64, Failure> {
-    let size = api.runtime.blobs().size(tenant.0, hash).await?;
-    size.ok_or_else(|| Failure::not_found("blob", &hash_text(&hash)))
 }
 
 /// The bytes from `from` to before `until`, in parts, each read when the one before has left.

@@ -3,7 +3,8 @@
 use tidewheel_engine::id::TaskId;
 use tidewheel_engine::task::{State, Task};
 use tidewheel_engine::view::{Answer, View};
-use tidewheel_proto::rest;
+use tidewheel_proto::code::Code;
+use tidewheel_proto::{id, rest};
 
 use super::{convert, package};
 use crate::auth::Principal;
@@ -49,14 +50,33 @@ pub(crate) async fn attempts(api: &Api, caller: &Principal, task: TaskId) -> Res
 pub(crate) async fn artifacts(api: &Api, caller: &Principal, task: TaskId) -> Result<Vec<rest::Artifact>, Failure> {
     let found = record(api, caller, task).await?;
     let Some(ending) = &found.ending else { return Ok(Vec::new()) };
-    let one = |a: &tidewheel_engine::task::Artifact| rest::Artifact {
+    let one = |(index, a): (usize, &tidewheel_engine::task::Artifact)| rest::Artifact {
+        id: artifact_text(task, found.attempt, index),
         name: a.name.to_string(),
         hash: hash_text(&a.hash),
         size: a.size,
         content_type: a.content_type.to_string(),
         attempt: found.attempt,
     };
-    Ok(ending.artifacts.iter().map(one).collect())
+    Ok(ending.artifacts.iter().enumerate().map(one).collect())
+}
+
+/// `art_<task>-<attempt>-<number>`: an artefact has no record of its own, it stands in its task's.
+fn artifact_text(task: TaskId, attempt: u32, index: usize) -> String {
+    format!("{}-{attempt}-{index}", id::format("art", task.0))
+}
+
+/// The file of this id.
+pub(crate) async fn artifact(api: &Api, caller: &Principal, wanted: &str) -> Result<rest::Artifact, Failure> {
+    let missing = || Failure::not_found("artifact", wanted);
+    let mut places = wanted.splitn(2, '-');
+    let task = places.next().and_then(|text| id::parse("art", text)).map(TaskId).ok_or_else(missing)?;
+    // One that belongs to an earlier attempt is no longer there: a retry has files of its own.
+    let found = artifacts(api, caller, task).await.map_err(|failure| match failure.code() {
+        Code::NotFound => missing(),
+        _ => failure,
+    })?;
+    found.into_iter().find(|artifact| artifact.id == wanted).ok_or_else(missing)
 }
 
 /// Why it is not running, computed now.

@@ -45,6 +45,7 @@ impl Item for rest::Worker {
             "id" => Some(self.id.clone()),
             "state" => Some(self.state.clone()),
             "version" => Some(self.version.clone()),
+            "group" => self.labels.get("group").cloned(),
             _ => self.labels.get(field.strip_prefix("label.")?).cloned(),
         }
     }

@@ -23,6 +23,7 @@ use super::filter::{Filter, Resource};
 use super::list_tasks::{MAX_LIMIT, find, plan_for, refused};
 use super::records;
 use super::short_list::Part;
+use super::rollout::{self, Job};
 use super::task_action::{Action, act};
 use super::task_query::{Asker, plan};
 use crate::auth::Principal;
@@ -47,42 +48,46 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// An operation as it is stored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Stored {
-    action: String,
-    state: String,
-    filter: String,
+pub(super) struct Stored {
+    pub(super) action: String,
+    pub(super) state: String,
+    #[serde(default)]
+    pub(super) filter: String,
     /// Name of the token that started it: what `me` means in the filter.
-    by: String,
+    pub(super) by: String,
     #[serde(default)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     #[serde(default)]
-    priority: Option<rest::Priority>,
+    pub(super) priority: Option<rest::Priority>,
     #[serde(default)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     #[serde(default)]
-    would_change: u64,
+    pub(super) would_change: u64,
     #[serde(default)]
-    max: Option<u64>,
-    seen: u64,
-    done: u64,
-    failed: u64,
-    created: u64,
+    pub(super) max: Option<u64>,
+    pub(super) seen: u64,
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) created: u64,
     #[serde(default)]
-    finished: Option<u64>,
+    pub(super) finished: Option<u64>,
+    /// It is not about tasks but about a package on agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) package: Option<Job>,
     /// Last task id looked at, as text.
     #[serde(default)]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
     /// Tasks of the page that is being worked on.
     #[serde(default)]
-    planned: Vec<String>,
+    pub(super) planned: Vec<String>,
     /// The page that is being worked on is the last one.
     #[serde(default)]
-    is_last: bool,
+    pub(super) is_last: bool,
     /// Address of the newest page of outcomes.
     #[serde(default)]
-    outcomes: Option<String>,
+    pub(super) outcomes: Option<String>,
     #[serde(default)]
-    failures: Vec<rest::OperationFailure>,
+    pub(super) failures: Vec<rest::OperationFailure>,
 }
 
 /// Starts an operation and returns at once.
@@ -109,6 +114,11 @@ pub(crate) async fn start(
         ..Stored::default()
     };
     action_of(&stored)?;
+    begin(api, caller, stored).await
+}
+
+/// Keeps an operation and starts the work on it.
+pub(super) async fn begin(api: &Api, caller: &Principal, stored: Stored) -> Result<rest::Operation, Failure> {
     make_room(api, caller).await?;
     let key = id::format("op", fresh_id(stored.created));
     records::put(api, RecordKind::Operation, caller.tenant, &key, &stored, Some(0)).await?.map_err(from_refusal)?;
@@ -185,7 +195,7 @@ fn read_all(api: &Api, tenant: TenantId) -> Vec<(String, Stored)> {
     all.iter().filter_map(|r| Some((r.key.to_string(), serde_json::from_str(&r.value).ok()?))).collect()
 }
 
-fn read(api: &Api, tenant: TenantId, key: &str) -> Option<(Stored, u64)> {
+pub(super) fn read(api: &Api, tenant: TenantId, key: &str) -> Option<(Stored, u64)> {
     let record = api.runtime.directory().record(RecordKind::Operation, tenant, key)?;
     Some((serde_json::from_str(&record.value).ok()?, record.version))
 }
@@ -204,6 +214,8 @@ fn shown(key: &str, stored: &Stored) -> rest::Operation {
         failures: stored.failures.clone(),
         dry_run: stored.dry_run,
         would_change: stored.dry_run.then_some(stored.would_change),
+        package: stored.package.as_ref().map(|job| job.package.clone()),
+        agents: stored.package.as_ref().map(|job| job.agents.clone()).unwrap_or_default(),
     }
 }
 
@@ -218,7 +230,12 @@ fn action_of(stored: &Stored) -> Result<Action, Failure> {
 fn spawn(api: &Api, tenant: TenantId, key: String) {
     let api = api.clone();
     tokio::spawn(async move {
-        if let Err(failure) = work(&api, tenant, &key).await {
+        let about_package = read(&api, tenant, &key).is_some_and(|(stored, _)| stored.package.is_some());
+        let worked = match about_package {
+            true => rollout::work(&api, tenant, &key).await,
+            false => work(&api, tenant, &key).await,
+        };
+        if let Err(failure) = worked {
             // It stays `running` in its record and goes on at the next start.
             tracing::warn!(operation = key, detail = failure.0.detail, "an operation was broken off");
         }

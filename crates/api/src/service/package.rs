@@ -15,7 +15,8 @@ use tidewheel_runtime::Directory;
 use super::archive::{Kind, analyse};
 use super::blob::{self, Uploaded};
 use super::task_type::{StoredType, entry_defaults};
-use super::{queue, queue_settings, records, spec};
+use super::parts::{self, Content, Parts};
+use super::{queue, queue_settings, records, rollout, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -33,6 +34,8 @@ pub(crate) enum Source {
     Upload(Uploaded),
     /// Stored before as a blob.
     Blob([u8; 32]),
+    /// Its parts were stored before: what hash they have together.
+    Parts([u8; 32], Vec<rest::Blob>),
 }
 
 /// Registers a version; true = it is new. The same content again changes nothing, other content is a conflict.
@@ -51,25 +54,29 @@ pub(crate) async fn put(
             "A package version has 1 to 100 letters, digits, '.', '_', '+', '!' or '-', and does not start with '.'.",
         ));
     }
-    let (hash, size) = match &source {
-        Source::Upload(upload) => (upload.hash, upload.size),
-        Source::Blob(hash) => (*hash, blob::size(api, caller.tenant, *hash).await?),
+    let hash = match &source {
+        Source::Upload(upload) => upload.hash,
+        Source::Blob(hash) | Source::Parts(hash, _) => *hash,
     };
     if let Some(existing) = find(api, caller, name, version) {
         return same_or_conflict(existing, &hash).map(|package| (warned(api, caller, package), false));
     }
-    let source = match source {
-        Source::Blob(hash) => Source::Upload(fetch(api, caller, hash, size).await?),
-        upload => upload,
-    };
-    let Source::Upload(upload) = source else { return Err(Failure::internal("an archive has no content")) };
+    let (upload, listed) = receive(api, caller, source).await?;
+    if upload.hash != hash {
+        let detail = format!("the parts together have another hash: {}", hash_text(&upload.hash));
+        return Err(Failure::field("/hash", detail));
+    }
+    let size = upload.size;
     let reader = upload.open().map_err(|_| Failure::new(Code::Unavailable, "The upload cannot be read now."))?;
     let analysis = tokio::task::spawn_blocking(move || analyse(reader, size)).await;
     let analysis = analysis.map_err(|_| Failure::new(Code::InvalidPackage, "The archive cannot be read."))??;
     let manifest = manifest_of(manifest, analysis.manifest.as_deref())?;
     let entries = check_manifest(&manifest, analysis.kind)?;
     // Durable first: the record that names the blob is committed after it.
-    upload.keep(api, caller.tenant).await?;
+    let kept = match &listed {
+        Some(parts) => parts::keep_list(api, caller.tenant, parts, 0).await?,
+        None => parts::keep(api, caller.tenant, &upload).await?,
+    };
     for (entry, wanted) in &entries {
         if let Some(name) = &wanted.queue {
             queue::ensure(api, caller, name, queue_config(entry)?).await?;
@@ -86,6 +93,8 @@ pub(crate) async fn put(
         state: "active".to_owned(),
         created_at: time_text(api.runtime.now_ms()),
         analysis: analysis.shown(size),
+        parts: Some(kept.list),
+        new_bytes: None,
         warnings: Vec::new(),
     };
     let key = key_of(name, version);
@@ -98,7 +107,9 @@ pub(crate) async fn put(
         }
         Err(other) => return Err(from_refusal(other)),
     }
-    register(api, caller, &package).await?;
+    register(api, caller.tenant, &package).await?;
+    rollout::announce(api, caller.tenant, &package);
+    let package = rest::Package { new_bytes: Some(kept.new_bytes), ..package };
     Ok((warned(api, caller, package), true))
 }
 
@@ -151,14 +162,26 @@ fn same_or_conflict(existing: rest::Package, hash: &[u8; 32]) -> Result<rest::Pa
     Err(Failure::new(Code::Conflict, detail))
 }
 
-/// A blob that was stored before, as an upload, so that one check serves both ways.
-async fn fetch(api: &Api, caller: &Principal, hash: [u8; 32], size: u64) -> Result<Uploaded, Failure> {
-    let bound = api.config.package_bound();
-    if size > bound.bytes {
-        return Err(bound.exceeded());
-    }
-    let stream = Box::pin(blob::stream(api, caller.tenant, hash, 0, size));
-    blob::receive(api, bound, stream).await
+/// The archive as an upload, so that one check serves all ways; and its parts, where they are stored already.
+async fn receive(api: &Api, caller: &Principal, source: Source) -> Result<(Uploaded, Option<Arc<Parts>>), Failure> {
+    let tenant = caller.tenant;
+    let parts = match source {
+        Source::Upload(upload) => return Ok((upload, None)),
+        Source::Parts(_, given) => Arc::new(parts::named(api, caller, &given).await?),
+        Source::Blob(hash) => match parts::find(api, tenant, hash).await? {
+            Some(Content::Parts(parts)) => parts,
+            Some(Content::Blob(size)) => {
+                let bound = api.config.package_bound();
+                if size > bound.bytes {
+                    return Err(bound.exceeded());
+                }
+                let stream = Box::pin(blob::stream(api, tenant, hash, 0, size));
+                return Ok((blob::receive(api, bound, stream).await?, None));
+            }
+            None => return Err(Failure::not_found("blob", &hash_text(&hash))),
+        },
+    };
+    Ok((parts::assemble(api, tenant, &parts).await?, Some(parts)))
 }
 
 fn manifest_of(given: Option<rest::PackageManifest>, inside: Option<&[u8]>) -> Result<rest::PackageManifest, Failure> {
@@ -252,7 +275,7 @@ fn queue_config(entry: &rest::PackageEntry) -> Result<QueueConfig, Failure> {
 }
 
 /// Makes the entries of a package the task types of their names. The newest registration of a type wins.
-async fn register(api: &Api, caller: &Principal, package: &rest::Package) -> Result<(), Failure> {
+pub(crate) async fn register(api: &Api, tenant: TenantId, package: &rest::Package) -> Result<(), Failure> {
     for entry in &package.entries {
         let stored = StoredType {
             package: package.name.clone(),
@@ -263,7 +286,7 @@ async fn register(api: &Api, caller: &Principal, package: &rest::Package) -> Res
             schema_in: entry.schema_in.clone(),
             defaults: entry.defaults.clone(),
         };
-        records::put(api, RecordKind::TaskType, caller.tenant, &entry.name, &stored, None)
+        records::put(api, RecordKind::TaskType, tenant, &entry.name, &stored, None)
             .await?
             .map_err(from_refusal)?;
     }
@@ -290,7 +313,7 @@ pub(crate) async fn yank(api: &Api, caller: &Principal, name: &str, version: &st
         match next {
             Some(mut other) => {
                 other.entries.retain(|e| e.name == entry.name);
-                register(api, caller, &other).await?;
+                register(api, caller.tenant, &other).await?;
             }
             None => records::delete(api, RecordKind::TaskType, caller.tenant, &entry.name).await?,
         }
@@ -380,11 +403,16 @@ fn all(api: &Api, caller: &Principal) -> Vec<rest::Package> {
 }
 
 fn find(api: &Api, caller: &Principal, name: &str, version: &str) -> Option<rest::Package> {
-    let record = api.runtime.directory().record(RecordKind::Package, caller.tenant, &key_of(name, version))?;
+    of_key(api, caller.tenant, &key_of(name, version))
+}
+
+/// The version `name@version`.
+pub(crate) fn of_key(api: &Api, tenant: TenantId, key: &str) -> Option<rest::Package> {
+    let record = api.runtime.directory().record(RecordKind::Package, tenant, key)?;
     serde_json::from_str(&record.value).ok()
 }
 
-fn key_of(name: &str, version: &str) -> String {
+pub(crate) fn key_of(name: &str, version: &str) -> String {
     format!("{name}@{version}")
 }
 

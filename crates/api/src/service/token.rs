@@ -16,6 +16,7 @@ use crate::units::{duration_ms, time_text};
 pub(crate) async fn create(api: &Api, caller: &Principal, wanted: &rest::CreateToken) -> Result<rest::Token, Failure> {
     check_name("token", &wanted.name)?;
     let role = Role::parse(&wanted.role)
+        .filter(|role| *role != Role::Joiner)
         .ok_or_else(|| Failure::field("/role", "a role is admin, operator, viewer or worker"))?;
     if wanted.system && !caller.system {
         return Err(Failure::new(Code::NotAllowed, "Only a system admin may give system scope."));
@@ -32,6 +33,7 @@ pub(crate) async fn create(api: &Api, caller: &Principal, wanted: &rest::CreateT
         hash: new.hash,
         created: now,
         expires: life.map(|ms| now + ms),
+        enrolment: None,
     };
     records::put(api, RecordKind::Token, TOKEN_TENANT, &new.id, &stored, Some(0)).await?.map_err(from_refusal)?;
     let mut shown = shown(caller, &new.id, &stored);
@@ -60,7 +62,7 @@ pub(crate) async fn revoke(api: &Api, caller: &Principal, id: &str) -> Result<()
     records::delete(api, RecordKind::Token, TOKEN_TENANT, id).await
 }
 
-fn of_tenant(api: &Api, caller: &Principal) -> Vec<(String, StoredToken)> {
+pub(crate) fn of_tenant(api: &Api, caller: &Principal) -> Vec<(String, StoredToken)> {
     let all = api.runtime.directory().records(RecordKind::Token, TOKEN_TENANT);
     let read = |record: &Record| serde_json::from_str::<StoredToken>(&record.value).ok();
     all.iter()

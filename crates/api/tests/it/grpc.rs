@@ -16,23 +16,23 @@ use tonic::{Code, Request, Status, Streaming};
 use crate::listener::{Served, start};
 use crate::packages::{MANIFEST, archive, put};
 
-async fn channel(served: &Served) -> Channel {
+pub(crate) async fn channel(served: &Served) -> Channel {
     Endpoint::from_shared(format!("http://{}", served.address)).unwrap().connect().await.unwrap()
 }
 
-fn with_token<T>(message: T, token: &str) -> Request<T> {
+pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
-struct Worker {
+pub(crate) struct Worker {
     out: mpsc::Sender<v1::WorkerMessage>,
     from: Streaming<v1::ServerMessage>,
 }
 
 impl Worker {
-    async fn connect(served: &Served, token: &str, hello: v1::Hello) -> Result<Worker, Status> {
+    pub(crate) async fn connect(served: &Served, token: &str, hello: v1::Hello) -> Result<Worker, Status> {
         let (out, stream) = mpsc::channel(16);
         let worker_message = v1::WorkerMessage { message: Some(FromWorker::Hello(hello)) };
         out.send(worker_message).await.unwrap();
@@ -41,17 +41,17 @@ impl Worker {
         Ok(Worker { out, from })
     }
 
-    async fn send(&self, message: FromWorker) {
+    pub(crate) async fn send(&self, message: FromWorker) {
         self.out.send(v1::WorkerMessage { message: Some(message) }).await.unwrap();
     }
 
-    async fn next(&mut self) -> Result<ToWorker, Status> {
+    pub(crate) async fn next(&mut self) -> Result<ToWorker, Status> {
         let message =
             tokio::time::timeout(Duration::from_secs(10), self.from.message()).await.expect("a message comes");
         Ok(message?.expect("the stream goes on").message.unwrap())
     }
 
-    async fn welcome(&mut self) -> v1::Welcome {
+    pub(crate) async fn welcome(&mut self) -> v1::Welcome {
         match self.next().await.unwrap() {
             ToWorker::Welcome(welcome) => welcome,
             other => panic!("{other:?}"),
@@ -80,7 +80,7 @@ impl Worker {
     }
 }
 
-fn hello(permits: u32) -> v1::Hello {
+pub(crate) fn hello(permits: u32) -> v1::Hello {
     let labels = [("os".to_owned(), "linux".to_owned())].into();
     v1::Hello { name: "w1".to_owned(), kind: "sdk".to_owned(), permits, labels, ..v1::Hello::default() }
 }

@@ -1,6 +1,7 @@
 //! The interfaces over a real runtime and the memory store. Requests go through the whole router; the gRPC tests and
 //! those of the listener go over a socket.
 
+mod enrolment;
 mod grpc;
 mod items;
 mod listener;
@@ -9,6 +10,7 @@ mod node;
 mod once;
 mod operations;
 mod packages;
+mod parts;
 mod queues;
 mod roles;
 mod search;

@@ -103,8 +103,15 @@ impl Blobs for MemoryBlobs {
         })
     }
 
-    fn sweep<'a>(&'a self, _: u32, _: &'a (dyn Fn(&Hash) -> bool + Send + Sync)) -> Pending<'a, u64> {
-        Box::pin(async { Ok(0) })
+    // Age is of no interest here: everything is old.
+    fn old(&self, tenant: u32, _: std::time::Duration) -> Pending<'_, Vec<Hash>> {
+        let all = self.0.lock().keys().filter(|(owner, _)| *owner == tenant).map(|(_, hash)| *hash).collect();
+        Box::pin(async move { Ok(all) })
+    }
+
+    fn remove(&self, tenant: u32, hash: Hash, _: std::time::Duration) -> Pending<'_, bool> {
+        let gone = self.0.lock().remove(&(tenant, hash)).is_some();
+        Box::pin(async move { Ok(gone) })
     }
 }
 

@@ -5,6 +5,7 @@ mod build;
 mod get;
 mod list;
 mod push;
+mod rollout;
 mod yank;
 
 pub(crate) use build::{build, cache_dir, shown};
@@ -36,6 +37,8 @@ enum PackageVerb {
     Get(get::Get),
     Yank(yank::Yank),
     Analyse(analyse::Analyse),
+    Prefetch(rollout::Prefetch),
+    Rollout(rollout::Rollout),
 }
 
 impl PackageCommand {
@@ -47,6 +50,8 @@ impl PackageCommand {
             PackageVerb::Get(verb) => verb.run(ctx).await,
             PackageVerb::Yank(verb) => verb.run(ctx).await,
             PackageVerb::Analyse(verb) => verb.run(ctx).await,
+            PackageVerb::Prefetch(verb) => verb.run(ctx).await,
+            PackageVerb::Rollout(verb) => verb.run(ctx).await,
         }
     }
 }

@@ -182,9 +182,10 @@ pub(crate) const ENTRY: Shape = Shape {
 
 pub(crate) const ARTIFACT: Shape = Shape {
     plural: "artifacts",
-    id: "name",
+    id: "id",
     cols: &[
         Col::new("NAME", "name", Text),
+        Col::minor("ID", "id", Text),
         Col::new("SIZE", "size", Bytes),
         Col::new("TYPE", "content_type", Text),
         Col::new("ATTEMPT", "attempt", Count),
@@ -217,6 +218,39 @@ pub(crate) const OPERATION: Shape = Shape {
         Col::new("FAILED", "failed", Count),
         Col::new("FILTER", "filter", Text),
         Col::new("CREATED", "created_at", Time),
+    ],
+};
+
+pub(crate) const ROLLOUT: Shape = Shape {
+    plural: "agents",
+    id: "agent",
+    cols: &[
+        Col::new("AGENT", "agent", Text),
+        Col::new("STATE", "state", State),
+        Col::new("AFTER MS", "after_ms", Count),
+        Col::new("DETAIL", "detail", Text),
+    ],
+};
+
+/// A stored file, by its content.
+pub(crate) const BLOB: Shape = Shape {
+    plural: "files",
+    id: "hash",
+    cols: &[Col::new("HASH", "hash", Text), Col::new("SIZE", "size", Bytes), Col::new("NAME", "name", Text)],
+};
+
+pub(crate) const ENROLMENT: Shape = Shape {
+    plural: "enrolments",
+    id: "id",
+    cols: &[
+        Col::new("ID", "id", Text),
+        Col::new("NAME", "name", Text),
+        Col::new("STATE", "state", State),
+        Col::new("GROUP", "group", Text),
+        Col::new("QUEUES", "queues", Names),
+        Col::wide("LABELS", "labels", Names),
+        Col::new("EXPIRES", "expires_at", Time),
+        Col::new("JOIN TOKEN", "secret", Text),
     ],
 };
 

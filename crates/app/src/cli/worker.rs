@@ -45,6 +45,9 @@ struct List {
     /// Which ones: `state:online`, `label.zone:a`, `capability:gpu`
     #[arg(long, short, value_name = "FILTER")]
     filter: Option<String>,
+    /// Only those of this group
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
     #[command(flatten)]
     list: ShortArgs,
 }
@@ -135,7 +138,10 @@ impl WorkerCommand {
         let client = ctx.client()?;
         match self.verb {
             WorkerVerb::List(verb) => {
-                let make = || client.get("/workers").doing("list the workers").maybe("filter", verb.filter.as_deref());
+                let group = verb.group.as_deref().map(|group| format!("group:{}", json!(group)));
+                let terms: Vec<String> = verb.filter.clone().into_iter().chain(group).collect();
+                let filter = (!terms.is_empty()).then(|| terms.join(" "));
+                let make = || client.get("/workers").doing("list the workers").maybe("filter", filter.as_deref());
                 common::short_list(ctx, &WORKER, &verb.list, make).await
             }
             WorkerVerb::Get(verb) => ctx.out.one(&WORKER, &read(&client, &verb.worker).await?),

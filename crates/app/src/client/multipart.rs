@@ -28,34 +28,59 @@ pub(crate) struct Upload {
     pub(crate) sent: Arc<AtomicU64>,
 }
 
+/// A file to send as a whole body.
+#[derive(Clone)]
+pub(crate) struct SentFile {
+    pub(crate) path: PathBuf,
+    /// Bytes sent so far, for a progress bar.
+    pub(crate) sent: Arc<AtomicU64>,
+}
+
+impl SentFile {
+    pub(super) async fn attach(&self, request: reqwest::RequestBuilder) -> Outcome<reqwest::RequestBuilder> {
+        let (chunks, length) = chunks_of(&self.path, &self.sent).await?;
+        let request = request.header("content-type", "application/octet-stream").header("content-length", length);
+        Ok(request.body(reqwest::Body::wrap_stream(chunks)))
+    }
+}
+
+/// The content of a file piece by piece, and its length.
+async fn chunks_of(
+    path: &std::path::Path,
+    sent: &Arc<AtomicU64>,
+) -> Outcome<(impl stream::Stream<Item = std::io::Result<Bytes>> + use<>, u64)> {
+    let what = || format!("cannot read {}", path.display());
+    let file = tokio::fs::File::open(path).await.doing(Exit::Usage, what)?;
+    let length = file.metadata().await.doing(Exit::Usage, what)?.len();
+    // A repeat starts from the beginning, and so does its bar.
+    sent.store(0, Ordering::Relaxed);
+    let sent = sent.clone();
+    // `take`: a file that grows meanwhile must not break the length that was announced.
+    let chunks = stream::unfold(file.take(length), move |mut file| {
+        let sent = sent.clone();
+        async move {
+            let mut buffer = vec![0; CHUNK];
+            match file.read(&mut buffer).await {
+                Ok(0) => None,
+                Ok(n) => {
+                    buffer.truncate(n);
+                    sent.fetch_add(n as u64, Ordering::Relaxed);
+                    Some((Ok(Bytes::from(buffer)), file))
+                }
+                Err(error) => Some((Err(error), file)),
+            }
+        }
+    });
+    Ok((chunks, length))
+}
+
 impl Upload {
     pub(super) async fn attach(&self, request: reqwest::RequestBuilder) -> Outcome<reqwest::RequestBuilder> {
-        let what = || format!("cannot read {}", self.file.display());
-        let file = tokio::fs::File::open(&self.file).await.doing(Exit::Usage, what)?;
-        let length = file.metadata().await.doing(Exit::Usage, what)?.len();
+        let (chunks, length) = chunks_of(&self.file, &self.sent).await?;
         let boundary = format!("tidewheel-{}", super::random_hex());
         let head = self.head(&boundary)?;
         let tail = format!("\r\n--{boundary}--\r\n");
         let total = head.len() as u64 + length + tail.len() as u64;
-        // A repeat starts from the beginning, and so does its bar.
-        self.sent.store(0, Ordering::Relaxed);
-        let sent = self.sent.clone();
-        // `take`: a file that grows meanwhile must not break the length that was announced.
-        let chunks = stream::unfold(file.take(length), move |mut file| {
-            let sent = sent.clone();
-            async move {
-                let mut buffer = vec![0; CHUNK];
-                match file.read(&mut buffer).await {
-                    Ok(0) => None,
-                    Ok(n) => {
-                        buffer.truncate(n);
-                        sent.fetch_add(n as u64, Ordering::Relaxed);
-                        Some((Ok(Bytes::from(buffer)), file))
-                    }
-                    Err(error) => Some((Err(error), file)),
-                }
-            }
-        });
         let whole = stream::iter([Ok(Bytes::from(head))]).chain(chunks).chain(stream::iter([Ok(Bytes::from(tail))]));
         Ok(request
             .header("content-type", format!("multipart/form-data; boundary={boundary}"))

@@ -1,4 +1,5 @@
-//! Forgetting what is over: idempotency keys, ended tasks and log lines beyond their retention, in small steps.
+//! Forgetting what is over: idempotency keys, ended tasks and log lines beyond their retention, and blobs that nothing names,
+//! in small steps.
 //!
 //! Nothing is done while nothing changes: a server that stands idle does not touch its disk.
 
@@ -21,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 struct Retention {
     finished_ms: AtomicU64,
     logs_ms: AtomicU64,
+    orphans_ms: AtomicU64,
 }
 
 impl Retention {
@@ -28,6 +30,7 @@ impl Retention {
         let ms = |path| super::millis(config.duration(path));
         self.finished_ms.store(ms("retention.finished"), Ordering::Relaxed);
         self.logs_ms.store(ms("retention.logs"), Ordering::Relaxed);
+        self.orphans_ms.store(ms("blobs.orphanAge"), Ordering::Relaxed);
     }
 }
 
@@ -35,14 +38,16 @@ impl Retention {
 pub(super) struct Housekeeping {
     retention: Arc<Retention>,
     task: JoinHandle<()>,
+    blobs: JoinHandle<()>,
 }
 
 impl Housekeeping {
     pub(super) fn start(runtime: &Runtime, config: &Config) -> Housekeeping {
-        let retention = Arc::new(Retention { finished_ms: AtomicU64::new(0), logs_ms: AtomicU64::new(0) });
+        let retention = Arc::new(Retention { finished_ms: AtomicU64::new(0), logs_ms: AtomicU64::new(0), orphans_ms: AtomicU64::new(0) });
         retention.set(config);
         let task = tokio::spawn(rounds(runtime.clone(), retention.clone()));
-        Housekeeping { retention, task }
+        let blobs = tokio::spawn(blob_rounds(runtime.clone(), retention.clone()));
+        Housekeeping { retention, task, blobs }
     }
 
     pub(super) fn reload(&self, config: &Config) {
@@ -51,6 +56,7 @@ impl Housekeeping {
 
     pub(super) fn stop(&self) {
         self.task.abort();
+        self.blobs.abort();
     }
 }
 
@@ -68,6 +74,29 @@ async fn rounds(runtime: Runtime, retention: Arc<Retention>) {
         }
         // Its own commits are no reason for the next round.
         seen = seen.max(runtime.committed_index());
+    }
+}
+
+/// Time between two rounds over the blobs: a part of the age, so that one lives little longer than it has to.
+fn blob_pause(age: Duration) -> Duration {
+    (age / 24).clamp(Duration::from_secs(1), Duration::from_secs(3600))
+}
+
+/// Its own task: a listing of many blobs must not hold up the others. An idle server lists its blobs once an hour and asks
+/// the database nothing, unless there are old ones that no package names.
+async fn blob_rounds(runtime: Runtime, retention: Arc<Retention>) {
+    loop {
+        let age = Duration::from_millis(retention.orphans_ms.load(Ordering::Relaxed));
+        // The setting may change while this sleeps.
+        tokio::time::sleep(if age.is_zero() { EVERY } else { blob_pause(age) }).await;
+        if age.is_zero() {
+            continue;
+        }
+        match tidewheel_api::sweep_blobs(&runtime, age).await {
+            Ok(0) => {}
+            Ok(gone) => tracing::info!(blobs = gone, "deleted blobs that nothing named"),
+            Err(error) => tracing::warn!(%error, "a round over the blobs did not end"),
+        }
     }
 }
 

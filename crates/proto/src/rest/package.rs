@@ -27,6 +27,12 @@ pub struct Package {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub analysis: serde_json::Value,
+    /// `sha256:...` of the list of parts its archive is stored as, which versions share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<String>,
+    /// Bytes of parts that the server did not have before; in the answer to an upload only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_bytes: Option<u64>,
     /// What its decorators ask for and do not get, with the command that gives it; in the answer to an upload only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -81,13 +87,45 @@ pub struct PackageManifest {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutPackage {
-    /// `sha256:...` of the stored archive.
+    /// `sha256:...` of the archive.
     pub hash: String,
     /// What the archive brings.
     pub manifest: PackageManifest,
+    /// What the archive consists of, in order, each stored before with `PUT /blobs/{hash}`. Absent: the archive itself was
+    /// stored so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Blob>,
 }
 
-/// Answer to `PUT /blobs`.
+/// `POST /blobs:missing`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskBlobs {
+    /// `sha256:...` each, at most 10,000.
+    pub hashes: Vec<String>,
+}
+
+/// Answer to it: what would have to be sent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct MissingBlobs {
+    /// Those of the hashes that are not stored, in the order asked.
+    pub missing: Vec<String>,
+}
+
+/// `POST /packages/{name}/{version}:rollout` and `:prefetch`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutRequest {
+    /// How long agents get, such as `2m`; at most an hour. Default 5 minutes, of which an environment to be built may take
+    /// most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<super::DurationText>,
+    /// Rollout only: the share of the agents, 0 to 100, that has to have the version before new tasks get it. Default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+}
+
+/// Answer to `PUT /blobs`; a part of a package.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Blob {
     /// `sha256:...`

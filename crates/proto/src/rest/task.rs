@@ -503,6 +503,9 @@ pub struct LogLine {
 /// A file a task left.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Artifact {
+    /// `art_...`: `GET /artifacts/{id}` gives its content for as long as the task and this attempt's files are kept.
+    #[serde(default)]
+    pub id: String,
     /// Name within the task.
     pub name: String,
     /// `sha256:...`; content at `/blobs/{hash}`.
@@ -520,9 +523,9 @@ pub struct Artifact {
 pub struct Operation {
     /// `op_...`
     pub id: String,
-    /// `cancel`, `retry`, `redrive`, `reprioritise`
+    /// `cancel`, `retry`, `redrive`, `reprioritise`, `prefetch`, `rollout`
     pub action: String,
-    /// `running`, `done`, `cancelled`
+    /// `running`, `done`, `cancelled`; `failed`: a rollout that did not reach enough agents, and changed nothing
     pub state: String,
     /// What it was started with.
     #[serde(default)]
@@ -547,6 +550,27 @@ pub struct Operation {
     /// With `dry_run`: tasks so far that the action would change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_change: Option<u64>,
+    /// Of a prefetch or rollout: `name@version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// Of a prefetch or rollout: each agent and how far it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<OperationAgent>,
+}
+
+/// What became of a prefetch or rollout on one agent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct OperationAgent {
+    /// Its name.
+    pub agent: String,
+    /// `waiting`, `done`, `failed`, `offline` (gone meanwhile), `late` (not done in time)
+    pub state: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Milliseconds from the start of the operation until it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u64>,
 }
 
 /// A task that an operation could not change.

@@ -104,8 +104,11 @@ impl Blobs for NoBlobs {
     fn read(&self, _: u32, _: [u8; 32], _: u64, _: u64) -> Pending<'_, Bytes> {
         Box::pin(async { Err(tidewheel_store::Error::Closed) })
     }
-    fn sweep<'a>(&'a self, _: u32, _: &'a (dyn Fn(&[u8; 32]) -> bool + Send + Sync)) -> Pending<'a, u64> {
-        Box::pin(async { Ok(0) })
+    fn old(&self, _: u32, _: std::time::Duration) -> Pending<'_, Vec<[u8; 32]>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn remove(&self, _: u32, _: [u8; 32], _: std::time::Duration) -> Pending<'_, bool> {
+        Box::pin(async { Ok(false) })
     }
 }
 

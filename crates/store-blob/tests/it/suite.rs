@@ -32,7 +32,9 @@ pub(crate) async fn check(blobs: &dyn Blobs, folder: &Path) {
     assert!(blobs.read(1, large, 0, u64::MAX).await.expect("whole") == content);
     assert_eq!(blobs.put_file(1, &path).await.expect("again"), (large, size));
     // What nothing names may be about to be named.
-    assert_eq!(blobs.sweep(1, &|_| false).await.expect("sweep"), 0);
+    let day = std::time::Duration::from_secs(24 * 3600);
+    assert!(blobs.old(1, day).await.expect("listed").is_empty());
+    assert!(!blobs.remove(1, hash, day).await.expect("asked"));
     assert_eq!(blobs.size(1, hash).await.expect("size"), Some(11));
     // Many at once.
     let puts = (0..20u8).map(|n| blobs.put(3, Bytes::from(vec![n; 1000])));

@@ -1,15 +1,17 @@
 //! The agent itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tidewheel_agent::{Agent, AgentConfig, Isolation};
+use tidewheel_agent::{Agent, AgentConfig, Credential, Isolation};
+use tidewheel_proto::token;
 use tokio_util::sync::CancellationToken;
 
+use super::identity::{self, Identity};
 use crate::cli::Ctx;
 use crate::cli::common::pair;
 use crate::fail::{Exit, Failure, Outcome, While};
-use crate::profile::Secret;
+use crate::profile::{Connection, Secret, read_token};
 use crate::text::parse_wait;
 use crate::wire::{Ask, Logging, STATUS_FILE, Signals, raise_file_limit, report_status};
 
@@ -19,9 +21,14 @@ pub(super) struct Run {
     /// Address of the server; as `--url`
     #[arg(long, value_name = "URL", env = "TIDEWHEEL_AGENT_SERVER", hide_env_values = true)]
     server: Option<String>,
-    /// One-use join token; a lasting token comes from `--token-file` or TIDEWHEEL_TOKEN
-    #[arg(long, value_name = "TOKEN")]
-    token: Option<String>,
+    /// Join token: enrols this agent once, and is not looked at again while its own credential stands; a lasting token
+    /// comes from `--token-file` or TIDEWHEEL_TOKEN
+    #[arg(long = "join", visible_alias = "token", value_name = "TOKEN", env = "TIDEWHEEL_AGENT_JOIN")]
+    #[arg(hide_env_values = true)]
+    join: Option<String>,
+    /// File with the join token
+    #[arg(long, value_name = "FILE", env = "TIDEWHEEL_AGENT_JOIN_FILE", conflicts_with = "join", hide_env_values = true)]
+    join_file: Option<String>,
     /// Name shown to people; the machine's if absent
     #[arg(long, env = "TIDEWHEEL_AGENT_NAME", hide_env_values = true)]
     name: Option<String>,
@@ -41,6 +48,13 @@ pub(super) struct Run {
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair)]
     #[arg(env = "TIDEWHEEL_AGENT_LABELS", value_delimiter = ',', hide_env_values = true)]
     label: Vec<(String, String)>,
+    /// Group by purpose or place: the label `group`, which tasks can ask for
+    #[arg(long, value_name = "NAME", env = "TIDEWHEEL_AGENT_GROUP", hide_env_values = true)]
+    group: Option<String>,
+    /// Label from a command: `site=cat /etc/site`; run once at the start, its first line is the value; may be given several
+    /// times
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = pair)]
+    probe: Vec<(String, String)>,
     /// Attempts at once; by the number of cores if absent
     #[arg(long, value_name = "N", env = "TIDEWHEEL_AGENT_CAPACITY", hide_env_values = true)]
     capacity: Option<u32>,
@@ -102,31 +116,65 @@ fn ids(text: &str) -> Result<(u32, u32), String> {
 
 impl Run {
     pub(super) fn run(self, ctx: &Ctx) -> Outcome {
-        let config = self.config(ctx)?;
         let _logging = Logging::start(&self.log, "auto")?;
         raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.doing(Exit::Failed, || "cannot start the agent's threads".to_owned())?;
-        runtime.block_on(run(ctx, config))
+        runtime.block_on(async { run(ctx, self.config(ctx).await?).await })
     }
 
-    fn config(&self, ctx: &Ctx) -> Outcome<AgentConfig> {
-        let mut connection = ctx.connection_to(self.server.as_deref())?;
-        if let Some(token) = &self.token {
-            connection.token = Some(Secret::new(token.trim()));
+    /// The credential: a lasting token that was named for this start, else what this agent got when it enrolled itself (now,
+    /// with a join token), else the token of the profile.
+    async fn credential(
+        &self,
+        ctx: &Ctx,
+        connection: &Connection,
+        folder: &Path,
+    ) -> Outcome<(Credential, Option<Identity>)> {
+        let lasting = |token: &Secret| Credential::Token(tidewheel_agent::Secret::new(token.expose()));
+        let given = self.join.clone().map(|text| text.trim().to_owned());
+        let join = match &self.join_file {
+            Some(file) => Some(read_token(file)?.expose().to_owned()),
+            // `--token` takes a lasting token, too.
+            None => match given {
+                Some(text) if !token::is_join(&text) => return Ok((lasting(&Secret::new(text)), None)),
+                given => given,
+            },
+        };
+        let wishes = ctx.wishes();
+        let named = |wish: &Option<String>| wish.as_deref().is_some_and(|text| !text.trim().is_empty());
+        if join.is_none() && (named(&wishes.token) || named(&wishes.token_file)) {
+            return connection.token.as_ref().map(|token| (lasting(token), None)).ok_or_else(no_token);
         }
-        let token = connection.token.ok_or_else(|| {
-            Failure::new(Exit::Denied, "cannot start the agent", "there is no token for this server")
-                .next("tidewheel token create NAME --role worker --to agent.token, then --token-file agent.token")
-        })?;
+        let name = self.name.clone().unwrap_or_else(tidewheel_agent::host_name);
+        let note = |text: &str| ctx.out.note(text);
+        if let Some(identity) = identity::obtain(folder, connection, join.as_deref(), &name, &note).await? {
+            return Ok((identity.credential(), Some(identity)));
+        }
+        connection.token.as_ref().map(|token| (lasting(token), None)).ok_or_else(no_token)
+    }
+
+    async fn config(&self, ctx: &Ctx) -> Outcome<AgentConfig> {
+        let connection = ctx.connection_to(self.server.as_deref())?;
         let data_dir = self.data_dir.clone().unwrap_or_else(super::default_dir);
-        let mut out = AgentConfig::new(connection.url, tidewheel_agent::Secret::new(token.expose()), data_dir);
+        let (credential, identity) = self.credential(ctx, &connection, &data_dir).await?;
+        let none = tidewheel_agent::Secret::new(String::new());
+        let mut out = AgentConfig::new(connection.url, none, data_dir.clone());
+        out.credential = credential;
         out.name = self.name.clone();
+        if let Some(identity) = identity {
+            out.reread = Some(identity::reread(data_dir));
+            out.name = Some(self.name.clone().unwrap_or(identity.agent));
+        }
+        out.probes = self.probe.iter().cloned().collect();
         if !self.queue.is_empty() {
             out.queues = self.queue.clone();
         }
         out.types = self.types.clone();
         out.labels = self.label.iter().cloned().collect();
+        if let Some(group) = &self.group {
+            out.labels.insert("group".to_owned(), group.clone());
+        }
         if let Some(capacity) = self.capacity {
             out.permits = capacity;
         }
@@ -158,6 +206,11 @@ impl Run {
         out.drain = drain.map_err(|why| Failure::usage("cannot read --drain-timeout", why))?;
         Ok(out)
     }
+}
+
+fn no_token() -> Failure {
+    Failure::new(Exit::Denied, "cannot start the agent", "there is no token for this server")
+        .next("tidewheel agent enroll-token NAME, then --join TOKEN")
 }
 
 async fn run(ctx: &Ctx, config: AgentConfig) -> Outcome {

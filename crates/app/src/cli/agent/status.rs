@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::identity::Identity;
 use crate::cli::Ctx;
 use crate::fail::{Exit, Failure, Outcome, While};
 use crate::output::{Col, Kind, Shape};
@@ -15,8 +16,8 @@ const STALE_S: i64 = 15;
 
 /// Show the agent of this machine
 ///
-/// Whether it runs and is connected, what it runs, and what the machine offers: labels, and which walls of the sandbox
-/// are up. Exit 1 if no agent runs here.
+/// Whether it runs and is connected, what it runs, as whom it is enrolled, and what the machine offers: labels, and which
+/// walls of the sandbox are up. Exit 1 if no agent runs here.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel agent status
@@ -38,6 +39,9 @@ const AGENT: Shape = Shape {
         Col::new("CPU", "cpu_ratio", Kind::Share),
         Col::new("MEMORY", "memory_used_bytes", Kind::Bytes),
         Col::new("DISK FREE", "disk_free_bytes", Kind::Bytes),
+        Col::minor("ENROLLED AS", "identity.id", Kind::Text),
+        Col::minor("GROUP", "identity.group", Kind::Text),
+        Col::wide("CREDENTIAL", "identity.credential", Kind::Text),
         Col::wide("ENFORCED", "machine.enforced", Kind::Names),
         Col::wide("LABELS", "machine.labels", Kind::Names),
     ],
@@ -57,6 +61,17 @@ impl Status {
             _ => "stopped",
         };
         status["state"] = json!(state);
+        if let Some(identity) = Identity::read(&data_dir) {
+            status["identity"] = json!({
+                "id": identity.id,
+                "agent": identity.agent,
+                "server": identity.server,
+                "tenant": identity.tenant,
+                "group": identity.group,
+                "queues": identity.queues,
+                "credential": identity.kind(),
+            });
+        }
         status["machine"] = machine(&data_dir)?;
         ctx.out.one(&AGENT, &status)?;
         if runs {
@@ -64,7 +79,7 @@ impl Status {
         }
         let why = format!("none has its folder in {}", data_dir.display());
         Err(Failure::new(Exit::Failed, "no agent runs here", why)
-            .next("tidewheel agent --server URL --token-file FILE"))
+            .next("tidewheel agent --server URL --join TOKEN"))
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tidewheel_agent::BuiltPackage;
 
 use crate::cli::Ctx;
@@ -14,10 +16,15 @@ use crate::cli::shapes::PACKAGE;
 use crate::client::{Client, Upload, segment};
 use crate::fail::{Exit, Outcome, While};
 
+/// Hashes asked about at once; the server's bound.
+const ASKED: usize = 10_000;
+/// Parts sent at once: each is one round trip and one sync of the server's disk.
+const AT_ONCE: usize = 8;
+
 /// Build a package and upload it
 ///
 /// Takes a folder, a wheel or an sdist. Versions are immutable: the same content again changes nothing, other content
-/// under the same version is refused. The tasks of the package can be submitted as soon as the command returns.
+/// under the same version is refused. Only parts that the server has not are sent. The tasks of the package can be submitted as soon as the command returns.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel package push dist/reports-1.4.0.tar.gz
@@ -47,23 +54,91 @@ pub(crate) fn scratch() -> Outcome<tempfile::TempDir> {
     tempfile::tempdir().doing(Exit::Failed, || "cannot make a temporary folder".to_owned())
 }
 
-/// Puts a built package on the server; an archive that is there already is named by its hash and not sent again.
+/// Puts a built package on the server. Its archive is cut into parts, and only those that the server has not are sent: a
+/// new version costs what changed, the same content nothing.
 pub(crate) async fn push(ctx: &Ctx, client: &Client, built: &BuiltPackage, version: Option<&str>) -> Outcome<Value> {
     let version = version.unwrap_or(&built.version);
     let what = format!("upload {} {version}", built.name);
-    let known = client.head(format!("/blobs/{}", segment(&built.hash))).doing(what.clone()).send().await;
-    let stored = match known {
-        Ok(_) => {
-            let body = json!({ "hash": built.hash, "manifest": built.upload_manifest() });
-            client.put(super::path(&built.name, version)).doing(what).json(&body).long().value().await?
+    let parts = parts_of(built)?;
+    let mut body = json!({ "hash": built.hash, "manifest": built.upload_manifest() });
+    let sent = match send_missing(ctx, client, built, &parts, &what).await {
+        Ok(sent) => {
+            body["parts"] = parts.iter().map(|part| json!({ "hash": part.hash, "size": part.size })).collect();
+            sent
         }
-        Err(failure) if failure.exit() == Exit::Missing => upload(ctx, client, built, version).await?,
+        // A server of an earlier version: it takes archives as a whole.
+        Err(failure) if failure.exit() == Exit::Missing => return upload(ctx, client, built, version).await,
         Err(failure) => return Err(failure),
     };
+    let stored = client.put(super::path(&built.name, version)).doing(what).json(&body).long().value().await?;
+    let (sent, whole) = (crate::text::bytes(sent as f64), crate::text::bytes(built.size as f64));
+    ctx.out.note(&format!("{sent} of {whole} sent: the server had the rest"));
     for warning in stored.get("warnings").and_then(Value::as_array).into_iter().flatten() {
         ctx.out.note(&format!("warning: {}", crate::text::one_line(warning.as_str().unwrap_or_default())));
     }
     Ok(stored)
+}
+
+/// A part of an archive, by its place in the file.
+struct Part {
+    hash: String,
+    at: u64,
+    size: u64,
+}
+
+fn parts_of(built: &BuiltPackage) -> Outcome<Vec<Part>> {
+    let what = || format!("cannot read {}", built.archive.display());
+    let file = std::fs::File::open(&built.archive).doing(Exit::Failed, what)?;
+    let (mut parts, mut at) = (Vec::new(), 0);
+    let split = tidewheel_proto::chunk::split(file, |part| {
+        let hash = format!("sha256:{}", hex::encode(Sha256::digest(part)));
+        parts.push(Part { hash, at, size: part.len() as u64 });
+        at += part.len() as u64;
+        true
+    });
+    split.doing(Exit::Failed, what)?;
+    Ok(parts)
+}
+
+/// Asks which parts the server has not, and sends those, some at once; the bytes that were sent.
+async fn send_missing(
+    ctx: &Ctx,
+    client: &Client,
+    built: &BuiltPackage,
+    parts: &[Part],
+    what: &str,
+) -> Outcome<u64> {
+    let mut missing: Vec<&Part> = Vec::new();
+    for asked in parts.chunks(ASKED) {
+        let hashes: Vec<&str> = asked.iter().map(|part| part.hash.as_str()).collect();
+        let answer = client.post("/blobs:missing").doing(what).json(&json!({ "hashes": hashes })).value().await?;
+        let named: std::collections::HashSet<&str> =
+            answer["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        missing.extend(asked.iter().filter(|part| named.contains(part.hash.as_str())));
+    }
+    // A part that is there twice is sent once.
+    let mut seen = std::collections::HashSet::new();
+    missing.retain(|part| seen.insert(part.hash.as_str()));
+    let total = missing.iter().map(|part| part.size).sum();
+    let bar = crate::progress::bytes(&ctx.out, total, "uploading");
+    let read = || format!("cannot read {}", built.archive.display());
+    let file = std::fs::File::open(&built.archive).doing(Exit::Failed, read)?;
+    let send = |part: &Part| {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; part.size as usize];
+        let content = file.read_exact_at(&mut bytes, part.at).doing(Exit::Failed, read);
+        let request = client.put(format!("/blobs/{}", segment(&part.hash))).doing(what).raw_bytes(bytes);
+        let (size, bar) = (part.size, &bar);
+        async move {
+            content?;
+            request.value().await?;
+            bar.inc(size);
+            Ok::<(), crate::fail::Failure>(())
+        }
+    };
+    futures::stream::iter(missing.into_iter().map(send)).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    bar.finish_and_clear();
+    Ok(total)
 }
 
 /// Sends the archive, with a bar over its bytes.

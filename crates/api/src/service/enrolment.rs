@@ -1,0 +1,284 @@
+//! Enrolment: an agent exchanges a join token for a credential of its own.
+//!
+//! Protocol. A join token is a token record with the role `join`. Its use is one write of that record over the version that
+//! was read: role `worker`, and in place of the join token's hash that of a secret which the agent has drawn, or the
+//! fingerprint of its certificate. So it is used once, durably, and of two at once one wins. The agent draws its secret
+//! before the call, which makes the call repeatable: the same secret again is answered again.
+
+use tidewheel_engine::effect::Refusal;
+use tidewheel_engine::id::Name;
+use tidewheel_engine::mutation::RecordKind;
+use tidewheel_proto::code::Code;
+use tidewheel_proto::rest;
+
+use sha2::{Digest, Sha256};
+
+use super::{records, spec, token};
+use crate::auth::Principal;
+use crate::auth::token::{StoredEnrolment, StoredToken, TOKEN_TENANT, draw_join, hash_of};
+use crate::problem::{Failure, from_refusal};
+use crate::state::Api;
+use crate::text::{check_name, is_name};
+use crate::units::{duration_ms, time_text};
+
+/// Life of a join token that names none, and the longest, in milliseconds: it is typed or put into an image soon after.
+const LIFE_MS: u64 = 3_600_000;
+const MAX_LIFE_MS: u64 = 30 * 24 * 3_600_000;
+/// Queues an enrolment may name.
+const MAX_QUEUES: usize = 100;
+/// Bytes of a signing request; one with a large RSA key has about 2 KiB.
+const MAX_CSR: usize = 8 << 10;
+/// The label that says which group a worker belongs to.
+pub(crate) const GROUP: &str = "group";
+
+/// Makes a join token. The answer is the only place where it ever stands.
+pub(crate) async fn create(
+    api: &Api,
+    caller: &Principal,
+    wanted: &rest::CreateEnrolment,
+) -> Result<rest::Enrolment, Failure> {
+    check_name("enrolment", &wanted.name)?;
+    if wanted.system && !caller.system {
+        return Err(Failure::new(Code::NotAllowed, "Only a system admin may enrol agents that serve every tenant."));
+    }
+    if wanted.queues.len() > MAX_QUEUES {
+        return Err(Failure::field("/queues", format!("an agent is bound to at most {MAX_QUEUES} queues")));
+    }
+    if let Some(index) = wanted.queues.iter().position(|q| !is_name(q)) {
+        let why = "a queue name has letters, digits, '.', '_' or '-'";
+        return Err(Failure::field(format!("/queues/{index}"), why));
+    }
+    spec::labels(&wanted.labels)?;
+    if let Some(group) = &wanted.group {
+        check_name("group", group).map_err(|_| Failure::field("/group", "a group has letters, digits, '.', '_' or '-'"))?;
+    }
+    let life = wanted.expires_in.as_ref().map(duration_ms).transpose();
+    let life = life.map_err(|detail| Failure::field("/expires_in", detail))?.unwrap_or(LIFE_MS);
+    if life == 0 || life > MAX_LIFE_MS {
+        return Err(Failure::field("/expires_in", "a join token lives at most 30 days, and longer than no time at all"));
+    }
+    let now = api.runtime.now_ms();
+    let new = draw_join(now)?;
+    let stored = StoredToken {
+        name: wanted.name.clone(),
+        role: "join".to_owned(),
+        tenant: caller.tenant.0,
+        system: wanted.system,
+        hash: new.hash,
+        created: now,
+        expires: Some(now + life),
+        enrolment: Some(StoredEnrolment {
+            queues: wanted.queues.clone(),
+            labels: wanted.labels.clone(),
+            group: wanted.group.clone(),
+            by: caller.name.to_string(),
+            ..StoredEnrolment::default()
+        }),
+    };
+    records::put(api, RecordKind::Token, TOKEN_TENANT, &new.id, &stored, Some(0)).await?.map_err(from_refusal)?;
+    let mut shown = shown(api, caller, &new.id, &stored).ok_or_else(|| Failure::internal("an enrolment has no data"))?;
+    shown.secret = Some(new.text);
+    Ok(shown)
+}
+
+/// Join tokens and agents that used one, of the caller's tenant, newest first.
+pub(crate) fn list(api: &Api, caller: &Principal) -> Vec<rest::Enrolment> {
+    let mut all = token::of_tenant(api, caller);
+    all.sort_by(|(a, _), (b, _)| b.cmp(a));
+    all.iter().filter_map(|(id, stored)| shown(api, caller, id, stored)).collect()
+}
+
+pub(crate) fn get(api: &Api, caller: &Principal, id: &str) -> Result<rest::Enrolment, Failure> {
+    let found = token::of_tenant(api, caller).into_iter().find(|(key, _)| key == id);
+    found.and_then(|(key, stored)| shown(api, caller, &key, &stored)).ok_or_else(|| Failure::not_found("enrolment", id))
+}
+
+/// Takes a join token back, or cuts off the agent that used it: refused from the commit on, streams end within seconds.
+pub(crate) async fn revoke(api: &Api, caller: &Principal, id: &str) -> Result<(), Failure> {
+    get(api, caller, id)?;
+    token::revoke(api, caller, id).await
+}
+
+/// Exchanges a join token. The caller is its holder.
+pub(crate) async fn redeem(api: &Api, caller: &Principal, wanted: &rest::Redeem) -> Result<rest::Enrolled, Failure> {
+    let (mut stored, version) = read(api, caller)?;
+    let redeemed = hash_of(&secret(wanted)?);
+    let agent = wanted.name.clone().unwrap_or_else(|| stored.name.clone());
+    if agent.is_empty() || agent.len() > 200 || agent.chars().any(char::is_control) {
+        return Err(Failure::field("/name", "an agent's name has 1 to 200 bytes without control characters"));
+    }
+    let mut enrolment = stored.enrolment.take().ok_or_else(|| Failure::internal("a join token has no data"))?;
+    if enrolment.at.is_some() && enrolment.redeemed != redeemed {
+        return Err(used(&enrolment));
+    }
+    // The answer of the first call was lost: the same again, with a certificate for the key it has now.
+    enrolment.at.get_or_insert(api.runtime.now_ms());
+    if enrolment.joined.is_empty() {
+        enrolment.joined = std::mem::take(&mut stored.hash);
+    }
+    enrolment.agent = Some(agent);
+    enrolment.redeemed = redeemed.clone();
+    stored.role = "worker".to_owned();
+    stored.expires = None;
+    give(api, caller, (stored, enrolment, version), redeemed, wanted).await
+}
+
+/// Gives an agent that enrolled itself a new key; the old one is refused from the commit on.
+pub(crate) async fn rotate(api: &Api, caller: &Principal, wanted: &rest::Redeem) -> Result<rest::Enrolled, Failure> {
+    let (mut stored, version) = read(api, caller)?;
+    let hash = hash_of(&secret(wanted)?);
+    let Some(mut enrolment) = stored.enrolment.take() else {
+        return Err(Failure::new(
+            Code::Conflict,
+            "This token was made by an admin, not by an enrolment; replace it with 'tidewheel token create'.",
+        ));
+    };
+    enrolment.redeemed.clear();
+    enrolment.rotated = Some(api.runtime.now_ms());
+    give(api, caller, (stored, enrolment, version), hash, wanted).await
+}
+
+/// Writes the new credential over the version that was read, and says what it is.
+async fn give(
+    api: &Api,
+    caller: &Principal,
+    (mut stored, mut enrolment, version): (StoredToken, StoredEnrolment, u64),
+    hash: String,
+    wanted: &rest::Redeem,
+) -> Result<rest::Enrolled, Failure> {
+    let id = &*caller.token_id;
+    let signed = match (&api.config.authority, &wanted.csr) {
+        (Some(authority), Some(csr)) if csr.len() <= MAX_CSR => {
+            let signed = (authority.0)(csr, id);
+            Some(signed.map_err(|why| Failure::field("/csr", format!("the signing request is not usable: {why}")))?)
+        }
+        (_, Some(csr)) if csr.len() > MAX_CSR => {
+            return Err(Failure::field("/csr", format!("a signing request has at most {MAX_CSR} bytes")));
+        }
+        _ => None,
+    };
+    enrolment.certificate = signed.as_ref().map(|signed| hex::encode(Sha256::digest(&signed.der)));
+    stored.hash = if signed.is_some() { String::new() } else { hash };
+    let answer = rest::Enrolled {
+        id: id.to_owned(),
+        tenant: caller.tenant_name.to_string(),
+        queues: enrolment.queues.clone(),
+        labels: enrolment.labels.clone(),
+        group: enrolment.group.clone(),
+        credential: if signed.is_some() { "certificate" } else { "token" }.to_owned(),
+        certificate: signed.map(|signed| signed.pem),
+    };
+    stored.enrolment = Some(enrolment);
+    match records::put(api, RecordKind::Token, TOKEN_TENANT, id, &stored, Some(version)).await? {
+        Ok(_) => Ok(answer),
+        // Another one was quicker by one commit, or it was revoked.
+        Err(Refusal::Version { current: 0 }) => Err(crate::auth::unauthenticated(api, "The token was revoked.")),
+        Err(Refusal::Version { .. }) => {
+            let (stored, _) = read(api, caller)?;
+            Err(used(&stored.enrolment.unwrap_or_default()))
+        }
+        Err(other) => Err(from_refusal(other)),
+    }
+}
+
+fn used(enrolment: &StoredEnrolment) -> Failure {
+    let at = enrolment.at.map(time_text).unwrap_or_default();
+    let agent = enrolment.agent.as_deref().unwrap_or_default();
+    let detail = format!(
+        "The join token was used at {at} by the agent '{agent}'; each enrols one agent. Make another one with \
+         'tidewheel agent enroll-token NAME'."
+    );
+    Failure::new(Code::Conflict, detail)
+}
+
+fn secret(wanted: &rest::Redeem) -> Result<[u8; 32], Failure> {
+    let why = "a secret is 32 random bytes as 52 characters of 0-9 a-z without i, l, o, u";
+    tidewheel_proto::token::decode(&wanted.secret).ok_or_else(|| Failure::field("/secret", why))
+}
+
+fn read(api: &Api, caller: &Principal) -> Result<(StoredToken, u64), Failure> {
+    let record = api.runtime.directory().record(RecordKind::Token, TOKEN_TENANT, &caller.token_id);
+    let record = record.ok_or_else(|| crate::auth::unauthenticated(api, "The token was revoked."))?;
+    let stored = serde_json::from_str(&record.value);
+    Ok((stored.map_err(|_| Failure::internal("a stored token cannot be read"))?, record.version))
+}
+
+fn shown(api: &Api, caller: &Principal, id: &str, stored: &StoredToken) -> Option<rest::Enrolment> {
+    let enrolment = stored.enrolment.as_ref()?;
+    let over = stored.expires.is_some_and(|at| api.runtime.now_ms() >= at);
+    let state = match (enrolment.at, over) {
+        (Some(_), _) => "enrolled",
+        (None, true) => "expired",
+        (None, false) => "open",
+    };
+    Some(rest::Enrolment {
+        id: id.to_owned(),
+        name: stored.name.clone(),
+        state: state.to_owned(),
+        tenant: caller.tenant_name.to_string(),
+        system: stored.system,
+        queues: enrolment.queues.clone(),
+        labels: enrolment.labels.clone(),
+        group: enrolment.group.clone(),
+        created_by: enrolment.by.clone(),
+        created_at: time_text(stored.created),
+        expires_at: stored.expires.map(time_text),
+        enrolled_at: enrolment.at.map(time_text),
+        agent: enrolment.agent.clone(),
+        credential: enrolment.at.map(|_| if enrolment.certificate.is_some() { "certificate" } else { "token" }.to_owned()),
+        rotated_at: enrolment.rotated.map(time_text),
+        secret: None,
+    })
+}
+
+/// Holds an agent to what its join token says: queues it may serve, labels and group it has. The reason is shown to it.
+pub(crate) fn bind(bound: &StoredEnrolment, hello: &mut tidewheel_engine::command::Hello) -> Result<(), String> {
+    if !bound.queues.is_empty() {
+        if let Some(queue) = hello.queues.iter().find(|q| !bound.queues.iter().any(|b| **b == ***q)) {
+            let may = bound.queues.join(", ");
+            return Err(format!("this agent was enrolled for the queues {may} and may not serve '{queue}'"));
+        }
+        if hello.queues.is_empty() {
+            hello.queues = bound.queues.iter().map(|q| Name::from(q.as_str())).collect();
+        }
+    }
+    let group = bound.group.as_deref().map(|group| (GROUP, group));
+    for (name, value) in bound.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain(group) {
+        hello.labels.retain(|(k, _)| **k != *name);
+        hello.labels.push((name.into(), value.into()));
+    }
+    hello.labels.sort();
+    Ok(())
+}
+
+/// Groups of the workers that the caller sees, by name. Workers without the label belong to none.
+pub(crate) async fn groups(api: &Api, caller: &Principal) -> Result<Vec<rest::Group>, Failure> {
+    let mut groups: Vec<rest::Group> = Vec::new();
+    for worker in super::worker::list(api, caller).await? {
+        let Some(name) = worker.labels.get(GROUP) else { continue };
+        let at = groups.iter().position(|g| g.name == *name).unwrap_or_else(|| {
+            let labels = worker.labels.clone();
+            groups.push(rest::Group { name: name.clone(), labels, ..rest::Group::default() });
+            groups.len() - 1
+        });
+        let group = &mut groups[at];
+        group.workers += 1;
+        group.used += u64::from(worker.used);
+        group.labels.retain(|k, v| worker.labels.get(k) == Some(v));
+        let every = ["*".to_owned()];
+        for queue in if worker.queues.is_empty() { &every } else { &worker.queues[..] } {
+            if !group.queues.contains(queue) {
+                group.queues.push(queue.clone());
+            }
+        }
+        if matches!(worker.state.as_str(), "online" | "silent") {
+            group.online += u32::from(worker.state == "online");
+            group.permits += u64::from(worker.permits);
+            group.cpu += worker.cpu;
+            group.memory_bytes += worker.memory_bytes;
+        }
+    }
+    groups.iter_mut().for_each(|g| g.queues.sort());
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(groups)
+}

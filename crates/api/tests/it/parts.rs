@@ -1,0 +1,223 @@
+//! Packages as parts: versions share them, nothing is stored or sent twice, and what nothing names goes.
+
+use axum::http::Method;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tidewheel_proto::v1::server_message::Message as ToWorker;
+use tidewheel_proto::v1::worker_client::WorkerClient;
+use tidewheel_proto::v1::worker_message::Message as FromWorker;
+use tidewheel_proto::{chunk, v1};
+use tokio_stream::StreamExt;
+
+use crate::grpc::{Worker, channel, hello, with_token};
+use crate::listener;
+use crate::node::Node;
+use crate::packages::{archive, put};
+
+const MANIFEST: &str = r#"{"format":"folder","entries":[{"name":"extract","fn":"pdf:extract"}]}"#;
+
+/// Text that does not pack well, different for each seed.
+fn noise(bytes: usize, seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(33 + (state >> 40) as u8 % 94)
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+fn version(change: &str) -> Vec<u8> {
+    let (a, b, c) = (noise(400_000, 1), noise(400_000, 2), noise(400_000, 3));
+    archive(&[("a.txt", &a), ("b.txt", &b), ("pdf.py", change), ("c.txt", &c)])
+}
+
+fn parts(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut out = Vec::new();
+    chunk::split(bytes, |part| {
+        out.push((format!("sha256:{}", hex::encode(Sha256::digest(part))), part.to_vec()));
+        true
+    })
+    .unwrap();
+    out
+}
+
+fn hash_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// Uploads as the command line does; the bytes that were sent.
+async fn push(node: &Node, version: &str, bytes: &[u8]) -> (u64, Value) {
+    let parts = parts(bytes);
+    let hashes: Vec<&str> = parts.iter().map(|(hash, _)| hash.as_str()).collect();
+    let asked = json!({ "hashes": hashes }).to_string();
+    let missing = node.post("/api/v1/blobs:missing", asked).await.is(200).json();
+    let missing: Vec<&str> = missing["missing"].as_array().unwrap().iter().map(|h| h.as_str().unwrap()).collect();
+    let mut sent = 0;
+    for (hash, part) in parts.iter().filter(|(hash, _)| missing.contains(&hash.as_str())) {
+        sent += part.len() as u64;
+        node.call(Method::PUT, &format!("/api/v1/blobs/{hash}"), part.clone()).await.is(201);
+    }
+    let listed: Vec<Value> = parts.iter().map(|(hash, part)| json!({ "hash": hash, "size": part.len() })).collect();
+    let manifest: Value = serde_json::from_str(MANIFEST).unwrap();
+    let body = json!({ "hash": hash_of(bytes), "manifest": manifest, "parts": listed });
+    let path = format!("/api/v1/packages/pdf/{version}");
+    let request = node.request(Method::PUT, &path, &node.admin).header("content-type", "application/json");
+    (sent, node.send(request.body(body.to_string().into()).unwrap()).await.is(201).json())
+}
+
+#[tokio::test]
+async fn a_second_upload_sends_nothing_and_a_new_version_what_changed() {
+    let node = Node::start().await;
+    let one = version("def extract(): return 1");
+    let (sent, _) = push(&node, "1", &one).await;
+    assert_eq!(sent, one.len() as u64);
+    let (sent, stored) = push(&node, "1-again", &one).await;
+    assert_eq!((sent, &stored["new_bytes"]), (0, &json!(0)));
+    let two = version("def extract(): return 2, 'and more'");
+    let (sent, stored) = push(&node, "2", &two).await;
+    assert!(sent > 0 && sent < two.len() as u64 / 2, "{sent} of {} bytes", two.len());
+    for (version, bytes) in [("1", &one), ("1-again", &one), ("2", &two)] {
+        let content = node.get(&format!("/api/v1/packages/pdf/{version}/content")).await.is(200);
+        assert!(content.body == *bytes);
+    }
+    // A range that goes over the border of a part.
+    let path = format!("/api/v1/blobs/{}", stored["hash"].as_str().unwrap());
+    let request = node.request(Method::GET, &path, &node.admin).header("range", "bytes=100-700000");
+    let got = node.send(request.body(axum::body::Body::empty()).unwrap()).await.is(206);
+    assert_eq!(got.body, two[100..=700_000]);
+    // An upload as a whole is stored as the same parts.
+    let got = put(&node, "/api/v1/packages/pdf/2-whole", &two, MANIFEST).await.is(201).json();
+    assert_eq!(got["new_bytes"], 0);
+}
+
+#[tokio::test]
+async fn parts_that_are_missing_or_do_not_fit_are_refused() {
+    let node = Node::start().await;
+    let bytes = version("x = 1");
+    let manifest: Value = serde_json::from_str(MANIFEST).unwrap();
+    let send = async |parts: Value, hash: String| {
+        let body = json!({ "hash": hash, "manifest": manifest, "parts": parts }).to_string();
+        let request = node.request(Method::PUT, "/api/v1/packages/pdf/1", &node.admin);
+        node.send(request.header("content-type", "application/json").body(body.into()).unwrap()).await
+    };
+    let listed: Vec<Value> = parts(&bytes).iter().map(|(hash, p)| json!({ "hash": hash, "size": p.len() })).collect();
+    let got = send(json!(listed), hash_of(&bytes)).await.is(409);
+    assert!(got.json()["detail"].as_str().unwrap().contains("blobs:missing"));
+    for (hash, part) in parts(&bytes) {
+        node.call(Method::PUT, &format!("/api/v1/blobs/{hash}"), part).await.is(201);
+    }
+    let got = send(json!(listed), hash_of(b"other")).await.is(400);
+    assert!(got.json().to_string().contains("/hash"));
+    let got = send(json!([{ "hash": "sha256:x", "size": 1 }]), hash_of(&bytes)).await.is(400);
+    assert!(got.json().to_string().contains("/parts/0/hash"));
+    let got = send(json!([{ "hash": hash_of(b""), "size": 1 << 30 }]), hash_of(&bytes)).await.is(400);
+    assert!(got.json().to_string().contains("/parts/0/size"));
+    send(json!(listed), hash_of(&bytes)).await.is(201);
+}
+
+#[tokio::test]
+async fn a_deploy_is_told_to_the_agents_that_serve_it_and_a_rollout_waits_for_them() {
+    let served = listener::start().await;
+    let node = &served.node;
+    let agent = |name: &str, queue: &str| v1::Hello {
+        name: name.into(),
+        queues: vec![queue.into()],
+        runs_packages: true,
+        ..hello(2)
+    };
+    let mut serving = Worker::connect(&served, &node.admin, agent("one", "default")).await.unwrap();
+    let mut other = Worker::connect(&served, &node.admin, agent("two", "mail")).await.unwrap();
+    serving.welcome().await;
+    other.welcome().await;
+    let bytes = version("def extract(): return 1");
+    let (_, stored) = push(node, "1", &bytes).await;
+    let hash = stored["hash"].as_str().unwrap().to_owned();
+    match serving.next().await.unwrap() {
+        ToWorker::PackageHint(hint) => assert_eq!(hint.packages, [hash.clone()]),
+        other => panic!("{other:?}"),
+    }
+    // What it is told of it can fetch: all of it, and parts of it.
+    let mut client = WorkerClient::new(channel(&served).await);
+    let asked = v1::PackagePartsRequest { hash: hash.clone(), token: Bytes::new() };
+    let list = client.package_parts(with_token(asked, &node.admin)).await.unwrap().into_inner();
+    assert_eq!((list.size, list.parts.len()), (bytes.len() as u64, parts(&bytes).len()));
+    let wanted = v1::FetchPartsRequest { hash: hash.clone(), parts: vec![1, 2], token: Bytes::new() };
+    let chunks = client.fetch_parts(with_token(wanted, &node.admin)).await.unwrap().into_inner();
+    let got: Vec<u8> = chunks.map(|c| c.unwrap().data.to_vec()).collect::<Vec<_>>().await.concat();
+    assert!(got == [parts(&bytes)[1].1.clone(), parts(&bytes)[2].1.clone()].concat());
+    let whole = v1::FetchBlobRequest { hash: hash.clone(), offset: 5, token: Bytes::new() };
+    let chunks = client.fetch_blob(with_token(whole, &node.admin)).await.unwrap().into_inner();
+    let got: Vec<u8> = chunks.map(|c| c.unwrap().data.to_vec()).collect::<Vec<_>>().await.concat();
+    assert!(got == bytes[5..]);
+    let wrong = v1::FetchPartsRequest { hash: hash.clone(), parts: vec![9_999], token: Bytes::new() };
+    assert!(client.fetch_parts(with_token(wrong, &node.admin)).await.is_err());
+
+    let got = node.post("/api/v1/packages/pdf/1:prefetch", "").await.is(202);
+    let path = format!("/api/v1/operations/{}", got.json()["id"].as_str().unwrap());
+    assert!(matches!(serving.next().await.unwrap(), ToWorker::PackageHint(_)));
+    let fault = v1::PackageFault { hash: hash.clone(), reason: "no room".into() };
+    serving.send(FromWorker::Heartbeat(v1::Heartbeat { packages_failed: vec![fault], ..Default::default() })).await;
+    let failed = ended(node, &path).await;
+    assert_eq!((&failed["state"], &failed["seen"], &failed["failed"]), (&json!("done"), &json!(1), &json!(1)));
+    assert_eq!((&failed["agents"][0]["agent"], &failed["agents"][0]["detail"]), (&json!("one"), &json!("no room")));
+
+    // A newer version serves the type; the older one comes back when its agent has it, and not before.
+    push(node, "2", &version("def extract(): return 2")).await;
+    let got = node.post("/api/v1/packages/pdf/1:rollout", r#"{"timeout":"50ms"}"#).await.is(202).json();
+    let late = ended(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
+    assert_eq!((&late["state"], &late["agents"][0]["state"]), (&json!("failed"), &json!("late")));
+    let types = node.get("/api/v1/task-types").await.is(200).json();
+    assert_eq!(types["items"][0]["version"], "2");
+    let got = node.post("/api/v1/packages/pdf/1:rollout", "{}").await.is(202).json();
+    let beat = v1::Heartbeat { packages_added: vec![hash], ..Default::default() };
+    serving.send(FromWorker::Heartbeat(beat)).await;
+    let done = ended(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
+    assert_eq!((&done["state"], &done["done"], &done["package"]), (&json!("done"), &json!(1), &json!("pdf@1")));
+    let types = node.get("/api/v1/task-types").await.is(200).json();
+    assert_eq!(types["items"][0]["version"], "1");
+    let metrics = node.get("/metrics").await.is(200);
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    assert!(metrics.contains("tidewheel_package_bytes_total{direction=\"uploaded\"}") || metrics.contains("tidewheel_package_cache_hits_total"));
+    for (path, body) in [("rollout", r#"{"percent":101}"#), ("prefetch", r#"{"percent":1}"#), ("rollout", r#"{"timeout":"2h"}"#)] {
+        node.post(&format!("/api/v1/packages/pdf/1:{path}"), body).await.is(400);
+    }
+}
+
+async fn ended(node: &Node, path: &str) -> Value {
+    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let operation = node.get(path).await.is(200).json();
+        if operation["state"] != "running" {
+            return operation;
+        }
+        assert!(tokio::time::Instant::now() < patience, "{operation}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn blobs_that_nothing_names_go_and_all_others_stay() {
+    let node = Node::start().await;
+    let bytes = version("def extract(): return 1");
+    push(&node, "1", &bytes).await;
+    let blob = async |content: String| {
+        let got = node.call(Method::PUT, "/api/v1/blobs", content).await.is(201).json();
+        got["hash"].as_str().unwrap().to_owned()
+    };
+    let orphan = blob("an upload that was given up".into()).await;
+    let named = blob("read by a task".into()).await;
+    let large = json!({ "type": "t", "input": { "file": named, "text": "y".repeat(100_000) } });
+    let small = blob("read by a small task".into()).await;
+    let task = node.submit(&large.to_string()).await;
+    node.submit(&json!({ "type": "t", "input": { "file": small } }).to_string()).await;
+    let gone = tidewheel_api::sweep_blobs(&node.runtime, std::time::Duration::from_secs(1)).await.unwrap();
+    assert_eq!(gone, 1);
+    node.get(&format!("/api/v1/blobs/{orphan}")).await.is(404);
+    node.get(&format!("/api/v1/blobs/{named}")).await.is(200);
+    node.get(&format!("/api/v1/blobs/{small}")).await.is(200);
+    node.get(&format!("/api/v1/tasks/{task}")).await.is(200);
+    assert!(node.get("/api/v1/packages/pdf/1/content").await.is(200).body == bytes);
+}
