@@ -2,6 +2,8 @@
 
 import support  # noqa: F401
 import asyncio
+import os
+import tempfile
 import unittest
 from dataclasses import dataclass
 from typing import List
@@ -34,7 +36,20 @@ def busy(name: str):
     return {"child": child.result(), "password": len(ctx.asset("erp")["password"].reveal()), "labels": ctx.labels}
 
 
+@task
+def reads(file: str) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        with open(ctx.fetch(file, os.path.join(folder, "in.bin")), "rb") as content:
+            return len(content.read())
+
+
 class MockRun(unittest.TestCase):
+    def test_stored_files_are_given_by_their_hash(self):
+        file = "sha256:" + "0" * 64
+        self.assertEqual(mock_run(reads, file, assets={file: b"content"}).unwrap(), 7)
+        self.assertIsInstance(mock_run(reads, file).error, NotAllowed)
+        self.assertIsInstance(mock_run(reads, "../etc/passwd").error, ValueError)
+
     def test_everything_a_task_does_is_seen(self):
         outcome = mock_run(busy, "acme", assets={"erp": {"password": "hunter22"}}, labels={"k": "v"}, results={flaky: 9})
         self.assertEqual(outcome.unwrap(), {"child": 9, "password": 8, "labels": {"k": "v"}})

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::sync::Arc;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

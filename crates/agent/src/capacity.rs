@@ -103,7 +103,7 @@ pub(crate) fn resources(dir: &Path) -> Resources {
 }
 
 /// The machine's name; what an agent is called that was given none.
-pub fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     System::host_name().ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "agent".into())
 }
 

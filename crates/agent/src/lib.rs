@@ -38,7 +38,6 @@ mod unpack;
 mod warm;
 
 pub use bundle::{BuildOptions, BuiltPackage, LocalCode, build_package, describe, prepare_local};
-pub use capacity::host_name;
 pub use config::{AgentConfig, Credential, Isolation, Limits, Reread, Secret};
 pub use error::Error;
 pub use package::local_name;

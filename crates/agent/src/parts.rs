@@ -32,13 +32,7 @@ struct Slot {
 }
 
 /// Makes `folder` hold the archive of a package.
-pub(crate) async fn obtain(
-    blobs: &Blobs,
-    hash: &str,
-    token: Bytes,
-    folder: &Path,
-    tally: &Tally,
-) -> Result<(), Error> {
+pub(crate) async fn obtain(blobs: &Blobs, hash: &str, token: Bytes, folder: &Path, tally: &Tally) -> Result<(), Error> {
     let shelf = folder.parent().expect("an archive has a shelf").to_owned();
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let partial = shelf.join(format!(".part-{name}"));
@@ -99,7 +93,10 @@ async fn put_together(
     let (found, _) = crate::blobs::hash_file(&path).await.map_err(Error::file("read", &path))?;
     if found != hash {
         let _ = fs::remove_file(file);
-        return Err(Error::Environment { message: format!("{hash} arrived damaged: its hash is {found}"), retryable: true });
+        return Err(Error::Environment {
+            message: format!("{hash} arrived damaged: its hash is {found}"),
+            retryable: true,
+        });
     }
     Ok(())
 }
@@ -150,7 +147,9 @@ fn known_parts<'a>(shelf: &Path, list: &'a [Part]) -> HashMap<&'a str, (PathBuf,
         let Ok(text) = fs::read_to_string(entry.path().join(LIST)) else { continue };
         let mut at = 0;
         for line in text.lines() {
-            let Some((hash, Ok(size))) = line.split_once(' ').map(|(hash, size)| (hash, size.parse::<u64>())) else { break };
+            let Some((hash, Ok(size))) = line.split_once(' ').map(|(hash, size)| (hash, size.parse::<u64>())) else {
+                break;
+            };
             if let Some((wanted, _)) = wanted.get_key_value(hash).filter(|(_, bytes)| **bytes == size) {
                 known.entry(*wanted).or_insert_with(|| (entry.path().join(ARCHIVE), at));
             }

@@ -228,6 +228,14 @@ fn reply(kind: &str, req: &[u8], field: &str, raw: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// The answer to a `fetch`.
+pub(crate) fn fetched(req: &[u8], outcome: Result<String, String>) -> Bytes {
+    match outcome {
+        Ok(path) => reply("handle_reply", req, "body", json!({ "path": path }).to_string().as_bytes()),
+        Err(why) => reply("handle_reply", req, "problem", &problem_with("not-found", 404, &why)),
+    }
+}
+
 pub(crate) fn no_asset(req: &[u8]) -> Bytes {
     let text = problem_with("not-found", 404, "this server has no assets");
     reply("asset_value", req, "problem", &text)

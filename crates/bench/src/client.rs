@@ -58,7 +58,7 @@ pub(crate) fn run_role(role: &str, arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Authed = InterceptedService<Channel, Bearer>;
+pub(crate) type Authed = InterceptedService<Channel, Bearer>;
 
 #[derive(Clone)]
 pub(crate) struct Bearer(MetadataValue<tonic::metadata::Ascii>);
@@ -73,6 +73,11 @@ impl tonic::service::Interceptor for Bearer {
 async fn channel() -> anyhow::Result<(Channel, Bearer)> {
     let url = std::env::var("TIDEWHEEL_BENCH_URL").context("TIDEWHEEL_BENCH_URL")?;
     let token = std::env::var("TIDEWHEEL_BENCH_TOKEN").context("TIDEWHEEL_BENCH_TOKEN")?;
+    connect(url, &token).await
+}
+
+/// A connection of its own.
+pub(crate) async fn connect(url: String, token: &str) -> anyhow::Result<(Channel, Bearer)> {
     let endpoint = Endpoint::from_shared(url)?
         .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
@@ -84,7 +89,7 @@ pub(crate) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
-fn message(message: ToServer) -> WorkerMessage {
+pub(crate) fn message(message: ToServer) -> WorkerMessage {
     WorkerMessage { message: Some(message) }
 }
 

@@ -10,6 +10,7 @@ mod figure;
 mod http;
 mod latency;
 mod memory;
+mod packages;
 mod probe;
 mod python;
 mod server;
@@ -48,6 +49,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("api", "POST /api/tasks, 100 keep-alive connections (document B's load test)"),
     ("latency", "submit to handler start and to result, 50 tasks/s"),
     ("timers", "100,000 tasks due in one second: lateness"),
+    ("packages", "a package of 10 MB deployed to 100 agents, fetched and checked by each"),
     ("python", "Python no-op tasks through agent and shim; start times"),
     ("memory", "idle server, cold start, memory with many queued tasks"),
     ("restart", "kill -9 with many granted tasks: time to the first grant"),
@@ -62,6 +64,7 @@ pub fn run(name: &str, options: &Options, report: &mut dyn FnMut(Figure)) -> any
         "api" => http::run(options, report),
         "latency" => latency::run(options, report),
         "timers" => timers::run(options, report),
+        "packages" => packages::run(options, report),
         "python" => python::run(options, report),
         "memory" => memory::run(options, report),
         "restart" => memory::restart(options, report),

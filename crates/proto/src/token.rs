@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn broken_texts_are_no_tokens() {
         let good = text(ID, &[7; 32]);
-        for text in ["", "tw_", "tw__", "twj_", &good[1..], &good[..good.len() - 1], &good.to_uppercase(), &format!("{good}0")]
+        for text in
+            ["", "tw_", "tw__", "twj_", &good[1..], &good[..good.len() - 1], &good.to_uppercase(), &format!("{good}0")]
         {
             assert!(split(text).is_none(), "{text}");
         }

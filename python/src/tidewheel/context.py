@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         def progress(self, lease: str, fraction: float, text: str) -> None: ...
         def artifact(self, lease: str, name: str, content: Union[str, bytes]) -> None: ...
         def asset(self, lease: str, name: str) -> Any: ...
+        def fetch(self, lease: str, hash: str) -> str: ...
 
 
 #: Longest text of one log line and of a progress message; the rest is cut.
@@ -133,6 +134,20 @@ class Context:
 
     # -- what a task asks --------------------------------------------------------------------------------------------
 
+    def fetch(self, hash: str, path: "Union[str, os.PathLike[str]]") -> str:
+        """Brings stored content (``sha256:...``, as `tidewheel artifact put` prints it and artifacts have it) into a file and
+        returns its path. It flows through in pieces, whatever its size, and is checked against its hash."""
+        self.check()
+        if not isinstance(hash, str) or not _is_hash(hash):
+            raise ValueError(f"a stored file is named by sha256: and 64 hexadecimal digits, not {hash!r}")
+        from os import fspath
+        from os.path import abspath
+        from shutil import move
+
+        target = abspath(fspath(path))
+        move(self.host.fetch(self.lease, hash), target)
+        return target
+
     def asset(self, name: str) -> "Any":
         """A value that was released to this attempt, as a `Secret`. Raises `NotAllowed` where it was not."""
         self.check()
@@ -228,6 +243,10 @@ class LocalHost:
     def artifact(self, lease: str, name: str, content: "Union[str, bytes]") -> None:
         pass
 
+    def fetch(self, lease: str, hash: str) -> str:
+        raise NotAllowed("there are no stored files here: they are fetched for tasks that an agent runs "
+                         "(in tests, give them to tidewheel.testing)", code="not-allowed")
+
     def asset(self, lease: str, name: str) -> "Any":
         raise NotAllowed(f"there is no asset {name!r} here: assets are released to tasks that an agent runs "
                          "(in tests, give them to tidewheel.testing)", code="not-allowed")
@@ -254,6 +273,11 @@ if TYPE_CHECKING:
     ctx: Context
 else:
     ctx = _Current()
+
+
+def _is_hash(text: str) -> bool:
+    digits = text[len("sha256:"):]
+    return text.startswith("sha256:") and len(digits) == 64 and all(digit in "0123456789abcdef" for digit in digits)
 
 
 def check_artifact_name(name: str) -> None:

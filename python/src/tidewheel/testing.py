@@ -251,6 +251,17 @@ class _Kit:
                 content = file.read()
         self.outcome.artifacts[name] = content
 
+    def fetch(self, lease: str, hash: str) -> str:
+        """Stored files are given like assets, by their hash: ``assets={"sha256:...": b"content"}``."""
+        from tempfile import NamedTemporaryFile
+
+        content = self._assets.get(hash)
+        if not isinstance(content, bytes):
+            raise NotAllowed(f"no stored file {hash} is there for this task; give it with assets={{{hash!r}: b'...'}}", code="not-allowed")
+        with NamedTemporaryFile(delete=False) as file:
+            file.write(content)
+        return file.name
+
     def asset(self, lease: str, name: str) -> Any:
         if name not in self._assets:
             raise NotAllowed(f"no asset {name!r} is released to this task; give it with assets={{{name!r}: ...}}", code="not-allowed")

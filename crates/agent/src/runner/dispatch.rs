@@ -404,6 +404,7 @@ impl Runner {
             FromShim::Enqueue { req, items } => {
                 self.ask(id, |tools| async move { tools.rest.enqueue(req, items).await });
             }
+            FromShim::Handle { req, op, body, .. } if op == "fetch" => self.fetch_for(id, req, &body),
             FromShim::Handle { req, op, id: task, body } => {
                 self.ask(id, |tools| async move { tools.rest.handle(req, &op, &task, body).await });
             }
@@ -429,6 +430,33 @@ impl Runner {
             }
             FromShim::Started { .. } | FromShim::Done { .. } => {}
         }
+    }
+
+    /// Stored content into a file of the process's folder, under a name that nobody can have foreseen: what lies in the
+    /// folder is the task's, and a link there must not lead the agent elsewhere.
+    fn fetch_for(&self, id: ProcId, req: Bytes, body: &[u8]) {
+        #[derive(serde::Deserialize, Default)]
+        #[serde(default)]
+        struct Wanted {
+            lease: String,
+            hash: String,
+        }
+        let wanted: Wanted = serde_json::from_slice(body).unwrap_or_default();
+        let Some(proc) = self.pool.procs.get(&id) else { return };
+        let attempt = wanted.lease.parse().ok().and_then(|lease| self.attempts.get(lease));
+        let token = attempt.map(|attempt| attempt.grant.token.clone()).unwrap_or_default();
+        let work = proc.work.clone();
+        self.ask(id, |tools| async move {
+            let mut random = [0u8; 16];
+            let drawn = getrandom::fill(&mut random).map_err(|e| e.to_string());
+            let place = work.join(format!(".fetched-{}", hex::encode(random)));
+            let outcome = match (drawn, crate::blobs::digest_of(&wanted.hash)) {
+                (Err(why), _) => Err(why),
+                (_, None) => Err("a stored file is named by sha256: and 64 hexadecimal digits".into()),
+                _ => tools.blobs.fetch_file(&wanted.hash, token, &place).await.map_err(|e| e.to_string()),
+            };
+            crate::rest::fetched(&req, outcome.map(|_| place.display().to_string()))
+        });
     }
 
     /// A question of a task, answered apart.

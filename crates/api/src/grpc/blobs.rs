@@ -57,12 +57,7 @@ pub(crate) async fn fetch_parts(
     Ok(chosen.map(move |part| part.map(|data| v1::BlobChunk { data, total }).map_err(Status::from)))
 }
 
-async fn package(
-    api: &Api,
-    caller: &Principal,
-    token: &[u8],
-    hash: &str,
-) -> Result<(TenantId, Arc<Parts>), Failure> {
+async fn package(api: &Api, caller: &Principal, token: &[u8], hash: &str) -> Result<(TenantId, Arc<Parts>), Failure> {
     let wanted = parse_hash(hash).ok_or_else(|| Failure::not_found("package", hash))?;
     match locate(api, caller, token, wanted).await? {
         (tenant, Content::Parts(parts)) => Ok((tenant, parts)),
@@ -72,12 +67,7 @@ async fn package(
 
 /// The tenant that has the blob. A worker with system scope may run tasks of any tenant: the attempt's token says
 /// which, else the first one that has such content serves, since equal hashes are equal bytes.
-async fn locate(
-    api: &Api,
-    caller: &Principal,
-    token: &[u8],
-    hash: [u8; 32],
-) -> Result<(TenantId, Content), Failure> {
+async fn locate(api: &Api, caller: &Principal, token: &[u8], hash: [u8; 32]) -> Result<(TenantId, Content), Failure> {
     let home = tenant_of(api, caller, token).await?;
     if let Some(found) = parts::find(api, home, hash).await? {
         return Ok((home, found));

@@ -130,7 +130,8 @@ pub(super) async fn content(api: &Api, caller: &crate::auth::Principal, hash: [u
             return Ok(with_header(response, header::CONTENT_RANGE, &format!("bytes */{size}")));
         }
     };
-    let mut response = Response::new(Body::from_stream(parts::content(api, caller.tenant, hash, &found, (from, until))));
+    let mut response =
+        Response::new(Body::from_stream(parts::content(api, caller.tenant, hash, &found, (from, until))));
     *response.status_mut() = status;
     let out = response.headers_mut();
     // What a task wrote is never interpreted by a browser: no type of its choosing, and a download.

@@ -63,9 +63,15 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .takes::<rest::Redeem>()
         .answers::<rest::Enrolled>(200, "Changed."),
-        Route::new(Method::GET, "/groups", "listGroups", "Lists the groups of workers, by their label 'group'.", groups)
-            .query(LIST)
-            .answers_page::<rest::Group>("A page, by name."),
+        Route::new(
+            Method::GET,
+            "/groups",
+            "listGroups",
+            "Lists the groups of workers, by their label 'group'.",
+            groups,
+        )
+        .query(LIST)
+        .answers_page::<rest::Group>("A page, by name."),
     ]
 }
 

@@ -50,12 +50,16 @@ pub(crate) async fn create(
     }
     spec::labels(&wanted.labels)?;
     if let Some(group) = &wanted.group {
-        check_name("group", group).map_err(|_| Failure::field("/group", "a group has letters, digits, '.', '_' or '-'"))?;
+        check_name("group", group)
+            .map_err(|_| Failure::field("/group", "a group has letters, digits, '.', '_' or '-'"))?;
     }
     let life = wanted.expires_in.as_ref().map(duration_ms).transpose();
     let life = life.map_err(|detail| Failure::field("/expires_in", detail))?.unwrap_or(LIFE_MS);
     if life == 0 || life > MAX_LIFE_MS {
-        return Err(Failure::field("/expires_in", "a join token lives at most 30 days, and longer than no time at all"));
+        return Err(Failure::field(
+            "/expires_in",
+            "a join token lives at most 30 days, and longer than no time at all",
+        ));
     }
     let now = api.runtime.now_ms();
     let new = draw_join(now)?;
@@ -76,7 +80,8 @@ pub(crate) async fn create(
         }),
     };
     records::put(api, RecordKind::Token, TOKEN_TENANT, &new.id, &stored, Some(0)).await?.map_err(from_refusal)?;
-    let mut shown = shown(api, caller, &new.id, &stored).ok_or_else(|| Failure::internal("an enrolment has no data"))?;
+    let mut shown =
+        shown(api, caller, &new.id, &stored).ok_or_else(|| Failure::internal("an enrolment has no data"))?;
     shown.secret = Some(new.text);
     Ok(shown)
 }
@@ -161,6 +166,7 @@ async fn give(
     stored.hash = if signed.is_some() { String::new() } else { hash };
     let answer = rest::Enrolled {
         id: id.to_owned(),
+        name: enrolment.agent.clone().unwrap_or_else(|| stored.name.clone()),
         tenant: caller.tenant_name.to_string(),
         queues: enrolment.queues.clone(),
         labels: enrolment.labels.clone(),
@@ -225,7 +231,9 @@ fn shown(api: &Api, caller: &Principal, id: &str, stored: &StoredToken) -> Optio
         expires_at: stored.expires.map(time_text),
         enrolled_at: enrolment.at.map(time_text),
         agent: enrolment.agent.clone(),
-        credential: enrolment.at.map(|_| if enrolment.certificate.is_some() { "certificate" } else { "token" }.to_owned()),
+        credential: enrolment
+            .at
+            .map(|_| if enrolment.certificate.is_some() { "certificate" } else { "token" }.to_owned()),
         rotated_at: enrolment.rotated.map(time_text),
         secret: None,
     })

@@ -14,8 +14,8 @@ use tidewheel_runtime::Directory;
 
 use super::archive::{Kind, analyse};
 use super::blob::{self, Uploaded};
-use super::task_type::{StoredType, entry_defaults};
 use super::parts::{self, Content, Parts};
+use super::task_type::{StoredType, entry_defaults};
 use super::{queue, queue_settings, records, rollout, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
@@ -286,9 +286,7 @@ pub(crate) async fn register(api: &Api, tenant: TenantId, package: &rest::Packag
             schema_in: entry.schema_in.clone(),
             defaults: entry.defaults.clone(),
         };
-        records::put(api, RecordKind::TaskType, tenant, &entry.name, &stored, None)
-            .await?
-            .map_err(from_refusal)?;
+        records::put(api, RecordKind::TaskType, tenant, &entry.name, &stored, None).await?.map_err(from_refusal)?;
     }
     Ok(())
 }

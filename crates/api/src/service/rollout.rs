@@ -106,7 +106,8 @@ pub(crate) async fn start(
         return Err(Failure::field("/percent", "a prefetch changes nothing, so that no share is needed"));
     }
     if switch && package.state != "active" {
-        let detail = format!("{} {} is {}; upload it under a new version.", package.name, package.version, package.state);
+        let detail =
+            format!("{} {} is {}; upload it under a new version.", package.name, package.version, package.state);
         return Err(Failure::new(Code::Conflict, detail));
     }
     let created = api.runtime.now_ms();
@@ -138,8 +139,7 @@ pub(super) async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), F
     let (hash, queues) = (bare(&package), queues_of(&api.default_queue, &package));
     let mut changes = api.sessions.changes();
     let first = api.sessions.holders(tenant, &queues, &hash);
-    let missing: Vec<SessionId> =
-        first.iter().filter(|h| !matches!(h.state, Some(None))).map(|h| h.session).collect();
+    let missing: Vec<SessionId> = first.iter().filter(|h| !matches!(h.state, Some(None))).map(|h| h.session).collect();
     let mut seen: BTreeMap<Name, rest::OperationAgent> = BTreeMap::new();
     merge(&mut seen, &first, stored.created, api.runtime.now_ms(), true);
     tell(api, &missing, &hash).await;
@@ -240,7 +240,13 @@ mod tests {
     #[test]
     fn each_agent_has_an_outcome_and_latecomers_are_not_waited_for() {
         let mut seen = BTreeMap::new();
-        merge(&mut seen, &[holder("a", None), holder("b", Some(None)), holder("c", None), holder("d", None)], 0, 5, true);
+        merge(
+            &mut seen,
+            &[holder("a", None), holder("b", Some(None)), holder("c", None), holder("d", None)],
+            0,
+            5,
+            true,
+        );
         let then = [holder("a", Some(None)), holder("c", Some(Some("no room"))), holder("new", None)];
         merge(&mut seen, &then, 0, 9, false);
         let state = |name: &str| seen[&Name::from(name)].state.clone();

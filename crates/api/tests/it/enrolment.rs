@@ -50,7 +50,10 @@ async fn a_join_token_enrols_one_agent_and_the_same_call_again_is_answered_again
     let who = node.call_as(&own, Method::GET, "/api/v1/whoami", Body::empty()).await.is(200).json();
     assert_eq!(who["role"], "worker");
     let shown = node.get(&format!("/api/v1/enrolments/{id}")).await.is(200).json();
-    assert_eq!((&shown["state"], &shown["agent"], &shown["credential"]), (&json!("enrolled"), &json!("agent-1"), &json!("token")));
+    assert_eq!(
+        (&shown["state"], &shown["agent"], &shown["credential"]),
+        (&json!("enrolled"), &json!("agent-1"), &json!("token"))
+    );
     assert!(shown.get("secret").is_none() && !shown.to_string().contains(&secret(7)));
     // A new key: the old one is refused from then on, and so is the call with which it was drawn.
     let body = json!({ "secret": secret(9) }).to_string();
@@ -148,7 +151,10 @@ async fn a_certificate_takes_the_place_of_the_secret() {
     let bad = node.call_as(&join, Method::POST, path, body("bad")).await.is(400);
     assert!(bad.json().to_string().contains("/csr"));
     let got = node.call_as(&join, Method::POST, path, body("good")).await.is(200).json();
-    assert_eq!((&got["credential"], &got["certificate"]), (&json!("certificate"), &json!(format!("certificate of {id}"))));
+    assert_eq!(
+        (&got["credential"], &got["certificate"]),
+        (&json!("certificate"), &json!(format!("certificate of {id}")))
+    );
     // The secret opens nothing, and neither does the id without the connection that shows the certificate.
     node.call_as(&token::text(&id, &[5; 32]), Method::GET, "/api/v1/whoami", Body::empty()).await.is(401);
     let request = node.request(Method::GET, "/api/v1/whoami", "").header("authorization", format!("Certificate {id}"));

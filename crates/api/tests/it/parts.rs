@@ -180,8 +180,13 @@ async fn a_deploy_is_told_to_the_agents_that_serve_it_and_a_rollout_waits_for_th
     assert_eq!(types["items"][0]["version"], "1");
     let metrics = node.get("/metrics").await.is(200);
     let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
-    assert!(metrics.contains("tidewheel_package_bytes_total{direction=\"uploaded\"}") || metrics.contains("tidewheel_package_cache_hits_total"));
-    for (path, body) in [("rollout", r#"{"percent":101}"#), ("prefetch", r#"{"percent":1}"#), ("rollout", r#"{"timeout":"2h"}"#)] {
+    assert!(
+        metrics.contains("tidewheel_package_bytes_total{direction=\"uploaded\"}")
+            || metrics.contains("tidewheel_package_cache_hits_total")
+    );
+    for (path, body) in
+        [("rollout", r#"{"percent":101}"#), ("prefetch", r#"{"percent":1}"#), ("rollout", r#"{"timeout":"2h"}"#)]
+    {
         node.post(&format!("/api/v1/packages/pdf/1:{path}"), body).await.is(400);
     }
 }

@@ -109,7 +109,8 @@ impl Put {
         let hash = format!("sha256:{}", hex::encode(hasher.finalize()));
         let path = format!("/blobs/{}", segment(&hash));
         let doing = format!("store {}", self.file.display());
-        let known = client.post("/blobs:missing").doing(doing.clone()).json(&json!({ "hashes": [hash] })).value().await?;
+        let known =
+            client.post("/blobs:missing").doing(doing.clone()).json(&json!({ "hashes": [hash] })).value().await?;
         let mut stored = json!({ "hash": hash, "size": size });
         if known["missing"].as_array().is_some_and(|missing| !missing.is_empty()) {
             let sent = Arc::new(AtomicU64::new(0));
@@ -159,11 +160,13 @@ impl Get {
         };
         let (name, hash) = (field(file, "name"), field(file, "hash"));
         let size = file.get("size").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        let request = client.get(match field(file, "id") {
-            // A server of an earlier version.
-            "" => format!("/blobs/{}", segment(hash)),
-            id => format!("/artifacts/{}", segment(id)),
-        }).doing(format!("fetch {name}"));
+        let request = client
+            .get(match field(file, "id") {
+                // A server of an earlier version.
+                "" => format!("/blobs/{}", segment(hash)),
+                id => format!("/artifacts/{}", segment(id)),
+            })
+            .doing(format!("fetch {name}"));
         if self.to.as_deref() == Some("-") {
             let mut chunks = request.chunks().await?;
             while let Some(chunk) = chunks.next().await {

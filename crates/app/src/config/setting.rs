@@ -79,7 +79,12 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("server.maxBodySize", Kind::Size, || json!("4Mi"), "Body of a single call."),
     fixed("server.maxBatchSize", Kind::Size, || json!("16Mi"), "Body of a batch of tasks."),
     fixed("server.maxPackageSize", Kind::Size, || json!("512Mi"), "Archive of a package."),
-    fixed("server.maxBlobSize", Kind::Size, || json!("64Gi"), "A stored input, result or artefact; it flows through in pieces."),
+    fixed(
+        "server.maxBlobSize",
+        Kind::Size,
+        || json!("64Gi"),
+        "A stored input, result or artefact; it flows through in pieces.",
+    ),
     fixed("server.maxWait", Kind::Duration { min: 1_000 }, || json!("60s"), "Longest wait that a call may ask for."),
     fixed("server.maxStreams", Kind::Count { min: 1, max: 1_000_000 }, || json!(1_000), "Live streams at once."),
     fixed("tls.certFile", Kind::Text, || json!(""), "Certificate chain (PEM). With it the server speaks TLS only."),

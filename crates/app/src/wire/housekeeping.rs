@@ -43,7 +43,11 @@ pub(super) struct Housekeeping {
 
 impl Housekeeping {
     pub(super) fn start(runtime: &Runtime, config: &Config) -> Housekeeping {
-        let retention = Arc::new(Retention { finished_ms: AtomicU64::new(0), logs_ms: AtomicU64::new(0), orphans_ms: AtomicU64::new(0) });
+        let retention = Arc::new(Retention {
+            finished_ms: AtomicU64::new(0),
+            logs_ms: AtomicU64::new(0),
+            orphans_ms: AtomicU64::new(0),
+        });
         retention.set(config);
         let task = tokio::spawn(rounds(runtime.clone(), retention.clone()));
         let blobs = tokio::spawn(blob_rounds(runtime.clone(), retention.clone()));

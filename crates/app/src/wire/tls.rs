@@ -84,18 +84,15 @@ fn named(name: &str) -> rcgen::DistinguishedName {
 
 /// A client certificate for the key of a signing request. Nothing else of the request counts: what it says of itself is
 /// the agent's claim.
-fn sign(
-    issuer: &rcgen::Issuer<'_, rcgen::KeyPair>,
-    csr: &str,
-    id: &str,
-) -> Result<SignedCertificate, rcgen::Error> {
+fn sign(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>, csr: &str, id: &str) -> Result<SignedCertificate, rcgen::Error> {
     let mut request = rcgen::CertificateSigningRequestParams::from_pem(csr)?;
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = named(id);
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     let today = jiff::Zoned::now().date();
-    let day = |year: i16| rcgen::date_time_ymd(year.into(), today.month().unsigned_abs(), today.day().unsigned_abs().min(28));
+    let day =
+        |year: i16| rcgen::date_time_ymd(year.into(), today.month().unsigned_abs(), today.day().unsigned_abs().min(28));
     // A clock that is a little behind must not refuse it.
     params.not_before = day(today.year() - 1);
     params.not_after = day(today.year() + CERTIFICATE_YEARS);

@@ -7,6 +7,7 @@ mod backup;
 mod bulk;
 mod chaos;
 mod cli;
+mod fleet;
 mod items;
 mod load;
 mod pressure;

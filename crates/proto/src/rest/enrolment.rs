@@ -92,6 +92,8 @@ pub struct Redeem {
 pub struct Enrolled {
     /// `tok_...`
     pub id: String,
+    /// Name of the agent: what it said, or that of the enrolment.
+    pub name: String,
     /// The tenant it works for.
     pub tenant: String,
     /// The only queues it may serve; empty = every queue.

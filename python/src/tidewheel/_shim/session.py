@@ -414,6 +414,10 @@ class Session:
         answer, raw = self.ask({"t": "asset", "lease": lease, "name": name})
         return answer.get("value") if raw is None else raw
 
+    def fetch(self, lease: str, hash: str) -> str:
+        answer, _ = self.ask({"t": "handle", "op": "fetch", "lease": lease, "hash": hash})
+        return str(answer["body"]["path"])
+
     def tell(self, frame: bytes) -> None:
         """Sends what nobody answers. With one slot the watcher writes it within its tick, together with its neighbours."""
         try:

@@ -110,7 +110,7 @@ pub(super) async fn obtain(
     folder: &Path,
     connection: &Connection,
     join: Option<&str>,
-    name: &str,
+    name: Option<&str>,
     note: &dyn Fn(&str),
 ) -> Outcome<Option<Identity>> {
     settle(folder, connection).await?;
@@ -140,7 +140,7 @@ async fn settle(folder: &Path, connection: &Connection) -> Outcome {
 }
 
 /// Exchanges a join token.
-async fn enrol(folder: &Path, connection: &Connection, join: &str, name: &str) -> Outcome<Identity> {
+async fn enrol(folder: &Path, connection: &Connection, join: &str, name: Option<&str>) -> Outcome<Identity> {
     let what = "cannot enrol this agent";
     let (id, _) = token::split(join).filter(|_| token::is_join(join)).ok_or_else(|| {
         Failure::usage(what, "that is no join token; one begins with twj_")
@@ -159,7 +159,7 @@ async fn enrol(folder: &Path, connection: &Connection, join: &str, name: &str) -
     let identity = Identity {
         server: connection.url.clone(),
         id,
-        agent: name.to_owned(),
+        agent: name.unwrap_or_default().to_owned(),
         tenant: String::new(),
         group: None,
         queues: Vec::new(),
@@ -187,7 +187,10 @@ pub(super) async fn rotate(folder: &Path, connection: &Connection) -> Outcome<Id
 /// One call: the new secret is on disk before it leaves, the answer before it is used.
 async fn exchange(folder: &Path, mut identity: Identity, client: &Client, path: &str, tls: bool) -> Outcome<Identity> {
     let what = || "cannot make a key".to_owned();
-    let mut body = json!({ "secret": identity.secret, "name": identity.agent });
+    let mut body = json!({ "secret": identity.secret });
+    if !identity.agent.is_empty() {
+        body["name"] = json!(identity.agent);
+    }
     if tls {
         let key = rcgen::KeyPair::generate().doing(Exit::Failed, what)?;
         let mut params = rcgen::CertificateParams::default();
@@ -201,6 +204,7 @@ async fn exchange(folder: &Path, mut identity: Identity, client: &Client, path: 
     let answer = client.post(path).doing(doing).json(&body).value().await?;
     let answer: rest::Enrolled = serde_json::from_value(answer).doing(Exit::Failed, || format!("cannot {doing}"))?;
     identity.id = answer.id;
+    identity.agent = answer.name;
     identity.tenant = answer.tenant;
     identity.group = answer.group;
     identity.queues = answer.queues;

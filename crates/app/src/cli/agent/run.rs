@@ -27,9 +27,15 @@ pub(super) struct Run {
     #[arg(hide_env_values = true)]
     join: Option<String>,
     /// File with the join token
-    #[arg(long, value_name = "FILE", env = "TIDEWHEEL_AGENT_JOIN_FILE", conflicts_with = "join", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDEWHEEL_AGENT_JOIN_FILE",
+        conflicts_with = "join",
+        hide_env_values = true
+    )]
     join_file: Option<String>,
-    /// Name shown to people; the machine's if absent
+    /// Name shown to people; that of the join token or of the machine if absent
     #[arg(long, env = "TIDEWHEEL_AGENT_NAME", hide_env_values = true)]
     name: Option<String>,
     /// Queue to serve; all if absent; may be given several times
@@ -146,9 +152,10 @@ impl Run {
         if join.is_none() && (named(&wishes.token) || named(&wishes.token_file)) {
             return connection.token.as_ref().map(|token| (lasting(token), None)).ok_or_else(no_token);
         }
-        let name = self.name.clone().unwrap_or_else(tidewheel_agent::host_name);
         let note = |text: &str| ctx.out.note(text);
-        if let Some(identity) = identity::obtain(folder, connection, join.as_deref(), &name, &note).await? {
+        if let Some(identity) =
+            identity::obtain(folder, connection, join.as_deref(), self.name.as_deref(), &note).await?
+        {
             return Ok((identity.credential(), Some(identity)));
         }
         connection.token.as_ref().map(|token| (lasting(token), None)).ok_or_else(no_token)

@@ -78,8 +78,7 @@ impl Status {
             return Ok(());
         }
         let why = format!("none has its folder in {}", data_dir.display());
-        Err(Failure::new(Exit::Failed, "no agent runs here", why)
-            .next("tidewheel agent --server URL --join TOKEN"))
+        Err(Failure::new(Exit::Failed, "no agent runs here", why).next("tidewheel agent --server URL --join TOKEN"))
     }
 }
 

@@ -101,13 +101,7 @@ fn parts_of(built: &BuiltPackage) -> Outcome<Vec<Part>> {
 }
 
 /// Asks which parts the server has not, and sends those, some at once; the bytes that were sent.
-async fn send_missing(
-    ctx: &Ctx,
-    client: &Client,
-    built: &BuiltPackage,
-    parts: &[Part],
-    what: &str,
-) -> Outcome<u64> {
+async fn send_missing(ctx: &Ctx, client: &Client, built: &BuiltPackage, parts: &[Part], what: &str) -> Outcome<u64> {
     let mut missing: Vec<&Part> = Vec::new();
     for asked in parts.chunks(ASKED) {
         let hashes: Vec<&str> = asked.iter().map(|part| part.hash.as_str()).collect();
