@@ -30,6 +30,7 @@ mod python;
 mod rest;
 mod runner;
 mod sandbox;
+mod seccomp;
 mod shell;
 mod shim;
 mod start;

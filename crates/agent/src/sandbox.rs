@@ -1,6 +1,6 @@
 //! Isolation with bubblewrap: namespaces for users, processes, network, IPC and host name; a root file system that
 //! shows system libraries, Python, the environment and the package read-only; a private /tmp; no environment of the
-//! host. It only builds the command line; `process` starts it behind the same limits as any other child.
+//! host; a filter of system calls. It only builds the command line; `process` starts it behind the same limits as any other child.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,12 @@ pub(crate) struct Sandbox {
     program: Option<PathBuf>,
     setting: Isolation,
     network: bool,
+    /// The filter of system calls, as bubblewrap reads it.
+    filter: Option<PathBuf>,
 }
+
+/// The descriptor under which bubblewrap is given the filter.
+const FILTER_FD: &str = "9";
 
 /// What a process may see of the host beside system libraries.
 pub(crate) struct View<'a> {
@@ -24,8 +29,8 @@ pub(crate) struct View<'a> {
 
 impl Sandbox {
     /// Tries bubblewrap once: a kernel that forbids namespaces shows only when it is run.
-    pub(crate) async fn detect(setting: Isolation, network: bool) -> Self {
-        let none = Self { program: None, setting, network };
+    pub(crate) async fn detect(setting: Isolation, network: bool, data_dir: &Path) -> Self {
+        let none = Self { program: None, setting, network, filter: None };
         let given = std::env::var_os("TIDEWHEEL_BWRAP").map(PathBuf::from);
         let Some(program) = given.or_else(|| crate::capacity::find("bwrap")) else { return none };
         if setting == Isolation::Off {
@@ -37,13 +42,47 @@ impl Sandbox {
             .output()
             .await;
         match probe {
-            Ok(output) if output.status.success() => Self { program: Some(program), ..none },
+            Ok(output) if output.status.success() => {
+                let filter = Self::filter(&program, data_dir).await;
+                Self { program: Some(program), filter, ..none }
+            }
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
                 tracing::warn!(%why, "bubblewrap is present but cannot make namespaces here");
                 none
             }
             Err(_) => none,
+        }
+    }
+
+    /// Lays the filter down and tries it: a kernel without filters shows only when one is used.
+    async fn filter(program: &Path, data_dir: &Path) -> Option<PathBuf> {
+        let path = data_dir.join("seccomp.bpf");
+        if let Err(error) = std::fs::write(&path, crate::seccomp::program()?) {
+            tracing::warn!(%error, "the filter of system calls cannot be written");
+            return None;
+        }
+        let mut args: Vec<OsString> = filter_args(&path, program);
+        args.extend(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "true"].map(OsString::from));
+        let probe =
+            tokio::process::Command::new("/bin/sh").args(args).stdin(std::process::Stdio::null()).output().await;
+        match probe {
+            Ok(output) if output.status.success() => Some(path),
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                tracing::warn!(%why, "system calls cannot be filtered here");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Whether isolated processes run behind a filter of system calls.
+    pub(crate) fn describe_filter(&self) -> &'static str {
+        match (&self.filter, self.setting) {
+            (Some(_), Isolation::On) => "refuses dangerous calls",
+            (Some(_), _) => "refuses dangerous calls (when isolated)",
+            (None, _) => "none",
         }
     }
 
@@ -100,8 +139,23 @@ impl Sandbox {
         bind(&mut out, "--bind", view.writable);
         out.extend(["--chdir".into(), view.writable.into(), "--".into(), program.into()]);
         out.extend(args);
-        (bwrap, out)
+        match &self.filter {
+            Some(filter) => {
+                let mut all = filter_args(filter, &bwrap);
+                all.extend(out);
+                ("/bin/sh".into(), all)
+            }
+            None => (bwrap, out),
+        }
     }
+}
+
+/// Arguments of a shell that opens the filter and becomes bubblewrap.
+fn filter_args(filter: &Path, bwrap: &Path) -> Vec<OsString> {
+    let script = format!("exec \"$@\" {FILTER_FD}<\"$0\"");
+    let out: [OsString; 6] =
+        ["-c".into(), script.into(), filter.into(), bwrap.into(), "--seccomp".into(), FILTER_FD.into()];
+    out.into()
 }
 
 /// Merged systems have /bin as a link into /usr; a link is made again as a link.

@@ -123,7 +123,7 @@ impl Agent {
         let blobs = Blobs::new(client.clone());
         let spawner = Spawner::start(&instance, config.run_as, config.control_groups)
             .map_err(Error::io("cannot start a thread"))?;
-        let sandbox = Sandbox::detect(config.isolation, config.isolated_network).await;
+        let sandbox = Sandbox::detect(config.isolation, config.isolated_network, &config.data_dir).await;
         let state = Arc::<LinkState>::default();
         let (environments, no_python, library) = find_python(&config, state.tally.clone()).await?;
         let work = config.data_dir.join("work").join(&instance);
@@ -260,6 +260,7 @@ fn make_hello(tools: &Tools) -> Hello {
     let python = tools.environments.as_ref().map(|e| e.python.version.as_str());
     let mut enforced: BTreeMap<String, String> = tools.spawner.enforced().into_iter().collect();
     enforced.insert("sandbox".into(), tools.sandbox.describe().into());
+    enforced.insert("seccomp".into(), tools.sandbox.describe_filter().into());
     enforced.insert("environments".into(), tools.environments.as_ref().map_or("none", Environments::builder).into());
     let memory_note =
         if config.limits.memory_bytes > 0 { config.limits.memory_bytes.to_string() } else { "per task".into() };

@@ -42,7 +42,10 @@ pub struct ReloadRequests(pub tokio::sync::mpsc::Sender<tokio::sync::oneshot::Se
 /// Signs a certificate signing request (PEM) of an agent for the name of its token, and gives the certificate (PEM); or
 /// says why not. The authority's key is the business of whoever made the listener.
 #[derive(Clone)]
-pub struct Authority(pub Arc<dyn Fn(&str, &str) -> Result<SignedCertificate, String> + Send + Sync>);
+pub struct Authority(pub Arc<Sign>);
+
+/// Signing request and name of the token; the certificate, or why there is none.
+type Sign = dyn Fn(&str, &str) -> Result<SignedCertificate, String> + Send + Sync;
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

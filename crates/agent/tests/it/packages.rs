@@ -45,6 +45,44 @@ async fn packages_that_cannot_be_used_fail_their_tasks_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_new_version_only_parts_that_are_not_here_are_fetched_and_of_a_known_one_nothing() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let mut state: u64 = 7;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(2_000_000)
+    .collect();
+    let version = |answer: u32| {
+        let code = format!("from tidewheel import task\n\n@task\ndef answer():\n    return {answer}\n");
+        pack(&[("data.bin", &noise), ("app.py", code.as_bytes())], &["app"])
+    };
+    let mut fetched = Vec::new();
+    for (token, answer) in [("1", 1), ("2", 2)] {
+        let package = version(answer);
+        let hash = hash_of(&package);
+        bench.blobs.lock().insert(hash.clone(), package.into());
+        let grant = Grant { package: hash, entrypoint: "app:answer".into(), ..bench.python(token, "answer", "null") };
+        s.grant(vec![grant]).await;
+        assert_eq!(s.ok(token).await, answer);
+        fetched.push(bench.parts.lock().drain(..).sum::<u64>());
+    }
+    assert!(fetched[0] > 2_000_000 && (1..700_000).contains(&fetched[1]), "{fetched:?}");
+    // Its folder was pruned, its archive not: nothing has to come again.
+    let hash = hash_of(&version(1));
+    std::fs::remove_dir_all(bench.dir.path().join("packages").join(&hash["sha256:".len()..])).expect("removed");
+    s.send(tidewheel_proto::v1::server_message::Message::PackageHint(tidewheel_proto::v1::PackageHint {
+        packages: vec![hash.clone()],
+    }))
+    .await;
+    let folder = bench.dir.path().join("packages").join(&hash["sha256:".len()..]);
+    eventually("it is unpacked again", || folder.is_dir()).await;
+    assert_eq!(bench.parts.lock().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_is_run_in_place_and_reloaded() {
     let mut bench = Bench::start().await;
     let mut s = bench.connected().await;

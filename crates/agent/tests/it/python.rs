@@ -303,13 +303,16 @@ async fn isolation_is_had_or_refused() {
     let mut bench = Bench::start_with(|c| c.isolation = tidewheel_agent::Isolation::On).await;
     let mut s = bench.connected().await;
     assert_eq!(s.hello.enforced["sandbox"], "bubblewrap");
+    assert_eq!(s.hello.enforced["seccomp"], "refuses dangerous calls");
     s.grant(vec![
         bench.python("1", "look", "null"),
         bench.python("2", "report", "null"),
         shell("3", "ls /root /home 2>&1; cat /proc/1/environ; id -u"),
         bench.python("4", "spin", "null"),
+        shell("5", "! unshare --user true && ! mount -t tmpfs none /tmp && grep -q '^Seccomp:.2' /proc/self/status"),
     ])
     .await;
+    s.ok("5").await;
     let seen = s.ok("1").await;
     assert_eq!((seen["tmp"].as_array().map(Vec::len), seen["root"].as_bool()), (Some(1), Some(false)), "{seen}");
     assert!(seen["pid"].as_i64().is_some_and(|pid| pid < 20), "{seen}");

@@ -50,22 +50,25 @@ pub(crate) struct Kept {
     pub(crate) new_bytes: u64,
 }
 
+/// A blob of a tenant.
+type Key = (TenantId, [u8; 32]);
+
 /// What agents fetch at the same time: the same parts, mostly within seconds.
 #[derive(Default)]
 pub(crate) struct PartsCache {
-    lists: Mutex<HashMap<(TenantId, [u8; 32]), Arc<Parts>>>,
+    lists: Mutex<HashMap<Key, Arc<Parts>>>,
     parts: Mutex<Recent>,
 }
 
 #[derive(Default)]
 struct Recent {
     bytes: usize,
-    order: VecDeque<(TenantId, [u8; 32])>,
-    parts: HashMap<(TenantId, [u8; 32]), Bytes>,
+    order: VecDeque<Key>,
+    parts: HashMap<Key, Bytes>,
 }
 
 impl Recent {
-    fn add(&mut self, key: (TenantId, [u8; 32]), part: Bytes) {
+    fn add(&mut self, key: Key, part: Bytes) {
         if part.len() > CACHE_BYTES / 4 || self.parts.contains_key(&key) {
             return;
         }

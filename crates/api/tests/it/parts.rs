@@ -136,7 +136,7 @@ async fn a_deploy_is_told_to_the_agents_that_serve_it_and_a_rollout_waits_for_th
     let (_, stored) = push(node, "1", &bytes).await;
     let hash = stored["hash"].as_str().unwrap().to_owned();
     match serving.next().await.unwrap() {
-        ToWorker::PackageHint(hint) => assert_eq!(hint.packages, [hash.clone()]),
+        ToWorker::PackageHint(hint) => assert_eq!(hint.packages[0], hash),
         other => panic!("{other:?}"),
     }
     // What it is told of it can fetch: all of it, and parts of it.

@@ -9,13 +9,18 @@ fn body(mock: &Mock, number: usize) -> Value {
 }
 
 #[test]
-fn an_archive_that_the_server_has_is_named_and_not_sent_again() {
-    let has = std::sync::atomic::AtomicBool::new(false);
-    let mock = Mock::start(move |asked, _| match asked.method.as_str() {
-        "HEAD" if has.load(std::sync::atomic::Ordering::Relaxed) => answer(200, json!({})),
-        "HEAD" => problem(404, "not-found", "There is no such blob."),
+fn only_parts_that_the_server_has_not_are_sent() {
+    let has = std::sync::atomic::AtomicU8::new(0);
+    let mock = Mock::start(move |asked, _| match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/api/v1/blobs:missing") => match has.load(std::sync::atomic::Ordering::Relaxed) {
+            0 => answer(200, json!({"missing": serde_json::from_str::<serde_json::Value>(&asked.body).unwrap()["hashes"]})),
+            1 => answer(200, json!({"missing": []})),
+            // A server of an earlier version.
+            _ => problem(404, "not-found", "There is nothing at this path."),
+        },
+        ("PUT", path) if path.starts_with("/api/v1/blobs/sha256%3A") => answer(201, json!({})),
         _ => {
-            has.store(true, std::sync::atomic::Ordering::Relaxed);
+            has.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             answer(200, json!({"name": "p", "version": "1", "entries": [], "warnings": ["queue 'q' differs"]}))
         }
     });
@@ -24,19 +29,25 @@ fn an_archive_that_the_server_has_is_named_and_not_sent_again() {
     let project = "[project]\nname = \"p\"\nversion = \"1\"\n\n[tool.tidewheel]\nmodules = [\"code\"]\n";
     std::fs::write(folder.join("pyproject.toml"), project).unwrap();
     std::fs::write(folder.join("code.py"), "from tidewheel import task\n\n@task\ndef f(): pass\n").unwrap();
-    for sent in ["multipart/form-data", "application/json"] {
+    for (calls, kind, said) in [
+        (3, "application/json", " sent: the server had the rest"),
+        (2, "application/json", "0 B of "),
+        (2, "multipart/form-data", ""),
+    ] {
         let before = mock.asked().len();
         let ran = mock.run(&["package", "push", folder.to_str().unwrap()]);
         assert_eq!(ran.code, 0, "{ran:?}");
-        assert!(ran.err.contains("warning: queue 'q' differs"), "{ran:?}");
+        assert!(ran.err.contains("warning: queue 'q' differs") && ran.err.contains(said), "{ran:?}");
         let asked = mock.asked().split_off(before);
-        assert_eq!(asked.len(), 2, "{asked:?}");
-        assert!(asked[0].method == "HEAD" && asked[0].path.starts_with("/api/v1/blobs/sha256%3A"), "{asked:?}");
-        assert!(asked[1].header("content-type").unwrap().starts_with(sent), "{asked:?}");
+        assert_eq!(asked.len(), calls, "{asked:?}");
+        let last = asked.last().unwrap();
+        assert!(last.header("content-type").unwrap().starts_with(kind), "{asked:?}");
+        if kind == "application/json" {
+            let named: serde_json::Value = serde_json::from_str(&last.body).unwrap();
+            assert!(named["hash"].as_str().unwrap().starts_with("sha256:") && named["parts"][0]["size"].is_u64(), "{named}");
+            assert_eq!(named["manifest"]["entries"][0]["name"], "f", "{named}");
+        }
     }
-    let named: serde_json::Value = serde_json::from_str(&mock.asked().last().unwrap().body).unwrap();
-    assert!(named["hash"].as_str().unwrap().starts_with("sha256:"), "{named}");
-    assert_eq!(named["manifest"]["entries"][0]["name"], "f", "{named}");
 }
 
 #[test]

@@ -60,19 +60,20 @@ pub(crate) async fn push(ctx: &Ctx, client: &Client, built: &BuiltPackage, versi
     let version = version.unwrap_or(&built.version);
     let what = format!("upload {} {version}", built.name);
     let parts = parts_of(built)?;
-    let mut body = json!({ "hash": built.hash, "manifest": built.upload_manifest() });
-    let sent = match send_missing(ctx, client, built, &parts, &what).await {
+    let stored = match send_missing(ctx, client, built, &parts, &what).await {
         Ok(sent) => {
-            body["parts"] = parts.iter().map(|part| json!({ "hash": part.hash, "size": part.size })).collect();
-            sent
+            let parts: Vec<Value> = parts.iter().map(|part| json!({ "hash": part.hash, "size": part.size })).collect();
+            let body = json!({ "hash": built.hash, "manifest": built.upload_manifest(), "parts": parts });
+            let request = client.put(super::path(&built.name, version)).doing(what).json(&body).long();
+            let stored = request.value().await?;
+            let (sent, whole) = (crate::text::bytes(sent as f64), crate::text::bytes(built.size as f64));
+            ctx.out.note(&format!("{sent} of {whole} sent: the server had the rest"));
+            stored
         }
         // A server of an earlier version: it takes archives as a whole.
-        Err(failure) if failure.exit() == Exit::Missing => return upload(ctx, client, built, version).await,
+        Err(failure) if failure.exit() == Exit::Missing => upload(ctx, client, built, version).await?,
         Err(failure) => return Err(failure),
     };
-    let stored = client.put(super::path(&built.name, version)).doing(what).json(&body).long().value().await?;
-    let (sent, whole) = (crate::text::bytes(sent as f64), crate::text::bytes(built.size as f64));
-    ctx.out.note(&format!("{sent} of {whole} sent: the server had the rest"));
     for warning in stored.get("warnings").and_then(Value::as_array).into_iter().flatten() {
         ctx.out.note(&format!("warning: {}", crate::text::one_line(warning.as_str().unwrap_or_default())));
     }
