@@ -33,13 +33,14 @@ sim: ## the simulator: make sim SEED=1 SEEDS=200
 	@$(CARGO) run -q --release -p tidewheel-sim --bin tidewheel-sim -- --seed $(SEED) --seeds $(SEEDS)
 
 bench: build ## every benchmark, as one JSON object per figure
-	@for b in engine throughput api latency timers python memory restart; do $(BIN) bench $$b --output json || exit 1; done
+	@for b in engine throughput api latency timers python packages memory restart; do $(BIN) bench $$b --output json || exit 1; done
 
 e2e: build ## the built binary under real faults: kills, freezes, bad input, a full disk
 	@TIDEWHEEL_BIN="$(CURDIR)/$(BIN)" $(CARGO) test -p tidewheel-e2e --test it -- --nocapture
 
-chaos: build ## the long fault tests: 200 rounds of SIGKILL, a minute of overload, disk full, fsync errors
+chaos: build ## the long fault tests: 200 rounds of SIGKILL, a minute of overload, disk full, fsync errors, a file of 10 GB
 	@TIDEWHEEL_BIN="$(CURDIR)/$(BIN)" TIDEWHEEL_CHAOS_ROUNDS=200 $(CARGO) test --release -p tidewheel-e2e --test it -- --nocapture chaos
+	@TIDEWHEEL_BIN="$(CURDIR)/$(BIN)" TIDEWHEEL_STREAM_BYTES=10000000000 $(CARGO) test --release -p tidewheel-e2e --test it -- --nocapture a_large_file
 
 clean: ## remove build results and demo data
 	$(CARGO) clean

@@ -91,20 +91,20 @@ async fn agent(
     };
     sender.send(message(ToServer::Hello(hello))).await?;
     let mut stream = client.clone().connect(ReceiverStream::new(receiver)).await?.into_inner();
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    // Apart, as an agent does it: a lease must not end while a package comes.
+    let beats = sender.clone();
+    tokio::spawn(async move {
+        let mut beat = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            beat.tick().await;
+            if beats.send(message(ToServer::Heartbeat(Heartbeat::default()))).await.is_err() {
+                return;
+            }
+        }
+    });
     let mut cache = std::collections::HashMap::new();
     loop {
-        let came = tokio::select! {
-            came = stream.message() => came?.context("the server closed the stream")?,
-            _ = beat.tick() => {
-                if sender.send(message(ToServer::Heartbeat(Heartbeat::default()))).await.is_err() {
-                    // The stream knows why.
-                    stream.message().await?;
-                    bail!("the server closed the stream");
-                }
-                continue;
-            }
-        };
+        let came = stream.message().await?.context("the server closed the stream")?;
         match came.message {
             Some(FromServer::Welcome(_)) => ready.send(()).await?,
             Some(FromServer::PackageHint(hint)) => {

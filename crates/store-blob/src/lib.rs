@@ -26,8 +26,11 @@ use tokio::io::AsyncReadExt;
 const PART_BYTES: usize = 8 << 20;
 /// Parts under way at once: bounds the memory of one upload to three parts.
 const PARTS_AT_ONCE: usize = 2;
-/// Blobs that are remembered as touched. Beyond, all count as touched until they are old again.
-const TOUCHED: usize = 1 << 20;
+/// Blobs that are remembered as touched: old ones that were put or found again. Beyond, all count as touched until they are
+/// old again.
+const TOUCHED: usize = 1 << 18;
+/// A blob that was written so short a time ago needs no remembering: its own time keeps it.
+const FRESH: Duration = Duration::from_secs(60);
 /// A process that has not run for so long deletes nothing: what its predecessor promised to have it cannot know.
 const SETTLED: Duration = Duration::from_secs(3600);
 /// Old blobs named in one round.
@@ -78,16 +81,21 @@ pub struct ObjectBlobs {
 struct Touches {
     gate: tokio::sync::RwLock<()>,
     last: Mutex<HashMap<(u32, Hash), Instant>>,
-    /// All were touched then at the latest.
-    all: Mutex<Instant>,
+    /// All were touched then at the latest, if ever.
+    all: Mutex<Option<Instant>>,
     born: Instant,
+    fresh: Duration,
 }
 
 impl Touches {
     fn new() -> Touches {
-        let now = Instant::now();
-        let long_ago = now.checked_sub(Duration::from_secs(100 * 24 * 3600)).unwrap_or(now);
-        Touches { gate: tokio::sync::RwLock::default(), last: Mutex::default(), all: Mutex::new(long_ago), born: now }
+        Touches {
+            gate: tokio::sync::RwLock::default(),
+            last: Mutex::default(),
+            all: Mutex::default(),
+            born: Instant::now(),
+            fresh: FRESH,
+        }
     }
 
     fn touch(&self, tenant: u32, hash: Hash) {
@@ -95,15 +103,15 @@ impl Touches {
         let mut last = lock(&self.last);
         if last.len() >= TOUCHED {
             last.clear();
-            *lock(&self.all) = now;
+            *lock(&self.all) = Some(now);
         }
         last.insert((tenant, hash), now);
     }
 
     fn is_old(&self, tenant: u32, hash: Hash, age: Duration) -> bool {
         let touched = lock(&self.last).get(&(tenant, hash)).copied();
-        let touched = touched.unwrap_or(*lock(&self.all));
-        self.born.elapsed() >= age.min(SETTLED) && touched.elapsed() >= age
+        let touched = touched.or(*lock(&self.all));
+        self.born.elapsed() >= age.min(SETTLED) && touched.is_none_or(|at| at.elapsed() >= age)
     }
 
     fn forget(&self, age: Duration) {
@@ -182,19 +190,32 @@ impl ObjectBlobs {
     }
 
     async fn has(&self, key: &Key) -> Result<Option<u64>, Error> {
+        Ok(self.meta(key).await?.map(|meta| meta.size))
+    }
+
+    async fn meta(&self, key: &Key) -> Result<Option<object_store::ObjectMeta>, Error> {
         match self.store.head(key).await {
-            Ok(meta) => Ok(Some(meta.size)),
+            Ok(meta) => Ok(Some(meta)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// Looks for a blob that is about to be named. The caller holds the gate.
+    async fn find(&self, tenant: u32, hash: Hash, key: &Key) -> Result<Option<u64>, Error> {
+        let Some(meta) = self.meta(key).await? else { return Ok(None) };
+        let written = std::time::SystemTime::now().duration_since(meta.last_modified.into()).unwrap_or_default();
+        if written >= self.touches.fresh {
+            self.touches.touch(tenant, hash);
+        }
+        Ok(Some(meta.size))
     }
 
     async fn put_bytes(&self, tenant: u32, bytes: Bytes) -> Result<Hash, Error> {
         let hash: Hash = Sha256::digest(&bytes).into();
         let key = self.key(tenant, &hash);
         let _open = self.touches.gate.read().await;
-        self.touches.touch(tenant, hash);
-        if self.has(&key).await?.is_some() {
+        if self.find(tenant, hash, &key).await?.is_some() {
             return Ok(hash);
         }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -209,8 +230,7 @@ impl ObjectBlobs {
         let (hash, size) = hash_of(path).await?;
         let key = self.key(tenant, &hash);
         let _open = self.touches.gate.read().await;
-        self.touches.touch(tenant, hash);
-        if self.has(&key).await? == Some(size) {
+        if self.find(tenant, hash, &key).await? == Some(size) {
             return Ok((hash, size));
         }
         let upload = self.store.put_multipart(&key).await.map_err(|e| self.failed(e))?;
@@ -248,8 +268,7 @@ impl ObjectBlobs {
 
     async fn look(&self, tenant: u32, hash: Hash) -> Result<Option<u64>, Error> {
         let _open = self.touches.gate.read().await;
-        self.touches.touch(tenant, hash);
-        self.has(&self.key(tenant, &hash)).await
+        self.find(tenant, hash, &self.key(tenant, &hash)).await
     }
 
     async fn list_old(&self, tenant: u32, age: Duration) -> Result<Vec<Hash>, Error> {
@@ -368,7 +387,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_old_blob_that_was_put_or_found_again_is_not_deleted() {
-        let (_folder, blobs) = blobs().await;
+        let (_folder, mut blobs) = blobs().await;
+        blobs.touches.fresh = Duration::ZERO;
         let age = Duration::from_millis(30);
         let [a, b, c] = [b"a", b"b", b"c"].map(|content| blobs.put(1, Bytes::from_static(content)));
         let (a, b, c) = (a.await.expect("put"), b.await.expect("put"), c.await.expect("put"));

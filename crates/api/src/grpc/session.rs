@@ -30,7 +30,6 @@ use super::convert::{self, Reported, cut};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::seal::{Sealer, TOKEN_BYTES};
-use crate::service::{enrolment, task_type};
 use crate::service::worker::{StoredOverride, heartbeat_ms, overrides, worker_text};
 use crate::service::{enrolment, task_type};
 use crate::state::{Api, Offer, Out, Serves};
