@@ -56,7 +56,11 @@ pub(crate) async fn put(
     }
     let hash = match &source {
         Source::Upload(upload) => upload.hash,
-        Source::Blob(hash) | Source::Parts(hash, _) => *hash,
+        Source::Parts(hash, _) => *hash,
+        Source::Blob(hash) => match parts::find(api, caller.tenant, *hash).await? {
+            Some(_) => *hash,
+            None => return Err(Failure::not_found("blob", &hash_text(hash))),
+        },
     };
     if let Some(existing) = find(api, caller, name, version) {
         return same_or_conflict(existing, &hash).map(|package| (warned(api, caller, package), false));

@@ -250,6 +250,10 @@ pub(crate) fn chosen(
     parts: &Arc<Parts>,
     numbers: &[u32],
 ) -> Result<impl Stream<Item = Result<Bytes, Failure>> + Send + 'static + use<>, Failure> {
+    // Rising, so that no list is longer than the package has parts.
+    if !numbers.is_sorted_by(|a, b| a < b) {
+        return Err(Failure::new(Code::InvalidField, "the numbers of the parts have to rise"));
+    }
     let one = |number: &u32| {
         let index = *number as usize;
         parts.parts.get(index).map(|(_, size)| (index, 0, *size))

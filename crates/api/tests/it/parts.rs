@@ -139,7 +139,8 @@ async fn a_deploy_is_told_to_the_agents_that_serve_it_and_a_rollout_waits_for_th
         ToWorker::PackageHint(hint) => assert_eq!(hint.packages[0], hash),
         other => panic!("{other:?}"),
     }
-    // What it is told of it can fetch: all of it, and parts of it.
+    // What it is told of it can fetch: all of it, and parts of it; also when somebody has stored the archive as a whole.
+    node.call(Method::PUT, "/api/v1/blobs", bytes.clone()).await.is(201);
     let mut client = WorkerClient::new(channel(&served).await);
     let asked = v1::PackagePartsRequest { hash: hash.clone(), token: Bytes::new() };
     let list = client.package_parts(with_token(asked, &node.admin)).await.unwrap().into_inner();
@@ -154,6 +155,8 @@ async fn a_deploy_is_told_to_the_agents_that_serve_it_and_a_rollout_waits_for_th
     assert!(got == bytes[5..]);
     let wrong = v1::FetchPartsRequest { hash: hash.clone(), parts: vec![9_999], token: Bytes::new() };
     assert!(client.fetch_parts(with_token(wrong, &node.admin)).await.is_err());
+    let again = v1::FetchPartsRequest { hash: hash.clone(), parts: vec![1, 1], token: Bytes::new() };
+    assert!(client.fetch_parts(with_token(again, &node.admin)).await.is_err());
 
     let got = node.post("/api/v1/packages/pdf/1:prefetch", "").await.is(202);
     let path = format!("/api/v1/operations/{}", got.json()["id"].as_str().unwrap());
