@@ -32,8 +32,12 @@ fix: ## format
 sim: ## the simulator: make sim SEED=1 SEEDS=200
 	@$(CARGO) run -q --release -p tidewheel-sim --bin tidewheel-sim -- --seed $(SEED) --seeds $(SEEDS)
 
-bench: build ## every benchmark, as one JSON object per figure
-	@for b in engine throughput api latency timers python packages memory restart; do $(BIN) bench $$b --output json || exit 1; done
+BENCHES := engine throughput steady api latency timers timer_cache python packages resources isolation concurrent agents volume \
+	storage pages logs memory restart soak
+
+bench: build ## every benchmark, as one JSON object per figure (about a quarter of an hour)
+	@export TIDEWHEEL_UV="$${TIDEWHEEL_UV:-$$(command -v uv || echo "$(CURDIR)/.tidewheel/tools/bin/uv")}"; \
+	for b in $(BENCHES); do $(BIN) bench $$b --output json || exit 1; done
 
 e2e: build ## the built binary under real faults: kills, freezes, bad input, a full disk
 	@TIDEWHEEL_BIN="$(CURDIR)/$(BIN)" $(CARGO) test -p tidewheel-e2e --test it -- --nocapture

@@ -4,5 +4,7 @@
 fn main() -> anyhow::Result<()> {
     let name = std::env::args().nth(1).unwrap_or_else(|| "engine".to_owned());
     let options = tidewheel_bench::Options::default();
-    tidewheel_bench::run(&name, &options, &mut |figure| println!("{}", serde_json::to_string(&figure).unwrap_or_default()))
+    tidewheel_bench::run(&name, &options, &mut |figure| {
+        println!("{}", serde_json::to_string(&figure).unwrap_or_default())
+    })
 }

@@ -36,12 +36,13 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
 }
 
 async fn lifecycles(options: &Options, keys: bool) -> anyhow::Result<(f64, serde_json::Value)> {
-    let total = if options.quick { 50_000 } else { options.tasks };
+    let total = options.size(1_000_000, 50_000);
     let folder = tempfile::tempdir()?;
     let store = tidewheel_store_sqlite::SqliteStore::open(&folder.path().join("tidewheel.db"), Default::default())?;
     let fatal = Box::new(|text: &str| panic!("the disk failed: {text}"));
     let runtime = Runtime::start(Config::default(), store.clone(), Arc::new(Unused), Arc::new(Unused), fatal)?;
-    runtime.call(|request| Command::PutTenant { request, name: "bench".into(), config: TenantConfig::default(), expected: None }).await?;
+    let (name, config) = ("bench".into(), TenantConfig::default());
+    runtime.call(|request| Command::PutTenant { request, name, config, expected: None }).await?;
     runtime
         .call(|request| Command::PutQueue {
             request,

@@ -1,5 +1,7 @@
 //! A figure.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 /// One measured number.
@@ -8,7 +10,7 @@ pub struct Figure {
     /// Benchmark.
     pub bench: &'static str,
     /// Name within it.
-    pub figure: &'static str,
+    pub figure: Cow<'static, str>,
     /// The number.
     pub value: f64,
     /// Its unit.
@@ -23,12 +25,25 @@ pub struct Figure {
 
 impl Figure {
     /// A figure that should be high.
-    pub fn high(bench: &'static str, figure: &'static str, value: f64, unit: &'static str, target: impl Into<Option<f64>>) -> Figure {
-        Figure { bench, figure, value, unit, target: target.into(), higher_is_better: true, config: serde_json::json!({}) }
+    pub fn high(
+        bench: &'static str,
+        figure: impl Into<Cow<'static, str>>,
+        value: f64,
+        unit: &'static str,
+        target: impl Into<Option<f64>>,
+    ) -> Figure {
+        let (figure, target) = (figure.into(), target.into());
+        Figure { bench, figure, value, unit, target, higher_is_better: true, config: serde_json::json!({}) }
     }
 
     /// A figure that should be low.
-    pub fn low(bench: &'static str, figure: &'static str, value: f64, unit: &'static str, target: impl Into<Option<f64>>) -> Figure {
+    pub fn low(
+        bench: &'static str,
+        figure: impl Into<Cow<'static, str>>,
+        value: f64,
+        unit: &'static str,
+        target: impl Into<Option<f64>>,
+    ) -> Figure {
         Figure { higher_is_better: false, ..Figure::high(bench, figure, value, unit, target) }
     }
 
@@ -42,6 +57,12 @@ impl Figure {
     pub fn met(&self) -> Option<bool> {
         self.target.map(|t| if self.higher_is_better { self.value >= t } else { self.value <= t })
     }
+}
+
+/// The middle of some values.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 0.5)
 }
 
 /// The value below which `share` (0..1) of the sorted values lie.

@@ -16,7 +16,8 @@ use crate::{Figure, Options};
 pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::Result<()> {
     let (connections, seconds) = (100, if options.quick { 2 } else { 10 });
     let server = Server::start(options)?;
-    let answer = server.role("http", &[format!("connections={connections}"), format!("seconds={seconds}")])?.answer()?;
+    let answer =
+        server.role("http", &[format!("connections={connections}"), format!("seconds={seconds}")])?.answer()?;
     let number = |name: &str| answer[name].as_f64().with_context(|| format!("`{name}`"));
     let config = json!({"connections": connections, "seconds": seconds, "body": "{\"type\":\"bench.noop\"}", "errors": answer["errors"]});
     if number("errors")? > 0.0 {

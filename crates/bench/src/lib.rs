@@ -4,18 +4,25 @@
 //! of its own, so that what is measured is what is shipped. A run whose counts do not add up fails instead of printing
 //! a figure.
 
+mod agent;
 mod client;
 mod engine;
 mod figure;
 mod http;
+mod isolation;
 mod latency;
 mod memory;
 mod packages;
 mod probe;
 mod python;
 mod server;
+mod soak;
+mod steady;
+mod store;
+mod streams;
 mod throughput;
 mod timers;
+mod volume;
 
 use anyhow::bail;
 pub use figure::Figure;
@@ -29,16 +36,30 @@ pub struct Options {
     pub url: Option<String>,
     /// Its token.
     pub token: Option<String>,
-    /// Tasks per run, where a figure counts tasks.
-    pub tasks: u64,
-    /// Smaller sizes, to see that it works; such figures carry `quick` in their settings.
+    /// Tasks (or workers, rows, lines) of a run, instead of the benchmark's own size.
+    pub tasks: Option<u64>,
+    /// How long a soak lasts, in minutes.
+    pub minutes: Option<f64>,
+    /// Smaller sizes, to see that it works; such figures are held against no target of a size.
     pub quick: bool,
+}
+
+impl Options {
+    /// The size of a run: what was asked for, or the benchmark's own, full or quick.
+    fn size(&self, full: u64, quick: u64) -> u64 {
+        self.tasks.unwrap_or(if self.quick { quick } else { full })
+    }
+
+    /// A target that only holds for the full size.
+    fn target(&self, target: f64) -> Option<f64> {
+        (!self.quick && self.tasks.is_none()).then_some(target)
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
         let binary = std::env::current_exe().unwrap_or_else(|_| "tidewheel".into());
-        Options { binary, url: None, token: None, tasks: 1_000_000, quick: false }
+        Options { binary, url: None, token: None, tasks: None, minutes: None, quick: false }
     }
 }
 
@@ -46,13 +67,24 @@ impl Default for Options {
 pub const NAMES: &[(&str, &str)] = &[
     ("engine", "engine and SQLite store in process: submit to completed"),
     ("throughput", "submit, drain and end to end over the worker protocol, separate processes"),
+    ("steady", "10,000 tasks/s that wait for nothing: submit to stored, to a worker, to done; writes of the disk"),
     ("api", "POST /api/tasks, 100 keep-alive connections (document B's load test)"),
-    ("latency", "submit to handler start and to result, 50 tasks/s"),
+    ("latency", "submit to assignment, to handler start and to result, 50 tasks/s"),
     ("timers", "100,000 tasks due in one second: lateness"),
+    ("timer_cache", "due times: lookups in memory, and reads among many stored ones"),
     ("packages", "a package of 10 MB deployed to 100 agents, fetched and checked by each"),
     ("python", "Python no-op tasks through agent and shim; start times"),
+    ("resources", "memory and cores that 1,000 Python executions a second need"),
+    ("isolation", "one tenant's worker stops and its tasks pile up: what the others notice"),
+    ("concurrent", "100,000 attempts that run at once"),
+    ("agents", "10,000 connected workers without work"),
+    ("volume", "latency with millions of tasks stored, against an empty server"),
+    ("storage", "bytes on disk per million tasks"),
+    ("pages", "the list of tasks: page 10,000 against page 1"),
+    ("logs", "full-text search among many log lines"),
     ("memory", "idle server, cold start, memory with many queued tasks"),
     ("restart", "kill -9 with many granted tasks: time to the first grant"),
+    ("soak", "resident memory over time under a steady load"),
 ];
 
 /// Runs one benchmark. `report` gets each figure as it is there.
@@ -68,6 +100,17 @@ pub fn run(name: &str, options: &Options, report: &mut dyn FnMut(Figure)) -> any
         "python" => python::run(options, report),
         "memory" => memory::run(options, report),
         "restart" => memory::restart(options, report),
+        "steady" => steady::run(options, report),
+        "timer_cache" => store::timers(options, report),
+        "resources" => python::resources(options, report),
+        "isolation" => isolation::run(options, report),
+        "concurrent" => streams::concurrent(options, report),
+        "agents" => streams::agents(options, report),
+        "volume" => volume::run(options, report),
+        "storage" => volume::storage(options, report),
+        "pages" => volume::pages(options, report),
+        "logs" => store::logs(options, report),
+        "soak" => soak::run(options, report),
         other => {
             let names: Vec<&str> = NAMES.iter().map(|(n, _)| *n).collect();
             bail!("there is no benchmark `{other}`; there are: {}", names.join(", "))

@@ -15,14 +15,19 @@ use crate::output::{Col, Kind, Shape};
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel bench engine
-  tidewheel bench throughput latency --quick -o json")]
+  tidewheel bench throughput latency --quick -o json
+  tidewheel bench memory --tasks 100000000
+  tidewheel bench soak --minutes 1440")]
 pub(crate) struct Bench {
     /// What to measure; all of them with `all`
     #[arg(required_unless_present = "role")]
     names: Vec<String>,
-    /// Tasks per run
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
-    tasks: u64,
+    /// Tasks (or workers, rows, lines) of a run; each benchmark has a size of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tasks: Option<u64>,
+    /// How long `soak` lasts; 1 if absent
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    minutes: Option<f64>,
     /// Smaller sizes, to see that it works
     #[arg(long)]
     quick: bool,
@@ -35,6 +40,11 @@ pub(crate) struct Bench {
     /// What the part is told
     #[arg(last = true, hide = true)]
     told: Vec<String>,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse::<f64>().ok().filter(|minutes| minutes.is_finite() && *minutes > 0.0);
+    minutes.ok_or_else(|| "write minutes as a number above 0, such as 5 or 0.5".to_owned())
 }
 
 const FIGURE: Shape = Shape {
@@ -57,7 +67,7 @@ impl Bench {
             return tidewheel_bench::run_role(role, &self.told).map_err(|error| failed(role, &error));
         }
         let names = self.wanted()?;
-        let mut options = Options { tasks: self.tasks, quick: self.quick, ..Options::default() };
+        let mut options = Options { tasks: self.tasks, minutes: self.minutes, quick: self.quick, ..Options::default() };
         if self.remote {
             let connection = ctx.connection()?;
             options.url = Some(connection.url);
