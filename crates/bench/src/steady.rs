@@ -1,7 +1,6 @@
 //! A steady rate of tasks that does not wait for answers (an open loop): how long until a task is stored, is with a
 //! worker, and is done; and how often the disk is written to meanwhile.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -87,6 +86,13 @@ pub(crate) fn pace(server: &Server, rate: u64, total: u64, queue: &str) -> anyho
     Ok(Run { submitted, worked })
 }
 
+/// Streams of submits, as from so many clients: one alone has a bound of requests whose commit it awaits, which on a slow
+/// disk would hold the arrivals back.
+const STREAMS: usize = 16;
+
+/// Arrivals on their way to one stream: the request, and when and how many.
+type Arrivals = mpsc::UnboundedSender<(SubmitRequest, u64)>;
+
 /// Submits at a rate without waiting: the tasks of each millisecond in one request, each with the time of its arrival
 /// in its input. A clock of its own gives the arrivals, so that a slow answer delays none of them.
 pub(crate) async fn submit(arguments: &Arguments) -> anyhow::Result<Value> {
@@ -94,50 +100,23 @@ pub(crate) async fn submit(arguments: &Arguments) -> anyhow::Result<Value> {
     let kind = arguments.text("type").unwrap_or("bench.noop").to_owned();
     let queue = arguments.text("queue").unwrap_or_default().to_owned();
     let (channel, bearer) = channel().await?;
-    let mut client: ClientClient<Authed> = ClientClient::with_interceptor(channel, bearer);
-    let (sender, requests) = mpsc::unbounded_channel();
-    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let client: ClientClient<Authed> = ClientClient::with_interceptor(channel, bearer);
+    let mut streams: Vec<Arrivals> = Vec::new();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..STREAMS {
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        streams.push(sender);
+        readers.spawn(stream(client.clone(), arrivals));
+    }
     let begun = Instant::now();
-    let clock = std::thread::spawn(move || -> Option<f64> {
-        let start_us = now_us();
-        let (mut sent, mut latest) = (0u64, Duration::ZERO);
-        for tick in 1u64.. {
-            let due = begun + Duration::from_millis(tick);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            latest = latest.max(due.elapsed());
-            let until = (tick * rate / 1_000).min(total);
-            let at = start_us + tick * 1_000;
-            let input = Bytes::from(at.to_string());
-            let task = || TaskSpec { queue: queue.clone(), input: input.clone(), ..spec(&kind) };
-            if until > sent {
-                let tasks = (sent..until).map(|_| task()).collect();
-                arrived.send((at, until - sent)).ok()?;
-                sender.send(SubmitRequest { request: tick, tasks }).ok()?;
-                sent = until;
-            }
-            if sent == total {
-                break;
-            }
+    let task = TaskSpec { queue, ..spec(&kind) };
+    let clock = std::thread::spawn(move || arrive(begun, total, rate, &task, &streams));
+    let (mut accepted, mut waits) = (0u64, Vec::with_capacity(total as usize));
+    while let Some(of_stream) = readers.join_next().await {
+        for (waited, count) in of_stream?? {
+            accepted += count;
+            waits.extend((0..count).map(|_| waited));
         }
-        Some(latest.as_secs_f64() * 1000.0)
-    });
-    let mut answers = client.submit_stream(UnboundedReceiverStream::new(requests)).await?.into_inner();
-    let (mut accepted, mut waits, mut open) = (0u64, Vec::with_capacity(total as usize), VecDeque::new());
-    while accepted < total {
-        let answer = answers.message().await?.context("the server ended the stream of submits")?;
-        if let Some(refused) = answer.outcomes.iter().find(|o| !o.error_code.is_empty()) {
-            bail!("a submit was refused: {}: {}", refused.error_code, refused.error_detail);
-        }
-        let now = now_us();
-        while let Ok(arrival) = arrivals.try_recv() {
-            open.push_back(arrival);
-        }
-        let (at, count): (u64, u64) = open.pop_front().context("an answer without a request")?;
-        if count != answer.outcomes.len() as u64 {
-            bail!("{count} tasks were sent, {} answered", answer.outcomes.len());
-        }
-        waits.extend((0..count).map(|_| (now as f64 - at as f64) / 1000.0));
-        accepted += count;
     }
     let latest = clock.join().ok().flatten().context("the clock of the arrivals ended early")?;
     waits.sort_by(f64::total_cmp);
@@ -145,4 +124,58 @@ pub(crate) async fn submit(arguments: &Arguments) -> anyhow::Result<Value> {
         "accepted": accepted, "seconds": begun.elapsed().as_secs_f64(), "latest_arrival_ms": latest,
         "p50_ms": percentile(&waits, 0.5), "p99_ms": percentile(&waits, 0.99), "max_ms": percentile(&waits, 1.0),
     }))
+}
+
+/// The clock: each millisecond, what is due by then goes to the next stream. Returns by how much it was late at most.
+fn arrive(begun: Instant, total: u64, rate: u64, task: &TaskSpec, streams: &[Arrivals]) -> Option<f64> {
+    let start_us = now_us();
+    let (mut sent, mut latest) = (0u64, Duration::ZERO);
+    for tick in 1u64.. {
+        let due = begun + Duration::from_millis(tick);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        latest = latest.max(due.elapsed());
+        let until = (tick * rate / 1_000).min(total);
+        let at = start_us + tick * 1_000;
+        if until > sent {
+            let task = TaskSpec { input: Bytes::from(at.to_string()), ..task.clone() };
+            let tasks = (sent..until).map(|_| task.clone()).collect();
+            streams[tick as usize % streams.len()].send((SubmitRequest { request: tick, tasks }, at)).ok()?;
+            sent = until;
+        }
+        if sent == total {
+            break;
+        }
+    }
+    Some(latest.as_secs_f64() * 1000.0)
+}
+
+/// One stream: for each request how long its answer took, in milliseconds, and for how many tasks.
+async fn stream(
+    mut client: ClientClient<Authed>,
+    mut arrivals: mpsc::UnboundedReceiver<(SubmitRequest, u64)>,
+) -> anyhow::Result<Vec<(f64, u64)>> {
+    let (sender, requests) = mpsc::unbounded_channel();
+    let (opened, mut open) = mpsc::unbounded_channel();
+    let forward = tokio::spawn(async move {
+        while let Some((request, at)) = arrivals.recv().await {
+            // The reader is gone: it says why.
+            if opened.send((at, request.tasks.len())).is_err() || sender.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    let mut answers = client.submit_stream(UnboundedReceiverStream::new(requests)).await?.into_inner();
+    let mut waits = Vec::new();
+    while let Some((at, count)) = open.recv().await {
+        let answer = answers.message().await?.context("the server ended the stream of submits")?;
+        if let Some(refused) = answer.outcomes.iter().find(|o| !o.error_code.is_empty()) {
+            bail!("a submit was refused: {}: {}", refused.error_code, refused.error_detail);
+        }
+        if count != answer.outcomes.len() {
+            bail!("{count} tasks were sent, {} answered", answer.outcomes.len());
+        }
+        waits.push(((now_us() as f64 - at as f64) / 1000.0, count as u64));
+    }
+    forward.await?;
+    Ok(waits)
 }
