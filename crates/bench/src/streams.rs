@@ -91,7 +91,7 @@ pub(crate) fn agents(options: &Options, report: &mut dyn FnMut(Figure)) -> anyho
         json!({"workers": count, "seconds": seconds, "heartbeats": held["heartbeats"], "connected_in_s": connected});
     report(Figure::high("agents", "connected", count as f64, "workers", options.target(10_000.0)).with(config.clone()));
     report(Figure::low("agents", "idle_cpu_percent", busy, "%", 100.0).with(config.clone()));
-    report(Figure::low("agents", "rss_bytes", rss, "bytes", 1e9).with(config.clone()));
+    report(Figure::low("agents", "rss_bytes", rss, "bytes", None).with(config.clone()));
     report(Figure::low("agents", "rss_bytes_per_worker", (rss - empty) / count as f64, "bytes", None).with(config));
     Ok(())
 }
