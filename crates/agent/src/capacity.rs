@@ -99,7 +99,8 @@ pub(crate) fn resources(dir: &Path) -> Resources {
     let system =
         System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    Resources { cpu_millis: cores * 1000, memory_bytes: system.map_or(0, |s| memory(&s).0), disk_bytes: disk(dir).0 }
+    let memory_bytes = system.map_or(0, |s| memory(&s).0);
+    Resources { cpu_millis: cores * 1000, memory_bytes, disk_bytes: disk(dir).0, ..Resources::default() }
 }
 
 /// The machine's name; what an agent is called that was given none.

@@ -12,6 +12,8 @@ use std::time::Duration;
 use crate::config::Limits;
 
 const CPU_PERIOD_US: u64 = 100_000;
+/// Of 1 to 1,000 in both versions; a group that says nothing has 100 (or 500 in version 1).
+const FIRST_IO_WEIGHT: u32 = 1_000;
 
 /// The hierarchies in which groups can be made.
 #[derive(Default)]
@@ -45,6 +47,26 @@ impl Cgroups {
 
     pub(crate) fn has(&self, controller: &str) -> bool {
         self.roots.iter().any(|(list, _)| list.contains(&controller))
+    }
+
+    /// How a share of CPU and memory is kept: under pressure only, and no bound.
+    pub(crate) fn shares(&self) -> &'static str {
+        match (self.has("cpu"), self.has("memory")) {
+            (true, true) => "cgroup",
+            (true, false) => "cgroup: cpu alone",
+            (false, true) => "cgroup: memory alone",
+            (false, false) => "none",
+        }
+    }
+
+    /// What puts reads and writes of a task first. Each of them is a word to the disk's scheduler: where the disk has
+    /// none, all are alike.
+    pub(crate) fn io_priority(&self) -> &'static str {
+        match (self.has("io") || self.has("blkio"), self.unified) {
+            (true, true) => "cgroup io.weight + ioprio",
+            (true, false) => "cgroup blkio.weight + ioprio",
+            _ => "ioprio",
+        }
     }
 
     /// How the walls are called in `Hello.enforced`.
@@ -101,6 +123,18 @@ fn set_limit(dir: &Path, controller: &str, limits: &Limits, unified: bool) {
             write("memory.limit_in_bytes", limits.memory_bytes.to_string());
             write("memory.memsw.limit_in_bytes", limits.memory_bytes.to_string());
         }
+        // Who holds more than its share gives back first when the machine is short.
+        "memory" if unified => write("memory.low", limits.share.memory_bytes.to_string()),
+        "memory" => write("memory.soft_limit_in_bytes", limits.share.memory_bytes.to_string()),
+        "io" if limits.fast_io => write("io.weight", format!("default {FIRST_IO_WEIGHT}")),
+        "blkio" if limits.fast_io => {
+            // The name depends on the scheduler that the kernel was built with.
+            for file in ["blkio.weight", "blkio.bfq.weight"] {
+                if dir.join(file).exists() {
+                    write(file, FIRST_IO_WEIGHT.to_string());
+                }
+            }
+        }
         "pids" if limits.processes > 0 => write("pids.max", limits.processes.to_string()),
         "cpu" if limits.cpu_millis > 0 => {
             let quota = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
@@ -111,6 +145,8 @@ fn set_limit(dir: &Path, controller: &str, limits: &Limits, unified: bool) {
                 write("cpu.cfs_quota_us", quota.to_string());
             }
         }
+        "cpu" if unified => write("cpu.weight", (limits.share.cpu_millis / 10).clamp(1, 10_000).to_string()),
+        "cpu" => write("cpu.shares", (u64::from(limits.share.cpu_millis) * 1024 / 1000).max(2).to_string()),
         _ => {}
     }
 }
@@ -195,7 +231,7 @@ impl Drop for Group {
 
 fn version_1(own: &str, mounts: &str, name: &str) -> Vec<(Vec<&'static str>, PathBuf)> {
     let mut roots = Vec::new();
-    for controller in ["memory", "pids", "cpu"] {
+    for controller in ["memory", "pids", "cpu", "blkio"] {
         let mount = mounts.lines().find_map(|line| {
             let mut words = line.split(' ');
             let (_, at, kind, options) = (words.next()?, words.next()?, words.next()?, words.next()?);
@@ -225,7 +261,7 @@ fn version_2(own: &str, mounts: &str, name: &str) -> Option<(Vec<&'static str>, 
     let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     let parent = mount.join(path.trim_start_matches('/'));
     sweep(&parent);
-    let wanted = ["memory", "pids", "cpu"];
+    let wanted = ["memory", "pids", "cpu", "io"];
     let enabled = |dir: &Path| -> Vec<&'static str> {
         let text = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
         wanted.into_iter().filter(|c| text.split_whitespace().any(|t| t == *c)).collect()

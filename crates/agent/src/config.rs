@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::serve::Serves;
+
 /// A token. It has no `Debug` and no `Display`, so that it cannot reach a log by accident.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -79,6 +81,10 @@ pub enum Isolation {
 pub struct Limits {
     pub memory_bytes: u64,
     pub cpu_millis: u32,
+    /// A share that it is to have when others want it too, and no bound: what the class `default` stands for.
+    pub share: Share,
+    /// Its reads and writes go before those of others.
+    pub fast_io: bool,
     /// Processes and threads together; a fork bomb ends here.
     pub processes: u32,
     pub open_files: u64,
@@ -88,9 +94,25 @@ pub struct Limits {
     pub output_bytes: u64,
 }
 
+/// What a process is to have when the machine is short of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Share {
+    pub memory_bytes: u64,
+    pub cpu_millis: u32,
+}
+
+impl Default for Share {
+    /// One core and 256 MiB, what a task gets that asks for nothing.
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20, cpu_millis: 1_000 }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 0, cpu_millis: 0, processes: 512, open_files: 4096, file_bytes: 0, output_bytes: 64 << 20 }
+        let share = Share::default();
+        let fast_io = false;
+        Self { memory_bytes: 0, cpu_millis: 0, share, fast_io, processes: 512, open_files: 4096, file_bytes: 0, output_bytes: 64 << 20 }
     }
 }
 
@@ -111,6 +133,10 @@ pub struct AgentConfig {
     pub probes: BTreeMap<String, String>,
     /// Task types served; empty = all.
     pub types: Vec<String>,
+    /// Bounds on the tasks that it is given; none unless set.
+    pub serves: Serves,
+    /// Names of data it holds: tasks that work on it come here before its equals.
+    pub data: Vec<String>,
     /// Attempts that run at once.
     pub permits: u32,
     /// The most grants held ready beside those that run. What is asked for follows the pace of the tasks: two per
@@ -156,6 +182,8 @@ impl AgentConfig {
             labels: BTreeMap::new(),
             probes: BTreeMap::new(),
             types: Vec::new(),
+            serves: Serves::default(),
+            data: Vec::new(),
             // A task that waits for the network uses no core: one permit would make a small machine look dead.
             permits: cores.max(2),
             buffer: 1024,

@@ -31,6 +31,7 @@ mod rest;
 mod runner;
 mod sandbox;
 mod seccomp;
+mod serve;
 mod shell;
 mod shim;
 mod start;
@@ -40,6 +41,7 @@ mod warm;
 
 pub use bundle::{BuildOptions, BuiltPackage, LocalCode, build_package, describe, prepare_local};
 pub use config::{AgentConfig, Credential, Isolation, Limits, Reread, Secret};
+pub use serve::Serves;
 pub use error::Error;
 pub use package::local_name;
 pub use start::{Agent, AgentHandle, AgentStatus, inspect, run};

@@ -112,8 +112,9 @@ impl Spawner {
             ("memory".into(), by("memory", "watch")),
             ("processes".into(), by("pids", "watch")),
             ("cpu".into(), by("cpu", "none")),
-            // A task of the class io-intensive wants much of it and is not held to a figure.
-            ("iops".into(), "none".into()),
+            ("share".into(), self.inner.cgroups.shares().into()),
+            // Not held to a figure: reads and writes of a task that wants much of them go first.
+            ("iops".into(), self.inner.cgroups.io_priority().into()),
             ("time".into(), "kill".into()),
             ("orphans".into(), if self.inner.guard.is_up() { "guard".into() } else { "death-signal".into() }),
             ("user".into(), self.inner.run_as.map_or("agent".into(), |(uid, _)| uid.to_string())),
@@ -142,6 +143,7 @@ impl Inner {
             entrances: group.iter().flat_map(Group::entrances).collect(),
             keep: spawn.keep.as_ref().map(AsRawFd::as_raw_fd),
             limits: rlimits(&spawn.limits, self.cgroups.has("memory")),
+            first_io: spawn.limits.fast_io,
             run_as: self.run_as,
             parent: rustix::process::getpid().as_raw_nonzero().get(),
         };
@@ -172,6 +174,8 @@ struct ChildPlan {
     entrances: Vec<OwnedFd>,
     keep: Option<RawFd>,
     limits: Vec<(u32, u64)>,
+    /// Best effort, at the level that goes first; where no control group weighs reads and writes.
+    first_io: bool,
     run_as: Option<(u32, u32)>,
     parent: i32,
 }
@@ -191,6 +195,11 @@ fn rlimits(limits: &Limits, memory_is_grouped: bool) -> Vec<(u32, u64)> {
     }
     out
 }
+
+/// The process itself, see `ioprio_set(2)`.
+const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+/// Class best effort (2), level 0 of 0 to 7; a process that says nothing has level 4.
+const IOPRIO_FIRST: libc::c_int = 2 << 13;
 
 impl ChildPlan {
     fn enter(&self) -> std::io::Result<()> {
@@ -213,6 +222,10 @@ impl ChildPlan {
             for (resource, value) in &self.limits {
                 let limit = libc::rlimit { rlim_cur: *value, rlim_max: *value };
                 libc::setrlimit(*resource as _, &raw const limit);
+            }
+            if self.first_io {
+                // A kernel without it, or a disk without a scheduler, leaves things as they are.
+                libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_FIRST);
             }
             if let Some((uid, gid)) = self.run_as {
                 check(libc::setgroups(0, std::ptr::null()))?;

@@ -560,13 +560,16 @@ pub(crate) fn limits_of(grant: &Grant, default: &Limits) -> Limits {
     if let Some(wanted) = &grant.resources {
         if wanted.memory_bytes > 0 {
             limits.memory_bytes = wanted.memory_bytes;
+            limits.share.memory_bytes = wanted.memory_bytes;
         }
         if wanted.cpu_millis > 0 {
             limits.cpu_millis = wanted.cpu_millis;
+            limits.share.cpu_millis = wanted.cpu_millis;
         }
         if wanted.disk_bytes > 0 {
             limits.file_bytes = wanted.disk_bytes;
         }
+        limits.fast_io = wanted.fast_io;
     }
     limits
 }

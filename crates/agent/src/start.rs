@@ -274,6 +274,8 @@ fn make_hello(tools: &Tools) -> Hello {
         permits: config.permits,
         buffer: config.buffer,
         types: config.types.clone(),
+        serves: config.serves.message(),
+        data: config.data.clone(),
         runs_packages: true,
         own_types: vec![format!("{}*", noop::PREFIX), shell::TYPE.into()],
         enforced: enforced.into_iter().collect(),

@@ -52,6 +52,7 @@ pub(crate) struct ApiMetrics {
     registry: parking_lot::Mutex<Registry>,
     http: Family<Labels<3>, Histogram, fn() -> Histogram>,
     grpc: Family<Labels<2>, Histogram, fn() -> Histogram>,
+    route: Histogram,
     refused: Family<Labels<1>, Counter>,
     rejected: Family<Labels<1>, Counter>,
     streams: Gauge,
@@ -128,6 +129,7 @@ impl ApiMetrics {
             registry: parking_lot::Mutex::default(),
             http: Family::new_with_constructor(histogram as fn() -> Histogram),
             grpc: Family::new_with_constructor(histogram as fn() -> Histogram),
+            route: histogram(),
             refused: Family::default(),
             rejected: Family::default(),
             streams: Gauge::default(),
@@ -175,6 +177,8 @@ impl ApiMetrics {
         r.register(name, "Time from request to the head of its answer", self.http.clone());
         let name = "tidewheel_grpc_request_duration_seconds";
         r.register(name, "Time of calls that are no streams", self.grpc.clone());
+        let help = "Time from a submit to its tasks being stored in the queues that routing chose";
+        r.register("tidewheel_task_route_seconds", help, self.route.clone());
         r.register("tidewheel_requests_refused", "Requests that ended in a problem, by code", self.refused.clone());
         r.register("tidewheel_tasks_rejected", "Tasks that were not accepted, by reason", self.rejected.clone());
         r.register("tidewheel_sse_clients", "Live streams that are open", self.streams.clone());
@@ -240,6 +244,11 @@ impl ApiMetrics {
     pub(crate) fn route(&self, method: &str, route: &'static str) -> ObserveLayer {
         let codes = Default::default();
         ObserveLayer(Arc::new(RouteMetrics { family: self.http.clone(), method: method.to_owned(), route, codes }))
+    }
+
+    /// Observes a submit whose tasks are stored, whatever their number.
+    pub(crate) fn routed(&self, begun: Instant) {
+        self.route.observe(begun.elapsed().as_secs_f64());
     }
 
     /// Counts a request that ended in a problem.

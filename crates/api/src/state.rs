@@ -21,6 +21,7 @@ use crate::metrics::ApiMetrics;
 use crate::problem::Failure;
 use crate::rest::InFlight;
 use crate::service::parts::PartsCache;
+use crate::service::routing::RuleCache;
 use crate::service::task_type::TypeCache;
 use crate::store;
 
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) config: ApiConfig,
     pub(crate) tokens: TokenCache,
     pub(crate) types: TypeCache,
+    pub(crate) rules: RuleCache,
     pub(crate) hub: Arc<Hub>,
     pub(crate) sampler: Sampler,
     pub(crate) metrics: ApiMetrics,
@@ -62,6 +64,7 @@ impl Api {
             started_ms: runtime.now_ms(),
             tokens: TokenCache::default(),
             types: TypeCache::default(),
+            rules: RuleCache::default(),
             hub,
             sampler: Sampler::default(),
             metrics: ApiMetrics::new(&config.version),

@@ -24,6 +24,7 @@ mod op;
 mod package;
 mod profiles;
 mod queue;
+mod routing;
 mod search;
 mod server;
 mod sim;
@@ -138,6 +139,7 @@ enum Verb {
     Profile(profiles::ProfileCommand),
     Task(task::TaskCommand),
     Queue(queue::QueueCommand),
+    Routing(routing::RoutingCommand),
     Search(search::Search),
     Bulk(bulk::BulkCommand),
     Op(op::OpCommand),
@@ -164,7 +166,7 @@ enum Verb {
 /// The groups of the help.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["dev", "init", "exec", "deploy", "login", "logout", "whoami", "profile"]),
-    ("Work", &["task", "queue", "search", "bulk", "op"]),
+    ("Work", &["task", "queue", "routing", "search", "bulk", "op"]),
     ("Operate", &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"]),
     ("Admin", &["tenant", "token", "backup", "config", "api", "completions", "man", "version"]),
 ];
@@ -359,6 +361,7 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         Verb::Profile(verb) => verb.run(ctx),
         Verb::Task(verb) => verb.run(ctx).await,
         Verb::Queue(verb) => verb.run(ctx).await,
+        Verb::Routing(verb) => verb.run(ctx).await,
         Verb::Search(verb) => verb.run(ctx).await,
         Verb::Bulk(verb) => verb.run(ctx).await,
         Verb::Op(verb) => verb.run(ctx).await,

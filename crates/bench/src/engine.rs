@@ -187,10 +187,7 @@ async fn work(runtime: Runtime, total: u64) -> anyhow::Result<()> {
             },
             _ = heartbeat.tick() => runtime.send(Command::Heartbeat {
                 session: session.id,
-                usage: Default::default(),
-                packages_added: Vec::new(),
-                packages_removed: Vec::new(),
-                clock_offset_ms: 0,
+                beat: Default::default(),
             })?,
         }
     }

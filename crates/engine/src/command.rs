@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::{QueueConfig, QueueState, TenantConfig};
 use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token};
 use crate::mutation::RecordKind;
+use crate::serve::Serves;
 use crate::task::{Outcome, Payload, Resources, Spec, State};
 use crate::view::View;
 
@@ -59,6 +60,10 @@ pub struct Hello {
     pub buffer: u32,
     /// Hashes of cached packages.
     pub packages: Vec<Name>,
+    /// What it serves of that.
+    pub serves: Serves,
+    /// Data it holds, sorted.
+    pub data: Vec<Name>,
     /// Which walls are up.
     pub enforced: Vec<(Name, Name)>,
     /// Attempts of an earlier session that are still alive there.
@@ -94,6 +99,23 @@ pub struct Usage {
     pub disk_free_bytes: u64,
     /// Give it nothing new.
     pub tight: bool,
+}
+
+/// A sign of life of a worker.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Beat {
+    /// Its machine.
+    pub usage: Usage,
+    /// Packages it now has.
+    pub packages_added: Vec<Name>,
+    /// Packages it no longer has.
+    pub packages_removed: Vec<Name>,
+    /// Data it now holds.
+    pub data_added: Vec<Name>,
+    /// Data it no longer holds.
+    pub data_removed: Vec<Name>,
+    /// Its wall clock minus ours.
+    pub clock_offset_ms: i64,
 }
 
 /// A task as a caller saw it. Every change of a task changes one of these.
@@ -219,14 +241,8 @@ pub enum Command {
     Heartbeat {
         /// Which.
         session: SessionId,
-        /// Its machine.
-        usage: Usage,
-        /// Packages it now has.
-        packages_added: Vec<Name>,
-        /// Packages it no longer has.
-        packages_removed: Vec<Name>,
-        /// Its wall clock minus ours.
-        clock_offset_ms: i64,
+        /// What it says.
+        beat: Box<Beat>,
     },
     /// Attempts began.
     Started {

@@ -70,7 +70,7 @@ pub enum Policy {
     RoundRobin,
     /// In proportion to permits.
     Weighted,
-    /// By rendezvous hash of the affinity key, else of the task id.
+    /// By rendezvous hash of the affinity key, whose worker is waited for; without one of the task id, among the free.
     ConsistentHash,
 }
 
@@ -127,6 +127,9 @@ pub struct QueueConfig {
     pub dead_letter: bool,
     /// Waiting so long raises a task by one class; 0 = never.
     pub aging_ms: u64,
+    /// With [`Policy::ConsistentHash`]: how long a task waits for the worker of its affinity key before another may have
+    /// it; 0 = not at all.
+    pub affinity_wait_ms: u64,
 }
 
 /// More ready tasks than this are an alert where a queue says nothing else.
@@ -189,6 +192,7 @@ impl Default for QueueConfig {
             throttle_depth: 0,
             dead_letter: true,
             aging_ms: 30_000,
+            affinity_wait_ms: crate::limit::AFFINITY_WAIT_MS,
         }
     }
 }

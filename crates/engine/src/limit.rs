@@ -25,6 +25,19 @@ pub const DUE_PAGE: usize = 10_000;
 pub const TIMERS_PER_TURN: usize = 2_048;
 /// Grants in one apply turn, for the same reason.
 pub const GRANTS_PER_TURN: usize = 8_192;
+/// A task expected to run shorter than this is a short one: light workers serve it.
+pub const SHORT_MS: u64 = 60_000;
+/// A task expected to run longer than this is a long one: dedicated workers serve it.
+pub const LONG_MS: u64 = 600_000;
+/// How long a task waits for the worker of its affinity key, where its queue says nothing else. Long enough for a worker to
+/// finish what it has at hand, short enough that a stuck one does not hold its keys up.
+pub const AFFINITY_WAIT_MS: u64 = 5_000;
+/// Executor keys that one worker may name: each is compared with every lane it is looked at for.
+pub const SERVED_EXECUTORS: usize = 64;
+/// Data that a task may name as being near: each is compared with what a worker holds.
+pub const NEAR_HINTS: usize = 8;
+/// Names of data that one worker may announce.
+pub const HELD_DATA: usize = 10_000;
 /// What has lain in a worker's buffer for so long goes to a worker that is idle. Several times what a buffer of short
 /// tasks holds (50 ms), so that those are never asked back.
 pub const RECALL_MS: u64 = 200;

@@ -5,6 +5,7 @@
 //! and must not be performed before it is durable. Loads may be performed at once. If a commit fails, the partition is
 //! dropped and a new one is built from the store at a higher epoch.
 
+mod affinity;
 mod audit;
 mod commit;
 mod config;
@@ -14,6 +15,7 @@ mod loads;
 mod overload;
 mod pool;
 mod recover;
+mod requirement;
 mod results;
 mod scan;
 mod submit;
@@ -37,12 +39,13 @@ use crate::load::{Load, LoadId};
 use crate::mutation::{Mutation, Record, RecordKind, Recovered};
 use crate::planted::{Bug, Planted};
 use crate::ready::{QueueWork, RequirementId};
-use crate::task::{Resources, Spec, State, Task};
+use crate::task::{Spec, State, Task};
 use crate::time::{Now, Steady};
 use crate::wheel::{TimerKey, Wheel};
 
 pub use audit::{Audit, SessionAudit};
 pub(crate) use pool::Pool;
+pub(crate) use requirement::{Requirement, TypeWork};
 pub(crate) use worker::Session;
 
 /// Settings of a partition that tests vary.
@@ -160,6 +163,8 @@ pub(crate) enum MonoTimer {
     Balance,
     /// A caller waits no longer for items of a queue.
     Take(QueueId),
+    /// A lane has waited long enough for its key's worker.
+    AffinityWait(QueueId, i64),
 }
 
 /// Which time limit.
@@ -182,26 +187,6 @@ pub(crate) struct TenantWork {
     pub(crate) rate_until: u64,
     /// Its queues, for waking them.
     pub(crate) queues: Vec<QueueId>,
-}
-
-/// A task type.
-#[derive(Debug)]
-pub(crate) struct TypeWork {
-    pub(crate) name: Name,
-    /// Of tasks that ask for nothing special: without a package of their own, and with one.
-    pub(crate) plain: [RequirementId; 2],
-    /// A package is registered for it, so that tasks which name none can run.
-    pub(crate) registered: bool,
-}
-
-/// What tasks of a lane need of a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Requirement {
-    pub(crate) kind: Name,
-    /// The type, when its tasks bring no package of their own: then what is registered for it decides.
-    pub(crate) bare: Option<TypeId>,
-    pub(crate) requires: Vec<(Name, Name)>,
-    pub(crate) resources: Resources,
 }
 
 /// A read that has to see a commit that is still under way.
@@ -429,9 +414,7 @@ impl Partition {
             Command::Connect { session, hello } => self.connect(session, *hello, now),
             Command::Disconnect { session } => self.disconnect(session),
             Command::Capacity { session, permits, buffer } => self.set_capacity(session, permits, buffer),
-            Command::Heartbeat { session, usage, packages_added, packages_removed, clock_offset_ms } => {
-                self.heartbeat(session, usage, packages_added, &packages_removed, clock_offset_ms, now);
-            }
+            Command::Heartbeat { session, beat } => self.heartbeat(session, *beat, now),
             Command::Started { session, attempts } => self.started(session, &attempts, now),
             Command::Progress { session, task, token, fraction, text } => {
                 self.progress(session, task, token, (fraction, text), now);

@@ -89,6 +89,10 @@ bugs! {
     StaleClaim,
     /// Answers without a change of their own do not wait for the commits under way.
     EffectsOvertake,
+    /// What a worker serves is not looked at.
+    IgnoredServes,
+    /// A task waits for its key's worker without an end.
+    EndlessAffinity,
     /// A scan for lanes forgets that something was left to the store after its first read.
     BlindScan,
     /// The lease of a taken item never runs out.

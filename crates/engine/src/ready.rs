@@ -8,13 +8,17 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::config::{Pressure, Queue, QueueState as Intake, Rate};
-use crate::id::{Name, TaskId};
+use crate::config::{Policy, Pressure, Queue, QueueState as Intake, Rate};
+use crate::id::{Name, SessionId, TaskId};
+use crate::serve::Length;
 use crate::task::{Spec, class_of};
 
 /// Key of a lane: class in bits 60-61, above a 60-bit hash of what its tasks have in common. Stored; never changes
 /// between releases.
-pub fn lane_key(priority: u8, kind: &str, spec: &Spec) -> i64 {
+///
+/// `by_key` = the queue gives each affinity key to one worker, so that each of them is a lane: one that waits for its
+/// worker must not hold up the others.
+pub fn lane_key(priority: u8, kind: &str, spec: &Spec, by_key: bool) -> i64 {
     let mut hash = Fnv::new();
     hash.text(kind);
     for (name, value) in &spec.requires {
@@ -28,6 +32,17 @@ pub fn lane_key(priority: u8, kind: &str, spec: &Spec) -> i64 {
     if spec.package.is_some() {
         // Who can run a task without a package of its own depends on what is registered for its type.
         hash.text("package");
+    }
+    if let Some(executor) = &spec.executor {
+        hash.text("executor");
+        hash.text(executor);
+    }
+    if spec.length() != Length::Medium {
+        hash.text(spec.length().as_str());
+    }
+    if by_key && let Some(key) = &spec.affinity_key {
+        hash.text("affinity");
+        hash.text(key);
     }
     if let Some(key) = &spec.ordering_key {
         // An ordering key is one lane whatever else its tasks ask for, since their order is the promise.
@@ -129,6 +144,8 @@ pub enum Parked {
     Batch(u64),
     /// Its head waits for its time.
     Due,
+    /// The worker of its affinity key has no room.
+    Worker,
 }
 
 /// A lane.
@@ -162,6 +179,32 @@ pub struct Lane {
     pub parked: Option<Parked>,
     /// Its tasks may share a handler call.
     pub batchable: bool,
+    /// The session it waits for, and the monotonic time until which it does. Kept when that time is over, so that the
+    /// key's tasks go elsewhere until this session takes one again.
+    pub patience: Option<(SessionId, u64)>,
+}
+
+impl Lane {
+    /// A lane without tasks in memory, for tasks that ask for the same as this one.
+    pub fn new(requirement: RequirementId, spec: &Spec, spill_batch: u64) -> Lane {
+        Lane {
+            window: VecDeque::new(),
+            spilled: false,
+            from: 0,
+            spill_batch,
+            loading: false,
+            asked: 0,
+            asked_from: 0,
+            in_ring: false,
+            requirement,
+            key: spec.concurrency_key.clone(),
+            ordered: spec.ordering_key.is_some(),
+            unverified: false,
+            parked: None,
+            batchable: spec.batchable,
+            patience: None,
+        }
+    }
 }
 
 /// A priority class of a queue.
@@ -319,6 +362,11 @@ impl QueueWork {
         self.counts[crate::task::State::Queued as usize] + self.counts[crate::task::State::Scheduled as usize]
     }
 
+    /// Whether each affinity key belongs to one worker.
+    pub fn gives_by_key(&self) -> bool {
+        self.queue.config.policy == Policy::ConsistentHash
+    }
+
     /// Whether it gives out tasks at all.
     pub fn gives(&self) -> bool {
         !matches!(self.queue.state, Intake::Paused) && !self.queue.deleted
@@ -348,15 +396,15 @@ mod tests {
     #[test]
     fn a_lane_key_is_stable_and_keeps_classes_apart() {
         let spec = Spec::default();
-        assert_eq!(lane_key(5, "t", &spec), lane_key(4, "t", &spec));
-        assert_ne!(lane_key(5, "t", &spec), lane_key(9, "t", &spec));
-        assert_eq!(class_of_lane(lane_key(9, "t", &spec)), 2);
+        assert_eq!(lane_key(5, "t", &spec, false), lane_key(4, "t", &spec, false));
+        assert_ne!(lane_key(5, "t", &spec, false), lane_key(9, "t", &spec, false));
+        assert_eq!(class_of_lane(lane_key(9, "t", &spec, false)), 2);
         let (from, until) = class_range(2);
-        assert!((from..until).contains(&lane_key(9, "t", &spec)));
+        assert!((from..until).contains(&lane_key(9, "t", &spec, false)));
         // Stored in every ready index: a change of this number needs a migration.
         assert_eq!(
-            lane_key(5, "builtin.noop", &spec),
-            lane_key(5, "builtin.noop", &Spec { labels: vec![("a".into(), "b".into())], ..Spec::default() })
+            lane_key(5, "builtin.noop", &spec, false),
+            lane_key(5, "builtin.noop", &Spec { labels: vec![("a".into(), "b".into())], ..Spec::default() }, false)
         );
     }
 }

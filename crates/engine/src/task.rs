@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::config::{RetryPolicy, Timeouts};
 use crate::id::{Name, QueueId, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::serve::Length;
 
 /// Where a task is in its life. Transitions are in [`State::can_become`] and drawn in `docs/reference/states.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -172,6 +173,31 @@ pub struct Spec {
     pub traceparent: Option<Name>,
     /// As sent.
     pub idempotency_key: Option<Name>,
+    /// Executor key that a routing rule gave it; `None` = [`crate::serve::PLAIN_EXECUTOR`].
+    pub executor: Option<Name>,
+    /// Name of the routing rule that matched.
+    pub rule: Option<Name>,
+    /// Expected run in milliseconds; 0 = as long as its own run timeout, if it has one.
+    pub expected_ms: u64,
+    /// Data it works on: a worker that holds some of it goes before its equals.
+    pub near: Vec<Name>,
+    /// Its files and disks go before those of others.
+    pub fast_io: bool,
+}
+
+impl Spec {
+    /// How long it is expected to run: what was said, else what its own run timeout allows.
+    pub fn length(&self) -> Length {
+        Length::of(if self.expected_ms > 0 { self.expected_ms } else { self.timeouts.run_ms })
+    }
+
+    /// Whether it asks a worker for nothing but its type.
+    pub(crate) fn is_undemanding(&self) -> bool {
+        self.requires.is_empty()
+            && self.resources == Resources::default()
+            && self.executor.is_none()
+            && self.length() == Length::Medium
+    }
 }
 
 /// Why an attempt ended without a result.

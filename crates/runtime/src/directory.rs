@@ -13,6 +13,7 @@ use tidewheel_engine::mutation::{NameKind, Record, RecordKind, Recovered};
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     version: u64,
+    has_settings: bool,
     tenants: HashMap<TenantId, Arc<Tenant>>,
     tenant_names: HashMap<Name, TenantId>,
     queues: HashMap<QueueId, Arc<Queue>>,
@@ -99,6 +100,11 @@ impl Directory {
         all
     }
 
+    /// Whether any tenant has settings changed through the API: a question that costs nothing.
+    pub fn has_settings(&self) -> bool {
+        self.has_settings
+    }
+
     /// Rises with each change.
     pub fn version(&self) -> u64 {
         self.version
@@ -133,6 +139,7 @@ impl Directory {
     }
 
     fn put_record(&mut self, record: Arc<Record>) {
+        self.has_settings |= record.kind == RecordKind::Setting;
         self.records.entry((record.kind, record.tenant)).or_default().insert(record.key.clone(), record);
     }
 

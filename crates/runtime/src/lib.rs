@@ -93,6 +93,8 @@ pub struct Change {
     pub at: u64,
     /// It is new.
     pub inserted: bool,
+    /// Executor key of a new one, if routing gave it any.
+    pub executor: Option<Name>,
 }
 
 /// A queue came nearer to its bounds, or left them; as live streams see it.

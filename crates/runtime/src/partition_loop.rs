@@ -197,6 +197,7 @@ impl Loop<'_> {
                             attempt: task.attempt,
                             at: task.changed,
                             inserted,
+                            executor: if inserted { task.spec.executor.clone() } else { None },
                         });
                     }
                 }

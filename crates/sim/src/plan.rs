@@ -3,6 +3,7 @@
 
 use tidewheel_engine::config::{Backoff, Policy, QueueConfig, Rate, RetryPolicy, TenantConfig, Timeouts};
 use tidewheel_engine::partition::Options;
+use tidewheel_engine::serve::Serves;
 
 use crate::rng::Rng;
 
@@ -71,6 +72,10 @@ pub struct WorkerPlan {
     pub buffer: u32,
     /// 0 = not counted.
     pub cpu_millis: u32,
+    /// Bounds on what it serves.
+    pub serves: Serves,
+    /// Data it holds, by number.
+    pub data: Vec<usize>,
     /// It stops its attempts when it cannot reach the node for a lease.
     pub guarded: bool,
     /// It names live attempts when it comes back.
@@ -114,6 +119,14 @@ pub struct LoadPlan {
     pub timeouts: f64,
     /// Labels, affinity and the like.
     pub decorated: f64,
+    /// An affinity key.
+    pub affine: f64,
+    /// An executor key, which only some workers serve.
+    pub routed: f64,
+    /// An expected run.
+    pub expected: f64,
+    /// Names data that it works on.
+    pub near: f64,
     /// Task types.
     pub types: u64,
     /// An attempt fails.
@@ -214,7 +227,34 @@ impl Plan {
         let calm = rng.chance(0.1);
         let faults = faults(&mut rng, calm);
         let options = options(&mut rng, tight);
+        let (mut load, mut tenants, mut workers) = (load, tenants, workers);
+        placement(&mut Rng::new(seed ^ 0x91AC_E0F5), &mut load, &mut tenants, &mut workers);
         Plan { seed, scenario: Scenario::Swarm, length, partitions, options, tenants, workers, load, faults }
+    }
+}
+
+/// Who serves what, and which worker a key belongs to. Drawn from a row of numbers of its own.
+fn placement(rng: &mut Rng, load: &mut LoadPlan, tenants: &mut [TenantPlan], workers: &mut [WorkerPlan]) {
+    load.affine = half(rng, 0.6);
+    load.routed = half(rng, 0.3);
+    load.expected = half(rng, 0.4);
+    load.near = half(rng, 0.3);
+    for queue in tenants.iter_mut().flat_map(|tenant| &mut tenant.queues) {
+        queue.affinity_wait_ms = *rng.pick(&[0, 200, 1_000, 5_000]);
+        if load.affine > 0.0 && rng.chance(0.5) {
+            queue.policy = Policy::ConsistentHash;
+        }
+    }
+    let bounded = rng.chance(0.5);
+    for worker in workers {
+        worker.data = (0..4).filter(|_| rng.chance(0.3)).collect();
+        if !bounded || rng.chance(0.4) {
+            continue;
+        }
+        worker.serves.classes = *rng.pick(&[0, 0b001, 0b010, 0b100, 0b110]);
+        worker.serves.lengths = *rng.pick(&[0, 0, 0b001, 0b100, 0b011]);
+        let executors: [&[&str]; 4] = [&[], &["automated"], &["e0"], &["automated", "e1"]];
+        worker.serves.executors = rng.pick(&executors).iter().map(|name| (*name).into()).collect();
     }
 }
 
@@ -263,6 +303,10 @@ fn load(rng: &mut Rng) -> LoadPlan {
         retry_policy: half(rng, 0.4),
         timeouts: half(rng, 0.3),
         decorated: half(rng, 0.2),
+        affine: 0.0,
+        routed: 0.0,
+        expected: 0.0,
+        near: 0.0,
         types: *rng.pick(&[1, 3, 12]),
         failing: *rng.pick(&[0.0, 0.05, 0.3]),
         hanging: half(rng, 0.01),
@@ -355,6 +399,8 @@ fn workers(rng: &mut Rng, load: &LoadPlan, tenants: usize) -> Vec<WorkerPlan> {
                 permits: rng.range(1, 12) as u32,
                 buffer: *rng.pick(&[0, 0, 2, 8]),
                 cpu_millis: if rng.chance(0.3) { rng.range(1, 4) as u32 * 1_000 } else { 0 },
+                serves: Serves::default(),
+                data: Vec::new(),
                 guarded: rng.chance(0.7),
                 resumes: rng.chance(0.8),
             }
@@ -423,6 +469,8 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
         permits: 6,
         buffer: 0,
         cpu_millis: 0,
+        serves: Serves::default(),
+        data: Vec::new(),
         guarded: true,
         resumes: true,
     };

@@ -224,14 +224,23 @@ async fn a_wrong_token_ends_the_agent_with_a_clear_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_says_what_it_is() {
-    let mut bench = Bench::start_with(|c| c.labels = [("zone".to_owned(), "a".to_owned())].into()).await;
+    let mut bench = Bench::start_with(|c| {
+        c.labels = [("zone".to_owned(), "a".to_owned())].into();
+        c.serves = tidewheel_agent::Serves::parse(["priority=high"]).expect("a bound");
+        c.data = vec!["set-1".to_owned()];
+    })
+    .await;
     let s = bench.session().await;
     let hello = &s.hello;
     assert_eq!((hello.name.as_str(), hello.queues.as_slice()), ("bench", ["*".to_owned()].as_slice()));
     assert_eq!((hello.labels["os"].as_str(), hello.labels["zone"].as_str()), ("linux", "a"));
     assert!(hello.permits >= 2 && hello.resources.as_ref().is_some_and(|r| r.cpu_millis >= 1000 && r.memory_bytes > 0));
     assert!(hello.enforced.contains_key("cgroup") && hello.enforced.contains_key("sandbox"), "{:?}", hello.enforced);
-    assert_eq!(hello.enforced["iops"], "none", "what is not enforced is said, not left out");
+    let iops = hello.enforced["iops"].as_str();
+    assert!(["ioprio", "cgroup io.weight + ioprio", "cgroup blkio.weight + ioprio"].contains(&iops), "{iops}");
+    assert!(hello.enforced.contains_key("share"), "what is not enforced is said, not left out");
+    assert_eq!(hello.serves.as_ref().map(|s| s.priorities.clone()), Some(vec!["high".to_owned()]));
+    assert_eq!(hello.data, ["set-1"]);
 }
 
 /// Not a test by itself: the agent that `nothing_outlives_a_killed_agent` kills, in a process of its own.

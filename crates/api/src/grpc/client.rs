@@ -116,7 +116,7 @@ fn prepare(api: &Api, caller: &Principal, last: &mut Last, request: v1::SubmitRe
     if request.tasks.len() > limit::SUBMIT_ITEMS {
         return Err(Failure::field("/tasks", format!("a request has at most {} tasks", limit::SUBMIT_ITEMS)));
     }
-    last.refresh(api);
+    last.refresh(api, caller.tenant);
     let mut outcomes = Vec::with_capacity(request.tasks.len());
     let mut items = Vec::with_capacity(request.tasks.len());
     for task in request.tasks {
@@ -147,8 +147,12 @@ async fn commit(api: Api, caller: Principal, request: Pending) -> v1::SubmitResp
     }
     let mut stored = Vec::new();
     if failed.is_none() && !items.is_empty() {
+        let begun = Instant::now();
         match api.runtime.submit(caller.tenant, items).await {
-            Ok(outcomes) => stored = outcomes,
+            Ok(outcomes) => {
+                api.metrics.routed(begun);
+                stored = outcomes;
+            }
             Err(error) => failed = Some(error.into()),
         }
     }

@@ -7,12 +7,13 @@ use tidewheel_engine::command::{Hello, Usage};
 use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::limit;
+use tidewheel_engine::serve::Serves;
 use tidewheel_engine::task::{Artifact, Failure, Outcome, Payload, Resources};
 use tidewheel_proto::v1;
 
 use crate::seal::{Sealer, TOKEN_BYTES};
 use crate::store::log::{Level, Line, Stream};
-use crate::text::{hash_text, parse_hash, task_text};
+use crate::text::{hash_text, is_name, parse_hash, task_text};
 
 /// Labels and capabilities of one worker.
 const MAX_LABELS: usize = 256;
@@ -56,6 +57,9 @@ pub(crate) fn hello(message: &v1::Hello, tenant: Option<TenantId>, now: u64) -> 
     if message.types.len() > MAX_NAMES || message.own_types.len() > MAX_NAMES {
         return Err(format!("a worker names at most {MAX_NAMES} types"));
     }
+    if message.data.len() > limit::HELD_DATA {
+        return Err(format!("a worker names at most {} data", limit::HELD_DATA));
+    }
     let every = message.queues.iter().any(|q| q == "*");
     Ok(Hello {
         tenant,
@@ -70,11 +74,45 @@ pub(crate) fn hello(message: &v1::Hello, tenant: Option<TenantId>, now: u64) -> 
         resources: message.resources.as_ref().map(resources).unwrap_or_default(),
         permits: message.permits,
         buffer: message.buffer,
+        serves: message.serves.as_ref().map(serves).transpose()?.unwrap_or_default(),
+        data: sorted(data(&message.data)),
         packages: packages(&message.packages),
         enforced: pairs(&message.enforced),
         resume: Vec::new(),
         clock_offset_ms: offset(message.clock_unix_ms, now),
     })
+}
+
+/// Bounds on what a worker serves. An unknown name is refused: a bound that is not understood would be passed over.
+fn serves(message: &v1::Serves) -> Result<Serves, String> {
+    let bits = |given: &[String], known: [&str; 3], what: &str| {
+        given.iter().try_fold(0, |bits, name| match known.iter().position(|k| k == name) {
+            Some(at) => Ok(bits | 1 << at),
+            None => Err(format!("a worker serves {what} {}, not '{}'", known.join(", "), cut(name, 40))),
+        })
+    };
+    if message.executors.len() > limit::SERVED_EXECUTORS {
+        return Err(format!("a worker serves at most {} executor keys", limit::SERVED_EXECUTORS));
+    }
+    if let Some(wrong) = message.executors.iter().find(|key| !is_name(key)) {
+        return Err(format!("'{}' is no executor key: letters, digits, '.', '_' or '-'", cut(wrong, 40)));
+    }
+    Ok(Serves {
+        classes: bits(&message.priorities, ["low", "medium", "high"], "priority")?,
+        lengths: bits(&message.durations, ["short", "medium", "long"], "duration")?,
+        executors: sorted(names(&message.executors)),
+    })
+}
+
+/// Names of data as the engine keeps them.
+pub(crate) fn data(list: &[String]) -> Vec<Name> {
+    names(&list[..list.len().min(limit::HELD_DATA)])
+}
+
+fn sorted(mut names: Vec<Name>) -> Vec<Name> {
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The worker's clock minus ours; a worker that sends none counts as right.
@@ -144,10 +182,11 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
         Payload::None | Payload::Cold => (Bytes::new(), String::new()),
     };
     let text = |name: &Option<Name>| name.as_deref().unwrap_or_default().to_owned();
-    let limits = (spec.resources != Resources::default()).then(|| v1::Resources {
+    let limits = (spec.resources != Resources::default() || spec.fast_io).then(|| v1::Resources {
         cpu_millis: spec.resources.cpu_millis,
         memory_bytes: spec.resources.memory_bytes,
         disk_bytes: 0,
+        fast_io: spec.fast_io,
     });
     v1::Grant {
         // The token begins with the task's id.
@@ -320,5 +359,30 @@ mod tests {
         assert!(hello(&message(&"x".repeat(300)), None, 0).is_err());
         let star = v1::Hello { queues: vec!["pdf".to_owned(), "*".to_owned()], ..message("w") };
         assert!(hello(&star, None, 0).unwrap().queues.is_empty());
+    }
+
+    #[test]
+    fn bounds_on_what_a_worker_serves_are_understood_or_refused() {
+        let served = |serves: v1::Serves| {
+            let message = v1::Hello { name: "w".to_owned(), serves: Some(serves), ..v1::Hello::default() };
+            hello(&message, None, 0).map(|hello| hello.serves)
+        };
+        let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let good = v1::Serves {
+            priorities: list(&["high", "low", "high"]),
+            durations: list(&["short"]),
+            executors: list(&["gpu", "automated", "gpu"]),
+        };
+        let serves = served(good).unwrap();
+        assert_eq!((serves.classes, serves.lengths), (0b101, 0b001));
+        assert_eq!(serves.executors, ["automated".into(), "gpu".into()]);
+        for bad in [
+            v1::Serves { priorities: list(&["urgent"]), ..v1::Serves::default() },
+            v1::Serves { durations: list(&["forever"]), ..v1::Serves::default() },
+            v1::Serves { executors: list(&["a b"]), ..v1::Serves::default() },
+            v1::Serves { executors: (0..65).map(|n| n.to_string()).collect(), ..v1::Serves::default() },
+        ] {
+            assert!(served(bad.clone()).is_err(), "{bad:?}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidewheel_engine::Command;
+use tidewheel_engine::command::Beat;
 use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{SessionId, TaskId, TenantId, Token, WorkerId};
 use tidewheel_engine::limit;
@@ -352,10 +353,14 @@ impl Link {
                 self.api.metrics.agent(beat.package_use.as_ref(), &beat.python_starts);
                 self.command(Command::Heartbeat {
                     session,
-                    usage: convert::usage(beat.usage),
-                    packages_added,
-                    packages_removed,
-                    clock_offset_ms: convert::offset(beat.clock_unix_ms, now),
+                    beat: Box::new(Beat {
+                        usage: convert::usage(beat.usage),
+                        packages_added,
+                        packages_removed,
+                        data_added: convert::data(&beat.data_added),
+                        data_removed: convert::data(&beat.data_removed),
+                        clock_offset_ms: convert::offset(beat.clock_unix_ms, now),
+                    }),
                 })
                 .await?;
             }

@@ -12,6 +12,7 @@ use tidewheel_proto::v1;
 
 use crate::auth::Principal;
 use crate::problem::Failure;
+use crate::service::routing::{self, Labels, Rule, Rules, Subject};
 use crate::service::spec::{self, DEFAULT_PRIORITY};
 use crate::service::submit_task::{key_hash, queue_retry, short_hash};
 use crate::service::task_type::{self, TypeDefaults};
@@ -26,6 +27,7 @@ pub(crate) struct Last {
     version: u64,
     queue: Option<Name>,
     spec: Option<Arc<Spec>>,
+    rules: Option<Arc<Rules>>,
 }
 
 /// A submit, and an input that has to be stored as a blob first.
@@ -36,21 +38,28 @@ pub(crate) struct Prepared {
 
 impl Last {
     /// Called once per message, so that a registration made meanwhile is seen.
-    pub(crate) fn refresh(&mut self, api: &Api) {
+    pub(crate) fn refresh(&mut self, api: &Api, tenant: TenantId) {
         let version = api.runtime.directory().version();
         if self.version != version {
             self.version = version;
             self.kind = None;
+            self.rules = routing::of(api, tenant);
         }
     }
 
     pub(crate) fn prepare(&mut self, api: &Api, caller: &Principal, task: v1::TaskSpec) -> Result<Prepared, Failure> {
         let (kind, given) = self.kind(api, caller.tenant, &task.r#type)?;
-        let queue = self.queue(api, &task.queue, given.as_deref())?;
         let priority = match task.priority {
             Some(level @ 0..=9) => level as u8,
             Some(_) => return Err(Failure::field("/priority", "a priority is 0 to 9")),
             None => given.as_ref().map_or(DEFAULT_PRIORITY, |g| g.priority),
+        };
+        let rules = self.rules.clone();
+        let base = given.as_ref().map_or(&api.plain_spec, |g| &g.spec);
+        let rule = rules.as_ref().and_then(|rules| rules.find(&subject(&task, base, priority)));
+        let queue = match rule.and_then(|rule| rule.queue.as_ref()).filter(|_| task.queue.is_empty()) {
+            Some(queue) => queue.clone(),
+            None => self.queue(api, &task.queue, given.as_deref())?,
         };
         let run_at = u64::try_from(task.run_at_unix_ms).unwrap_or(0);
         if run_at > 0 && task.delay_ms > 0 {
@@ -63,7 +72,7 @@ impl Last {
             let key = spec::key(&task.idempotency_key, "/idempotency_key")?;
             Some((key_hash(caller.tenant, &key), body_hash(&task)))
         };
-        let spec = self.spec(api, caller.tenant, &queue, given.as_deref(), &task)?;
+        let spec = self.spec(api, caller.tenant, &queue, given.as_deref(), &task, rule)?;
         let item = Submit { kind, queue, priority, run_at, delay_ms: task.delay_ms, input, spec, idempotency };
         Ok(Prepared { item, large })
     }
@@ -103,10 +112,11 @@ impl Last {
         queue: &str,
         given: Option<&TypeDefaults>,
         task: &v1::TaskSpec,
+        rule: Option<&Rule>,
     ) -> Result<Arc<Spec>, Failure> {
         let base = given.map_or(&api.plain_spec, |g| &g.spec);
         let keys = given.and_then(|g| g.keys.as_ref());
-        if is_plain(task) && keys.is_none() {
+        if is_plain(task) && keys.is_none() && rule.is_none() {
             return Ok(base.clone());
         }
         let mut own = Spec::clone(base);
@@ -122,12 +132,26 @@ impl Last {
         if let Some(keys) = keys {
             keys.fill(&mut own, &task.input)?;
         }
+        if let Some(rule) = rule {
+            rule.mark(&mut own);
+        }
         if let Some(last) = self.spec.as_ref().filter(|last| ***last == own) {
             return Ok(last.clone());
         }
         let own = Arc::new(own);
         self.spec = Some(own.clone());
         Ok(own)
+    }
+}
+
+/// What routing looks at.
+fn subject<'a>(task: &'a v1::TaskSpec, base: &'a Spec, priority: u8) -> Subject<'a> {
+    let workflow = Some(task.workflow_id.as_str()).filter(|id| !id.is_empty());
+    Subject {
+        task_type: &task.r#type,
+        priority,
+        workflow: workflow.or(base.workflow_id.as_deref()),
+        labels: if task.labels.is_empty() { Labels::Kept(&base.labels) } else { Labels::Told(&task.labels) },
     }
 }
 
@@ -143,6 +167,9 @@ fn is_plain(task: &v1::TaskSpec) -> bool {
         && task.idempotency_key.is_empty()
         && task.labels.is_empty()
         && task.requires.is_empty()
+        && task.workflow_id.is_empty()
+        && task.expected_duration_ms == 0
+        && task.near.is_empty()
         && spec::class_of_type(&task.r#type).is_none()
 }
 
@@ -159,6 +186,7 @@ fn overlay(own: &mut Spec, task: &v1::TaskSpec) -> Result<(), Failure> {
         (&mut own.concurrency_key, &task.concurrency_key, "/concurrency_key"),
         (&mut own.affinity_key, &task.affinity_key, "/affinity_key"),
         (&mut own.correlation_id, &task.correlation_id, "/correlation_id"),
+        (&mut own.workflow_id, &task.workflow_id, "/workflow_id"),
         (&mut own.idempotency_key, &task.idempotency_key, "/idempotency_key"),
     ] {
         if !value.is_empty() {
@@ -173,11 +201,13 @@ fn overlay(own: &mut Spec, task: &v1::TaskSpec) -> Result<(), Failure> {
         let sorted = task.requires.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.as_str()))).collect();
         own.requires = spec::requires(&sorted)?;
     }
-    if own.resources == tidewheel_engine::task::Resources::default()
-        && let Some(class) = spec::class_of_type(&task.r#type)
-    {
-        own.resources = class;
+    if task.expected_duration_ms > 0 {
+        own.expected_ms = task.expected_duration_ms;
     }
+    if !task.near.is_empty() {
+        own.near = spec::near(&task.near)?;
+    }
+    spec::class_by_type(own, &task.r#type);
     Ok(())
 }
 
@@ -208,12 +238,23 @@ fn body_hash(task: &v1::TaskSpec) -> u64 {
         task.run_at_unix_ms as u64,
         labels.len() as u64,
     ];
+    // What came to the message later is added only when it is there, so that a repeat is known across an update.
+    let expected = task.expected_duration_ms.to_be_bytes();
     let numbers: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
     let mut parts: Vec<&[u8]> = vec![&numbers, task.r#type.as_bytes(), task.queue.as_bytes(), &task.input];
     parts.extend([task.key.as_bytes(), task.concurrency_key.as_bytes()]);
     parts.extend([task.affinity_key.as_bytes(), task.correlation_id.as_bytes()]);
     for (name, value) in labels.into_iter().chain(requires) {
         parts.extend([name.as_bytes(), value.as_bytes()]);
+    }
+    if !task.workflow_id.is_empty() {
+        parts.extend(["workflow".as_bytes(), task.workflow_id.as_bytes()]);
+    }
+    if task.expected_duration_ms > 0 {
+        parts.extend(["expected".as_bytes(), &expected]);
+    }
+    for name in &task.near {
+        parts.extend(["near".as_bytes(), name.as_bytes()]);
     }
     short_hash(&parts)
 }

@@ -12,7 +12,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::Stream;
-use tidewheel_engine::id::TaskId;
+use tidewheel_engine::id::{Name, QueueId, TaskId};
+use tidewheel_engine::serve::PLAIN_EXECUTOR;
 use tidewheel_engine::task::State;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
@@ -77,6 +78,7 @@ impl LastEvent {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Topics {
     tasks: bool,
+    queued: bool,
     queues: bool,
     workers: bool,
 }
@@ -87,9 +89,10 @@ impl Topics {
         for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
             match name {
                 "tasks" => out.tasks = true,
+                "queued" => out.queued = true,
                 "queues" => out.queues = true,
                 "workers" => out.workers = true,
-                _ => return Err(Failure::query("topics", "topics are tasks, queues and workers")),
+                _ => return Err(Failure::query("topics", "topics are tasks, queued, queues and workers")),
             }
         }
         if out == Topics::default() {
@@ -242,7 +245,7 @@ impl Source for Everything {
                 tokio::time::sleep(TICK).await;
             }
         }
-        if self.topics.tasks {
+        if self.topics.tasks || self.topics.queued {
             self.tasks();
         }
         if self.topics.queues {
@@ -287,7 +290,7 @@ impl Everything {
         }
     }
 
-    /// The newest change of each task since the last tick.
+    /// The newest change of each task since the last tick, and each task that came.
     fn tasks(&mut self) {
         let hub = self.base.api.hub.clone();
         let (batches, next) = match hub.since(self.position) {
@@ -298,6 +301,13 @@ impl Everything {
             }
             Since::Changes(batches, next) => (batches, next),
         };
+        if self.topics.queued {
+            self.queued(&batches, next);
+        }
+        if !self.topics.tasks {
+            self.position = next;
+            return;
+        }
         let mut folded: HashMap<TaskId, &Change> = HashMap::new();
         'all: for (first, batch) in &batches {
             let skip = usize::try_from(self.position.saturating_sub(*first)).unwrap_or(0);
@@ -321,6 +331,37 @@ impl Everything {
     }
 }
 
+impl Everything {
+    /// One event for each task that was accepted since the last tick: these are not folded.
+    fn queued(&mut self, batches: &[(u64, Arc<Vec<Change>>)], next: u64) {
+        let boot = self.base.api.hub.boot;
+        let directory = self.base.api.runtime.directory();
+        for (first, batch) in batches {
+            let skip = usize::try_from(self.position.saturating_sub(*first)).unwrap_or(0);
+            for (index, change) in batch.iter().enumerate().skip(skip) {
+                if change.inserted && change.tenant == self.base.caller.tenant {
+                    // Who comes back after this event goes on behind it. With other topics, whose events follow, the
+                    // whole tick is told again.
+                    let position = if self.topics.tasks { self.position } else { first + index as u64 + 1 };
+                    let event = queued(&directory, change.queue, change.executor.as_ref(), change.task);
+                    self.base.push_json(QUEUED, Some(format!("{boot}-{}", position.min(next))), &event);
+                }
+            }
+        }
+    }
+}
+
+/// The event that tells of an accepted task.
+const QUEUED: &str = "task.queued";
+
+fn queued(directory: &Directory, queue: QueueId, executor: Option<&Name>, task: TaskId) -> rest::TaskQueued {
+    rest::TaskQueued {
+        executor_key: executor.map_or(PLAIN_EXECUTOR, |key| key).to_owned(),
+        queue_name: directory.queue_by_id(queue).map(|q| q.name.to_string()).unwrap_or_default(),
+        task_instance_id: task_text(task),
+    }
+}
+
 fn shown(directory: &Directory, change: &Change) -> rest::TaskChange {
     rest::TaskChange {
         id: task_text(change.task),
@@ -332,7 +373,7 @@ fn shown(directory: &Directory, change: &Change) -> rest::TaskChange {
     }
 }
 
-/// The changes of one task: its state now, then each change, then `end`.
+/// The changes of one task: that it was queued, its state now, then each change, then `end`.
 pub(crate) fn task(api: &Api, caller: &Principal, task: TaskId) -> Result<Events, Failure> {
     let base = Base::new(api, caller)?;
     Ok(events(OneTask { base, watch: api.hub.watch(task), task, told: None }))
@@ -373,8 +414,14 @@ impl Source for OneTask {
                         attempt: task.attempt,
                         at: task.changed,
                         inserted: false,
+                        executor: None,
                     };
-                    (shown(&self.base.api.runtime.directory(), &change), task.state)
+                    let directory = self.base.api.runtime.directory();
+                    if self.told.is_none() {
+                        let event = queued(&directory, task.queue, task.spec.executor.as_ref(), task.id);
+                        self.base.push_json(QUEUED, None, &event);
+                    }
+                    (shown(&directory, &change), task.state)
                 }
             },
         };

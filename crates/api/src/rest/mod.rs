@@ -12,6 +12,7 @@ mod params;
 mod queues;
 mod reply;
 mod route;
+mod routing;
 mod stream;
 mod system;
 mod tasks;
@@ -39,6 +40,7 @@ pub(crate) fn table() -> Vec<Route> {
     let mut routes = tasks::routes();
     routes.extend(queues::routes());
     routes.extend(items::routes());
+    routes.extend(routing::routes());
     routes.extend(workers::routes());
     routes.extend(enrolments::routes());
     routes.extend(packages::routes());

@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
+use tidewheel_engine::serve::PLAIN_EXECUTOR;
 use tidewheel_engine::task::{Payload, State as TaskState, Task};
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_proto::code::Code;
@@ -180,7 +181,13 @@ pub(super) fn created(api: &Api, accepted: &Accepted) -> Response {
     text.push_str(state);
     text.push_str("\",\"type\":");
     push_json(&mut text, &accepted.kind);
-    text.push_str(",\"executor\":\"automated\",\"queue\":");
+    text.push_str(",\"executor\":");
+    push_json(&mut text, accepted.spec.executor.as_deref().unwrap_or(PLAIN_EXECUTOR));
+    if let Some(rule) = &accepted.spec.rule {
+        text.push_str(",\"rule\":");
+        push_json(&mut text, rule);
+    }
+    text.push_str(",\"queue\":");
     push_json(&mut text, &accepted.queue);
     // A write to a String does not fail.
     let _ = write!(text, ",\"priority\":{},\"attempt\":0,\"max_attempts\":", accepted.priority);

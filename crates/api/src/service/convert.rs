@@ -7,11 +7,13 @@ use tidewheel_engine::command::Seen;
 use tidewheel_engine::config::Timeouts;
 use tidewheel_engine::id::Name;
 use tidewheel_engine::mutation::AttemptRecord;
-use tidewheel_engine::task::{Failure, Payload, Resources, Spec, State, Task};
+use tidewheel_engine::serve::PLAIN_EXECUTOR;
+use tidewheel_engine::task::{Failure, Payload, Spec, State, Task};
 use tidewheel_proto::rest;
 use tidewheel_runtime::Directory;
 
 use super::queue_settings::{duration, shown_retry};
+use super::spec::shown_resources;
 use crate::text::{hash_text, task_text};
 use crate::units::time_text;
 
@@ -27,7 +29,8 @@ pub(crate) fn task(directory: &Directory, task: &Task, detail: bool) -> rest::Ta
         id: task_text(task.id),
         state: task.state.as_str().to_owned(),
         kind: directory.type_name(task.kind).map(|n| n.to_string()).unwrap_or_default(),
-        executor: "automated".to_owned(),
+        executor: task.spec.executor.as_deref().unwrap_or(PLAIN_EXECUTOR).to_owned(),
+        rule: owned(&task.spec.rule),
         queue: queue.map(|q| q.name.to_string()).unwrap_or_default(),
         priority: task.priority,
         attempt: task.attempt,
@@ -66,11 +69,6 @@ fn asked_for(spec: &Spec) -> rest::Task {
         run: duration(run_ms),
         heartbeat: duration(heartbeat_ms),
     };
-    let resources = rest::Resources {
-        class: None,
-        cpu: (spec.resources.cpu_millis > 0).then(|| f64::from(spec.resources.cpu_millis) / 1_000.0),
-        memory: (spec.resources.memory_bytes > 0).then(|| spec.resources.memory_bytes.into()),
-    };
     rest::Task {
         ttl: duration(spec.ttl_ms),
         timeout: (spec.timeouts != Timeouts::default()).then_some(timeout),
@@ -78,7 +76,9 @@ fn asked_for(spec: &Spec) -> rest::Task {
         affinity_key: owned(&spec.affinity_key),
         concurrency_limit: (spec.concurrency_limit > 0).then_some(spec.concurrency_limit),
         requires: pairs(&spec.requires),
-        resources: (spec.resources != Resources::default()).then_some(resources),
+        resources: Some(shown_resources(spec)),
+        expected_duration: duration(spec.expected_ms),
+        near: spec.near.iter().map(|name| name.to_string()).collect(),
         batchable: spec.batchable.then_some(true),
         idempotency_key: owned(&spec.idempotency_key),
         ..rest::Task::default()

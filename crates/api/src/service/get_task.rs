@@ -95,10 +95,15 @@ pub(crate) async fn why(api: &Api, caller: &Principal, task: TaskId) -> Result<r
             rest::WhyReason { code: r.code.to_owned(), text: r.text, since, until: r.until.map(time_text) }
         })
         .collect();
-    let summary = match reasons.first() {
+    let mut summary = match reasons.first() {
         Some(first) => first.text.clone(),
         None => summary(&found),
     };
+    if let Some(rule) = &found.spec.rule
+        && !found.state.is_terminal()
+    {
+        summary.push_str(&format!(" (routed by rule {rule})"));
+    }
     Ok(rest::Why { summary, reasons, since: time_text(found.changed) })
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod queue;
 pub(crate) mod queue_settings;
 pub(crate) mod records;
 pub(crate) mod rollout;
+pub(crate) mod routing;
 pub(crate) mod short_list;
 pub(crate) mod spec;
 pub(crate) mod status;

@@ -12,6 +12,7 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
 use super::queue_settings::{apply, shown_settings};
+use super::routing;
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -149,6 +150,10 @@ pub(crate) async fn ensure(api: &Api, caller: &Principal, name: &str, config: Qu
 pub(crate) async fn delete(api: &Api, caller: &Principal, name: &str) -> Result<(), Failure> {
     find(api, caller, name)?;
     let tenant = caller.tenant;
+    if let Some(rule) = routing::rule_to(api, tenant, name) {
+        let detail = format!("The routing rule '{rule}' sends tasks to this queue; take the rule away first.");
+        return Err(Failure::new(Code::Conflict, detail));
+    }
     let name: Name = name.into();
     let reply = api.runtime.call(move |request| Command::DeleteQueue { request, tenant, name }).await?;
     match reply {

@@ -36,6 +36,7 @@ pub(crate) fn apply(config: &mut QueueConfig, given: &rest::QueueSettings, point
         (&mut config.ttl_ms, &given.ttl, "ttl"),
         (&mut config.batch_wait_ms, &given.batch_wait, "batch_wait"),
         (&mut config.aging_ms, &given.aging, "aging"),
+        (&mut config.affinity_wait_ms, &given.affinity_wait, "affinity_wait"),
     ] {
         if let Some(value) = value {
             *slot = duration_ms(value).map_err(|detail| Failure::field(at(name), detail))?;
@@ -113,6 +114,7 @@ pub(crate) fn shown_settings(config: &QueueConfig) -> rest::QueueSettings {
         alert_depth: Some(config.alert_depth),
         dead_letter: Some(config.dead_letter),
         aging: Some(DurationText::Text(duration_text(config.aging_ms))),
+        affinity_wait: Some(DurationText::Text(duration_text(config.affinity_wait_ms))),
     }
 }
 

@@ -77,6 +77,8 @@ pub(crate) fn is_plain(task: &rest::SubmitTask) -> bool {
         && task.workflow_id.is_none()
         && task.package.is_none()
         && task.idempotency_key.is_none()
+        && task.expected_duration.is_none()
+        && task.near.is_empty()
         && class_of_type(&task.kind).is_none()
 }
 
@@ -122,16 +124,35 @@ pub(crate) fn overlay(
     if !task.requires.is_empty() {
         spec.requires = requires(&task.requires)?;
     }
+    if let Some(expected) = &task.expected_duration {
+        spec.expected_ms = positive("/expected_duration", expected)?;
+    }
+    if !task.near.is_empty() {
+        spec.near = near(&task.near)?;
+    }
     match &task.resources {
-        Some(wanted) => spec.resources = resources(wanted)?,
-        None if spec.resources == Resources::default() => {
-            if let Some(class) = class_of_type(kind) {
-                spec.resources = class;
-            }
-        }
-        None => {}
+        Some(wanted) => (spec.resources, spec.fast_io) = resources(wanted)?,
+        None => class_by_type(spec, kind),
     }
     Ok(())
+}
+
+/// What a task gets whose type names a class, and which asks for nothing itself.
+pub(crate) fn class_by_type(spec: &mut Spec, kind: &str) {
+    if spec.resources == Resources::default()
+        && let Some((resources, fast_io)) = class_of_type(kind)
+    {
+        (spec.resources, spec.fast_io) = (resources, fast_io);
+    }
+}
+
+/// At most 8 names of data.
+pub(crate) fn near(given: &[String]) -> Result<Vec<Name>, Failure> {
+    if given.len() > limit::NEAR_HINTS {
+        return Err(Failure::field("/near", format!("a task names at most {} data", limit::NEAR_HINTS)));
+    }
+    let name = |(index, name): (usize, &String)| key(name, &format!("/near/{index}"));
+    given.iter().enumerate().map(name).collect()
 }
 
 /// A key of 1 to 256 bytes.
@@ -182,9 +203,9 @@ pub(crate) fn requires(
 }
 
 /// Figures of a class of document B, with explicit figures over it.
-fn resources(wanted: &rest::Resources) -> Result<Resources, Failure> {
-    let mut out = match wanted.class.as_deref() {
-        None => Resources::default(),
+fn resources(wanted: &rest::Resources) -> Result<(Resources, bool), Failure> {
+    let (mut out, mut fast_io) = match wanted.class.as_deref() {
+        None => (Resources::default(), false),
         Some(name) => class(name).ok_or_else(|| {
             let known = "cpu-intensive, memory-intensive, io-intensive or default";
             Failure::field("/resources/class", format!("a class is {known}"))
@@ -199,27 +220,50 @@ fn resources(wanted: &rest::Resources) -> Result<Resources, Failure> {
     if let Some(memory) = &wanted.memory {
         out.memory_bytes = size_of(memory).map_err(|detail| Failure::field("/resources/memory", detail))?;
     }
-    Ok(out)
+    match wanted.iops.as_deref() {
+        None => {}
+        Some("high") => fast_io = true,
+        Some("normal") => fast_io = false,
+        Some(_) => return Err(Failure::field("/resources/iops", "iops are high or normal")),
+    }
+    Ok((out, fast_io))
 }
 
-/// The classes of document B's `allocateResources`.
-fn class(name: &str) -> Option<Resources> {
-    const MB: u64 = 1 << 20;
-    Some(match name {
-        "cpu-intensive" => Resources { cpu_millis: 2_000, memory_bytes: 1_024 * MB },
-        "memory-intensive" => Resources { cpu_millis: 1_000, memory_bytes: 4_096 * MB },
-        "io-intensive" => Resources { cpu_millis: 1_000, memory_bytes: 512 * MB },
-        "default" => Resources { cpu_millis: 1_000, memory_bytes: 256 * MB },
-        _ => return None,
-    })
+const MB: u64 = 1 << 20;
+
+/// What the class `default` stands for. To a task that asks for nothing it is a share, and a permit of a worker is what it
+/// takes of that: counted in cores it would keep all but a few of the tasks that only wait for something from running at
+/// once. Such a task has no resources in the engine's spec. Who asks for the class by its name gets its figures.
+pub(crate) const DEFAULT_CLASS: Resources = Resources { cpu_millis: 1_000, memory_bytes: 256 * MB };
+
+/// Classes by name, with whether their reads and writes go first: document B's `allocateResources`.
+const CLASSES: [(&str, Resources, bool); 4] = [
+    ("default", DEFAULT_CLASS, false),
+    ("cpu-intensive", Resources { cpu_millis: 2_000, memory_bytes: 1_024 * MB }, false),
+    ("memory-intensive", Resources { cpu_millis: 1_000, memory_bytes: 4_096 * MB }, false),
+    ("io-intensive", Resources { cpu_millis: 1_000, memory_bytes: 512 * MB }, true),
+];
+
+fn class(name: &str) -> Option<(Resources, bool)> {
+    CLASSES.iter().find(|(known, ..)| *known == name).map(|(_, resources, fast_io)| (*resources, *fast_io))
 }
 
-/// The class that a task's type names by itself. Every other type counts as nothing in placement: a default of one
-/// core would keep all but a few of the tasks that only wait for something from running at once.
-pub(crate) fn class_of_type(kind: &str) -> Option<Resources> {
-    match kind {
-        "cpu-intensive" | "memory-intensive" | "io-intensive" => class(kind),
-        _ => None,
+/// The class that a task's type names by itself; every other type is of class `default`.
+pub(crate) fn class_of_type(kind: &str) -> Option<(Resources, bool)> {
+    class(kind).filter(|_| kind != "default")
+}
+
+/// What a task was given, with the name of the class that gives just this.
+pub(crate) fn shown_resources(spec: &Spec) -> rest::Resources {
+    let plain = spec.resources == Resources::default();
+    let given = if plain { DEFAULT_CLASS } else { spec.resources };
+    let same = |(_, resources, fast_io): &&(&str, Resources, bool)| *resources == given && *fast_io == spec.fast_io;
+    let class = CLASSES.iter().find(same).map(|(name, ..)| *name);
+    rest::Resources {
+        class: class.map(str::to_owned),
+        cpu: (given.cpu_millis > 0).then(|| f64::from(given.cpu_millis) / 1_000.0),
+        memory: (given.memory_bytes > 0).then(|| given.memory_bytes.into()),
+        iops: spec.fast_io.then(|| "high".to_owned()),
     }
 }
 

@@ -16,7 +16,8 @@ use tidewheel_engine::task::{Payload, Spec};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
-use super::{package, spec, task_type};
+use super::routing::{Labels, Subject};
+use super::{package, routing, spec, task_type};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -52,13 +53,14 @@ pub(crate) struct Accepted {
 
 /// One task from its JSON body.
 pub(crate) async fn one(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) -> Result<Accepted, Failure> {
+    let begun = Instant::now();
     let accept = async {
         let begun = Instant::now();
         let item = read(api, caller, bytes, around).await?;
         api.metrics.validated(begun.elapsed());
         store(api, caller, item).await
     };
-    accept.await.inspect_err(|failure| api.metrics.rejected(failure.code()))
+    accept.await.inspect_err(|failure: &Failure| api.metrics.rejected(failure.code()))
 }
 
 /// An item for whoever takes it: a task that no worker runs.
@@ -149,6 +151,7 @@ pub(crate) async fn batch(
         }
     }
     api.metrics.validated(begun.elapsed());
+    let begun = Instant::now();
     let outcomes = match key {
         None if items.is_empty() => Vec::new(),
         None => api.runtime.submit(caller.tenant, items).await?,
@@ -161,6 +164,9 @@ pub(crate) async fn batch(
             })?
         }
     };
+    if !outcomes.is_empty() {
+        api.metrics.routed(begun);
+    }
     let mut outcomes = outcomes.into_iter();
     let mut answer = rest::SubmitBatchAnswer { items: Vec::with_capacity(refused.len()), accepted: 0, refused: 0 };
     for (index, failure) in refused.into_iter().enumerate() {
@@ -243,6 +249,12 @@ fn prepare(
     spec::check_type(&task.kind)?;
     let given = task_type::defaults(api, caller.tenant, &task.kind);
     let base = given.as_ref().map_or(&api.plain_spec, |g| &g.spec);
+    let priority = match &task.priority {
+        Some(value) => spec::priority(value)?,
+        None => given.as_ref().map_or(spec::DEFAULT_PRIORITY, |g| g.priority),
+    };
+    let rules = routing::of(api, caller.tenant);
+    let rule = rules.as_ref().and_then(|rules| rules.find(&subject(task, base, priority)));
     let queue: Name = match &task.queue {
         Some(name) => {
             if !text::is_name(name) {
@@ -250,10 +262,14 @@ fn prepare(
             }
             name.as_str().into()
         }
-        None => given.as_ref().and_then(|g| g.queue.clone()).unwrap_or_else(|| api.default_queue.clone()),
+        None => {
+            let routed = rule.and_then(|rule| rule.queue.clone());
+            let of_type = || given.as_ref().and_then(|g| g.queue.clone());
+            routed.or_else(of_type).unwrap_or_else(|| api.default_queue.clone())
+        }
     };
     let keys = given.as_ref().and_then(|g| g.keys.as_ref());
-    let wanted = if spec::is_plain(task) && traceparent.is_none() && keys.is_none() {
+    let wanted = if spec::is_plain(task) && traceparent.is_none() && keys.is_none() && rule.is_none() {
         base.clone()
     } else {
         let mut own = Spec::clone(base);
@@ -267,11 +283,10 @@ fn prepare(
             keys.fill(&mut own, input.map_or(&[], |raw| raw.get().as_bytes()))?;
         }
         own.traceparent = traceparent.filter(|t| t.len() <= spec::KEY_BYTES).map(Name::from);
+        if let Some(rule) = rule {
+            rule.mark(&mut own);
+        }
         Arc::new(own)
-    };
-    let priority = match &task.priority {
-        Some(value) => spec::priority(value)?,
-        None => given.as_ref().map_or(spec::DEFAULT_PRIORITY, |g| g.priority),
     };
     let run_at = match &task.run_at {
         Some(text) => parse_time(text).map_err(|detail| Failure::field("/run_at", detail))?,
@@ -295,6 +310,16 @@ fn prepare(
         spec: wanted,
         idempotency,
     })
+}
+
+/// What routing looks at: what the submit says, over what its type gives.
+fn subject<'a>(task: &'a rest::SubmitTask, base: &'a Spec, priority: u8) -> Subject<'a> {
+    Subject {
+        task_type: &task.kind,
+        priority,
+        workflow: task.workflow_id.as_deref().or(base.workflow_id.as_deref()),
+        labels: if task.labels.is_empty() { Labels::Kept(&base.labels) } else { Labels::Sent(&task.labels) },
+    }
 }
 
 /// The policy of the queue, for tasks that change a part of it.

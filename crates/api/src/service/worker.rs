@@ -7,6 +7,7 @@ use tidewheel_engine::Command;
 use tidewheel_engine::effect::Reply;
 use tidewheel_engine::id::{Name, TenantId, WorkerId};
 use tidewheel_engine::mutation::RecordKind;
+use tidewheel_engine::serve::{Length, Serves, class_name};
 use tidewheel_engine::view::{Answer, View, WorkerFigures};
 use tidewheel_proto::{id, rest, v1};
 
@@ -93,6 +94,8 @@ pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
         state: state.to_owned(),
         version: hello.version.0.to_string(),
         queues: hello.queues.iter().map(|q| q.to_string()).collect(),
+        serves: serves(&hello.serves),
+        data: hello.data.iter().map(|name| name.to_string()).collect(),
         labels: convert::pairs(&hello.labels),
         permits: hello.permits,
         offered_permits: api.sessions.offer(worker.session).map(|offer| offer.permits),
@@ -106,6 +109,18 @@ pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
         packages: hello.packages.iter().map(|p| package_text(p)).collect(),
         enforced: convert::pairs(&hello.enforced),
         last_seen: time_text(worker.seen),
+    }
+}
+
+fn serves(given: &Serves) -> rest::Serves {
+    let of = |bits: u8, name: &dyn Fn(u8) -> &'static str| {
+        (0..3).filter(|n| bits & (1 << n) != 0).map(|n| name(n).to_owned()).collect()
+    };
+    let length = |n: u8| [Length::Short, Length::Medium, Length::Long][usize::from(n)].as_str();
+    rest::Serves {
+        priority: of(given.classes, &class_name),
+        duration: of(given.lengths, &length),
+        executor: given.executors.iter().map(|key| key.to_string()).collect(),
     }
 }
 

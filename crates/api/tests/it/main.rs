@@ -13,6 +13,7 @@ mod packages;
 mod parts;
 mod queues;
 mod roles;
+mod routing;
 mod search;
 mod streams;
 mod submit;

@@ -195,6 +195,11 @@ impl Node {
         self.call(Method::GET, path, Body::empty()).await
     }
 
+    /// The body of what a path shows.
+    pub(crate) async fn get_owned(&self, path: String) -> Value {
+        self.get(&path).await.is(200).json()
+    }
+
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Got {
         self.call(Method::POST, path, body).await
     }

@@ -69,6 +69,40 @@ async fn a_task_is_watched_to_its_end() {
 }
 
 #[tokio::test]
+async fn each_task_is_told_as_queued_once_with_its_queue_and_executor() {
+    let node = Node::start().await;
+    node.call(Method::PUT, "/api/v1/queues/fast", "{}").await.is(201);
+    let rules = r#"{"rules":[{"name":"r","priority":["high"],"queue":"fast","executor":"gpu"}]}"#;
+    node.call(Method::PUT, "/api/v1/routing", rules).await.is(200);
+    let mut all = Reader::open(&node, "/api/v1/stream?topics=queued", None).await;
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        let body = if n % 2 == 0 { r#"{"type":"a","priority":"high"}"# } else { r#"{"type":"a"}"# };
+        ids.push(node.submit(body).await);
+    }
+    let last = ids.last().unwrap().clone();
+    let text = all.until(&last).await.to_owned();
+    for (n, id) in ids.iter().enumerate() {
+        let (executor, queue) = if n % 2 == 0 { ("gpu", "fast") } else { ("automated", "default") };
+        let data = format!(r#"{{"executorKey":"{executor}","queueName":"{queue}","taskInstanceId":"{id}"}}"#);
+        assert_eq!(text.matches(&data).count(), 1, "{n}: {text}");
+    }
+    assert_eq!(text.matches("event: task.queued").count(), 30);
+    // Who comes back goes on behind the last event it saw.
+    let position = text.lines().filter_map(|l| l.strip_prefix("id: ")).nth(9).unwrap().to_owned();
+    let mut again = Reader::open(&node, "/api/v1/stream?topics=queued", Some(&position)).await;
+    assert_eq!(again.until(&last).await.matches("event: task.queued").count(), 20);
+    // The stream of one task begins with it, and does not tell it again.
+    let mut one = Reader::open(&node, &format!("/api/v1/tasks/{}/events", ids[0]), None).await;
+    one.until("\"state\":\"queued\"").await;
+    let mut worker = node.worker(1);
+    worker.run(30).await;
+    let text = one.end().await;
+    assert_eq!(text.matches("event: task.queued").count(), 1, "{text}");
+    assert!(text.find("task.queued").unwrap() < text.find("event: state").unwrap());
+}
+
+#[tokio::test]
 async fn everything_live_comes_folded_and_can_be_resumed() {
     let node = Node::start().await;
     let mut all = Reader::open(&node, "/api/v1/stream?topics=tasks,queues", None).await;

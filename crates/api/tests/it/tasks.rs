@@ -64,7 +64,7 @@ async fn a_task_shows_everything_that_was_asked_for() {
     }
     assert_eq!((&shown["package"], &shown["package_version"]), (&package["hash"], &json!("p@0.4.0")));
     let plain = node.get(&format!("/api/v1/tasks/{}", node.submit(r#"{"type":"b"}"#).await)).await.is(200).json();
-    for name in ["ttl", "timeout", "retry", "affinity_key", "requires", "resources", "batchable", "package"] {
+    for name in ["ttl", "timeout", "retry", "affinity_key", "requires", "batchable", "package"] {
         assert!(plain.get(name).is_none(), "{name} in {plain}");
     }
 }

@@ -18,6 +18,8 @@ pub(crate) const TASK: Shape = Shape {
         Col::wide("STARTED", "started_at", Time),
         Col::wide("FINISHED", "finished_at", Time),
         Col::wide("WORKER", "worker", Text),
+        Col::wide("EXECUTOR", "executor", Text),
+        Col::wide("RULE", "rule", Text),
         Col::wide("KEY", "key", Text),
         Col::wide("LABELS", "labels", Names),
         Col::wide("PACKAGE", "package", Text),
@@ -34,6 +36,32 @@ pub(crate) const CHANGE: Shape = Shape {
         Col::new("TYPE", "type", Text),
         Col::new("QUEUE", "queue", Text),
         Col::new("ATTEMPT", "attempt", Count),
+    ],
+};
+
+pub(crate) const RULE: Shape = Shape {
+    plural: "routing rules",
+    id: "name",
+    cols: &[
+        Col::new("NAME", "name", Text),
+        Col::new("TYPE", "type", Text),
+        Col::new("PRIORITY", "priority", Names),
+        Col::new("WORKFLOW", "workflow", Text),
+        Col::new("LABELS", "labels", Names),
+        Col::new("QUEUE", "queue", Text),
+        Col::new("EXECUTOR", "executor", Text),
+        Col::wide("KIND", "kind", Text),
+    ],
+};
+
+pub(crate) const ROUTE: Shape = Shape {
+    plural: "routes",
+    id: "queue",
+    cols: &[
+        Col::new("QUEUE", "queue", Text),
+        Col::new("EXECUTOR", "executor", Text),
+        Col::new("RULE", "rule", Text),
+        Col::new("PRIORITY", "priority_class", Text),
     ],
 };
 
@@ -145,6 +173,8 @@ pub(crate) const WORKER: Shape = Shape {
         Col::new("CPU", "cpu_ratio", Share),
         Col::new("SEEN", "last_seen", Time),
         Col::wide("KIND", "kind", Text),
+        Col::wide("SERVES", "serves", Names),
+        Col::wide("DATA", "data", Names),
         Col::wide("VERSION", "version", Text),
         Col::wide("MEMORY", "memory_used_bytes", Bytes),
         Col::wide("DISK FREE", "disk_free_bytes", Bytes),

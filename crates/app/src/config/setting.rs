@@ -136,6 +136,19 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("agent.name", Kind::Text, || json!(""), "Its name; the machine's if empty."),
     fixed("agent.queues", Kind::List, || json!(["*"]), "Queues it serves; * = all."),
     fixed("agent.types", Kind::List, || json!([]), "Task types it serves; empty = all."),
+    fixed(
+        "agent.serve",
+        Kind::List,
+        || json!([]),
+        "Bounds on what it serves: priority=high, duration=short,medium, executor=gpu; empty = all.",
+    ),
+    fixed(
+        "agent.pool",
+        Kind::Choice(&["", "dedicated", "shared", "best-effort"]),
+        || json!(""),
+        "Priorities it serves: dedicated = high, shared = high and medium, best-effort = all.",
+    ),
+    fixed("agent.data", Kind::List, || json!([]), "Data it holds, for tasks that work near it."),
     fixed("agent.labels", Kind::Map, || json!({}), "Labels that tasks can ask for."),
     fixed("agent.capacity", Kind::Count { min: 0, max: 100_000 }, || json!(0), "Attempts at once; 0 = by cores."),
     fixed(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
-use tidewheel_agent::{Agent, AgentConfig, AgentHandle, Isolation};
+use tidewheel_agent::{Agent, AgentConfig, AgentHandle, Isolation, Serves};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,13 @@ pub(super) fn agent_config(config: &Config, server: &str, token: Secret) -> Outc
     out.name = config.maybe("agent.name");
     out.queues = config.list("agent.queues");
     out.types = config.list("agent.types");
+    let bounds = config.list("agent.serve");
+    let bounds = Serves::parse(bounds.iter().map(String::as_str));
+    out.serves = bounds.map_err(|why| Failure::usage("cannot read agent.serve", why))?;
+    if let Some(pool) = config.maybe("agent.pool") {
+        out.serves = out.serves.in_pool(&pool).map_err(|why| Failure::usage("cannot read agent.pool", why))?;
+    }
+    out.data = config.list("agent.data");
     out.labels = config.map("agent.labels");
     if let Ok(capacity @ 1..) = u32::try_from(config.count("agent.capacity")) {
         out.permits = capacity;

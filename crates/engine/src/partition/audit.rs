@@ -82,14 +82,8 @@ impl Partition {
     /// Whether a session could run a task, with what it has left.
     pub fn session_fits(&self, session: SessionId, task: &Task) -> bool {
         let Some(s) = self.sessions.get(&session) else { return false };
-        let Some(kind) = self.types.get(&task.kind) else { return false };
+        let Some(requirement) = self.needs_of(task) else { return false };
         let pool = &self.pools[s.pool];
-        let requirement = super::Requirement {
-            kind: kind.name.clone(),
-            bare: task.spec.package.is_none().then_some(task.kind),
-            requires: task.spec.requires.clone(),
-            resources: task.spec.resources,
-        };
         let queue = self.queues.get(&task.queue);
         queue.is_some_and(|q| pool.serves(task.tenant, &q.queue.name)) && s.is_free()
             && super::pool::fits(&requirement, s, self.is_packaged(&requirement))

@@ -5,12 +5,13 @@
 //! What cannot go on is taken out of the turn and put back by what frees it: a result, a timer, a new session. So the
 //! cost of a turn is that of its grants, whatever the number of queues, lanes and workers that wait.
 
+use super::affinity::Turn;
 use super::{Entry, MonoTimer, Partition, Run, Stage};
 use crate::effect::Grant;
 use crate::id::{Name, QueueId, SessionId, TaskId, TenantId, Token, WorkerId};
 use crate::limit;
 use crate::planted::Bug;
-use crate::ready::{Parked, gcra, lane_key};
+use crate::ready::{Parked, QueueWork, gcra, lane_key};
 use crate::task::{Payload, State, Task};
 use crate::time::Now;
 use crate::wheel::TimerKey;
@@ -254,7 +255,13 @@ impl Partition {
         let (requirement, key) = (lane.requirement, lane.key.clone());
         let room = self.key_room(queue, key.as_ref(), head);
         let spec = self.tasks[&head].task.spec.clone();
-        let Some(session) = self.choose(pool, queue, policy, requirement, head, &spec) else {
+        let chosen = match self.keyed_turn(pool, queue, lane_id, spec.affinity_key.as_ref(), now) {
+            Turn::Open => self.choose(pool, queue, policy, requirement, head, &spec),
+            Turn::Home(session) => Some(session),
+            Turn::Elsewhere => return Offer::Starved,
+            Turn::Parked => return Offer::Gone,
+        };
+        let Some(session) = chosen else {
             self.await_session(queue, requirement);
             return Offer::Starved;
         };
@@ -267,8 +274,9 @@ impl Partition {
 
     /// Tasks of an ordering key are one lane whatever each of them needs: what its next task needs counts.
     fn fit_lane_to_head(&mut self, queue: QueueId, lane_id: i64, head: TaskId) {
-        let (kind, spec) = (self.tasks[&head].task.kind, self.tasks[&head].task.spec.clone());
-        let requirement = self.requirement_of(kind, &spec);
+        let task = &self.tasks[&head].task;
+        let (kind, priority, spec) = (task.kind, task.priority, task.spec.clone());
+        let requirement = self.requirement_of(kind, priority, &spec);
         let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id));
         let lane = lane.expect("the caller found it");
         lane.requirement = requirement;
@@ -529,7 +537,8 @@ impl Partition {
     }
 
     pub(crate) fn lane_of(&self, task: &Task) -> Option<i64> {
-        Some(lane_key(task.priority, &self.types.get(&task.kind)?.name, &task.spec))
+        let by_key = self.queues.get(&task.queue).is_some_and(QueueWork::gives_by_key);
+        Some(lane_key(task.priority, &self.types.get(&task.kind)?.name, &task.spec, by_key))
     }
 
     pub(crate) fn entry(&mut self, id: TaskId) -> &mut Entry {

@@ -5,13 +5,15 @@ use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 
-use super::{MonoTimer, Partition, Requirement};
+use super::affinity::{key_hash, rank};
+use super::{MonoTimer, Partition, Requirement, Session};
 use crate::command::Hello;
 use crate::config::Policy;
 use crate::effect::Effect;
 use crate::id::{Name, QueueId, SessionId, TaskId, TenantId, Token};
 use crate::limit;
-use crate::ready::{Fnv, RequirementId, mix};
+use crate::ready::{RequirementId, mix};
+use crate::serve::Serves;
 use crate::task::Spec;
 use crate::time::Now;
 
@@ -22,8 +24,11 @@ pub(crate) struct Pool {
     /// Queue names; empty = all.
     queues: Vec<Name>,
     types: Vec<Name>,
-    /// Live sessions in it.
-    pub(crate) sessions: u32,
+    serves: Serves,
+    /// See [`Serves::breadth`].
+    breadth: u32,
+    /// Live sessions in it, free or not.
+    pub(crate) members: BTreeSet<SessionId>,
     /// Free sessions by load, by the time of their last grant, by weighted time; each with the session. Those with a free
     /// permit go before those with nothing but room in their buffers.
     orders: [BTreeSet<(u64, SessionId)>; 3],
@@ -53,7 +58,7 @@ impl Pool {
     }
 
     /// Whether no other tenant waits for this pool, so that its sessions may be given away outside its own turns.
-    fn waits_for_none_but(&self, tenant: TenantId) -> bool {
+    pub(super) fn waits_for_none_but(&self, tenant: TenantId) -> bool {
         self.ring.iter().all(|t| *t == tenant)
     }
 
@@ -70,7 +75,8 @@ impl Partition {
         let mut types = hello.types.clone();
         types.sort();
         types.dedup();
-        let same = |p: &Pool| p.tenant == hello.tenant && p.queues == queues && p.types == types;
+        let served = &hello.serves;
+        let same = |p: &Pool| p.tenant == hello.tenant && p.queues == queues && p.types == types && p.serves == *served;
         if let Some(index) = self.pools.iter().position(same) {
             return index;
         }
@@ -78,14 +84,16 @@ impl Partition {
             tenant: hello.tenant,
             queues,
             types,
-            sessions: 0,
+            breadth: served.breadth(),
+            serves: served.clone(),
+            members: BTreeSet::new(),
             orders: Default::default(),
             ring: VecDeque::new(),
             tenants: HashMap::new(),
             starved: HashMap::new(),
         };
         // A pool without sessions is used again, so that their number is bounded by the sessions that ever lived at once.
-        let index = match self.pools.iter().position(|p| p.sessions == 0) {
+        let index = match self.pools.iter().position(|p| p.members.is_empty()) {
             Some(index) => {
                 self.queues.values_mut().for_each(|q| q.pools.retain(|p| *p as usize != index));
                 self.pools[index] = pool;
@@ -210,6 +218,9 @@ impl Partition {
         }
         self.sessions.get_mut(&id).expect("it was just there").place = Some(place);
         self.feed_starved(pool, id);
+        if !self.sessions[&id].awaited.is_empty() {
+            self.release_awaiting(id);
+        }
     }
 
     pub(super) fn leave_pool(&mut self, id: SessionId) {
@@ -262,56 +273,60 @@ impl Partition {
         let others = q.pools.iter().map(|p| *p as usize).filter(|p| *p != pool);
         let others = others.filter(|p| self.pools[*p].waits_for_none_but(q.queue.tenant));
         let pools = std::iter::once(pool).chain(others).map(|p| &self.pools[p]);
+        let pools = pools.filter(|p| p.serves.takes(needed.class, needed.length, needed.executor.as_ref()));
+        let best = |pools: &mut dyn Iterator<Item = &Pool>, order: usize| {
+            pools.filter_map(|p| self.first_of(p, order, &wanted)).min().map(|(_, id)| id)
+        };
+        let mut pools = pools;
         match policy {
             Policy::ConsistentHash => self.choose_by_hash(pools, &wanted, task),
-            Policy::LeastLoaded => pools.filter_map(|p| self.first_of(&p.orders[0], &wanted)).min().map(|(_, id)| id),
-            Policy::RoundRobin => pools.filter_map(|p| self.first_of(&p.orders[1], &wanted)).min().map(|(_, id)| id),
+            Policy::LeastLoaded => best(&mut pools, 0),
+            Policy::RoundRobin => best(&mut pools, 1),
             // Weighted times of different pools cannot be compared: the less loaded pool gives, by its own order.
             Policy::Weighted => {
-                let least = pools.filter_map(|p| Some((self.first_of(&p.orders[0], &wanted)?, p))).min_by_key(|(at, _)| *at);
-                least.and_then(|(_, p)| self.first_of(&p.orders[2], &wanted)).map(|(_, id)| id)
+                let least = pools.filter_map(|p| Some((self.first_of(p, 0, &wanted)?, p))).min_by_key(|(at, _)| *at);
+                least.and_then(|(_, p)| self.first_of(p, 2, &wanted)).map(|(_, id)| id)
             }
         }
     }
 
-    /// The first session of an order that fits. Among equals, one that has the package already spares a transfer, and
-    /// counts as one before the others.
-    fn first_of(&self, order: &BTreeSet<(u64, SessionId)>, wanted: &Wanted<'_>) -> Option<((u64, bool), SessionId)> {
-        let mut best: Option<((u64, bool), SessionId)> = None;
-        for (key, id) in order {
-            if best.is_some_and(|((first, _), _)| *key != first) {
+    /// The first session of an order that fits, with its place among those of other pools: a free permit goes before room
+    /// in a buffer, the worker that serves least before one that serves more, then the policy's own order. Among equals,
+    /// one that has the package already spares a transfer, then one that holds the task's data.
+    fn first_of(&self, pool: &Pool, order: usize, wanted: &Wanted<'_>) -> Option<(Place, SessionId)> {
+        let mut best: Option<(Place, SessionId)> = None;
+        for (key, id) in &pool.orders[order] {
+            if best.is_some_and(|(first, _)| *key != first.key) {
                 break;
             }
             let session = &self.sessions[id];
             if !fits(wanted.needed, session, wanted.packaged) {
                 continue;
             }
-            let cached = wanted.spec.package.as_ref().is_none_or(|p| session.hello.packages.contains(p));
-            if cached {
-                return Some(((*key, false), *id));
+            let late = session.used >= session.hello.permits;
+            let place = Place { late, breadth: pool.breadth, key: *key, far: wanted.far(session) };
+            if place.far == (false, false) {
+                return Some((place, *id));
             }
-            best = best.or(Some(((*key, true), *id)));
+            if best.is_none_or(|(first, _)| place.far < first.far) {
+                best = Some((place, *id));
+            }
         }
         best
     }
 
-    /// Rendezvous hashing: of the free sessions that fit, the one whose hash with the key is highest. A worker that
-    /// comes or goes moves only the keys it wins or loses. Source: Thaler and Ravishankar, 1998.
+    /// Rendezvous hashing among those that are free: of those that fit, and have a permit if any of them has, the one
+    /// that ranks highest for the key. For tasks without a key, and for those whose worker is no longer waited for.
     fn choose_by_hash<'p>(
         &self,
         pools: impl Iterator<Item = &'p Pool>,
         wanted: &Wanted<'_>,
         task: TaskId,
     ) -> Option<SessionId> {
-        let mut hash = Fnv::new();
-        match &wanted.spec.affinity_key {
-            Some(key) => hash.text(key),
-            None => hash.number(task.0 as u64),
-        }
-        let key = hash.finish();
-        let free = pools.flat_map(|pool| &pool.orders[0]);
-        let fitting = free.filter(|(_, id)| fits(wanted.needed, &self.sessions[id], wanted.packaged));
-        fitting.map(|(_, id)| (mix(key ^ mix(u64::from(self.sessions[id].worker.0))), *id)).max().map(|(_, id)| id)
+        let key = wanted.spec.affinity_key.as_ref().map_or_else(|| mix(task.0 as u64), key_hash);
+        let free = pools.flat_map(|pool| &pool.orders[0]).map(|(_, id)| (*id, &self.sessions[id]));
+        let fitting = free.filter(|(_, s)| fits(wanted.needed, s, wanted.packaged));
+        fitting.map(|(id, s)| (s.used < s.hello.permits, rank(key, s.worker), id)).max().map(|(_, _, id)| id)
     }
 
     /// The session got a grant: its place changes.
@@ -375,7 +390,14 @@ impl Partition {
             return None;
         }
         let queue = &self.queues.get(&task.queue)?.queue;
-        let needed = self.requirements.get(self.known_requirement(task.kind, &task.spec)?.0 as usize)?;
+        let requirement = self.known_requirement(task)?;
+        if now.wall < task.granted + queue.config.affinity_wait_ms
+            && self.home_of(task.queue, requirement, task.spec.affinity_key.as_ref()) == run.session
+        {
+            // It is with the worker of its key, which is worth some waiting.
+            return None;
+        }
+        let needed = self.requirements.get(requirement.0 as usize)?;
         let packaged = self.is_packaged(needed);
         let could = |id: &SessionId| {
             let s = &self.sessions[id];
@@ -393,8 +415,31 @@ struct Wanted<'a> {
     spec: &'a Spec,
 }
 
+impl Wanted<'_> {
+    /// Whether a session lacks the package, and whether it holds none of the data.
+    fn far(&self, session: &Session) -> (bool, bool) {
+        let hello = &session.hello;
+        let lacks = self.spec.package.as_ref().is_some_and(|p| !hello.packages.contains(p));
+        let near = &self.spec.near;
+        (lacks, !near.is_empty() && !near.iter().any(|name| hello.data.binary_search(name).is_ok()))
+    }
+}
+
+/// Where a free session stands among those of all pools; the least one gets the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// It has nothing but room in its buffer.
+    late: bool,
+    /// See [`Serves::breadth`].
+    breadth: u32,
+    /// By the queue's policy.
+    key: u64,
+    /// See [`Wanted::far`].
+    far: (bool, bool),
+}
+
 /// Whether a worker serves the type and has code for it: its own, or that of a package.
-fn runs(needed: &Requirement, hello: &Hello, packaged: bool) -> bool {
+pub(super) fn runs(needed: &Requirement, hello: &Hello, packaged: bool) -> bool {
     let own = |name: &Name| match name.strip_suffix('*') {
         Some(start) => needed.kind.starts_with(start),
         None => *name == needed.kind,
@@ -403,11 +448,16 @@ fn runs(needed: &Requirement, hello: &Hello, packaged: bool) -> bool {
         && (packaged || hello.own_types.as_ref().is_none_or(|names| names.iter().any(own)))
 }
 
+/// Whether the bounds that a worker declares on what it serves let such tasks in.
+fn serves(needed: &Requirement, hello: &Hello) -> bool {
+    hello.serves.takes(needed.class, needed.length, needed.executor.as_ref())
+}
+
 /// Whether a session can run tasks with this requirement, with the resources it has left. `packaged` = a package brings
 /// their code.
 pub(crate) fn fits(needed: &Requirement, session: &super::Session, packaged: bool) -> bool {
     let hello = &session.hello;
-    if !runs(needed, hello, packaged) {
+    if !runs(needed, hello, packaged) || !serves(needed, hello) {
         return false;
     }
     let has = |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
@@ -425,6 +475,7 @@ pub(crate) fn could_fit(needed: &Requirement, session: &super::Session, packaged
     let hello = &session.hello;
     let labels = |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
     runs(needed, hello, packaged)
+        && serves(needed, hello)
         && needed.requires.iter().all(labels)
         && (hello.resources.cpu_millis == 0 || needed.resources.cpu_millis <= hello.resources.cpu_millis)
         && (hello.resources.memory_bytes == 0 || needed.resources.memory_bytes <= hello.resources.memory_bytes)

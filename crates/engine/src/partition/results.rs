@@ -140,7 +140,6 @@ impl Partition {
     }
 
     pub(super) fn returned(&mut self, session: SessionId, attempts: &[(TaskId, Token)], now: Now) {
-        let _ = session;
         for (id, token) in attempts {
             if !self.is_current(*id, *token) {
                 continue;
@@ -150,6 +149,7 @@ impl Partition {
                 continue;
             }
             self.put_back(*id, 0, now);
+            self.lose_patience(*id, session, now);
         }
     }
 

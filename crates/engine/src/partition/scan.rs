@@ -189,8 +189,9 @@ impl Partition {
     fn adopt_lane(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
         let class = class_of_lane(lane_id);
         let elsewhere = |row: &&Task| self.tasks.get(&row.id).is_some_and(|e| e.task.lane != Some(lane_id));
-        let first = rows.iter().find(|row| !elsewhere(row)).map(|row| (row.id, row.seq, row.kind, row.spec.clone(), row.state));
-        let Some((id, seq, kind, spec, state)) = first else {
+        let first = rows.iter().find(|row| !elsewhere(row));
+        let first = first.map(|row| (row.id, row.seq, (row.kind, row.priority), row.spec.clone(), row.state));
+        let Some((id, seq, (kind, priority), spec, state)) = first else {
             // All these rows are out of date. There may be others behind them.
             let line = &mut self.queues.get_mut(&queue).expect("the caller found it").lines[class];
             if rows.len() >= line.asked {
@@ -198,7 +199,7 @@ impl Partition {
             }
             return;
         };
-        let requirement = self.requirement_of(kind, &spec);
+        let requirement = self.requirement_of(kind, priority, &spec);
         if self.stays_out(queue, lane_id, (id, seq, state), requirement, &spec) {
             self.queues.get_mut(&queue).expect("the caller found it").lines[class].scan_clean = false;
             return;
@@ -214,22 +215,8 @@ impl Partition {
             (true, _) | (false, false) => 0,
             (false, true) => rows.last().map_or(0, |row| order(row) + 1),
         };
-        q.lanes.insert(lane_id, Lane {
-            window: Default::default(),
-            spilled: full || blind,
-            from,
-            spill_batch,
-            loading: false,
-            asked: 0,
-            asked_from: 0,
-            in_ring: false,
-            requirement,
-            key: spec.concurrency_key.clone(),
-            ordered: spec.ordering_key.is_some(),
-            unverified: blind,
-            parked: None,
-            batchable: spec.batchable,
-        });
+        let lane = Lane { spilled: full || blind, from, unverified: blind, ..Lane::new(requirement, &spec, spill_batch) };
+        q.lanes.insert(lane_id, lane);
         self.merge_rows(queue, lane_id, rows, now);
         if blind {
             self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));

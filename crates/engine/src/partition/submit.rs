@@ -1,6 +1,6 @@
 //! Submit: accept tasks. Each item stands alone: one that is refused does not hold up the others.
 
-use super::{Entry, Partition, Probe, Purpose, Requirement, TypeWork, Waiting, WallTimer};
+use super::{Entry, Partition, Probe, Purpose, Waiting, WallTimer};
 use crate::command::{Command, Submit};
 use crate::config::{QueueConfig, QueueState};
 use crate::effect::{Refusal, Reply, Submitted};
@@ -9,8 +9,8 @@ use crate::limit;
 use crate::load::Load;
 use crate::mutation::{Mutation, NameKind, RecordKind};
 use crate::planted::Bug;
-use crate::ready::{RequirementId, lane_key};
-use crate::task::{Resources, Spec, State, Task};
+use crate::ready::lane_key;
+use crate::task::{State, Task};
 use crate::time::Now;
 
 /// What the store said about idempotency keys.
@@ -178,7 +178,8 @@ impl Partition {
         let state = if run_at > now.wall { State::Scheduled } else { State::Queued };
         let spec = if *item.spec == *self.plain_spec { self.plain_spec.clone() } else { item.spec };
         let waits = state == State::Queued || spec.ordering_key.is_some();
-        let lane = waits.then(|| lane_key(item.priority, &item.kind, &spec));
+        let by_key = self.queues[&queue].gives_by_key();
+        let lane = waits.then(|| lane_key(item.priority, &item.kind, &spec, by_key));
         let mut task = Task {
             id,
             tenant,
@@ -258,65 +259,6 @@ impl Partition {
         self.mutations.push(Mutation::PutName { kind: NameKind::Type, tenant, id: id.0, name: name.clone() });
         self.adopt_type(tenant, id, name.clone());
         id
-    }
-
-    pub(crate) fn adopt_type(&mut self, tenant: TenantId, id: TypeId, name: Name) {
-        let plain = [Some(id), None].map(|bare| {
-            let (kind, requires, resources) = (name.clone(), Vec::new(), Resources::default());
-            self.requirement(Requirement { kind, bare, requires, resources })
-        });
-        let registered = self.records.contains_key(&(RecordKind::TaskType, tenant, name.clone()));
-        self.types.insert(id, TypeWork { name: name.clone(), plain, registered });
-        self.type_ids.entry(tenant).or_default().insert(name, id);
-    }
-
-    fn requirement(&mut self, requirement: Requirement) -> RequirementId {
-        if let Some(id) = self.requirement_ids.get(&requirement) {
-            return *id;
-        }
-        let id = RequirementId(u32::try_from(self.requirements.len()).expect("fewer requirements than tasks"));
-        self.requirements.push(requirement.clone());
-        self.requirement_ids.insert(requirement, id);
-        id
-    }
-
-    /// What a task needs of a worker.
-    pub(crate) fn requirement_of(&mut self, kind: TypeId, spec: &Spec) -> RequirementId {
-        let work = &self.types[&kind];
-        if spec.requires.is_empty() && spec.resources == Resources::default() {
-            return work.plain[usize::from(spec.package.is_some())];
-        }
-        let bare = spec.package.is_none().then_some(kind);
-        let kind = work.name.clone();
-        self.requirement(Requirement { kind, bare, requires: spec.requires.clone(), resources: spec.resources })
-    }
-
-    /// As [`Partition::requirement_of`], for what is known already.
-    pub(crate) fn known_requirement(&self, kind: TypeId, spec: &Spec) -> Option<RequirementId> {
-        let work = self.types.get(&kind)?;
-        if spec.requires.is_empty() && spec.resources == Resources::default() {
-            return Some(work.plain[usize::from(spec.package.is_some())]);
-        }
-        let bare = spec.package.is_none().then_some(kind);
-        let needed =
-            Requirement { kind: work.name.clone(), bare, requires: spec.requires.clone(), resources: spec.resources };
-        self.requirement_ids.get(&needed).copied()
-    }
-
-    /// Whether a package brings the code of such tasks.
-    pub(crate) fn is_packaged(&self, needed: &Requirement) -> bool {
-        needed.bare.is_none_or(|kind| self.types.get(&kind).is_some_and(|work| work.registered))
-    }
-
-    /// A package was registered for a type, or none is any more.
-    pub(crate) fn register_type(&mut self, tenant: TenantId, name: &Name, registered: bool) {
-        let Some(kind) = self.type_ids.get(&tenant).and_then(|t| t.get(name)).copied() else { return };
-        let Some(work) = self.types.get_mut(&kind) else { return };
-        if std::mem::replace(&mut work.registered, registered) || !registered {
-            return;
-        }
-        // What waited for a worker with code of its own can go to any that runs packages.
-        self.pools_changed(|needed| needed.bare == Some(kind));
     }
 
     pub(crate) fn queue_id(&self, tenant: TenantId, name: &Name) -> Option<QueueId> {

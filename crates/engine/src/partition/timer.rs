@@ -77,6 +77,7 @@ impl Partition {
             MonoTimer::BatchWait(queue, lane) => self.unpark(queue, lane),
             MonoTimer::Balance => self.balance(now),
             MonoTimer::Take(queue) => self.takers.wake(queue),
+            MonoTimer::AffinityWait(queue, lane) => self.end_wait(queue, lane),
         }
     }
 

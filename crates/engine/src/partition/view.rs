@@ -1,13 +1,14 @@
 //! Views: looks at the state, computed when asked.
 
-use super::pool::could_fit;
+use super::pool::{could_fit, runs};
 use super::{Partition, Requirement, Session};
 use crate::command::Command;
 use crate::config::QueueState;
 use crate::effect::{Refusal, Reply};
 use crate::id::{Name, QueueId, RequestId, TaskId, TenantId};
 use crate::ready::gcra;
-use crate::task::{Resources, State, Task};
+use crate::serve::{PLAIN_EXECUTOR, Serves, class_name};
+use crate::task::{State, Task};
 use crate::time::Now;
 use crate::view::{Answer, PartitionFigures, QueueFigures, Reason, View, WorkerFigures};
 
@@ -149,7 +150,9 @@ impl Partition {
             }
         }
         self.why_key(task, &mut reasons);
-        self.why_workers(task, &mut reasons);
+        if !self.why_affinity(task, now, &mut reasons) {
+            self.why_workers(task, &mut reasons);
+        }
         if reasons.is_empty() {
             let ahead = self.queues[&task.queue].counts[State::Queued as usize];
             reasons.push(reason("behind", format!("it is next or near: {ahead} tasks wait in its queue"), None));
@@ -176,8 +179,18 @@ impl Partition {
         }
     }
 
+    /// Whether it waits for the worker of its affinity key.
+    fn why_affinity(&self, task: &Task, now: Now, reasons: &mut Vec<Reason>) -> bool {
+        let Some((session, until)) = self.held_for(task) else { return false };
+        let Some(s) = self.sessions.get(&session) else { return false };
+        let key = task.spec.affinity_key.as_deref().unwrap_or_default();
+        let text = format!("affinity key {key} belongs to worker {}, which has no room", s.hello.name.0);
+        reasons.push(reason("affinity", text, Some(now.wall + until.saturating_sub(now.mono))));
+        true
+    }
+
     fn why_workers(&mut self, task: &Task, reasons: &mut Vec<Reason>) {
-        let requirement = self.requirement_of(task.kind, &task.spec);
+        let requirement = self.requirement_of(task.kind, task.priority, &task.spec);
         let needed = self.requirements[requirement.0 as usize].clone();
         let packaged = self.is_packaged(&needed);
         let q = &self.queues[&task.queue];
@@ -219,8 +232,7 @@ fn reason(code: &'static str, text: String, until: Option<u64>) -> Reason {
 /// What keeps every one of a queue's workers from such tasks: the type, each label and each resource for itself.
 fn missing(needed: &Requirement, packaged: bool, serving: &[&Session], queue: &Name) -> String {
     let kind = &needed.kind;
-    let type_alone = Requirement { requires: Vec::new(), resources: Resources::default(), ..needed.clone() };
-    let typed = serving.iter().filter(|s| could_fit(&type_alone, s, packaged)).count();
+    let typed = serving.iter().filter(|s| runs(needed, &s.hello, packaged)).count();
     let mut lacks = Vec::new();
     if typed == 0 {
         lacks.push(match packaged {
@@ -228,6 +240,7 @@ fn missing(needed: &Requirement, packaged: bool, serving: &[&Session], queue: &N
             false => format!("no package brings type {kind}, and no worker of queue {queue} offers it by itself"),
         });
     }
+    lacks.extend(unserved(needed, serving, queue));
     for (name, value) in &needed.requires {
         let has = |s: &&Session| s.hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
         if !serving.iter().any(has) {
@@ -258,9 +271,29 @@ fn missing(needed: &Requirement, packaged: bool, serving: &[&Session], queue: &N
     lacks.join("; ")
 }
 
+/// The bounds of what workers serve that keep every one of them from such tasks.
+fn unserved(needed: &Requirement, serving: &[&Session], queue: &Name) -> Vec<String> {
+    let nobody = |serves: &dyn Fn(&Serves) -> bool| !serving.iter().any(|s| serves(&s.hello.serves));
+    let mut lacks = Vec::new();
+    if nobody(&|s| s.takes_class(needed.class)) {
+        lacks.push(format!("no worker of queue {queue} serves priority {}", class_name(needed.class)));
+    }
+    if nobody(&|s| s.takes_length(needed.length)) {
+        lacks.push(format!("no worker of queue {queue} serves duration {}", needed.length.as_str()));
+    }
+    if nobody(&|s| s.takes_executor(needed.executor.as_ref())) {
+        let key = needed.executor.as_deref().unwrap_or(PLAIN_EXECUTOR);
+        lacks.push(format!("no worker of queue {queue} serves executor {key}"));
+    }
+    lacks
+}
+
 /// Everything that a requirement names.
 fn wanted(needed: &Requirement) -> String {
     let mut wants = vec![format!("type {}", needed.kind)];
+    wants.push(format!("priority {}", class_name(needed.class)));
+    wants.push(format!("duration {}", needed.length.as_str()));
+    wants.extend(needed.executor.iter().map(|key| format!("executor {key}")));
     wants.extend(needed.requires.iter().map(|(name, value)| format!("label {name}={value}")));
     if needed.resources.cpu_millis > 0 {
         wants.push(format!("{:.1} cores", f64::from(needed.resources.cpu_millis) / 1000.0));

@@ -23,9 +23,9 @@ impl Partition {
         let cold = entry.task.input == Payload::Cold;
         let queue = entry.task.queue;
         let ready = ready_of(&entry.task);
-        let (kind, spec) = (entry.task.kind, entry.task.spec.clone());
+        let (kind, priority, spec) = (entry.task.kind, entry.task.priority, entry.task.spec.clone());
         let class = class_of_lane(lane_id);
-        let requirement = self.requirement_of(kind, &spec);
+        let requirement = self.requirement_of(kind, priority, &spec);
         let index = self.index;
         let cap = self.options.line_lanes;
         let q = self.queues.get_mut(&queue).expect("a waiting task's queue exists");
@@ -43,22 +43,8 @@ impl Partition {
             // Where other lanes are in the store, this one may be there too, with tasks that go before this one.
             let unverified = line.unloaded;
             let spill_batch = line.spill_batch;
-            q.lanes.insert(lane_id, Lane {
-                window: Default::default(),
-                spilled: unverified,
-                from: 0,
-                spill_batch,
-                loading: false,
-                asked: 0,
-                asked_from: 0,
-                in_ring: false,
-                requirement,
-                key: spec.concurrency_key.clone(),
-                ordered: spec.ordering_key.is_some(),
-                unverified,
-                parked: None,
-                batchable: spec.batchable,
-            });
+            let lane = Lane { spilled: unverified, unverified, ..Lane::new(requirement, &spec, spill_batch) };
+            q.lanes.insert(lane_id, lane);
         }
         let lane = q.lanes.get_mut(&lane_id).expect("it was just made");
         if cold {
@@ -156,7 +142,7 @@ impl Partition {
         match lane.parked {
             // A higher task may have come before the one it was parked for, or the batch is full now.
             Some(Parked::Batch(_) | Parked::Due) => lane.parked = None,
-            Some(Parked::Key | Parked::Order) => return,
+            Some(Parked::Key | Parked::Order | Parked::Worker) => return,
             None => {}
         }
         if lane.in_ring {
@@ -209,7 +195,8 @@ impl Partition {
                 }
             }
             Some(Parked::Order | Parked::Due) => line.parked.push_back(lane_id),
-            Some(Parked::Batch(_)) | None => {}
+            // What waits for a worker is not left to the store, which knows nothing of its patience.
+            Some(Parked::Batch(_) | Parked::Worker) | None => {}
         }
         let line = &mut q.lines[class_of_lane(lane_id)];
         if line.parked.len() > 2 * line.lanes + 8 {

@@ -1,10 +1,12 @@
 //! Workers: sessions, their capacity and leases. Everything here but a worker's name is memory only: a heartbeat writes
 //! no row, whatever the number of workers.
 
+use std::collections::BTreeSet;
+
 use super::{MonoTimer, Partition, Run};
-use crate::command::{Hello, Usage};
+use crate::command::{Beat, Hello, Usage};
 use crate::effect::{Effect, Grant, Refusal, Reply};
-use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token, WorkerId};
+use crate::id::{Name, QueueId, RequestId, SessionId, TaskId, TenantId, Token, WorkerId};
 use crate::mutation::{AttemptOutcome, Mutation, NameKind};
 use crate::planted::Bug;
 use crate::task::{Failure, Resources, State};
@@ -34,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) outbox: Vec<Grant>,
     /// Its pool.
     pub(crate) pool: usize,
+    /// Lanes that wait for room here, see `affinity.rs`.
+    pub(crate) awaited: BTreeSet<(QueueId, i64)>,
     /// Position keys in the pool's orders while it is free; see `pool.rs`.
     pub(crate) place: Option<[u64; 3]>,
     /// Number of its last grant; grants it got, in units of its weight.
@@ -63,6 +67,10 @@ impl Partition {
         {
             self.replace(old, &mut resume, now);
         }
+        let mut hello = hello;
+        if self.options.planted.has(Bug::IgnoredServes) {
+            hello.serves = Default::default();
+        }
         let pool = self.pool_for(&hello);
         self.sessions.insert(session, Session {
             worker,
@@ -77,10 +85,11 @@ impl Partition {
             calls: Vec::new(),
             outbox: Vec::new(),
             pool,
+            awaited: BTreeSet::new(),
             place: None,
             virtual_time: [0; 2],
         });
-        self.pools[pool].sessions += 1;
+        self.pools[pool].members.insert(session);
         let resumed = self.claim(session, resume, now);
         self.effects.push(Effect::Welcome { session, worker, resumed });
         self.mono_wheel.insert(now.mono + self.options.lease_ms, MonoTimer::Session(session));
@@ -190,6 +199,7 @@ impl Partition {
         s.connected = false;
         let empty = s.attempts.is_empty();
         self.reenter_pool(session);
+        self.release_awaiting(session);
         if empty {
             self.drop_session(session, "");
         }
@@ -202,21 +212,21 @@ impl Partition {
         self.reenter_pool(session);
     }
 
-    pub(super) fn heartbeat(
-        &mut self,
-        session: SessionId,
-        usage: Usage,
-        added: Vec<Name>,
-        removed: &[Name],
-        clock_offset_ms: i64,
-        now: Now,
-    ) {
+    pub(super) fn heartbeat(&mut self, session: SessionId, beat: Beat, now: Now) {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         s.seen = now;
-        s.usage = usage;
-        s.hello.clock_offset_ms = clock_offset_ms;
+        s.usage = beat.usage;
+        s.hello.clock_offset_ms = beat.clock_offset_ms;
+        let (added, removed) = (beat.packages_added, beat.packages_removed);
         s.hello.packages.retain(|p| !removed.contains(p) && !added.contains(p));
         s.hello.packages.extend(added);
+        if !(beat.data_added.is_empty() && beat.data_removed.is_empty()) {
+            s.hello.data.retain(|d| !beat.data_removed.contains(d));
+            s.hello.data.extend(beat.data_added);
+            s.hello.data.sort();
+            s.hello.data.dedup();
+            s.hello.data.truncate(crate::limit::HELD_DATA);
+        }
         self.reenter_pool(session);
     }
 
@@ -262,7 +272,7 @@ impl Partition {
     fn drop_session(&mut self, session: SessionId, reason: &str) {
         self.leave_pool(session);
         let Some(s) = self.sessions.remove(&session) else { return };
-        self.pools[s.pool].sessions -= 1;
+        self.pools[s.pool].members.remove(&session);
         let name = (s.hello.tenant, s.hello.name.0.clone());
         if self.session_names.get(&name) == Some(&session) {
             self.session_names.remove(&name);
@@ -270,6 +280,7 @@ impl Partition {
         if s.connected {
             self.effects.push(Effect::Close { session, reason: reason.into() });
         }
+        s.awaited.iter().for_each(|(queue, lane)| self.end_wait(*queue, *lane));
         self.pool_changed(s.pool);
     }
 
@@ -287,6 +298,7 @@ impl Partition {
             Some((id, s)) => {
                 s.draining = draining;
                 self.reenter_pool(id);
+                self.release_awaiting(id);
                 true
             }
             None => false,

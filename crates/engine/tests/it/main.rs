@@ -6,6 +6,7 @@ mod keys;
 mod limits;
 mod order;
 mod overload;
+mod placement;
 mod time;
 mod types;
 mod window;

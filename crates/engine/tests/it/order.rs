@@ -19,7 +19,7 @@ fn slow_retry() -> QueueConfig {
 fn an_ordering_key_is_one_lane_though_some_of_its_tasks_may_share_a_call() {
     let plain = Spec { ordering_key: Some("k".into()), ..Spec::default() };
     let batchable = Spec { batchable: true, ..plain.clone() };
-    assert_eq!(lane_key(5, "a", &plain), lane_key(1, "b", &batchable));
+    assert_eq!(lane_key(5, "a", &plain, false), lane_key(1, "b", &batchable, false));
 }
 
 #[test]

@@ -54,6 +54,9 @@ pub struct QueueSettings {
     /// Waiting so long raises a task by one priority class; default 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aging: Option<DurationText>,
+    /// With policy `consistent_hash`: how long a task waits for the worker of its affinity key; default 5 s, 0 = not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_wait: Option<DurationText>,
 }
 
 /// A queue as it is shown.

@@ -91,7 +91,7 @@ pub struct SubmitTask {
     /// Name of the task type, 1 to 200 characters.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Queue; `default` if absent. It has to exist.
+    /// Queue. Absent: where the routing rules send the task, else its type's queue, else `default`. It has to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
     /// Any JSON value.
@@ -125,7 +125,7 @@ pub struct SubmitTask {
     /// Limit of the concurrency key; the queue's `key_concurrency` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_limit: Option<u32>,
-    /// Tasks with the same key prefer the same worker (queues with policy `consistent_hash`).
+    /// Tasks with the same key go to the same worker, and wait for it for a while (queues with policy `consistent_hash`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity_key: Option<String>,
     /// Labels a worker has to have.
@@ -146,6 +146,13 @@ pub struct SubmitTask {
     /// The workflow run this belongs to, as the submitter names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<String>,
+    /// How long it is expected to run: below 1 min it is short, above 10 min long. Workers may serve one or the other. Absent:
+    /// as long as its own run timeout, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_duration: Option<DurationText>,
+    /// Names of data that it works on, at most 8: a worker that holds some of it goes before its equals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<String>,
     /// `name` or `name@version` of the package to run; found by the task type if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
@@ -216,6 +223,9 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub memory: Option<serde_json::Value>,
+    /// `high`: its reads and writes go before those of others; `normal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<String>,
 }
 
 /// A task as it is shown.
@@ -228,9 +238,12 @@ pub struct Task {
     /// Task type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `automated`, `manual` or `integration`
+    /// Executor key: `automated`, or what a routing rule gave it
     #[serde(default)]
     pub executor: String,
+    /// The routing rule that matched it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Queue.
     pub queue: String,
     /// 0-9, 9 first.
@@ -299,7 +312,14 @@ pub struct Task {
     /// Labels a worker has to have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requires: BTreeMap<String, String>,
-    /// What it needs of a worker; its memory is bytes.
+    /// How long it is expected to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_duration: Option<DurationText>,
+    /// Data that it works on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<String>,
+    /// What it needs of a worker; its memory is bytes. Class `default` when nothing was asked for: that is what one permit
+    /// of a worker stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// It may be handed over together with others of its type, where the queue batches.
@@ -431,7 +451,7 @@ pub struct Why {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct WhyReason {
     /// Stable code, such as `queue-paused`, `no-worker`, `queue-limit`, `key-limit`, `tenant-limit`, `rate-limit`,
-    /// `ordering`, `not-due`, `no-permit`, `missing-capability`, `behind`.
+    /// `ordering`, `affinity`, `not-due`, `no-permit`, `missing-capability`, `behind`.
     pub code: String,
     /// The sentence shown to people.
     pub text: String,

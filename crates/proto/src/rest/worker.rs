@@ -18,6 +18,12 @@ pub struct Worker {
     pub version: String,
     /// Queues served.
     pub queues: Vec<String>,
+    /// Bounds that it declares on the tasks it is given; absent ones serve all.
+    #[serde(default, skip_serializing_if = "Serves::is_open")]
+    pub serves: Serves,
+    /// Data it holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<String>,
     /// Labels and discovered capabilities.
     pub labels: BTreeMap<String, String>,
     /// Attempts at once: what it offers, or less where an operator set less.
@@ -45,6 +51,27 @@ pub struct Worker {
     pub enforced: BTreeMap<String, String>,
     /// RFC 3339.
     pub last_seen: String,
+}
+
+/// Bounds on the tasks that a worker is given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Serves {
+    /// Of `low`, `medium` and `high`; empty = all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub priority: Vec<String>,
+    /// Of `short`, `medium` and `long`; empty = all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub duration: Vec<String>,
+    /// Executor keys; empty = all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub executor: Vec<String>,
+}
+
+impl Serves {
+    /// Whether nothing is bounded.
+    pub fn is_open(&self) -> bool {
+        *self == Serves::default()
+    }
 }
 
 /// `PATCH /workers/{id}`

@@ -53,6 +53,8 @@ impl World {
             permits: 40,
             buffer: 0,
             cpu_millis: 0,
+            serves: Default::default(),
+            data: Vec::new(),
             guarded: true,
             resumes: true,
         };

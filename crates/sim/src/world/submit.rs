@@ -11,7 +11,7 @@ use tidewheel_engine::ready::mix;
 use tidewheel_engine::task::{ITEM, Payload, Resources, Spec};
 
 use super::{CallKind, Item, World};
-use crate::plan::{Plan, SECOND, Scenario};
+use crate::plan::{LoadPlan, Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
 /// Different specs of a run; equal ones are shared, as a client of the bulk call shares them.
@@ -66,7 +66,25 @@ fn spec(plan: &Plan, rng: &mut Rng) -> Spec {
     if load.items > 0.0 && rng.chance(load.items) {
         spec.requires = vec![(ITEM.0.into(), ITEM.1.into())];
     }
+    place(load, &mut spec, rng);
     spec
+}
+
+/// What decides on the worker.
+fn place(load: &LoadPlan, spec: &mut Spec, rng: &mut Rng) {
+    if load.affine > 0.0 && rng.chance(load.affine) {
+        spec.affinity_key = Some(format!("k{}", rng.below(load.keys)).into());
+    }
+    if load.routed > 0.0 && rng.chance(load.routed) {
+        spec.executor = Some(format!("e{}", rng.below(2)).into());
+        spec.rule = Some("some".into());
+    }
+    if load.expected > 0.0 && rng.chance(load.expected) {
+        spec.expected_ms = *rng.pick(&[1_000, 120_000, 3_600_000]);
+    }
+    if load.near > 0.0 && rng.chance(load.near) {
+        spec.near = vec![format!("d{}", rng.below(4)).into()];
+    }
 }
 
 impl World {

@@ -86,8 +86,9 @@ impl World {
     /// L2: as long as a worker is free and a task could go to it, tasks are granted.
     fn look_for_idle(&mut self, partition: usize) {
         let wall = self.node_wall(partition);
-        let fold = self.checkers.fold(partition);
         let Some(process) = self.current else { return };
+        let mono = self.node_now(process, partition).map_or(0, |now| now.mono);
+        let fold = self.checkers.fold(partition);
         let Some(shell) = self.processes[&process].parts[partition].shell.as_ref() else { return };
         let audit = shell.partition().audit();
         if !audit.sessions.iter().any(|s| s.free) {
@@ -95,11 +96,17 @@ impl World {
         }
         let could_go = fold.queued.iter().take(LOOKS).copied().filter(|id| {
             let task = &fold.tasks[id];
-            self.may_go(partition, task, wall)
+            // One that waits for the worker of its affinity key may do so until its queue's patience is over.
+            let held = shell.partition().held_for(task).is_some_and(|(_, until)| until > mono);
+            !held
+                && self.may_go(partition, task, wall)
                 && audit.sessions.iter().any(|s| s.free && shell.partition().session_fits(s.session, task))
         });
         let could_go: Vec<TaskId> = could_go.collect();
-        let allowed = 2 * SECOND + self.plan.faults.read * 12 + self.plan.faults.commit * 6;
+        let queues = self.plan.tenants.iter().flat_map(|tenant| &tenant.queues);
+        // Lanes that wait may fill the memory of a line, so that those behind them wait as long.
+        let patience = queues.map(|queue| queue.affinity_wait_ms).max().unwrap_or(0) * MS;
+        let allowed = 2 * SECOND + patience + self.plan.faults.read * 12 + self.plan.faults.commit * 6;
         let stuck = self.checkers.dispatch.could_go(partition, self.now, allowed, &could_go);
         if let Some((task, for_us)) = stuck {
             let task = &self.checkers.fold(partition).tasks[&task];

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tidewheel_engine::Command;
-use tidewheel_engine::command::{Hello, Usage};
+use tidewheel_engine::command::{Beat, Hello, Usage};
 use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{SessionId, TaskId, TenantId, Token};
 use tidewheel_engine::ready::mix;
-use tidewheel_engine::task::{Failure, Outcome, Payload, Resources};
+use tidewheel_engine::task::{Failure, Outcome, Payload, Resources, class_of};
 
 use super::World;
 use crate::event::{Event, How, ToWorker};
@@ -149,6 +149,8 @@ impl World {
             types: w.plan.types.iter().map(|t| format!("t{t}").into()).collect(),
             labels: w.plan.labels.iter().flat_map(label).collect(),
             resources: Resources { cpu_millis: w.plan.cpu_millis, memory_bytes: 0 },
+            serves: w.plan.serves.clone(),
+            data: w.plan.data.iter().map(|d| format!("d{d}").into()).collect(),
             permits: w.plan.permits,
             buffer: w.plan.buffer,
             resume: if w.plan.resumes { resume.into_iter().collect() } else { Vec::new() },
@@ -225,6 +227,11 @@ impl World {
     fn take_grant(&mut self, worker: usize, link: usize, grant: Grant) {
         let at = (grant.task, grant.token);
         self.checkers.worker_saw(link, at.0, at.1);
+        let serves = &self.workers[worker].plan.serves;
+        if !serves.takes(class_of(grant.priority), grant.spec.length(), grant.spec.executor.as_ref()) {
+            let text = format!("worker {worker} serves {serves:?} and is given {grant:?}");
+            self.checkers.fail("S22", text);
+        }
         let l = &mut self.workers[worker].links[link];
         let call = if grant.batch > 0 {
             u64::from(grant.batch)
@@ -393,16 +400,8 @@ impl World {
                 Some(conn) if l.welcomed => {
                     let usage =
                         Usage { tight: !self.is_quiet() && mix(self.now ^ conn) % 200 == 0, ..Usage::default() };
-                    self.send_to_node(
-                        conn,
-                        Command::Heartbeat {
-                            session: SessionId(conn),
-                            usage,
-                            packages_added: Vec::new(),
-                            packages_removed: Vec::new(),
-                            clock_offset_ms: 0,
-                        },
-                    );
+                    let beat = Box::new(Beat { usage, ..Beat::default() });
+                    self.send_to_node(conn, Command::Heartbeat { session: SessionId(conn), beat });
                 }
                 _ if guarded && self.now > l.heard + lease => {
                     let gone: Vec<_> = l.attempts.keys().copied().collect();

@@ -46,6 +46,19 @@ fn spec() -> Spec {
         entrypoint: Some("e".into()),
         traceparent: Some("t".into()),
         idempotency_key: Some("i".into()),
+        ..Spec::default()
+    }
+}
+
+/// What version 3 of the golden bytes is for.
+fn routed_spec() -> Spec {
+    Spec {
+        executor: Some("gpu".into()),
+        rule: Some("r".into()),
+        expected_ms: 60_000,
+        near: vec!["d".into(), "e".into()],
+        fast_io: true,
+        ..Spec::default()
     }
 }
 
@@ -71,6 +84,7 @@ fn queue_config() -> QueueConfig {
         aging_ms: 9,
         alert_depth: 10,
         throttle_depth: 11,
+        ..QueueConfig::default()
     }
 }
 
@@ -104,7 +118,8 @@ const VERSION_1: &str = include_str!("golden/v1.txt");
 /// Heads know when the handler began.
 const VERSION_2: &str = include_str!("golden/v2.txt");
 
-/// Queues know when they alert and throttle: fields that older programs pass over.
+/// Queues know when they alert and throttle, and how long a key waits for its worker; specs know where routing sent a task:
+/// fields that older programs pass over.
 const VERSION_3: &str = include_str!("golden/v3.txt");
 
 /// What is written today.
@@ -126,6 +141,8 @@ fn the_bytes_of_the_newest_versions_are_still_written() {
     check("head", &encoded(|out| encode_head(&task(), out)));
     check("wide-head", &encoded(|out| encode_head(&Task { due: u64::MAX, ..task() }, out)));
     check("spec", &encoded(|out| encode_spec(&spec(), out)));
+    check("routed-spec", &encoded(|out| encode_spec(&routed_spec(), out)));
+    check("keyed-queue", &encode_queue_config(&QueueConfig { affinity_wait_ms: 0, ..queue_config() }));
     check("ending", &encoded(|out| encode_ending(&ending(), out)));
     check("queue", &encode_queue_config(&queue_config()));
     check("tenant", &encode_tenant_config(&tenant_config()));
@@ -168,6 +185,9 @@ fn the_bytes_of_the_newest_versions_are_read() {
     decode_head(&golden("wide-head"), &mut read).unwrap();
     assert_eq!(read, Task { due: u64::MAX, ..task() });
     assert_eq!(*decode_spec(&golden("spec")).unwrap(), spec());
+    assert_eq!(*decode_spec(&golden("routed-spec")).unwrap(), routed_spec());
+    let keyed = QueueConfig { affinity_wait_ms: 0, ..queue_config() };
+    assert_eq!(decode_queue_config(&golden("keyed-queue")).unwrap(), keyed);
     assert_eq!(*decode_ending(&golden("ending"), Payload::None).unwrap(), ending());
     assert_eq!(decode_queue_config(&golden("queue")).unwrap(), queue_config());
     assert_eq!(decode_tenant_config(&golden("tenant")).unwrap(), tenant_config());

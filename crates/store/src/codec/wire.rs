@@ -5,6 +5,7 @@ use super::{
     Resources, RetryPolicy, TaskId, TenantId, Timeouts, Token, WorkerId, damaged, name,
 };
 use tidewheel_engine::config as engine_config;
+use tidewheel_engine::limit::AFFINITY_WAIT_MS;
 use tidewheel_engine::task as engine;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -84,6 +85,16 @@ pub(super) struct Spec {
     traceparent: Option<String>,
     #[prost(string, optional, tag = "18")]
     idempotency_key: Option<String>,
+    #[prost(string, optional, tag = "19")]
+    executor: Option<String>,
+    #[prost(string, optional, tag = "20")]
+    rule: Option<String>,
+    #[prost(uint64, tag = "21")]
+    expected_ms: u64,
+    #[prost(string, repeated, tag = "22")]
+    near: Vec<String>,
+    #[prost(bool, tag = "23")]
+    fast_io: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -157,6 +168,9 @@ pub(super) struct QueueConfig {
     alert_depth: Option<u64>,
     #[prost(uint64, tag = "14")]
     throttle_depth: u64,
+    /// Absent = the default, which is what queues have that were stored before there was such a setting.
+    #[prost(uint64, optional, tag = "15")]
+    affinity_wait_ms: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -312,6 +326,11 @@ impl From<&engine::Spec> for Spec {
             entrypoint: key(&spec.entrypoint),
             traceparent: key(&spec.traceparent),
             idempotency_key: key(&spec.idempotency_key),
+            executor: key(&spec.executor),
+            rule: key(&spec.rule),
+            expected_ms: spec.expected_ms,
+            near: texts(&spec.near),
+            fast_io: spec.fast_io,
         }
     }
 }
@@ -336,6 +355,11 @@ impl From<Spec> for engine::Spec {
             entrypoint: spec.entrypoint.map(name),
             traceparent: spec.traceparent.map(name),
             idempotency_key: spec.idempotency_key.map(name),
+            executor: spec.executor.map(name),
+            rule: spec.rule.map(name),
+            expected_ms: spec.expected_ms,
+            near: names(spec.near),
+            fast_io: spec.fast_io,
         }
     }
 }
@@ -420,6 +444,7 @@ impl From<&engine_config::QueueConfig> for QueueConfig {
             aging_ms: config.aging_ms,
             alert_depth: (config.alert_depth != engine_config::DEFAULT_ALERT_DEPTH).then_some(config.alert_depth),
             throttle_depth: config.throttle_depth,
+            affinity_wait_ms: (config.affinity_wait_ms != AFFINITY_WAIT_MS).then_some(config.affinity_wait_ms),
         }
     }
 }
@@ -450,6 +475,7 @@ impl TryFrom<QueueConfig> for engine_config::QueueConfig {
             aging_ms: config.aging_ms,
             alert_depth: config.alert_depth.unwrap_or(engine_config::DEFAULT_ALERT_DEPTH),
             throttle_depth: config.throttle_depth,
+            affinity_wait_ms: config.affinity_wait_ms.unwrap_or(AFFINITY_WAIT_MS),
         })
     }
 }

@@ -86,6 +86,7 @@ fn queue(id: u32, version: u64) -> Queue {
             aging_ms: 10,
             alert_depth: 11,
             throttle_depth: 12,
+            affinity_wait_ms: 750,
         },
         deleted: version > 5,
     }

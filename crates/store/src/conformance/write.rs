@@ -310,6 +310,11 @@ pub(super) fn rich_spec() -> Spec {
         entrypoint: Some("mod:fn".into()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         idempotency_key: Some("key-1".into()),
+        executor: Some("gpu".into()),
+        rule: Some("to-gpu".into()),
+        expected_ms: 61_000,
+        near: vec!["set-1".into(), "set-2".into()],
+        fast_io: true,
     }
 }
 

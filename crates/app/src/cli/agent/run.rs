@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tidewheel_agent::{Agent, AgentConfig, Credential, Isolation};
+use tidewheel_agent::{Agent, AgentConfig, Credential, Isolation, Serves};
 use tidewheel_proto::token;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,16 @@ pub(super) struct Run {
         hide_env_values = true
     )]
     types: Vec<String>,
+    /// Serve only some tasks: priority=low|medium|high, duration=short|medium|long, executor=KEY; may be given several times
+    #[arg(long, value_name = "KIND=VALUE,...", env = "TIDEWHEEL_AGENT_SERVE", hide_env_values = true)]
+    #[arg(value_delimiter = ';')]
+    serve: Vec<String>,
+    /// Priorities served by pool: dedicated (high), shared (high, medium), best-effort (all)
+    #[arg(long, value_name = "POOL", env = "TIDEWHEEL_AGENT_POOL", hide_env_values = true)]
+    pool: Option<String>,
+    /// Data that this machine holds: tasks that work on it come here before its equals; may be given several times
+    #[arg(long, value_name = "NAME", env = "TIDEWHEEL_AGENT_DATA", value_delimiter = ',', hide_env_values = true)]
+    data: Vec<String>,
     /// Label that tasks can ask for; may be given several times
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair)]
     #[arg(env = "TIDEWHEEL_AGENT_LABELS", value_delimiter = ',', hide_env_values = true)]
@@ -178,6 +188,12 @@ impl Run {
             out.queues = self.queue.clone();
         }
         out.types = self.types.clone();
+        let bounds = Serves::parse(self.serve.iter().map(String::as_str));
+        out.serves = bounds.map_err(|why| Failure::usage("cannot read --serve", why))?;
+        if let Some(pool) = &self.pool {
+            out.serves = out.serves.in_pool(pool).map_err(|why| Failure::usage("cannot read --pool", why))?;
+        }
+        out.data = self.data.clone();
         out.labels = self.label.iter().cloned().collect();
         if let Some(group) = &self.group {
             out.labels.insert("group".to_owned(), group.clone());

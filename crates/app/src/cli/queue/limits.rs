@@ -53,6 +53,9 @@ pub(crate) struct SettingArgs {
     /// Waiting so long raises a task by one priority class
     #[arg(long, value_name = "TIME")]
     aging: Option<String>,
+    /// With consistent_hash: how long a task waits for the worker of its affinity key; 0 = not at all
+    #[arg(long, value_name = "TIME")]
+    affinity_wait: Option<String>,
     /// Tasks handed over together; below 2 = one by one
     #[arg(long, value_name = "N")]
     batch_size: Option<u32>,
@@ -88,6 +91,7 @@ impl SettingArgs {
         put(&mut body, "throttle_depth", &self.throttle_depth);
         put(&mut body, "alert_depth", &self.alert_depth);
         put(&mut body, "aging", &self.aging);
+        put(&mut body, "affinity_wait", &self.affinity_wait);
         put(&mut body, "batch_size", &self.batch_size);
         put(&mut body, "batch_wait", &self.batch_wait);
         put(&mut body, "ttl", &self.ttl);

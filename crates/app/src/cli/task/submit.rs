@@ -36,7 +36,7 @@ pub(crate) struct Submit {
     /// Submit one task per line of a file (`-` for standard input)
     #[arg(long, value_name = "FILE.jsonl")]
     many: Option<String>,
-    /// Queue to wait in; `default` if absent
+    /// Queue to wait in; if absent where `tidewheel routing` sends it, else that of its type, else `default`
     #[arg(long)]
     queue: Option<String>,
     /// 0 to 9, 9 first, or low, medium, high
@@ -78,12 +78,18 @@ pub(crate) struct Submit {
     /// Limit of the concurrency key
     #[arg(long, value_name = "N", help_heading = "Order, limits and placement")]
     concurrency_limit: Option<u32>,
-    /// Tasks with the same key prefer the same worker
+    /// Tasks with the same key go to the same worker, where the queue's policy is consistent_hash
     #[arg(long, value_name = "KEY", help_heading = "Order, limits and placement")]
     affinity_key: Option<String>,
     /// Label a worker has to have; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Order, limits and placement")]
     require: Vec<(String, String)>,
+    /// How long it is expected to run: below 1m it is short, above 10m long
+    #[arg(long, value_name = "TIME", help_heading = "Order, limits and placement")]
+    expected_duration: Option<String>,
+    /// Data it works on: a worker that holds it goes before its equals; may be given several times
+    #[arg(long, value_name = "DATA", help_heading = "Order, limits and placement")]
+    near: Vec<String>,
     /// Resource class: cpu-intensive, memory-intensive, io-intensive, default
     #[arg(long, help_heading = "Order, limits and placement")]
     class: Option<String>,
@@ -93,6 +99,9 @@ pub(crate) struct Submit {
     /// Memory needed: `512MB`, `4Gi`
     #[arg(long, value_name = "SIZE", help_heading = "Order, limits and placement")]
     memory: Option<String>,
+    /// `high`: its reads and writes go before those of others
+    #[arg(long, value_name = "LEVEL", help_heading = "Order, limits and placement")]
+    iops: Option<String>,
     /// May be handed over together with others of its type
     #[arg(long, help_heading = "Order, limits and placement")]
     batchable: bool,
@@ -186,6 +195,7 @@ impl Submit {
         put(&mut resources, "class", &self.class);
         put(&mut resources, "cpu", &self.cpu);
         put(&mut resources, "memory", &self.memory);
+        put(&mut resources, "iops", &self.iops);
         let requires = self.require.iter().map(|(name, value)| (name.clone(), scalar(value))).collect();
         let labels = self.label.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         for (name, part) in [
@@ -203,6 +213,8 @@ impl Submit {
         put(&mut body, "concurrency_key", &self.concurrency_key);
         put(&mut body, "concurrency_limit", &self.concurrency_limit);
         put(&mut body, "affinity_key", &self.affinity_key);
+        put(&mut body, "expected_duration", &self.expected_duration);
+        put(&mut body, "near", &(!self.near.is_empty()).then_some(&self.near));
         put(&mut body, "batchable", &self.batchable.then_some(true));
         put(&mut body, "package", &self.package);
         put(&mut body, "correlation_id", &self.correlation_id);
