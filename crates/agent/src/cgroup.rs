@@ -14,6 +14,8 @@ use crate::config::Limits;
 const CPU_PERIOD_US: u64 = 100_000;
 /// Of 1 to 1,000 in both versions; a group that says nothing has 100 (or 500 in version 1).
 const FIRST_IO_WEIGHT: u32 = 1_000;
+/// Where the weight of reads and writes is written, in either version: it depends on the scheduler that the kernel has.
+const IO_WEIGHTS: [&str; 4] = ["io.weight", "io.bfq.weight", "blkio.weight", "blkio.bfq.weight"];
 
 /// The hierarchies in which groups can be made.
 #[derive(Default)]
@@ -61,12 +63,10 @@ impl Cgroups {
 
     /// What puts reads and writes of a task first. Each of them is a word to the disk's scheduler: where the disk has
     /// none, all are alike.
-    pub(crate) fn io_priority(&self) -> &'static str {
-        match (self.has("io") || self.has("blkio"), self.unified) {
-            (true, true) => "cgroup io.weight + ioprio",
-            (true, false) => "cgroup blkio.weight + ioprio",
-            _ => "ioprio",
-        }
+    pub(crate) fn io_priority(&self) -> String {
+        let root = self.roots.iter().find(|(list, _)| list.iter().any(|c| matches!(*c, "io" | "blkio")));
+        let weight = root.and_then(|(_, dir)| IO_WEIGHTS.iter().find(|file| dir.join(file).exists()));
+        weight.map_or_else(|| "ioprio".to_owned(), |file| format!("cgroup {file} + ioprio"))
     }
 
     /// How the walls are called in `Hello.enforced`.
@@ -126,13 +126,9 @@ fn set_limit(dir: &Path, controller: &str, limits: &Limits, unified: bool) {
         // Who holds more than its share gives back first when the machine is short.
         "memory" if unified => write("memory.low", limits.share.memory_bytes.to_string()),
         "memory" => write("memory.soft_limit_in_bytes", limits.share.memory_bytes.to_string()),
-        "io" if limits.fast_io => write("io.weight", format!("default {FIRST_IO_WEIGHT}")),
-        "blkio" if limits.fast_io => {
-            // The name depends on the scheduler that the kernel was built with.
-            for file in ["blkio.weight", "blkio.bfq.weight"] {
-                if dir.join(file).exists() {
-                    write(file, FIRST_IO_WEIGHT.to_string());
-                }
+        "io" | "blkio" if limits.fast_io => {
+            for file in IO_WEIGHTS.into_iter().filter(|file| dir.join(file).exists()) {
+                write(file, FIRST_IO_WEIGHT.to_string());
             }
         }
         "pids" if limits.processes > 0 => write("pids.max", limits.processes.to_string()),

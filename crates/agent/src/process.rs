@@ -114,7 +114,7 @@ impl Spawner {
             ("cpu".into(), by("cpu", "none")),
             ("share".into(), self.inner.cgroups.shares().into()),
             // Not held to a figure: reads and writes of a task that wants much of them go first.
-            ("iops".into(), self.inner.cgroups.io_priority().into()),
+            ("iops".into(), self.inner.cgroups.io_priority()),
             ("time".into(), "kill".into()),
             ("orphans".into(), if self.inner.guard.is_up() { "guard".into() } else { "death-signal".into() }),
             ("user".into(), self.inner.run_as.map_or("agent".into(), |(uid, _)| uid.to_string())),

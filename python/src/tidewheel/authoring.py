@@ -130,9 +130,9 @@ class Task(Generic[P, R]):
         """Submits one call and returns its handle.
 
         Takes the function's arguments and, as named ones, the options of a submission: key, delay, run_at, priority,
-        queue, ttl, timeout, retry, labels, correlation_id, concurrency_key, concurrency_limit, affinity_key, requires,
-        resources, idempotency_key, package, workflow_id. Where a parameter bears the name of an option, the name means
-        the parameter; give the option through `with_options`.
+        queue, ttl, timeout, retry, labels, correlation_id, concurrency_key, concurrency_limit, affinity_key,
+        expected_duration, near, requires, resources, idempotency_key, package, workflow_id. Where a parameter bears the
+        name of an option, the name means the parameter; give the option through `with_options`.
         """
         return self.with_options().enqueue(*args, **kwargs)
 

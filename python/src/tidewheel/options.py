@@ -244,6 +244,15 @@ def run_at(value: "Any") -> str:
     return str(value.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 
 
+def names(value: "Any") -> "List[str]":
+    """A list of texts; one alone is a list of one.
+
+    >>> names("set-1"), names(("a", "b"))
+    (['set-1'], ['a', 'b'])
+    """
+    return [value] if isinstance(value, str) else [str(item) for item in value]
+
+
 #: Every option of a submission, in the order of the reference, with what checks and converts it.
 _SUBMIT: "Dict[str, Callable[[Any], Any]]" = {
     "queue": str,
@@ -257,6 +266,8 @@ _SUBMIT: "Dict[str, Callable[[Any], Any]]" = {
     "concurrency_key": str,
     "concurrency_limit": int,
     "affinity_key": str,
+    "expected_duration": duration,
+    "near": names,
     "requires": dict,
     "resources": dict,
     "batchable": bool,

@@ -237,7 +237,7 @@ async fn the_agent_says_what_it_is() {
     assert!(hello.permits >= 2 && hello.resources.as_ref().is_some_and(|r| r.cpu_millis >= 1000 && r.memory_bytes > 0));
     assert!(hello.enforced.contains_key("cgroup") && hello.enforced.contains_key("sandbox"), "{:?}", hello.enforced);
     let iops = hello.enforced["iops"].as_str();
-    assert!(["ioprio", "cgroup io.weight + ioprio", "cgroup blkio.weight + ioprio"].contains(&iops), "{iops}");
+    assert!(iops == "ioprio" || iops.starts_with("cgroup") && iops.ends_with("weight + ioprio"), "{iops}");
     assert!(hello.enforced.contains_key("share"), "what is not enforced is said, not left out");
     assert_eq!(hello.serves.as_ref().map(|s| s.priorities.clone()), Some(vec!["high".to_owned()]));
     assert_eq!(hello.data, ["set-1"]);

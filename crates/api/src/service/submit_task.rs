@@ -55,10 +55,11 @@ pub(crate) struct Accepted {
 pub(crate) async fn one(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) -> Result<Accepted, Failure> {
     let begun = Instant::now();
     let accept = async {
-        let begun = Instant::now();
         let item = read(api, caller, bytes, around).await?;
         api.metrics.validated(begun.elapsed());
-        store(api, caller, item).await
+        let accepted = store(api, caller, item).await?;
+        api.metrics.routed(begun);
+        Ok(accepted)
     };
     accept.await.inspect_err(|failure: &Failure| api.metrics.rejected(failure.code()))
 }

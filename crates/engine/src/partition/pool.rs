@@ -274,14 +274,10 @@ impl Partition {
         let others = others.filter(|p| self.pools[*p].waits_for_none_but(q.queue.tenant));
         let pools = std::iter::once(pool).chain(others).map(|p| &self.pools[p]);
         let pools = pools.filter(|p| p.serves.takes(needed.class, needed.length, needed.executor.as_ref()));
-        let best = |pools: &mut dyn Iterator<Item = &Pool>, order: usize| {
-            pools.filter_map(|p| self.first_of(p, order, &wanted)).min().map(|(_, id)| id)
-        };
-        let mut pools = pools;
         match policy {
             Policy::ConsistentHash => self.choose_by_hash(pools, &wanted, task),
-            Policy::LeastLoaded => best(&mut pools, 0),
-            Policy::RoundRobin => best(&mut pools, 1),
+            Policy::LeastLoaded => pools.filter_map(|p| self.first_of(p, 0, &wanted)).min().map(|(_, id)| id),
+            Policy::RoundRobin => pools.filter_map(|p| self.first_of(p, 1, &wanted)).min().map(|(_, id)| id),
             // Weighted times of different pools cannot be compared: the less loaded pool gives, by its own order.
             Policy::Weighted => {
                 let least = pools.filter_map(|p| Some((self.first_of(p, 0, &wanted)?, p))).min_by_key(|(at, _)| *at);

@@ -262,7 +262,7 @@ fn missing(needed: &Requirement, packaged: bool, serving: &[&Session], queue: &N
         lacks.push(format!("no worker of queue {queue} has {memory} MiB of memory, the most is {most} MiB"));
     }
     if lacks.is_empty() {
-        lacks.push(format!("no single worker of queue {queue} has all that it asks for: {}", wanted(needed)));
+        lacks.push(format!("no single worker of queue {queue} has all that it asks for: {}", wanted(needed, serving)));
     }
     if typed > 0 {
         let offer = if typed == 1 { "1 worker offers".to_owned() } else { format!("{typed} workers offer") };
@@ -289,10 +289,15 @@ fn unserved(needed: &Requirement, serving: &[&Session], queue: &Name) -> Vec<Str
 }
 
 /// Everything that a requirement names.
-fn wanted(needed: &Requirement) -> String {
+fn wanted(needed: &Requirement, serving: &[&Session]) -> String {
     let mut wants = vec![format!("type {}", needed.kind)];
-    wants.push(format!("priority {}", class_name(needed.class)));
-    wants.push(format!("duration {}", needed.length.as_str()));
+    // Bounds are named only where somebody declares them.
+    if serving.iter().any(|s| !s.hello.serves.takes_class(needed.class)) {
+        wants.push(format!("priority {}", class_name(needed.class)));
+    }
+    if serving.iter().any(|s| !s.hello.serves.takes_length(needed.length)) {
+        wants.push(format!("duration {}", needed.length.as_str()));
+    }
     wants.extend(needed.executor.iter().map(|key| format!("executor {key}")));
     wants.extend(needed.requires.iter().map(|(name, value)| format!("label {name}={value}")));
     if needed.resources.cpu_millis > 0 {

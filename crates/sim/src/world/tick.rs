@@ -94,6 +94,14 @@ impl World {
         if !audit.sessions.iter().any(|s| s.free) {
             return self.checkers.dispatch.busy(partition);
         }
+        let waits_on = fold.queued.iter().take(LOOKS).find(|id| {
+            let held = shell.partition().held_for(&fold.tasks[*id]);
+            held.is_some_and(|(_, until)| mono > until + 2_000)
+        });
+        if let Some(id) = waits_on {
+            let text = format!("task {:x} waits for its key's worker beyond the patience of its queue", id.0);
+            return self.checkers.fail("L2", text);
+        }
         let could_go = fold.queued.iter().take(LOOKS).copied().filter(|id| {
             let task = &fold.tasks[id];
             // One that waits for the worker of its affinity key may do so until its queue's patience is over.

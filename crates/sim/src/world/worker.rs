@@ -230,7 +230,7 @@ impl World {
         let serves = &self.workers[worker].plan.serves;
         if !serves.takes(class_of(grant.priority), grant.spec.length(), grant.spec.executor.as_ref()) {
             let text = format!("worker {worker} serves {serves:?} and is given {grant:?}");
-            self.checkers.fail("S22", text);
+            self.checkers.fail("S23", text);
         }
         let l = &mut self.workers[worker].links[link];
         let call = if grant.batch > 0 {
