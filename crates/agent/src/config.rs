@@ -112,7 +112,16 @@ impl Default for Limits {
     fn default() -> Self {
         let share = Share::default();
         let fast_io = false;
-        Self { memory_bytes: 0, cpu_millis: 0, share, fast_io, processes: 512, open_files: 4096, file_bytes: 0, output_bytes: 64 << 20 }
+        Self {
+            memory_bytes: 0,
+            cpu_millis: 0,
+            share,
+            fast_io,
+            processes: 512,
+            open_files: 4096,
+            file_bytes: 0,
+            output_bytes: 64 << 20,
+        }
     }
 }
 

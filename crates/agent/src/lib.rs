@@ -41,7 +41,7 @@ mod warm;
 
 pub use bundle::{BuildOptions, BuiltPackage, LocalCode, build_package, describe, prepare_local};
 pub use config::{AgentConfig, Credential, Isolation, Limits, Reread, Secret};
-pub use serve::Serves;
 pub use error::Error;
 pub use package::local_name;
+pub use serve::Serves;
 pub use start::{Agent, AgentHandle, AgentStatus, inspect, run};

@@ -68,10 +68,12 @@ mod tests {
 
     #[test]
     fn bounds_add_up_and_wrong_ones_say_what_is_right() {
-        let serves = Serves::parse(["priority=high, medium", "priority=high", "duration=short", "executor=gpu"]).unwrap();
+        let serves =
+            Serves::parse(["priority=high, medium", "priority=high", "duration=short", "executor=gpu"]).unwrap();
         assert_eq!(serves.priorities, ["high", "medium"]);
         assert_eq!((serves.durations, serves.executors), (vec!["short".to_owned()], vec!["gpu".to_owned()]));
-        for (bound, word) in [("high", "priority="), ("speed=high", "speed"), ("priority=urgent", "low, medium, high")] {
+        for (bound, word) in [("high", "priority="), ("speed=high", "speed"), ("priority=urgent", "low, medium, high")]
+        {
             assert!(Serves::parse([bound]).unwrap_err().contains(word), "{bound}");
         }
         assert!(Serves::parse(["executor="]).is_err());

@@ -34,12 +34,7 @@ async fn get(caller: Viewer, State(api): State<Api>, params: Params, conditions:
     versioned(&conditions, &params, &routing::etag(&found), &found)
 }
 
-async fn put(
-    caller: Operator,
-    State(api): State<Api>,
-    conditions: Conditions,
-    JsonBody(bytes): JsonBody,
-) -> Reply {
+async fn put(caller: Operator, State(api): State<Api>, conditions: Conditions, JsonBody(bytes): JsonBody) -> Reply {
     let wanted: rest::Routing = body::parse(&bytes)?;
     let now = routing::put(&api, &caller, wanted, conditions.if_match.as_deref()).await?;
     Ok(with_header(json(200, &now)?, header::ETAG, &routing::etag(&now)))

@@ -13,7 +13,10 @@ use crate::service::get_task;
 use crate::state::Api;
 use crate::text::task_id;
 
-const TOPICS: &[Param] = &[("topics", "What to stream, separated by commas: tasks, queued (one event for each task that is accepted), queues, workers.")];
+const TOPICS: &[Param] = &[(
+    "topics",
+    "What to stream, separated by commas: tasks, queued (one event for each task that is accepted), queues, workers.",
+)];
 
 pub(super) fn routes() -> Vec<Route> {
     let all =

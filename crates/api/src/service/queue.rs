@@ -89,18 +89,25 @@ pub(crate) async fn put(
 }
 
 /// The version that `If-Match` asks for.
-pub(crate) fn expected_version(what: &str, if_match: Option<&str>, current: Option<u64>) -> Result<Option<u64>, Failure> {
+pub(crate) fn expected_version(
+    what: &str,
+    if_match: Option<&str>,
+    current: Option<u64>,
+) -> Result<Option<u64>, Failure> {
     let Some(text) = if_match else { return Ok(None) };
     if text.trim() == "*" {
         return match current {
             Some(_) => Ok(None),
-            None => {
-                Err(Failure::new(Code::PreconditionFailed, format!("If-Match: * asks for a {what} that exists; it does not.")))
-            }
+            None => Err(Failure::new(
+                Code::PreconditionFailed,
+                format!("If-Match: * asks for a {what} that exists; it does not."),
+            )),
         };
     }
     let version = text.trim().trim_matches('"').parse::<u64>();
-    version.map(Some).map_err(|_| Failure::new(Code::PreconditionFailed, format!("If-Match names no version of this {what}.")))
+    version
+        .map(Some)
+        .map_err(|_| Failure::new(Code::PreconditionFailed, format!("If-Match names no version of this {what}.")))
 }
 
 /// Pauses, resumes or drains a queue. Answers after every partition applied it.

@@ -174,9 +174,10 @@ pub(crate) async fn put(
     let expected = match if_match.map(str::trim) {
         None | Some("*") => None,
         Some(text) => {
-            let version = text.trim_matches('"').parse().map_err(|_| {
-                Failure::new(Code::PreconditionFailed, "If-Match names no version of the routing rules.")
-            });
+            let version = text
+                .trim_matches('"')
+                .parse()
+                .map_err(|_| Failure::new(Code::PreconditionFailed, "If-Match names no version of the routing rules."));
             Some(version?)
         }
     };
@@ -329,7 +330,15 @@ mod tests {
 
     #[test]
     fn patterns_know_stars_and_question_marks() {
-        let yes = [("*", ""), ("*", "a"), ("a*", "a"), ("a*c", "abbc"), ("*.pdf", "x.y.pdf"), ("a?c", "abc"), ("a*b*c", "axbxbxc")];
+        let yes = [
+            ("*", ""),
+            ("*", "a"),
+            ("a*", "a"),
+            ("a*c", "abbc"),
+            ("*.pdf", "x.y.pdf"),
+            ("a?c", "abc"),
+            ("a*b*c", "axbxbxc"),
+        ];
         for (pattern, text) in yes {
             assert!(is_like(pattern, text), "{pattern} {text}");
         }

@@ -152,7 +152,6 @@ pub(crate) async fn batch(
         }
     }
     api.metrics.validated(begun.elapsed());
-    let begun = Instant::now();
     let outcomes = match key {
         None if items.is_empty() => Vec::new(),
         None => api.runtime.submit(caller.tenant, items).await?,

@@ -38,13 +38,16 @@ async fn without_rules_a_task_goes_to_default_and_is_automated() {
 async fn tasks_land_where_type_priority_workflow_label_and_tenant_say() {
     let node = Node::start().await;
     queues(&node, &["pdf", "fast", "billing", "eu"]).await;
-    let now = set(&node, json!([
-        {"name": "urgent", "type": "pdf.*", "priority": ["high"], "queue": "fast", "executor": "gpu"},
-        {"name": "pdf", "type": "pdf.*", "queue": "pdf"},
-        {"name": "billing", "workflow": "billing-*", "queue": "billing"},
-        {"name": "eu", "labels": {"region": "eu-*"}, "queue": "eu"},
-        {"name": "rest", "priority": ["low"], "executor": "spare"},
-    ]))
+    let now = set(
+        &node,
+        json!([
+            {"name": "urgent", "type": "pdf.*", "priority": ["high"], "queue": "fast", "executor": "gpu"},
+            {"name": "pdf", "type": "pdf.*", "queue": "pdf"},
+            {"name": "billing", "workflow": "billing-*", "queue": "billing"},
+            {"name": "eu", "labels": {"region": "eu-*"}, "queue": "eu"},
+            {"name": "rest", "priority": ["low"], "executor": "spare"},
+        ]),
+    )
     .await;
     assert_eq!(now["version"], 1);
     for (body, queue, executor, rule) in [
@@ -115,12 +118,15 @@ async fn wrong_rules_are_refused_with_their_place_and_change_nothing() {
 async fn a_blocked_queue_delays_no_other_and_no_worker_gets_a_type_of_another_queue() {
     let node = Node::start().await;
     queues(&node, &["mail", "pdf", "urgent", "nightly"]).await;
-    set(&node, json!([
-        {"name": "urgent", "priority": ["high"], "queue": "urgent"},
-        {"name": "nightly", "workflow": "nightly-*", "queue": "nightly"},
-        {"name": "mail", "type": "mail.*", "queue": "mail"},
-        {"name": "pdf", "type": "pdf.*", "queue": "pdf"},
-    ]))
+    set(
+        &node,
+        json!([
+            {"name": "urgent", "priority": ["high"], "queue": "urgent"},
+            {"name": "nightly", "workflow": "nightly-*", "queue": "nightly"},
+            {"name": "mail", "type": "mail.*", "queue": "mail"},
+            {"name": "pdf", "type": "pdf.*", "queue": "pdf"},
+        ]),
+    )
     .await;
     // One of four channels is paused and full, another has nobody: the two left go on.
     node.post("/api/v1/queues/pdf:pause", "").await.is(200);
@@ -176,9 +182,27 @@ async fn resources_are_shown_with_their_class() {
         (json!({"type": "cpu-intensive"}), json!("cpu-intensive"), 2.0, 1_024 * MB, Value::Null),
         (json!({"type": "memory-intensive"}), json!("memory-intensive"), 1.0, 4_096 * MB, Value::Null),
         (json!({"type": "io-intensive"}), json!("io-intensive"), 1.0, 512 * MB, json!("high")),
-        (json!({"type": "a", "resources": {"class": "io-intensive"}}), json!("io-intensive"), 1.0, 512 * MB, json!("high")),
-        (json!({"type": "cpu-intensive", "resources": {"cpu": 4, "memory": "1Gi"}}), Value::Null, 4.0, 1_024 * MB, Value::Null),
-        (json!({"type": "io-intensive", "resources": {"class": "io-intensive", "iops": "normal"}}), Value::Null, 1.0, 512 * MB, Value::Null),
+        (
+            json!({"type": "a", "resources": {"class": "io-intensive"}}),
+            json!("io-intensive"),
+            1.0,
+            512 * MB,
+            json!("high"),
+        ),
+        (
+            json!({"type": "cpu-intensive", "resources": {"cpu": 4, "memory": "1Gi"}}),
+            Value::Null,
+            4.0,
+            1_024 * MB,
+            Value::Null,
+        ),
+        (
+            json!({"type": "io-intensive", "resources": {"class": "io-intensive", "iops": "normal"}}),
+            Value::Null,
+            1.0,
+            512 * MB,
+            Value::Null,
+        ),
     ] {
         let resources = shown(&node, &node.submit(&body.to_string()).await).await["resources"].clone();
         let found = (&resources["class"], &resources["cpu"], &resources["memory"], &resources["iops"]);
