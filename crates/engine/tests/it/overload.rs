@@ -1,6 +1,5 @@
 //! Overload: a queue tells, then throttles, then refuses, in this order, and goes back the same way.
 
-use tidewheel_engine::command::Usage;
 use tidewheel_engine::config::{Pressure, QueueConfig};
 use tidewheel_engine::effect::{Refusal, Submitted};
 use tidewheel_engine::partition::Options;
@@ -90,14 +89,7 @@ fn what_is_worked_off_decides_how_much_is_taken_in() {
         }
         let running = bench.granted_running();
         running.into_iter().for_each(|id| bench.succeed(w, id));
-        let (usage, none) = (Usage::default(), Vec::new());
-        bench.apply(Command::Heartbeat {
-            session: w,
-            usage,
-            packages_added: none.clone(),
-            packages_removed: none,
-            clock_offset_ms: 0,
-        });
+        bench.apply(Command::Heartbeat { session: w, beat: Box::default() });
         last.push(accepted);
     }
     let mean = f64::from(last[100..].iter().sum::<u32>()) / 20.0;
