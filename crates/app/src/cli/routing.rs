@@ -106,7 +106,7 @@ struct Set {
 
 /// Say where a task would go, and by which rule
 ///
-/// Nothing is submitted.
+/// The rules are looked at as they are for a submit with these values; nothing is submitted.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel routing test pdf.render --priority high
