@@ -100,7 +100,10 @@ mod tests {
     #[test]
     fn lengths_follow_the_minute_and_the_ten_minutes() {
         let of = |ms| Length::of(ms).as_str();
-        assert_eq!([0, 1, 59_999, 60_000, 600_000, 600_001].map(of), ["medium", "short", "short", "medium", "medium", "long"]);
+        assert_eq!(
+            [0, 1, 59_999, 60_000, 600_000, 600_001].map(of),
+            ["medium", "short", "short", "medium", "medium", "long"]
+        );
     }
 
     #[test]

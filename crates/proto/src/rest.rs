@@ -1,9 +1,9 @@
 //! JSON types of the REST interface, shared by server and CLI. Field names are the wire's; unknown fields are refused.
 
+mod enrolment;
 mod item;
 mod object;
 mod package;
-mod enrolment;
 mod problem;
 mod queue;
 mod routing;
@@ -12,8 +12,8 @@ mod task;
 mod tenancy;
 mod worker;
 
-pub use item::*;
 pub use enrolment::*;
+pub use item::*;
 pub use package::*;
 pub use problem::*;
 pub use queue::*;

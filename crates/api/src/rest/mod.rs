@@ -2,8 +2,8 @@
 //! handler; the router, the OpenAPI document and the test of roles against routes are all made from it.
 
 mod blobs;
-mod items;
 mod enrolments;
+mod items;
 mod logs;
 mod once;
 mod operations;
@@ -64,7 +64,8 @@ pub(crate) fn build(api: &Api) -> Router {
             let mut handler = route.handler;
             // Submits have keys of their own, per task; an enrolment is repeated with the agent's own secret, which must
             // not lie in a kept answer's key.
-            let own_keys = matches!(route.id, "submitTask" | "submitBatch" | "addItem" | "redeemEnrolment" | "rotateEnrolment");
+            let own_keys =
+                matches!(route.id, "submitTask" | "submitBatch" | "addItem" | "redeemEnrolment" | "rotateEnrolment");
             if route.method == Method::POST && !own_keys {
                 let state = (api.clone(), matches!(route.id, "createToken" | "createEnrolment"));
                 handler = handler.route_layer(from_fn_with_state(state, once::layer));

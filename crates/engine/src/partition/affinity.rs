@@ -58,7 +58,14 @@ impl Partition {
     }
 
     /// Who may have the head of a lane in a pool's turn, as far as its affinity key goes.
-    pub(super) fn keyed_turn(&mut self, pool: usize, queue: QueueId, lane_id: i64, key: Option<&Name>, now: Now) -> Turn {
+    pub(super) fn keyed_turn(
+        &mut self,
+        pool: usize,
+        queue: QueueId,
+        lane_id: i64,
+        key: Option<&Name>,
+        now: Now,
+    ) -> Turn {
         let q = &self.queues[&queue];
         let lane = &q.lanes[&lane_id];
         let Some(home) = self.home_of(queue, lane.requirement, key) else { return Turn::Open };

@@ -44,13 +44,17 @@ impl Partition {
             let used = q.keys.iter().filter(|(_, k)| k.running > 0);
             audit.keys.extend(used.map(|(name, k)| (*id, name.clone(), k.running)));
         }
-        audit.sessions = self.sessions.iter().map(|(id, s)| SessionAudit {
-            session: *id,
-            worker: s.worker,
-            used: s.used,
-            attempts: u32::try_from(s.attempts.len()).unwrap_or(u32::MAX),
-            free: s.is_free(),
-        }).collect();
+        audit.sessions = self
+            .sessions
+            .iter()
+            .map(|(id, s)| SessionAudit {
+                session: *id,
+                worker: s.worker,
+                used: s.used,
+                attempts: u32::try_from(s.attempts.len()).unwrap_or(u32::MAX),
+                free: s.is_free(),
+            })
+            .collect();
         audit.queues.sort();
         audit.tenants.sort();
         audit.keys.sort();
@@ -85,7 +89,8 @@ impl Partition {
         let Some(requirement) = self.needs_of(task) else { return false };
         let pool = &self.pools[s.pool];
         let queue = self.queues.get(&task.queue);
-        queue.is_some_and(|q| pool.serves(task.tenant, &q.queue.name)) && s.is_free()
+        queue.is_some_and(|q| pool.serves(task.tenant, &q.queue.name))
+            && s.is_free()
             && super::pool::fits(&requirement, s, self.is_packaged(&requirement))
     }
 }

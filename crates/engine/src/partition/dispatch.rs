@@ -128,7 +128,8 @@ impl Partition {
         if turn.queues.len() == 1 {
             return turn.queues.front().copied();
         }
-        let rank = |id: &QueueId| self.queues.get(id).and_then(|q| self.ranked_lines(q.queue.id, now)[0]).map_or(-1, |r| r.0);
+        let rank =
+            |id: &QueueId| self.queues.get(id).and_then(|q| self.ranked_lines(q.queue.id, now)[0]).map_or(-1, |r| r.0);
         let mut best = None;
         for id in turn.queues.iter().take(8) {
             let rank = rank(id);
@@ -172,7 +173,9 @@ impl Partition {
                 match self.offer(pool, queue, lane, now) {
                     Offer::Granted(n) => return n,
                     Offer::Gone => {}
-                    Offer::Starved => self.queues.get_mut(&queue).expect("it is there").lines[class].ring.rotate_left(1),
+                    Offer::Starved => {
+                        self.queues.get_mut(&queue).expect("it is there").lines[class].ring.rotate_left(1)
+                    }
                 }
             }
         }
@@ -355,7 +358,9 @@ impl Partition {
             let Some(head) = q.lanes.get_mut(&lane_id).and_then(|l| l.window.pop_front()) else { break };
             let entry = self.tasks.get_mut(&head.id).expect("trimmed heads are in memory");
             entry.in_window = false;
-            if super::submit::has_expired(&entry.task, &q.queue.config, now.wall) && !self.options.planted.has(Bug::ExpiredStarts) {
+            if super::submit::has_expired(&entry.task, &q.queue.config, now.wall)
+                && !self.options.planted.has(Bug::ExpiredStarts)
+            {
                 self.expire(head.id, now);
                 // A place in the turn is used up all the same, so that a pile of expired tasks cannot hold the loop.
                 granted += 1;
@@ -382,7 +387,14 @@ impl Partition {
 
     /// The grant: counted, fenced and written in one change. `at_once` = it begins now; `lease_ms` above 0 = it is taken
     /// for so long and belongs to no session.
-    pub(super) fn begin_attempt(&mut self, id: TaskId, worker: WorkerId, at_once: bool, lease_ms: u64, now: Now) -> Task {
+    pub(super) fn begin_attempt(
+        &mut self,
+        id: TaskId,
+        worker: WorkerId,
+        at_once: bool,
+        lease_ms: u64,
+        now: Now,
+    ) -> Task {
         self.grants += 1;
         let token = Token { epoch: self.epoch, grant: self.grants };
         let entry = self.tasks.get_mut(&id).expect("a granted task is in memory");

@@ -456,7 +456,8 @@ pub(crate) fn fits(needed: &Requirement, session: &super::Session, packaged: boo
     if !runs(needed, hello, packaged) || !serves(needed, hello) {
         return false;
     }
-    let has = |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
+    let has =
+        |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
     if !needed.requires.iter().all(has) {
         return false;
     }
@@ -469,11 +470,11 @@ pub(crate) fn fits(needed: &Requirement, session: &super::Session, packaged: boo
 /// Whether a session could ever run such tasks, whatever is taken now.
 pub(crate) fn could_fit(needed: &Requirement, session: &super::Session, packaged: bool) -> bool {
     let hello = &session.hello;
-    let labels = |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
+    let labels =
+        |(name, value): &(Name, Name)| hello.labels.iter().any(|(n, v)| n == name && (v == value || &**value == "*"));
     runs(needed, hello, packaged)
         && serves(needed, hello)
         && needed.requires.iter().all(labels)
         && (hello.resources.cpu_millis == 0 || needed.resources.cpu_millis <= hello.resources.cpu_millis)
         && (hello.resources.memory_bytes == 0 || needed.resources.memory_bytes <= hello.resources.memory_bytes)
 }
-

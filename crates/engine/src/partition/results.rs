@@ -46,7 +46,13 @@ impl Partition {
         let cancelling = self.tasks[&id].task.cancelling;
         match outcome {
             Outcome::Ok { .. } if cancelling && self.options.planted.has(Bug::SuccessBecomesFailure) => {
-                self.end_failed(id, AttemptOutcome::Cancelled, Failure::ours("cancelled", "cancelled"), Vec::new(), now);
+                self.end_failed(
+                    id,
+                    AttemptOutcome::Cancelled,
+                    Failure::ours("cancelled", "cancelled"),
+                    Vec::new(),
+                    now,
+                );
             }
             Outcome::Ok { result, artifacts } => self.succeed(id, result, artifacts, now),
             Outcome::Failed { failure, artifacts, cancelled } => {
@@ -109,10 +115,13 @@ impl Partition {
         let next = after_failure(task, config, how, &failure, self.options.planted.has(Bug::OneAttemptMore));
         let policy = task.spec.retry.as_ref().unwrap_or(&config.retry);
         let wait = match how {
-            AttemptOutcome::Failed | AttemptOutcome::TimedOut => backoff_ms(policy, task.attempt - task.attempt_base, id),
+            AttemptOutcome::Failed | AttemptOutcome::TimedOut => {
+                backoff_ms(policy, task.attempt - task.attempt_base, id)
+            }
             AttemptOutcome::Lost | AttemptOutcome::Cancelled | AttemptOutcome::Returned => 0,
         };
-        self.entry(id).task.ending = Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts }));
+        self.entry(id).task.ending =
+            Some(Arc::new(Ending { result: Payload::None, failure: Some(failure), artifacts }));
         match next {
             State::Queued => self.run_again(id, wait, now),
             terminal => self.end(id, terminal, now),
@@ -245,7 +254,9 @@ fn after_failure(
 pub(crate) fn backoff_ms(policy: &RetryPolicy, failed: u32, id: TaskId) -> u64 {
     let base = match policy.backoff {
         Backoff::Constant => policy.delay_ms as f64,
-        Backoff::Exponential { factor } => policy.delay_ms as f64 * factor.max(1.0).powi(failed.saturating_sub(1).min(64) as i32),
+        Backoff::Exponential { factor } => {
+            policy.delay_ms as f64 * factor.max(1.0).powi(failed.saturating_sub(1).min(64) as i32)
+        }
     };
     let capped = base.min(policy.max_delay_ms as f64) as u64;
     let jitter = match policy.jitter_ms {

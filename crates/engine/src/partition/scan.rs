@@ -4,8 +4,8 @@
 //! store, and what frees it asks for it: the end of an attempt for a key's permit or an ordering key, a due time, a
 //! session for what nobody could serve. A scan that found nothing rests until one of these happens.
 
-use super::{LaterRead, Partition, Purpose};
 use super::window::order;
+use super::{LaterRead, Partition, Purpose};
 use crate::id::{QueueId, TaskId};
 use crate::load::Load;
 use crate::planted::Bug;
@@ -70,9 +70,10 @@ impl Partition {
     /// Makes room by leaving lanes to the store that no free session can serve. A session that can wakes the queue.
     fn drop_starved(&mut self, queue: QueueId, class: usize, wanted: usize) -> usize {
         let q = &self.queues[&queue];
-        let starved = q.lines[class].ring.iter().copied().filter(|lane| {
-            q.lanes.get(lane).is_some_and(|l| !l.loading && !self.somebody_free(queue, l.requirement))
-        });
+        let starved =
+            q.lines[class].ring.iter().copied().filter(|lane| {
+                q.lanes.get(lane).is_some_and(|l| !l.loading && !self.somebody_free(queue, l.requirement))
+            });
         let starved: Vec<i64> = starved.take(wanted).collect();
         for lane_id in &starved {
             let requirement = self.queues[&queue].lanes[lane_id].requirement;
@@ -134,7 +135,14 @@ impl Partition {
     }
 
     /// The answer of a scan. `class` above 3 = a single lane was asked for and the scan's own place is not moved.
-    pub(super) fn lanes_loaded(&mut self, queue: QueueId, class: usize, lanes: Vec<(i64, Vec<Task>)>, as_of: u64, now: Now) {
+    pub(super) fn lanes_loaded(
+        &mut self,
+        queue: QueueId,
+        class: usize,
+        lanes: Vec<(i64, Vec<Task>)>,
+        as_of: u64,
+        now: Now,
+    ) {
         let (single, class) = (class >= 4, class % 4);
         let cap = self.options.line_lanes;
         let Some(q) = self.queues.get_mut(&queue) else { return };
@@ -215,7 +223,8 @@ impl Partition {
             (true, _) | (false, false) => 0,
             (false, true) => rows.last().map_or(0, |row| order(row) + 1),
         };
-        let lane = Lane { spilled: full || blind, from, unverified: blind, ..Lane::new(requirement, &spec, spill_batch) };
+        let lane =
+            Lane { spilled: full || blind, from, unverified: blind, ..Lane::new(requirement, &spec, spill_batch) };
         q.lanes.insert(lane_id, lane);
         self.merge_rows(queue, lane_id, rows, now);
         if blind {
@@ -243,7 +252,8 @@ impl Partition {
         }
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         if let Some(name) = &spec.concurrency_key {
-            let limit = if spec.concurrency_limit > 0 { spec.concurrency_limit } else { q.queue.config.key_concurrency };
+            let limit =
+                if spec.concurrency_limit > 0 { spec.concurrency_limit } else { q.queue.config.key_concurrency };
             if limit > 0
                 && let Some(key) = q.keys.get_mut(name)
                 && key.running >= limit

@@ -34,7 +34,13 @@ impl Partition {
                 index: self.index,
                 tasks_in_memory: self.tasks.len(),
                 running: self.running,
-                timers: self.wall_wheel.levels().into_iter().zip(self.mono_wheel.levels()).map(|(a, b)| a + b).collect(),
+                timers: self
+                    .wall_wheel
+                    .levels()
+                    .into_iter()
+                    .zip(self.mono_wheel.levels())
+                    .map(|(a, b)| a + b)
+                    .collect(),
                 timer_hits: self.fired.hits,
                 sessions: self.sessions.len(),
                 parked: self.waiting.len(),
@@ -99,7 +105,11 @@ impl Partition {
         let task = self.tasks[&id].task.clone();
         match task.state {
             State::Scheduled if task.attempt > 0 => {
-                vec![reason("backing-off", format!("attempt {} failed; the next one is due", task.attempt), Some(task.due))]
+                vec![reason(
+                    "backing-off",
+                    format!("attempt {} failed; the next one is due", task.attempt),
+                    Some(task.due),
+                )]
             }
             State::Scheduled => vec![reason("not-due", "its time has not come".to_owned(), Some(task.due))],
             State::Queued => self.why_queued(&task, now),
@@ -107,7 +117,9 @@ impl Partition {
                 let worker = self.workers.get(&task.worker).map_or("a worker", |(_, name)| name);
                 let claimed = self.tasks[&id].run.as_ref().is_some_and(|run| run.session.is_some());
                 let text = match (claimed, task.cancelling) {
-                    _ if task.lease_ms() > 0 => format!("{worker} has taken it for {} s at a time", task.lease_ms() / 1_000),
+                    _ if task.lease_ms() > 0 => {
+                        format!("{worker} has taken it for {} s at a time", task.lease_ms() / 1_000)
+                    }
                     (true, false) => format!("it runs on {worker}"),
                     (true, true) => format!("it was cancelled; {worker} is stopping it"),
                     (false, _) => format!("it was granted to {worker}, which has not come back yet"),
@@ -124,7 +136,11 @@ impl Partition {
         let q = &self.queues[&task.queue];
         let name = &q.queue.name;
         if self.holding {
-            reasons.push(reason("server-draining", "the server is shutting down; it goes on when it is back".to_owned(), None));
+            reasons.push(reason(
+                "server-draining",
+                "the server is shutting down; it goes on when it is back".to_owned(),
+                None,
+            ));
         }
         if q.queue.state == QueueState::Paused {
             reasons.push(reason("queue-paused", format!("queue {name} is paused"), None));
@@ -136,7 +152,11 @@ impl Partition {
         if let Some(rate) = q.queue.config.rate
             && let Err(wait) = gcra(q.tat_us, now.wall * 1000, rate)
         {
-            reasons.push(reason("rate-limit", format!("queue {name} is at its rate"), Some(now.wall + wait.div_ceil(1000))));
+            reasons.push(reason(
+                "rate-limit",
+                format!("queue {name} is at its rate"),
+                Some(now.wall + wait.div_ceil(1000)),
+            ));
         }
         if let Some(t) = self.tenants.get(&task.tenant) {
             let limit = t.tenant.config.concurrency;
@@ -146,7 +166,11 @@ impl Partition {
             if let Some(rate) = t.tenant.config.rate
                 && let Err(wait) = gcra(t.tat_us, now.wall * 1000, rate)
             {
-                reasons.push(reason("rate-limit", "the tenant is at its rate".to_owned(), Some(now.wall + wait.div_ceil(1000))));
+                reasons.push(reason(
+                    "rate-limit",
+                    "the tenant is at its rate".to_owned(),
+                    Some(now.wall + wait.div_ceil(1000)),
+                ));
             }
         }
         self.why_key(task, &mut reasons);
@@ -167,7 +191,11 @@ impl Partition {
             let limit = if own > 0 { own } else { q.queue.config.key_concurrency };
             let running = q.keys.get(name).map_or(0, |k| k.running);
             if limit > 0 && running >= limit {
-                reasons.push(reason("key-limit", format!("key {name} is at its limit: {running} of {limit} run"), None));
+                reasons.push(reason(
+                    "key-limit",
+                    format!("key {name} is at its limit: {running} of {limit} run"),
+                    None,
+                ));
             }
         }
         if let Some(name) = &task.spec.ordering_key
@@ -213,10 +241,18 @@ impl Partition {
             return reasons.push(reason("missing-capability", text, None));
         }
         if able.iter().all(|s| s.draining) {
-            return reasons.push(reason("workers-draining", "every worker that could run it is draining".to_owned(), None));
+            return reasons.push(reason(
+                "workers-draining",
+                "every worker that could run it is draining".to_owned(),
+                None,
+            ));
         }
         if able.iter().all(|s| s.usage.tight || s.draining) {
-            return reasons.push(reason("workers-tight", "every worker that could run it is short of memory or disk".to_owned(), None));
+            return reasons.push(reason(
+                "workers-tight",
+                "every worker that could run it is short of memory or disk".to_owned(),
+                None,
+            ));
         }
         if able.iter().all(|s| !s.is_free() || !super::pool::fits(&needed, s, packaged)) {
             let text = format!("all permits are in use on the {} workers that could run it", able.len());

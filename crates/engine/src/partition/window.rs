@@ -328,7 +328,8 @@ impl Partition {
                 continue;
             }
             let ready = ready_of(&entry.task);
-            let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller found it");
+            let lane =
+                self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller found it");
             let at = lane.window.partition_point(|r| r.order < ready.order);
             lane.window.insert(at, ready);
             self.entry(id).in_window = true;
@@ -341,7 +342,8 @@ impl Partition {
         let cap = self.window_cap() * 2;
         loop {
             let index = self.committed;
-            let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller found it");
+            let lane =
+                self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller found it");
             if lane.window.len() <= cap {
                 return;
             }

@@ -72,23 +72,26 @@ impl Partition {
             hello.serves = Default::default();
         }
         let pool = self.pool_for(&hello);
-        self.sessions.insert(session, Session {
-            worker,
-            hello,
-            connected: true,
-            draining: false,
-            usage: Usage::default(),
-            seen: now,
-            used: 0,
-            taken: Resources::default(),
-            attempts: Vec::new(),
-            calls: Vec::new(),
-            outbox: Vec::new(),
-            pool,
-            awaited: BTreeSet::new(),
-            place: None,
-            virtual_time: [0; 2],
-        });
+        self.sessions.insert(
+            session,
+            Session {
+                worker,
+                hello,
+                connected: true,
+                draining: false,
+                usage: Usage::default(),
+                seen: now,
+                used: 0,
+                taken: Resources::default(),
+                attempts: Vec::new(),
+                calls: Vec::new(),
+                outbox: Vec::new(),
+                pool,
+                awaited: BTreeSet::new(),
+                place: None,
+                virtual_time: [0; 2],
+            },
+        );
         self.pools[pool].members.insert(session);
         let resumed = self.claim(session, resume, now);
         self.effects.push(Effect::Welcome { session, worker, resumed });

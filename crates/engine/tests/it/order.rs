@@ -24,7 +24,8 @@ fn an_ordering_key_is_one_lane_though_some_of_its_tasks_may_share_a_call() {
 
 #[test]
 fn tasks_of_an_ordering_key_never_share_a_call() {
-    let mut bench = Bench::new(Options::default(), QueueConfig { batch_size: 4, batch_wait_ms: 0, ..QueueConfig::default() });
+    let mut bench =
+        Bench::new(Options::default(), QueueConfig { batch_size: 4, batch_wait_ms: 0, ..QueueConfig::default() });
     let item = || task(Spec { ordering_key: Some("k".into()), batchable: true, ..Spec::default() });
     bench.submit_all(vec![item(), item(), item()]);
     bench.connect("w", worker(8));

@@ -207,7 +207,13 @@ fn a_key_does_not_wait_for_a_worker_that_leaves_or_drains() {
     let other = *sessions.iter().find(|s| **s != home).expect("two");
     let second = bench.submit(keyed("k"));
     assert_eq!(bench.state(second), State::Queued);
-    bench.apply(Command::DrainWorker { request: None, tenant: None, name: "".into(), session: Some(home), draining: true });
+    bench.apply(Command::DrainWorker {
+        request: None,
+        tenant: None,
+        name: "".into(),
+        session: Some(home),
+        draining: true,
+    });
     bench.settle();
     assert_eq!(given(&mut bench), [(second, other)]);
 }

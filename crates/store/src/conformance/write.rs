@@ -293,7 +293,11 @@ fn blobs_come_back(fixture: &mut dyn Fixture) {
 
 pub(super) fn rich_spec() -> Spec {
     Spec {
-        retry: Some(RetryPolicy { on: vec!["A".into()], not_on: vec!["B".into(), "".into()], ..RetryPolicy::default() }),
+        retry: Some(RetryPolicy {
+            on: vec!["A".into()],
+            not_on: vec!["B".into(), "".into()],
+            ..RetryPolicy::default()
+        }),
         timeouts: tidewheel_engine::config::Timeouts { queue_ms: 1, start_ms: 2, run_ms: 3, heartbeat_ms: 4 },
         ttl_ms: 5,
         ordering_key: Some("".into()),
@@ -320,12 +324,8 @@ pub(super) fn rich_spec() -> Spec {
 
 fn every_field_comes_back(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
-    let artifact = |name: &str| Artifact {
-        name: name.into(),
-        hash: [9; 32],
-        size: 1 << 35,
-        content_type: "text/csv".into(),
-    };
+    let artifact =
+        |name: &str| Artifact { name: name.into(), hash: [9; 32], size: 1 << 35, content_type: "text/csv".into() };
     let ending = Ending {
         result: Payload::Inline(Bytes::from_static(b"[1,2]")),
         failure: Some(Failure { kind: "K".into(), message: "".into(), detail: "d\nd".into(), retryable: true }),
