@@ -380,3 +380,19 @@ pub enum Command {
         view: View,
     },
 }
+
+impl Command {
+    /// Whether it brings new tasks.
+    pub fn is_submit(&self) -> bool {
+        matches!(self, Command::Submit { .. } | Command::SubmitOnce { .. })
+    }
+
+    /// How much work it is: the tasks or results that it carries, at least 1.
+    pub fn weight(&self) -> usize {
+        match self {
+            Command::Submit { items, .. } | Command::SubmitOnce { items, .. } => items.len().max(1),
+            Command::Results { results, .. } => results.len().max(1),
+            _ => 1,
+        }
+    }
+}

@@ -17,14 +17,19 @@ pub const LANE_READ: usize = 4_096;
 pub const LINE_LANES: usize = 256;
 /// Tasks without work in memory (scheduled, close to due) that are kept to spare a read when they fire. About 300 bytes each.
 pub const WARM_TASKS: usize = 200_000;
-/// How far ahead due times are held in the wheel; later ones stay in the store. One window load per half of it.
-pub const TIMER_HORIZON_MS: u64 = 60_000;
+/// How far ahead due times are held in the wheel; later ones stay in the store. One window load per half of it. Five
+/// minutes, as document D has it (lines 121 to 126).
+pub const TIMER_HORIZON_MS: u64 = 300_000;
+/// Due times in the wheel from which on it holds less far ahead. About 64 bytes each.
+pub const TIMERS_IN_MEMORY: usize = 1_000_000;
+/// What is due so soon goes into the wheel, however full it is.
+pub const TIMER_URGENT_MS: u64 = 2_000;
 /// Rows of one due-window load.
 pub const DUE_PAGE: usize = 10_000;
-/// Timers fired in one apply turn, so that a burst of due timers delays other commands by a few milliseconds only.
+/// Timers fired in one apply turn, so that a burst of due timers delays other commands by a millisecond or two only.
 pub const TIMERS_PER_TURN: usize = 2_048;
-/// Grants in one apply turn, for the same reason.
-pub const GRANTS_PER_TURN: usize = 8_192;
+/// Grants in one apply turn, so that a timer that comes due during a burst of grants waits a millisecond or two only.
+pub const GRANTS_PER_TURN: usize = 1_024;
 /// A task expected to run shorter than this is a short one: light workers serve it.
 pub const SHORT_MS: u64 = 60_000;
 /// A task expected to run longer than this is a long one: dedicated workers serve it.

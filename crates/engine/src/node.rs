@@ -1,7 +1,11 @@
 //! The shell's decisions, without its I/O: when a batch is closed, how many are under way, when effects may leave, what
 //! a failed commit means, and what time it is. `runtime` performs them, the simulator runs them.
 
+mod intake;
+
 use std::collections::VecDeque;
+
+pub use intake::{Intake, SUBMIT_PACE};
 
 use crate::command::Command;
 use crate::effect::{Effect, Reply};
@@ -18,6 +22,9 @@ pub const BATCHES_IN_FLIGHT: usize = 2;
 
 /// A batch is closed when it has so many changes and effects, so that a reply never waits for an endless batch.
 pub const BATCH_ITEMS: usize = 8_192;
+
+/// A batch that takes no more commands still grants until it has so many.
+pub const GRANTED_ITEMS: usize = 2 * BATCH_ITEMS;
 
 /// What is due still becomes ready in a batch with so many changes. It is granted by the same batch as a rule, and then
 /// costs no row of its own; firing late would cost accuracy.
@@ -66,6 +73,19 @@ impl Shell {
         self.under_way.len()
     }
 
+    /// The next command of an intake that the open batch has room for.
+    pub fn next(&self, intake: &mut Intake, now: Now) -> Option<Command> {
+        if !self.takes_commands() {
+            return None;
+        }
+        intake.next(self.partition.output_len(), self.partition.spare_permits(), now.mono)
+    }
+
+    /// Whether [`Shell::next`] has a command.
+    pub fn has_next(&self, intake: &Intake, now: Now) -> bool {
+        self.takes_commands() && intake.gives(self.partition.spare_permits(), now.mono)
+    }
+
     /// Applies a command to the open batch.
     pub fn command(&mut self, command: Command, now: Now, probe: &dyn Probe) {
         self.partition.apply(command, now, probe);
@@ -96,25 +116,36 @@ impl Shell {
     /// outcome is unknown.
     pub fn failed(self) -> Vec<RequestId> {
         let waiting = self.under_way.into_iter().flat_map(|(_, effects)| effects);
-        waiting.filter_map(|effect| match effect {
-            Effect::Reply { request, .. } => Some(request),
-            _ => None,
-        }).collect()
+        waiting
+            .filter_map(|effect| match effect {
+                Effect::Reply { request, .. } => Some(request),
+                _ => None,
+            })
+            .collect()
     }
 
-    /// One turn: timers, dispatch, and the batch closed if there is room for it. Returns whether there is more to do at
-    /// once.
+    /// Makes ready what has come due since. Called between the pieces of long work, so that no timer waits for the whole
+    /// of it: what is due does not wait for the disk; its commit does.
+    pub fn fire(&mut self, now: Now) -> bool {
+        self.fires() && self.partition.fire(now)
+    }
+
+    /// One turn: timers, a piece of dispatch, and the batch closed if there is room for it. Returns whether there is more
+    /// to do at once.
+    ///
+    /// A batch stays open until all is granted that can be, in pieces, each with a newer time: a task that is granted by
+    /// the batch that brings it costs one row instead of two.
     pub fn turn(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
-        let mut more = false;
-        if self.under_way.len() < BATCHES_IN_FLIGHT {
-            more = self.partition.turn(now);
-            if self.partition.has_output() {
+        let more = if self.under_way.len() < BATCHES_IN_FLIGHT {
+            let more = self.partition.turn(now);
+            let grows = more && self.partition.output_len() < GRANTED_ITEMS;
+            if self.partition.has_output() && !grows {
                 self.close_batch(actions);
             }
-        } else if self.fires() {
-            // What is due does not wait for the disk; its commit does.
-            more = self.partition.fire(now);
-        }
+            more
+        } else {
+            self.fire(now)
+        };
         let fired = self.partition.take_fired();
         if !fired.is_empty() {
             actions.push(Action::Fired(fired));
@@ -149,9 +180,11 @@ impl Shell {
     }
 
     /// See [`Partition::next_wake`]. What has to wait for a commit has no time of its own: the commit wakes it.
-    pub fn next_wake(&self) -> (Option<u64>, Option<u64>) {
+    pub fn next_wake(&self, intake: &Intake) -> (Option<u64>, Option<u64>) {
         let (wall, mono) = self.partition.next_wake();
-        (wall.filter(|_| self.fires()), mono.filter(|_| self.under_way.len() < BATCHES_IN_FLIGHT))
+        let takes = self.under_way.len() < BATCHES_IN_FLIGHT;
+        let mono = [mono, intake.next_wake()].into_iter().flatten().min();
+        (wall.filter(|_| self.fires()), mono.filter(|_| takes))
     }
 
     /// The partition, for looks.

@@ -65,6 +65,8 @@ pub struct Options {
     pub warm_tasks: usize,
     /// See [`limit::TIMER_HORIZON_MS`].
     pub timer_horizon_ms: u64,
+    /// See [`limit::TIMERS_IN_MEMORY`].
+    pub timers_in_memory: usize,
     /// A session without a sign of life for so long loses its attempts. 4 s, with a heartbeat each second: a lost worker's
     /// tasks run again within 5 s (L5), and three lost heartbeats in a row are forgiven.
     pub lease_ms: u64,
@@ -86,6 +88,7 @@ impl Default for Options {
             line_lanes: limit::LINE_LANES,
             warm_tasks: limit::WARM_TASKS,
             timer_horizon_ms: limit::TIMER_HORIZON_MS,
+            timers_in_memory: limit::TIMERS_IN_MEMORY,
             lease_ms: 4_000,
             cancel_grace_ms: 4_000,
             max_live: 0,
@@ -245,6 +248,10 @@ pub struct Partition {
     dirty: Vec<TaskId>,
     warm: usize,
     live: u64,
+    /// Tasks that wait for a permit.
+    queued: u64,
+    /// Permits that nobody uses, of sessions that take more.
+    free: u64,
     settled: VecDeque<(u64, TaskId)>,
     mutations: Vec<Mutation>,
     effects: Vec<Effect>,
@@ -328,6 +335,8 @@ impl Partition {
             dirty: Vec::new(),
             warm: 0,
             live: 0,
+            queued: 0,
+            free: 0,
             settled: VecDeque::new(),
             mutations: Vec::new(),
             effects: Vec::new(),
@@ -385,6 +394,11 @@ impl Partition {
     /// Epoch under which it commits.
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// Permits that are free and that no queued task is waiting for.
+    pub fn spare_permits(&self) -> u64 {
+        self.free.saturating_sub(self.queued)
     }
 
     /// Executes a command. Its reply, if it has one, is an effect of this batch or of a later one.
@@ -485,8 +499,9 @@ impl Partition {
     /// The next time at which `turn` has something to do: (wall, mono), `None` = never by itself.
     pub fn next_wake(&self) -> (Option<u64>, Option<u64>) {
         let mut wall = self.wall_wheel.next_due();
-        if !self.due_pass && self.far != u64::MAX {
-            let at = self.far.saturating_sub(self.options.timer_horizon_ms / 2);
+        if !self.due_pass
+            && let Some(at) = self.due_pass_at()
+        {
             wall = Some(wall.map_or(at, |w| w.min(at)));
         }
         // In the caller's time: it may be behind, and then it comes too early and asks again.
@@ -556,6 +571,7 @@ impl Partition {
             q.counts[before as usize] = q.counts[before as usize].saturating_sub(1);
             q.deltas[before as usize] -= 1;
             waiting -= i64::from(waits(before));
+            self.queued = self.queued.saturating_sub(u64::from(before == State::Queued));
             self.live -= u64::from(!before.is_terminal() && self.live > 0);
         } else {
             q.accepted.0 += 1;
@@ -565,6 +581,7 @@ impl Partition {
         let left_out = next == State::Cancelled && self.options.planted.has(Bug::Miscounted);
         q.deltas[next as usize] += i64::from(!left_out);
         waiting += i64::from(waits(next));
+        self.queued += u64::from(next == State::Queued);
         if next.is_terminal() {
             q.ended.0 += 1;
             q.ended.1.add(now.mono, 1);

@@ -50,8 +50,9 @@ pub use sessions::{Session, ToWorker};
 pub struct Config {
     /// Engine options; the partition number is set by the runtime.
     pub options: Options,
-    /// Items (tasks, results) that may wait in the mailbox; beyond, callers hear `Overloaded`. At 150,000 items/s this is
-    /// about a second of work: a longer queue would only make every answer late.
+    /// New tasks that may wait in the mailbox; beyond, callers hear `Overloaded`. As much again may wait of results and
+    /// everything else. At 150,000 items/s this is about a second of work: a longer queue would only make every answer
+    /// late.
     pub mailbox_items: usize,
     /// Threads that read for the engine.
     pub readers: usize,
@@ -232,8 +233,7 @@ impl Runtime {
         if self.is_draining() {
             return Err(Error::Unavailable("the server is shutting down".to_owned()));
         }
-        let weight = items.len();
-        let reply = self.ask(weight, |request| Command::Submit { request, tenant, items }).await?;
+        let reply = self.ask(|request| Command::Submit { request, tenant, items }).await?;
         match reply {
             Reply::Submitted(outcomes) => Ok(outcomes),
             Reply::Refused(refusal) => Ok(vec![Submitted::Refused(refusal)]),
@@ -252,8 +252,7 @@ impl Runtime {
         if self.is_draining() {
             return Err(Error::Unavailable("the server is shutting down".to_owned()));
         }
-        let weight = items.len().max(1);
-        match self.ask(weight, |request| Command::SubmitOnce { request, tenant, claim, items }).await? {
+        match self.ask(|request| Command::SubmitOnce { request, tenant, claim, items }).await? {
             Reply::Submitted(outcomes) => Ok(Ok(outcomes)),
             Reply::Refused(refusal) => Ok(Err(refusal)),
             other => Err(unexpected(&other)),
@@ -262,12 +261,12 @@ impl Runtime {
 
     /// Executes a command that has a reply.
     pub async fn call(&self, make: impl FnOnce(RequestId) -> Command) -> Result<Reply, Error> {
-        self.ask(1, make).await
+        self.ask(make).await
     }
 
     /// Looks at the engine's state; sees at least everything this caller was told before.
     pub async fn read(&self, view: View) -> Result<Answer, Error> {
-        match self.ask(1, |request| Command::Read { request, view }).await? {
+        match self.ask(|request| Command::Read { request, view }).await? {
             Reply::View(answer) => Ok(answer),
             Reply::Refused(Refusal::NotFound) => Ok(Answer::NotFound),
             Reply::Refused(Refusal::Overloaded { retry_after_ms, .. }) => Err(Error::Overloaded { retry_after_ms }),
@@ -275,24 +274,22 @@ impl Runtime {
         }
     }
 
-    async fn ask(&self, weight: usize, make: impl FnOnce(RequestId) -> Command) -> Result<Reply, Error> {
+    async fn ask(&self, make: impl FnOnce(RequestId) -> Command) -> Result<Reply, Error> {
         let request = RequestId(self.shared.next_request.fetch_add(1, Ordering::Relaxed));
         // The waiter is there before the command, so that no reply can come too early. It takes itself out when dropped.
         let waiter = self.shared.replies.wait(&self.shared, request);
-        self.shared.mailbox.push(make(request), weight)?;
+        self.shared.mailbox.push(make(request))?;
         waiter.answer().await
     }
 
     /// Executes a command without a reply; refused when the mailbox is full.
     pub fn send(&self, command: Command) -> Result<(), Error> {
-        let weight = weight_of(&command);
-        self.shared.mailbox.push(command, weight)
+        self.shared.mailbox.push(command)
     }
 
     /// The same, but waits for room: for what has already been done and must not be refused, such as results.
     pub async fn send_wait(&self, command: Command) -> Result<(), Error> {
-        let weight = weight_of(&command);
-        self.shared.mailbox.push_wait(command, weight).await
+        self.shared.mailbox.push_wait(command).await
     }
 
     /// Opens a worker's session. Its events come in order; the first is `Welcome`. While the node drains, only a worker
@@ -304,7 +301,7 @@ impl Runtime {
         }
         let id = SessionId(self.shared.next_session.fetch_add(1, Ordering::Relaxed));
         let session = self.shared.sessions.open(id);
-        self.shared.mailbox.push(Command::Connect { session: id, hello: Box::new(hello) }, 1)?;
+        self.shared.mailbox.push(Command::Connect { session: id, hello: Box::new(hello) })?;
         Ok(session)
     }
 
@@ -418,13 +415,4 @@ impl Runtime {
 
 fn unexpected(reply: &Reply) -> Error {
     Error::Unavailable(format!("the engine gave an answer of another kind: {reply:?}"))
-}
-
-/// How much of the mailbox's bound a command takes.
-fn weight_of(command: &Command) -> usize {
-    match command {
-        Command::Submit { items, .. } | Command::SubmitOnce { items, .. } => items.len(),
-        Command::Results { results, .. } => results.len(),
-        _ => 1,
-    }
 }

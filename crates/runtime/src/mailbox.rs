@@ -1,8 +1,12 @@
 //! The mailbox of a partition loop: the one queue between a caller and the engine.
 //!
-//! Two lists under one lock: commands (bounded by weight, refused above) and events of the shell itself (commits, reads,
-//! lost streams), which are never refused since each answers something that was sent. The loop takes a whole list at
-//! once, so that the cost of lock and wake-up is shared by all that came meanwhile.
+//! Two lists under one lock: commands and events of the shell itself (commits, reads, lost streams), which are never
+//! refused since each answers something that was sent. The loop takes a whole list at once, so that the cost of lock and
+//! wake-up is shared by all that came meanwhile.
+//!
+//! Commands are bounded by their weight and refused above. What was taken and not yet applied still counts: the loop
+//! says with [`Mailbox::applied`] what it is done with. New tasks have a bound of their own, so that a flood of them
+//! leaves room for the results that make an end of it.
 
 use std::time::Duration;
 
@@ -23,10 +27,28 @@ pub(crate) enum Event {
     Loaded(u32, LoadId, Load, Result<(u64, Loaded), tidewheel_store::Error>),
 }
 
+/// What waits: items of new tasks, and of everything else.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Weights {
+    submits: usize,
+    others: usize,
+}
+
+impl Weights {
+    fn of(&mut self, submit: bool) -> &mut usize {
+        if submit { &mut self.submits } else { &mut self.others }
+    }
+
+    /// Counts a command.
+    pub(crate) fn add(&mut self, command: &Command) {
+        *self.of(command.is_submit()) += command.weight();
+    }
+}
+
 #[derive(Default)]
 struct Inner {
-    commands: Vec<(Command, usize)>,
-    weight: usize,
+    commands: Vec<Command>,
+    weights: Weights,
     events: Vec<Event>,
     closed: bool,
     /// The loop sleeps and wants to be woken by commands too.
@@ -44,7 +66,7 @@ pub(crate) struct Mailbox {
 /// What `take` brought.
 #[derive(Default)]
 pub(crate) struct Taken {
-    pub(crate) commands: Vec<(Command, usize)>,
+    pub(crate) commands: Vec<Command>,
     pub(crate) events: Vec<Event>,
     pub(crate) closed: bool,
 }
@@ -54,19 +76,19 @@ impl Mailbox {
         Mailbox { inner: Mutex::default(), wake: Condvar::new(), room: tokio::sync::Notify::new(), bound }
     }
 
-    pub(crate) fn push(&self, command: Command, weight: usize) -> Result<(), Error> {
+    pub(crate) fn push(&self, command: Command) -> Result<(), Error> {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(Error::Closed);
         }
-        if inner.weight >= self.bound {
+        if *inner.weights.of(command.is_submit()) >= self.bound {
             return Err(Error::Overloaded { retry_after_ms: 1_000 });
         }
-        self.add(&mut inner, command, weight);
+        self.add(&mut inner, command);
         Ok(())
     }
 
-    pub(crate) async fn push_wait(&self, command: Command, weight: usize) -> Result<(), Error> {
+    pub(crate) async fn push_wait(&self, command: Command) -> Result<(), Error> {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -76,8 +98,8 @@ impl Mailbox {
                 if inner.closed {
                     return Err(Error::Closed);
                 }
-                if inner.weight < self.bound {
-                    self.add(&mut inner, command, weight);
+                if *inner.weights.of(command.is_submit()) < self.bound {
+                    self.add(&mut inner, command);
                     return Ok(());
                 }
             }
@@ -85,9 +107,9 @@ impl Mailbox {
         }
     }
 
-    fn add(&self, inner: &mut Inner, command: Command, weight: usize) {
-        inner.weight += weight;
-        inner.commands.push((command, weight));
+    fn add(&self, inner: &mut Inner, command: Command) {
+        inner.weights.add(&command);
+        inner.commands.push(command);
         if inner.sleeping && inner.wants_commands {
             inner.sleeping = false;
             self.wake.notify_one();
@@ -106,7 +128,8 @@ impl Mailbox {
     /// Takes what is there; sleeps at most `wait` for it. Without `commands` they stay where they are.
     pub(crate) fn take(&self, commands: bool, wait: Option<Duration>) -> Taken {
         let mut inner = self.inner.lock();
-        let nothing = |inner: &Inner| inner.events.is_empty() && !(commands && !inner.commands.is_empty()) && !inner.closed;
+        let nothing =
+            |inner: &Inner| inner.events.is_empty() && !(commands && !inner.commands.is_empty()) && !inner.closed;
         if nothing(&inner) && wait != Some(Duration::ZERO) {
             inner.sleeping = true;
             inner.wants_commands = commands;
@@ -119,13 +142,19 @@ impl Mailbox {
         let mut taken = Taken { events: std::mem::take(&mut inner.events), closed: inner.closed, ..Taken::default() };
         if commands {
             taken.commands = std::mem::take(&mut inner.commands);
-            let was_full = inner.weight >= self.bound;
-            inner.weight = 0;
-            if was_full {
-                self.room.notify_waiters();
-            }
         }
         taken
+    }
+
+    /// So much of what was taken is applied, or given up.
+    pub(crate) fn applied(&self, weights: Weights) {
+        let mut inner = self.inner.lock();
+        let was_full = inner.weights.submits >= self.bound || inner.weights.others >= self.bound;
+        inner.weights.submits -= weights.submits;
+        inner.weights.others -= weights.others;
+        if was_full {
+            self.room.notify_waiters();
+        }
     }
 
     pub(crate) fn close(&self) {
@@ -137,6 +166,7 @@ impl Mailbox {
 
     /// Weight that waits.
     pub(crate) fn depth(&self) -> usize {
-        self.inner.lock().weight
+        let weights = self.inner.lock().weights;
+        weights.submits + weights.others
     }
 }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use hashbrown::{HashMap, HashSet};
 use tidewheel_engine::id::{TaskId, TenantId};
 use tidewheel_engine::mutation::{AttemptOutcome, Recovered};
-use tidewheel_engine::node::{Action, Clock, Shell};
+use tidewheel_engine::node::{Action, Clock, Intake, Shell};
 use tidewheel_engine::partition::Probe;
+use tidewheel_engine::time::Now;
 use tidewheel_engine::{Batch, Command, Effect, Mutation};
 
 use crate::directory::ConfigChange;
-use crate::mailbox::{Event, Taken};
+use crate::mailbox::{Event, Taken, Weights};
 use crate::reader::Reader;
 use crate::sessions::ToWorker;
 use crate::tally::{Figures, Tally, Written};
@@ -22,6 +23,8 @@ use crate::{Change, Error, PressureChange, Shared};
 
 /// A sleep is never longer than this, so that a clock change is seen.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// Tasks or results that are applied between two looks at the timers: about a millisecond of work.
+const SLICE: usize = 1_000;
 /// Wait before a store that is out of space is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
 
@@ -51,7 +54,7 @@ struct Loop<'a> {
     under_way: VecDeque<UnderWay>,
     figures: Figures,
     /// Commands taken from the mailbox that did not fit the open batch.
-    held: VecDeque<(Command, usize)>,
+    intake: Intake,
     /// Told to stop while the store could not be opened.
     abandoned: bool,
 }
@@ -62,8 +65,8 @@ pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, recovered: Recovered) {
     let epoch = recovered.epoch;
     shared.metrics.epoch.set(i64::from(epoch));
     let shell = Shell::new(shared.config.options.clone(), recovered, now);
-    let (under_way, figures, held) = (VecDeque::new(), Figures::default(), VecDeque::new());
-    Loop { shared, reader, shell, epoch, clock, under_way, figures, held, abandoned: false }.run();
+    let (under_way, figures, intake) = (VecDeque::new(), Figures::default(), Intake::default());
+    Loop { shared, reader, shell, epoch, clock, under_way, figures, intake, abandoned: false }.run();
 }
 
 impl Loop<'_> {
@@ -71,8 +74,8 @@ impl Loop<'_> {
         let mut again = true;
         loop {
             let takes = self.shell.takes_commands();
-            let wait = if again || (takes && !self.held.is_empty()) { Some(Duration::ZERO) } else { self.sleep() };
-            let taken = self.shared.mailbox.take(takes && self.held.is_empty(), wait);
+            let wait = if again { Some(Duration::ZERO) } else { self.sleep() };
+            let taken = self.shared.mailbox.take(takes, wait);
             let closing = taken.closed;
             let begun = Instant::now();
             again = self.round(taken);
@@ -87,7 +90,7 @@ impl Loop<'_> {
 
     fn is_done(&self) -> bool {
         self.under_way.is_empty()
-            && self.held.is_empty()
+            && self.intake.is_empty()
             && !self.shell.partition().has_output()
             && self.shared.mailbox.depth() == 0
     }
@@ -95,7 +98,7 @@ impl Loop<'_> {
     /// How long nothing can happen by itself.
     fn sleep(&mut self) -> Option<Duration> {
         let now = self.clock.observe(self.shared.raw_now());
-        let (wall, mono) = self.shell.next_wake();
+        let (wall, mono) = self.shell.next_wake(&self.intake);
         let waits = [wall.map(|w| w.saturating_sub(now.wall)), mono.map(|m| m.saturating_sub(now.mono))];
         let least = waits.into_iter().flatten().min().map(Duration::from_millis);
         Some(least.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP))
@@ -108,19 +111,37 @@ impl Loop<'_> {
             self.event(event, &mut actions);
         }
         self.perform(std::mem::take(&mut actions));
-        self.held.extend(taken.commands);
-        let now = self.clock.observe(self.shared.raw_now());
+        taken.commands.into_iter().for_each(|command| self.intake.push(command));
+        self.commands();
+        let now = self.now();
         self.shared.wall.store(now.wall, Ordering::Relaxed);
-        while self.shell.takes_commands() {
-            let Some((command, _)) = self.held.pop_front() else { break };
-            self.shell.command(command, now, &StoreProbe(self.shared));
-        }
         // Said each time, so that a partition that was opened anew knows it too.
         self.shell.hold_grants(self.shared.draining.load(Ordering::Relaxed));
         let more = self.shell.turn(now, &mut actions);
         self.perform(actions);
-        let full = !self.shell.takes_commands();
-        (more || !self.held.is_empty()) && !full
+        more || self.shell.has_next(&self.intake, now)
+    }
+
+    fn now(&mut self) -> Now {
+        self.clock.observe(self.shared.raw_now())
+    }
+
+    /// Applies what the open batch has room for, and fires in between what comes due.
+    fn commands(&mut self) {
+        let mut applied = Weights::default();
+        let mut slice = 0;
+        let mut now = self.now();
+        while let Some(command) = self.shell.next(&mut self.intake, now) {
+            applied.add(&command);
+            slice += command.weight();
+            self.shell.command(command, now, &StoreProbe(self.shared));
+            if slice >= SLICE {
+                slice = 0;
+                now = self.now();
+                self.shell.fire(now);
+            }
+        }
+        self.shared.mailbox.applied(applied);
     }
 
     fn event(&mut self, event: Event, actions: &mut Vec<Action>) {
@@ -255,6 +276,13 @@ impl Loop<'_> {
         }
     }
 
+    /// Drops commands; who waits for them hears of it from the caller.
+    fn give_up(&self, commands: Vec<Command>) {
+        let mut weights = Weights::default();
+        commands.iter().for_each(|command| weights.add(command));
+        self.shared.mailbox.applied(weights);
+    }
+
     /// Refuses what comes, for a while; nothing of it was accepted. Returns whether to go on.
     fn refuse_for(&self, time: Duration, error: &tidewheel_store::Error) -> bool {
         let until = Instant::now() + time;
@@ -264,6 +292,7 @@ impl Loop<'_> {
                 return true;
             }
             let taken = self.shared.mailbox.take(true, Some(left));
+            self.give_up(taken.commands);
             self.shared.replies.fail_all(&Error::Unavailable(error.to_string()));
             // A session whose hello was just thrown away would wait for its welcome for ever.
             self.shared.sessions.close_all("the store is not available");
@@ -288,7 +317,8 @@ impl Loop<'_> {
         }
         self.shared.replies.fail_all(&Error::OutcomeUnknown);
         self.shared.sessions.close_all("the partition reloads");
-        self.held.clear();
+        let given_up = self.intake.drain();
+        self.give_up(given_up);
         self.under_way.clear();
         if matches!(error, tidewheel_store::Error::Full(_)) && !self.refuse_for(FULL_RETRY, error) {
             self.abandoned = true;

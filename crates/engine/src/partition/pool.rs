@@ -212,11 +212,13 @@ impl Partition {
         let floor = self.pools[pool].orders[2].first().map_or(0, |(time, _)| *time & !LATE);
         let s = self.sessions.get_mut(&id).expect("it was just there");
         s.virtual_time[1] = s.virtual_time[1].max(floor);
+        let free = s.hello.permits.saturating_sub(s.used);
+        self.free += u64::from(free);
         let place = self.place_of(id);
         for (order, key) in self.pools[pool].orders.iter_mut().zip(place) {
             order.insert((key, id));
         }
-        self.sessions.get_mut(&id).expect("it was just there").place = Some(place);
+        self.sessions.get_mut(&id).expect("it was just there").place = Some((place, free));
         self.feed_starved(pool, id);
         if !self.sessions[&id].awaited.is_empty() {
             self.release_awaiting(id);
@@ -225,7 +227,8 @@ impl Partition {
 
     pub(super) fn leave_pool(&mut self, id: SessionId) {
         let Some(s) = self.sessions.get_mut(&id) else { return };
-        let Some(place) = s.place.take() else { return };
+        let Some((place, free)) = s.place.take() else { return };
+        self.free -= u64::from(free);
         for (order, key) in self.pools[s.pool].orders.iter_mut().zip(place) {
             order.remove(&(key, id));
         }

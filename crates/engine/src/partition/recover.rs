@@ -63,6 +63,7 @@ impl Partition {
         if waiting > 0 {
             q.lines.iter_mut().for_each(|line| line.unloaded = true);
         }
+        self.queued += counts[State::Queued as usize];
         self.live += waiting + counts[State::Running as usize] + counts[State::Waiting as usize];
         if let Some(tenant) = self.tenants.get_mut(&q.queue.tenant) {
             tenant.queued += waiting;

@@ -231,6 +231,10 @@ impl Partition {
         if due == 0 {
             return;
         }
+        if due <= self.horizon && self.wall_wheel.len() >= self.options.timers_in_memory {
+            // A full wheel holds less far ahead; what is urgent fits always.
+            self.horizon = self.horizon.min((due - 1).max(self.wall + limit::TIMER_URGENT_MS));
+        }
         if due <= self.horizon {
             self.wall_wheel.insert(due, WallTimer::Task(tenant, id));
         } else if !self.options.planted.has(Bug::ForgottenTimer) {

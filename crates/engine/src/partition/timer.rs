@@ -203,13 +203,24 @@ impl Partition {
     }
 
     fn due_pass_wanted(&self, now: Now) -> bool {
-        self.far != u64::MAX && self.far.saturating_sub(self.options.timer_horizon_ms / 2) <= now.wall
+        self.due_pass_at().is_some_and(|at| at <= now.wall)
+    }
+
+    /// When the next stored due times should be read. A wheel that is half full reads on only when it has to.
+    pub(super) fn due_pass_at(&self) -> Option<u64> {
+        let crowded = self.wall_wheel.len() >= self.options.timers_in_memory / 2;
+        let ahead = if crowded { limit::TIMER_URGENT_MS } else { self.options.timer_horizon_ms / 2 };
+        (self.far != u64::MAX).then(|| self.far.saturating_sub(ahead.min(self.options.timer_horizon_ms / 2)))
     }
 
     pub(super) fn due_loaded(&mut self, rows: Vec<Task>, now: Now) {
         self.due_loading = false;
         let full = rows.len() >= limit::DUE_PAGE;
         for row in rows {
+            if self.wall_wheel.len() >= self.options.timers_in_memory {
+                // The rest stays in the store for now. What lies beyond and is in the wheel already may come again.
+                self.horizon = self.horizon.min((row.due - 1).max(now.wall + limit::TIMER_URGENT_MS));
+            }
             if row.due > self.horizon {
                 self.far = self.far.min(row.due);
                 self.due_pass = false;

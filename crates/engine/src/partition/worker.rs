@@ -38,8 +38,8 @@ pub(crate) struct Session {
     pub(crate) pool: usize,
     /// Lanes that wait for room here, see `affinity.rs`.
     pub(crate) awaited: BTreeSet<(QueueId, i64)>,
-    /// Position keys in the pool's orders while it is free; see `pool.rs`.
-    pub(crate) place: Option<[u64; 3]>,
+    /// Position keys in the pool's orders while it is free, see `pool.rs`, and the permits it has free.
+    pub(crate) place: Option<([u64; 3], u32)>,
     /// Number of its last grant; grants it got, in units of its weight.
     pub(crate) virtual_time: [u64; 2],
 }

@@ -39,6 +39,21 @@ fn a_delayed_task_does_not_run_early_when_its_time_to_live_is_taken_away() {
 }
 
 #[test]
+fn a_full_wheel_leaves_far_times_to_the_store_and_misses_none() {
+    let options = Options { timers_in_memory: 10, warm_tasks: 5, ..Options::default() };
+    let mut bench = Bench::new(options, QueueConfig::default());
+    // In no order, so that some of those that are already in the wheel are beyond its shrunken horizon.
+    let delay = |n: u64| 1_000 * (1 + n * 37 % 100);
+    let ids: Vec<_> =
+        (0..100).map(|n| bench.submit(Submit { delay_ms: delay(n), ..task(Spec::default()) })).collect();
+    for second in 0..=100 {
+        let ready = ids.iter().filter(|id| bench.state(**id) == State::Queued).count();
+        assert_eq!(ready, second, "after {second} s");
+        bench.pass(1_000);
+    }
+}
+
+#[test]
 fn a_clock_behind_that_of_the_last_owner_goes_on_at_half_speed() {
     let mut bench = Bench::new(Options::default(), QueueConfig::default());
     bench.connect("w", worker(1));

@@ -1,11 +1,11 @@
 //! The node: a process with one [`Shell`] per partition, driven the way `runtime` drives it. What the runtime's loop
 //! decides on its own (hold commands back, reload after a failed commit) is kept as close to it as it can be.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use tidewheel_engine::id::{RequestId, TenantId};
 use tidewheel_engine::load::{Load, LoadId, Loaded};
-use tidewheel_engine::node::{Action, Clock, Shell};
+use tidewheel_engine::node::{Action, Clock, Intake, Shell};
 use tidewheel_engine::partition::{Options, Probe, request_of};
 use tidewheel_engine::planted::Bug;
 use tidewheel_engine::time::Now;
@@ -40,7 +40,7 @@ pub(crate) struct Part {
     pub(crate) epoch: u32,
     pub(crate) opened: u64,
     clock: Clock,
-    held: VecDeque<Command>,
+    intake: Intake,
     callers: BTreeSet<RequestId>,
     wake_at: u64,
     spins: u32,
@@ -67,7 +67,7 @@ impl World {
             epoch: 0,
             opened: self.now,
             clock: Clock::default(),
-            held: VecDeque::new(),
+            intake: Intake::default(),
             callers: BTreeSet::new(),
             wake_at: u64::MAX,
             spins: 0,
@@ -177,7 +177,7 @@ impl World {
         if let Some(request) = request_of(&command) {
             part.callers.insert(request);
         }
-        part.held.push_back(command);
+        part.intake.push(command);
         self.pump(process, partition);
     }
 
@@ -202,13 +202,11 @@ impl World {
         let Some(part) = self.processes.get_mut(&process).map(|p| &mut p.parts[partition]) else { return };
         let Some(shell) = part.shell.as_mut() else { return };
         let probe = DiskProbe { state: &self.disks[partition].state, maybe };
-        while shell.takes_commands() {
-            let Some(command) = part.held.pop_front() else { break };
+        while let Some(command) = shell.next(&mut part.intake, now) {
             shell.command(command, now, &probe);
         }
         let more = shell.turn(now, &mut actions);
-        let takes = shell.takes_commands();
-        let again = takes && (more || !part.held.is_empty());
+        let again = more || shell.has_next(&part.intake, now);
         self.perform(process, partition, actions);
         if again {
             self.after(20, Event::Wake { process, partition });
@@ -222,7 +220,7 @@ impl World {
         let drift = self.plan.faults.drift_ppm;
         let Some(part) = self.part(process, partition) else { return };
         let Some(shell) = part.shell.as_ref() else { return };
-        let (wall, mono) = shell.next_wake();
+        let (wall, mono) = shell.next_wake(&part.intake);
         let waits = [wall.map(|w| w.saturating_sub(now.wall)), mono.map(|m| m.saturating_sub(now.mono))];
         let least = waits.into_iter().flatten().min().map_or(LONGEST_SLEEP, |ms| ms * MS).min(LONGEST_SLEEP);
         if least == 0 && !shell.takes_commands() {
@@ -380,7 +378,7 @@ impl World {
     fn reload(&mut self, process: u64, partition: usize) {
         let Some(part) = self.part(process, partition) else { return };
         let callers = std::mem::take(&mut part.callers);
-        part.held.clear();
+        part.intake = Intake::default();
         let failed = part.shell.take().map(Shell::failed).unwrap_or_default();
         debug_assert!(failed.iter().all(|request| callers.contains(request)), "every reply has its caller");
         for request in callers {
