@@ -269,6 +269,9 @@ impl Runner {
         let current: HashSet<&Bytes> = welcome.resumed.iter().collect();
         let gone: Vec<AttemptId> =
             self.attempts.iter().filter(|(_, a)| !current.contains(&a.grant.token)).map(|(id, _)| id).collect();
+        // That they began may have been lost with the stream before; saying it twice does no harm.
+        let began = self.attempts.iter().filter(|(_, a)| a.began.is_some() && current.contains(&a.grant.token));
+        self.outgoing.started.extend(began.map(|(_, a)| a.grant.token.clone()));
         for id in gone {
             self.silence(id, now);
         }
