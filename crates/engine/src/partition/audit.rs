@@ -1,7 +1,7 @@
 //! Audit: what the partition believes of permits and records, for tests and the simulator to hold against the log.
 
 use super::Partition;
-use crate::id::{Name, QueueId, SessionId, TenantId, WorkerId};
+use crate::id::{Name, QueueId, SessionId, TaskId, TenantId, Token, WorkerId};
 use crate::task::Task;
 
 /// Permits as the partition counts them; zeros are left out.
@@ -60,6 +60,11 @@ impl Partition {
         audit.keys.sort();
         audit.sessions.sort_by_key(|s| s.session);
         audit
+    }
+
+    /// Token of the newest grant of a task in memory.
+    pub fn token_of(&self, task: TaskId) -> Option<Token> {
+        self.tasks.get(&task).map(|entry| entry.task.token)
     }
 
     /// Records in memory that the store has in the same form.

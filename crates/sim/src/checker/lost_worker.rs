@@ -16,6 +16,11 @@ impl LostWorker {
         self.unheld.retain(|(p, ..), _| *p != partition);
     }
 
+    /// A worker took it over, if only for less than the time between two looks.
+    pub(crate) fn taken(&mut self, partition: usize, task: TaskId, token: Token) {
+        self.unheld.remove(&(partition, task, token));
+    }
+
     pub(super) fn look(
         &mut self,
         partition: usize,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewheel_engine::id::{TaskId, Token};
+use tidewheel_engine::id::{SessionId, TaskId, Token};
 use tidewheel_engine::task::{Outcome, Payload, State, Task};
 
 #[derive(Debug, Default)]
@@ -11,9 +11,29 @@ pub(crate) struct Stale {
     tokens: BTreeSet<(usize, TaskId, Token)>,
     /// Successes that workers reported.
     succeeded: BTreeMap<(usize, TaskId, Token), ()>,
+    /// Old tokens that workers named when they came back.
+    named: BTreeSet<(usize, SessionId, TaskId, Token)>,
 }
 
 impl Stale {
+    /// A worker comes back and names what it has. `current` = the newest token of a task, as far as it is in memory.
+    pub(crate) fn named(
+        &mut self,
+        partition: usize,
+        session: SessionId,
+        attempts: &[(TaskId, Token)],
+        current: impl Fn(TaskId) -> Option<Token>,
+    ) {
+        let old = attempts.iter().filter(|(task, token)| current(*task).is_some_and(|newest| newest != *token));
+        self.named.extend(old.map(|(task, token)| (partition, session, *task, *token)));
+    }
+
+    /// What it was told is its own.
+    pub(crate) fn resumed(&self, partition: usize, session: SessionId, attempts: &[(TaskId, Token)]) -> Vec<String> {
+        let stale = attempts.iter().filter(|at| self.named.contains(&(partition, session, at.0, at.1)));
+        stale.map(|(task, _)| format!("an old attempt of task {:x} is resumed", task.0)).collect()
+    }
+
     /// A worker reports.
     pub(crate) fn reported(&mut self, partition: usize, results: &[(TaskId, Token, Outcome)]) {
         for (task, token, outcome) in results {

@@ -203,6 +203,10 @@ impl World {
         let Some(shell) = part.shell.as_mut() else { return };
         let probe = DiskProbe { state: &self.disks[partition].state, maybe };
         while let Some(command) = shell.next(&mut part.intake, now) {
+            if let Command::Connect { session, hello } = &command {
+                let current = |task| shell.partition().token_of(task);
+                self.checkers.stale.named(partition, *session, &hello.resume, current);
+            }
             shell.command(command, now, &probe);
         }
         let more = shell.turn(now, &mut actions);
@@ -426,7 +430,11 @@ impl World {
                 self.checkers.sent(partition, &grants);
                 self.send_to_worker(session.0, ToWorker::Grants(grants));
             }
-            Effect::Welcome { session, resumed, .. } => self.send_to_worker(session.0, ToWorker::Welcome(resumed)),
+            Effect::Welcome { session, resumed, .. } => {
+                let found = self.checkers.stale.resumed(partition, session, &resumed);
+                found.into_iter().for_each(|text| self.checkers.fail("S4", text));
+                self.send_to_worker(session.0, ToWorker::Welcome(resumed));
+            }
             Effect::Accepted { session, count, .. } => self.send_to_worker(session.0, ToWorker::Accepted(count)),
             Effect::Cancel { session, task, token, .. } => {
                 self.send_to_worker(session.0, ToWorker::Cancel(task, token))
