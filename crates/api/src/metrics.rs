@@ -70,6 +70,7 @@ pub(crate) struct ApiMetrics {
     clock_offset: Number,
     reconnects: Counter,
     quota_used: Family<Labels<2>, Number>,
+    fair_share: Family<Labels<1>, Number>,
     timers: Family<Labels<1>, Gauge>,
     timer_hits: Family<[(&'static str, &'static str); 1], Counter>,
     overdue: Gauge,
@@ -147,6 +148,7 @@ impl ApiMetrics {
             clock_offset: Number::default(),
             reconnects: Counter::default(),
             quota_used: Family::default(),
+            fair_share: Family::default(),
             timers: Family::default(),
             timer_hits: Family::default(),
             overdue: Gauge::default(),
@@ -205,6 +207,8 @@ impl ApiMetrics {
         r.register("tidewheel_worker_reconnects", help, self.reconnects.clone());
         let help = "Use of a tenant's limits that are set";
         r.register("tidewheel_tenant_quota_used_ratio", help, self.quota_used.clone());
+        let help = "Share of the running attempts to the share that its weight gives it, among tenants with work";
+        r.register("tidewheel_tenant_fair_share_ratio", help, self.fair_share.clone());
         r.register("tidewheel_timers_pending", "Timers in memory, by level of the wheel", self.timers.clone());
         let help =
             "Due times whose task was in memory (task), whose timer was (wheel), and that were read ahead (store)";
@@ -314,6 +318,7 @@ impl ApiMetrics {
         self.permits.clear();
         self.permits_used.clear();
         self.quota_used.clear();
+        self.fair_share.clear();
     }
 }
 
@@ -405,6 +410,8 @@ async fn fill_queues(api: &Api) -> Result<(), Failure> {
     let metrics = &api.metrics;
     let now = api.runtime.now_ms();
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    // Running attempts and weight of each tenant that has work.
+    let mut at_work: Vec<(String, u64, u64)> = Vec::new();
     for tenant in api.runtime.directory().tenants() {
         let Answer::Queues(queues) = api.runtime.read(View::Queues { tenant: tenant.id, name: None }).await? else {
             continue;
@@ -417,6 +424,9 @@ async fn fill_queues(api: &Api) -> Result<(), Failure> {
         for (quota, used, limit) in limits.into_iter().filter(|(_, _, limit)| *limit > 0) {
             let labels = [("tenant", tenant.name.to_string()), ("quota", quota.to_owned())];
             metrics.quota_used.get_or_create(&labels).set(used as f64 / limit as f64);
+        }
+        if sum(State::Running) + sum(State::Queued) > 0 {
+            at_work.push((tenant.name.to_string(), sum(State::Running), u64::from(tenant.config.weight)));
         }
         for figures in queues {
             let (tenant, queue) = (tenant.name.to_string(), figures.name.to_string());
@@ -442,6 +452,12 @@ async fn fill_queues(api: &Api) -> Result<(), Failure> {
             metrics.desired.get_or_create(&labels).set(count(desired));
             metrics.pressure.get_or_create(&labels).set(figures.pressure as i64);
         }
+    }
+    let (running, weights) = at_work.iter().fold((0, 0), |(r, w), (_, running, weight)| (r + running, w + weight));
+    for (tenant, own, weight) in at_work {
+        let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        let ratio = share(own, running) / share(weight, weights);
+        metrics.fair_share.get_or_create(&[("tenant", tenant)]).set(ratio);
     }
     Ok(())
 }

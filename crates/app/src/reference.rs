@@ -11,8 +11,8 @@ pub fn configuration_markdown() -> String {
          A server reads a file in YAML or TOML (`tidewheel server --config FILE`), then the environment, then \
          flags; later ones win. Unknown settings are mistakes, named with their line and the nearest name. \
          `tidewheel config show` prints each value with its origin, `tidewheel config check FILE` checks a \
-         file, `tidewheel config schema` prints a JSON Schema. SIGHUP reads everything again; settings \
-         without *restart* then hold at once.\n\n\
+         file, `tidewheel config schema` prints a JSON Schema. SIGHUP, or `POST /api/v1/system/config:reload`, \
+         reads everything again; settings without *restart* then hold at once.\n\n\
          Durations are `500ms`, `10s`, `1h30m`, `2d`, or a number of milliseconds; sizes are `512MB`, `4Gi`, \
          or a number of bytes. A secret stands in a file that the setting with `File` at its end names, in a \
          variable, in a file that the variable with `_FILE` at its end names, or in a systemd credential \

@@ -138,10 +138,20 @@ pub const DEFAULT_ALERT_DEPTH: u64 = 1_000;
 impl QueueConfig {
     /// The number of waiting tasks from which new ones are throttled; 0 = never.
     pub fn throttles_from(&self) -> u64 {
-        match (self.throttle_depth, self.max_depth) {
-            (0, most) if most >= crate::limit::THROTTLED_DEPTH => most / 5 * 4,
-            (own, _) => own,
+        match throttles_from(self.throttle_depth, self.max_depth) {
+            from if from == self.max_depth && self.throttle_depth == 0 => 0,
+            from => from,
         }
+    }
+}
+
+/// Where throttling before a bound begins: where it is said, else at four fifths of a bound with room for it, else at the
+/// bound itself.
+pub(crate) fn throttles_from(own: u64, most: u64) -> u64 {
+    match own {
+        0 if most >= crate::limit::THROTTLED_DEPTH => most / 5 * 4,
+        0 => most,
+        own => own,
     }
 }
 

@@ -185,6 +185,10 @@ pub(crate) struct TenantWork {
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) running: u32,
     pub(crate) queued: u64,
+    /// Tasks that ended.
+    pub(crate) ended: crate::ready::Meter,
+    /// Limiter of what is taken in while it is throttled, in microseconds of the monotonic clock.
+    pub(crate) intake_us: u64,
     pub(crate) tat_us: u64,
     pub(crate) rate_touched: bool,
     pub(crate) rate_until: u64,
@@ -590,6 +594,9 @@ impl Partition {
         }
         if let Some(t) = self.tenants.get_mut(&tenant) {
             t.queued = t.queued.saturating_add_signed(waiting);
+            if next.is_terminal() {
+                t.ended.add(now.mono, 1);
+            }
         }
     }
 }

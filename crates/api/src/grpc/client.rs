@@ -7,9 +7,12 @@ use futures::stream::FuturesOrdered;
 use tidewheel_engine::effect::Submitted;
 use tidewheel_engine::id::TaskId;
 use tidewheel_engine::limit;
-use tidewheel_engine::task::{Payload, State};
+use serde_json::value::RawValue;
+use tidewheel_engine::task::{Payload, State, Task};
 use tidewheel_proto::code::Code;
+use tidewheel_proto::rest;
 use tidewheel_proto::v1;
+use tidewheel_proto::v1::settle_item_request::How;
 use tidewheel_proto::v1::client_server::Client;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,9 +22,11 @@ use super::caller;
 use super::submit::Last;
 use crate::auth::Principal;
 use crate::auth::guard::{Anyone, Guard, Submitter};
+use crate::body;
 use crate::problem::{Failure, from_refusal};
-use crate::service::{submit_task, wait_task};
+use crate::service::{get_task, item, submit_task, wait_task};
 use crate::state::Api;
+use crate::text::{task_id, task_text};
 
 /// Requests of one stream whose commit is awaited. At 1,000 tasks each and a commit of a few milliseconds, far fewer
 /// suffice.
@@ -62,6 +67,22 @@ impl Client for ClientService {
         let caller = caller(&self.0, &request, Anyone::ACCESS)?;
         let answer = get(&self.0, &caller, request.into_inner()).await;
         self.0.metrics.grpc("Get", started, answer.is_ok());
+        Ok(Response::new(answer?))
+    }
+
+    async fn take_items(&self, request: Request<v1::TakeItemsRequest>) -> Result<Response<v1::TakeItemsResponse>, Status> {
+        let started = Instant::now();
+        let caller = caller(&self.0, &request, Submitter::ACCESS)?;
+        let answer = take(&self.0, &caller, &request.into_inner()).await;
+        self.0.metrics.grpc("TakeItems", started, answer.is_ok());
+        Ok(Response::new(answer?))
+    }
+
+    async fn settle_item(&self, request: Request<v1::SettleItemRequest>) -> Result<Response<v1::TaskView>, Status> {
+        let started = Instant::now();
+        let caller = caller(&self.0, &request, Submitter::ACCESS)?;
+        let answer = settle(&self.0, &caller, request.into_inner()).await;
+        self.0.metrics.grpc("SettleItem", started, answer.is_ok());
         Ok(Response::new(answer?))
     }
 }
@@ -190,6 +211,72 @@ async fn get(api: &Api, caller: &Principal, request: v1::GetRequest) -> Result<v
         request.id.as_ref().try_into().map_err(|_| Failure::new(Code::InvalidField, "An id has 16 bytes."))?;
     let wait = Duration::from_millis(u64::from(request.wait_ms));
     let task = wait_task::wait(api, caller, TaskId::from_bytes(id), wait).await?;
+    Ok(view(api, &task))
+}
+
+async fn take(api: &Api, caller: &Principal, request: &v1::TakeItemsRequest) -> Result<v1::TakeItemsResponse, Failure> {
+    let given = |ms: u32| (ms > 0).then(|| rest::DurationText::Millis(ms.into()));
+    let wanted = rest::TakeItems {
+        lease: given(request.lease_ms),
+        max: (request.max > 0).then_some(request.max),
+        wait: given(request.wait_ms),
+    };
+    let taken = item::take(api, caller, &request.queue, &wanted).await?;
+    let items = taken.into_iter().map(|one| v1::TakenItem {
+        id: task_id(&one.id).map(|id| id.to_bytes().to_vec().into()).unwrap_or_default(),
+        token: hex::decode(&one.token).unwrap_or_default().into(),
+        input: one.input.map(|raw| Box::<str>::from(raw).into_boxed_bytes().into_vec().into()).unwrap_or_default(),
+        input_ref: one.input_ref.unwrap_or_default(),
+        attempt: one.attempt,
+        max_attempts: one.max_attempts,
+        priority: one.priority.into(),
+        lease_ms: one.lease_ms,
+        key: one.key.unwrap_or_default(),
+        labels: one.labels.into_iter().collect(),
+    });
+    Ok(v1::TakeItemsResponse { items: items.collect() })
+}
+
+async fn settle(api: &Api, caller: &Principal, request: v1::SettleItemRequest) -> Result<v1::TaskView, Failure> {
+    let id: [u8; 16] =
+        request.id.as_ref().try_into().map_err(|_| Failure::new(Code::InvalidField, "An id has 16 bytes."))?;
+    let id = TaskId::from_bytes(id);
+    let (text, token) = (task_text(id), hex::encode(&request.token));
+    let of = item::Wanted { queue: &request.queue, id: &text, token: &token };
+    let how = request.how.ok_or_else(|| Failure::field("/how", "say what became of the item"))?;
+    let task = match how {
+        How::Done(result) if result.is_empty() => item::done(api, caller, of, None).await?,
+        How::Done(result) => {
+            body::check_json(&result)?;
+            let text = String::from_utf8(result.to_vec()).unwrap_or_default();
+            let raw = RawValue::from_string(text).map_err(|_| Failure::field("/done", "a result is JSON"))?;
+            item::done(api, caller, of, Some(raw)).await?
+        }
+        How::Failed(error) => {
+            let some = |text: String| (!text.is_empty()).then_some(text);
+            let failed = rest::ItemFailed {
+                token: token.clone(),
+                kind: Some(if error.business { "business" } else { "system" }.to_owned()),
+                error_type: some(error.r#type),
+                message: some(error.message),
+                detail: some(error.detail),
+            };
+            item::fail(api, caller, of, &failed).await?
+        }
+        How::PostponeMs(ms) => {
+            let delay = Some(rest::DurationText::Millis(ms));
+            let postponed = rest::ItemPostponed { token: token.clone(), delay, until: None };
+            item::postpone(api, caller, of, &postponed).await?
+        }
+        How::Renew(_) => {
+            item::renew(api, caller, of).await?;
+            Box::new(get_task::record(api, caller, id).await?)
+        }
+    };
+    Ok(view(api, &task))
+}
+
+fn view(api: &Api, task: &Task) -> v1::TaskView {
     let directory = api.runtime.directory();
     let ending = task.ending.as_deref();
     let result = match ending.map(|e| &e.result).filter(|_| task.state == State::Succeeded) {
@@ -197,13 +284,13 @@ async fn get(api: &Api, caller: &Principal, request: v1::GetRequest) -> Result<v
         _ => bytes::Bytes::new(),
     };
     let error = ending.and_then(|e| e.failure.as_ref()).map(|f| format!("{}: {}", f.kind, f.message));
-    Ok(v1::TaskView {
-        id: request.id,
+    v1::TaskView {
+        id: task.id.to_bytes().to_vec().into(),
         state: task.state.as_str().to_owned(),
         r#type: directory.type_name(task.kind).map(|n| n.to_string()).unwrap_or_default(),
         queue: directory.queue_by_id(task.queue).map(|q| q.name.to_string()).unwrap_or_default(),
         attempt: task.attempt,
         result,
         error: error.unwrap_or_default(),
-    })
+    }
 }

@@ -433,3 +433,39 @@ async fn bulk_submits_are_answered_in_order() {
     let view = client.get(with_token(get, &token)).await.unwrap().into_inner();
     assert_eq!((&*view.state, &*view.r#type), ("queued", "c"));
 }
+
+#[tokio::test]
+async fn items_are_taken_and_settled_over_grpc() {
+    use v1::settle_item_request::How;
+    let served = start().await;
+    let token = served.node.token("operator").await;
+    let mut client = ClientClient::new(channel(&served).await);
+    let queue = "default".to_owned();
+    let take = || with_token(v1::TakeItemsRequest { queue: queue.clone(), ..v1::TakeItemsRequest::default() }, &token);
+    assert!(client.take_items(take()).await.unwrap().into_inner().items.is_empty());
+    for n in 0..2 {
+        let body = format!(r#"{{"input":{n},"labels":{{"a":"b"}}}}"#);
+        served.node.post("/api/v1/queues/default/items", body).await.is(201);
+    }
+    let first = client.take_items(take()).await.unwrap().into_inner().items.remove(0);
+    assert_eq!((&first.input[..], first.attempt, first.lease_ms), (&b"0"[..], 1, 300_000));
+    assert_eq!(first.labels["a"], "b");
+    let settle = |item: &v1::TakenItem, how: How| {
+        let (id, of) = (item.id.clone(), item.token.clone());
+        with_token(v1::SettleItemRequest { queue: queue.clone(), id, token: of, how: Some(how) }, &token)
+    };
+    assert_eq!(client.settle_item(settle(&first, How::Renew(true))).await.unwrap().into_inner().state, "running");
+    let done = client.settle_item(settle(&first, How::Done("[1]".into()))).await.unwrap().into_inner();
+    assert_eq!((done.state.as_str(), &done.result[..]), ("succeeded", &b"[1]"[..]));
+    let late = client.settle_item(settle(&first, How::PostponeMs(1))).await.unwrap_err();
+    assert_eq!(late.code(), Code::FailedPrecondition);
+    let second = client.take_items(take()).await.unwrap().into_inner().items.remove(0);
+    let broken = client.settle_item(settle(&second, How::Done("{".into()))).await.unwrap_err();
+    assert_eq!(broken.code(), Code::InvalidArgument);
+    let error = v1::ItemError { business: true, message: "no".to_owned(), ..v1::ItemError::default() };
+    let failed = client.settle_item(settle(&second, How::Failed(error))).await.unwrap().into_inner();
+    assert_eq!((failed.state.as_str(), failed.error.as_str()), ("failed", "BusinessError: no"));
+    let viewer = served.node.token("viewer").await;
+    let refused = client.take_items(with_token(v1::TakeItemsRequest::default(), &viewer)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}

@@ -95,6 +95,9 @@ fn page(metrics: &BTreeMap<String, Metric>) -> String {
 #[tokio::test]
 async fn the_reference_page_lists_what_is_served() {
     let node = busy().await;
+    node.call(Method::PUT, "/api/v1/queues/still", "{}").await.is(201);
+    node.post("/api/v1/queues/still:pause", "").await.is(200);
+    node.submit(r#"{"type":"c","queue":"still"}"#).await;
     let metrics = parse(&text(&node).await);
     for (name, metric) in &metrics {
         assert!(!metric.help.is_empty() && !metric.kind.is_empty(), "{name} is not explained");

@@ -42,7 +42,8 @@ async fn every_task_of_an_operation_has_its_outcome() {
     assert!(figures[2] >= 10, "what had ended could not be cancelled: {operation}");
     let all = outcomes(&node, &location, "").await;
     let mut seen: Vec<String> = all.iter().map(|item| item["task"].as_str().unwrap().to_owned()).collect();
-    (seen.sort(), ids.sort()).1;
+    seen.sort();
+    ids.sort();
     assert_eq!(seen, ids, "each of them once");
     let failed = outcomes(&node, &location, "&outcome=failed").await;
     assert_eq!(failed.len() as u64, figures[2]);

@@ -11,4 +11,5 @@ mod fleet;
 mod items;
 mod load;
 mod pressure;
+mod reload;
 mod tidy;

@@ -22,6 +22,8 @@ impl Partition {
                     tenant,
                     running: 0,
                     queued: 0,
+                    ended: crate::ready::Meter::default(),
+                    intake_us: 0,
                     tat_us: 0,
                     rate_touched: false,
                     rate_until: 0,

@@ -3,9 +3,9 @@
 //! What it has accepted is not touched by any of these.
 
 use super::Partition;
-use crate::config::{Pressure, Rate};
+use crate::config::{Pressure, Rate, throttles_from};
 use crate::effect::{Effect, Refusal};
-use crate::id::QueueId;
+use crate::id::{QueueId, TenantId};
 use crate::limit;
 use crate::ready::{QueueWork, gcra};
 use crate::task::State;
@@ -26,16 +26,22 @@ impl Partition {
             return None;
         }
         let rate = intake(q.ended.1.per_second(now.mono), waiting, from, most);
-        match gcra(q.intake_us, now.mono * 1_000, rate) {
-            Ok(next) => {
-                q.intake_us = next;
-                None
-            }
-            Err(wait_us) => {
-                let retry_after_ms = wait_us.div_ceil(1_000).max(1_000);
-                Some(Refusal::Throttled { what: "the queue".into(), retry_after_ms })
-            }
+        throttled(&mut q.intake_us, rate, "the queue", now)
+    }
+
+    /// The same for all queues of a tenant together, whose bound is `max_queued`.
+    pub(super) fn tenant_overloaded(&mut self, tenant: TenantId, now: Now) -> Option<Refusal> {
+        let t = self.tenants.get_mut(&tenant)?;
+        let (waiting, most) = (t.queued, t.tenant.config.max_queued);
+        if most == 0 || waiting < throttles_from(0, most) {
+            return None;
         }
+        let what = "the tenant's queued tasks";
+        if waiting >= most {
+            return Some(Refusal::Overloaded { what: what.into(), retry_after_ms: 1_000 });
+        }
+        let rate = intake(t.ended.per_second(now.mono), waiting, throttles_from(0, most), most);
+        throttled(&mut t.intake_us, rate, what, now)
     }
 
     /// Tells when a queue has reached another stage. Called once per batch for each queue whose counts changed.
@@ -48,6 +54,19 @@ impl Partition {
         q.pressure = to;
         let (tenant, queue, waiting) = (q.queue.tenant, q.queue.name.clone(), q.waiting());
         self.effects.push(Effect::Pressure { tenant, queue, from, to, waiting });
+    }
+}
+
+fn throttled(intake_us: &mut u64, rate: Rate, what: &str, now: Now) -> Option<Refusal> {
+    match gcra(*intake_us, now.mono * 1_000, rate) {
+        Ok(next) => {
+            *intake_us = next;
+            None
+        }
+        Err(wait_us) => {
+            let retry_after_ms = wait_us.div_ceil(1_000).max(1_000);
+            Some(Refusal::Throttled { what: what.into(), retry_after_ms })
+        }
     }
 }
 

@@ -147,12 +147,6 @@ impl Partition {
             return Some(Refusal::QueueDraining);
         }
         let overloaded = |what: &str| Some(Refusal::Overloaded { what: what.into(), retry_after_ms: 1_000 });
-        if let Some(t) = self.tenants.get(&tenant)
-            && t.tenant.config.max_queued > 0
-            && t.queued >= t.tenant.config.max_queued
-        {
-            return overloaded("the tenant's queued tasks");
-        }
         if self.options.max_live > 0 && self.live >= self.options.max_live {
             return overloaded("the server");
         }
@@ -163,8 +157,8 @@ impl Partition {
         if types.is_some_and(|t| t.len() >= limit::TYPES_PER_TENANT && !t.contains_key(&item.kind)) {
             return Some(Refusal::Invalid("the tenant has too many task types".into()));
         }
-        // Last, since a throttled queue counts what it lets in.
-        self.overloaded(queue, now)
+        // Last, since what is throttled counts what it lets in.
+        self.overloaded(queue, now).or_else(|| self.tenant_overloaded(tenant, now))
     }
 
     fn accept(&mut self, tenant: TenantId, queue: QueueId, item: Submit, now: Now) -> TaskId {

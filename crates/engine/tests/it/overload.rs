@@ -1,6 +1,6 @@
 //! Overload: a queue tells, then throttles, then refuses, in this order, and goes back the same way.
 
-use tidewheel_engine::config::{Pressure, QueueConfig};
+use tidewheel_engine::config::{Pressure, QueueConfig, TenantConfig};
 use tidewheel_engine::effect::{Refusal, Submitted};
 use tidewheel_engine::partition::Options;
 use tidewheel_engine::task::Spec;
@@ -94,4 +94,21 @@ fn what_is_worked_off_decides_how_much_is_taken_in() {
     }
     let mean = f64::from(last[100..].iter().sum::<u32>()) / 20.0;
     assert!((4.0..12.0).contains(&mean), "between once and twice what ends: {mean} per second, {last:?}");
+}
+
+#[test]
+fn a_tenant_throttles_before_its_bound_over_all_its_queues() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    bench.put_tenant(TenantConfig { max_queued: 100, ..TenantConfig::default() });
+    let outcomes = bench.submit_all((0..100).map(|_| task(Spec::default())).collect());
+    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Submitted::New(_))).count();
+    assert_eq!(accepted, 81, "four fifths, and one at the rate that is left to it");
+    let throttled = |o: &Submitted| matches!(o, Submitted::Refused(Refusal::Throttled { .. }));
+    assert!(outcomes[81..].iter().all(throttled), "{:?}", outcomes.last());
+    let seconds = load(&mut bench, 30);
+    let first = seconds.iter().position(|[_, _, refused]| *refused > 0).expect("it comes to its bound");
+    assert!(first >= 5 && seconds[..first].iter().all(|[accepted, ..]| *accepted <= 3), "{seconds:?}");
+    bench.put_tenant(TenantConfig { max_queued: 10, ..TenantConfig::default() });
+    let refused = bench.submit_all(vec![task(Spec::default())]).remove(0);
+    assert!(matches!(refused, Submitted::Refused(Refusal::Overloaded { .. })), "{refused:?}");
 }
