@@ -52,7 +52,10 @@ impl Partition {
             seq: self.seq,
             mutations,
         };
-        if !batch.mutations.is_empty() {
+        if batch.mutations.is_empty() {
+            // It changes nothing and is never committed: the read of due times need not wait for it.
+            self.due_after = self.due_after.min(self.index - 1);
+        } else {
             self.index += 1;
         }
         (batch, std::mem::take(&mut self.effects))

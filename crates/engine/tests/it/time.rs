@@ -1,10 +1,13 @@
 //! Due times, times to live, clocks.
 
+use tidewheel_engine::Command;
 use tidewheel_engine::command::Submit;
 use tidewheel_engine::config::{QueueConfig, QueueState};
+use tidewheel_engine::id::RequestId;
 use tidewheel_engine::partition::Options;
 use tidewheel_engine::task::{Spec, State};
 use tidewheel_engine::time::Now;
+use tidewheel_engine::view::View;
 
 use crate::bench::{Bench, START, task, worker};
 
@@ -51,6 +54,20 @@ fn a_full_wheel_leaves_far_times_to_the_store_and_misses_none() {
         assert_eq!(ready, second, "after {second} s");
         bench.pass(1_000);
     }
+}
+
+#[test]
+fn a_far_timer_fires_although_only_a_look_came_when_it_was_to_be_read() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    let hour = 3_600_000;
+    let id = bench.submit(Submit { delay_ms: hour, ..task(Spec::default()) });
+    let ahead = Options::default().timer_horizon_ms / 2;
+    bench.now = Now { wall: bench.now.wall + hour - ahead, mono: bench.now.mono + hour - ahead };
+    // A batch that answers and changes nothing: it is never committed, and nothing may wait for that.
+    bench.apply(Command::Read { request: RequestId(1), view: View::Partition });
+    bench.settle();
+    bench.pass(ahead);
+    assert_eq!(bench.state(id), State::Queued);
 }
 
 #[test]
