@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use tidewheel_engine::command::Settlement;
 use tidewheel_engine::id::{RequestId, TenantId};
 use tidewheel_engine::load::{Load, LoadId, Loaded};
 use tidewheel_engine::node::{Action, Clock, Intake, Shell};
@@ -190,6 +191,10 @@ impl World {
         }
         if self.processes[&process].parts[partition].shell.is_none() {
             return self.after(MS, Event::Answered { request, reply: None });
+        }
+        if let Command::Settle { task, token, how: Settlement::Renew, .. } = &*command {
+            // A sign of life counts from when it arrives, which may be long after it was given.
+            self.checkers.lease.renewed(partition, *task, *token, self.now);
         }
         self.give(process, partition, *command);
     }
