@@ -83,7 +83,8 @@ fn operation(route: &Route) -> utoipa::openapi::path::Operation {
         out = out.parameter(parameter.description(Some(*meaning)).schema(Some(string())).build());
     }
     if route.method == "POST" {
-        let meaning = "The same key and body get the same answer for 24 h and change nothing twice; another body is refused.";
+        let meaning =
+            "The same key and body get the same answer for 24 h and change nothing twice; another body is refused.";
         let parameter = ParameterBuilder::new().name("Idempotency-Key").parameter_in(ParameterIn::Header);
         let parameter = parameter.required(Required::False).description(Some(meaning)).schema(Some(string()));
         out = out.parameter(parameter.build());

@@ -16,7 +16,13 @@ pub struct Agent {
 
 impl Agent {
     /// Starts one that keeps its caches in `data`, and waits until the server knows it.
-    pub async fn start(server: &Server, name: &str, data: &Path, capacity: u32, more: &[&str]) -> anyhow::Result<Agent> {
+    pub async fn start(
+        server: &Server,
+        name: &str,
+        data: &Path,
+        capacity: u32,
+        more: &[&str],
+    ) -> anyhow::Result<Agent> {
         std::fs::create_dir_all(data)?;
         let token = data.join("agent-token");
         std::fs::write(&token, &server.token)?;
@@ -77,7 +83,13 @@ pub async fn worker(rest: &crate::rest::Rest, name: &str) -> anyhow::Result<Opti
 }
 
 /// Writes a package of one module into a folder.
-pub fn package(folder: &Path, name: &str, version: &str, module: &str, dependencies: &[&str]) -> anyhow::Result<PathBuf> {
+pub fn package(
+    folder: &Path,
+    name: &str,
+    version: &str,
+    module: &str,
+    dependencies: &[&str],
+) -> anyhow::Result<PathBuf> {
     let at = folder.join(format!("{name}-{version}"));
     std::fs::create_dir_all(&at)?;
     let quoted: Vec<String> = dependencies.iter().map(|d| format!("{d:?}")).collect();

@@ -127,7 +127,8 @@ impl Ledger {
         for (id, n) in granted {
             // A task that ran under a number whose submit was answered with another id exists twice.
             if book.submitted.get(&n).is_some_and(|ids| !ids.contains(&id)) {
-                let what = format!("number {n} ran as {} too, which no submit was answered with", crate::wire::text(id));
+                let what =
+                    format!("number {n} ran as {} too, which no submit was answered with", crate::wire::text(id));
                 book.violations.push(what);
             }
         }

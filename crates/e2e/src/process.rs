@@ -158,7 +158,8 @@ pub fn descendants(ancestor: u32) -> Vec<Id> {
 /// CPU time a process has used, in clock ticks (1/100 s).
 pub fn cpu_ticks(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit_once(')').map(|(_, tail)| tail.split_whitespace().collect()).unwrap_or_default();
+    let fields: Vec<&str> =
+        text.rsplit_once(')').map(|(_, tail)| tail.split_whitespace().collect()).unwrap_or_default();
     let tick = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
     tick(11) + tick(12)
 }

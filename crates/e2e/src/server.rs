@@ -248,7 +248,13 @@ pub struct Output {
 impl Output {
     /// Fails unless the exit code is this one.
     pub fn exits(self, code: i32) -> anyhow::Result<Output> {
-        anyhow::ensure!(self.code == Some(code), "exit {:?} instead of {code}:\n{}{}", self.code, self.stdout, self.stderr);
+        anyhow::ensure!(
+            self.code == Some(code),
+            "exit {:?} instead of {code}:\n{}{}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
         Ok(self)
     }
 

@@ -22,8 +22,10 @@ impl Trace {
         }
         let group = Group::start(&mut command, &folder.join("strace.log"))?;
         let trace = Trace { group, lines };
-        crate::until("strace to attach to every thread", crate::PATIENCE, || async { Ok(is_traced(pid).then_some(())) })
-            .await?;
+        crate::until("strace to attach to every thread", crate::PATIENCE, || async {
+            Ok(is_traced(pid).then_some(()))
+        })
+        .await?;
         Ok(trace)
     }
 

@@ -72,7 +72,12 @@ fn main() {
     // The window takes everything in, so that no store is needed.
     let options = Options { lane_window: 10_000_000, ..Options::default() };
     let mut rig = Rig { shell: Shell::new(options, recovered, now), now, granted: Vec::new(), mutations: 0 };
-    rig.run(Command::PutTenant { request: RequestId(1), name: "t".into(), config: TenantConfig::default(), expected: None });
+    rig.run(Command::PutTenant {
+        request: RequestId(1),
+        name: "t".into(),
+        config: TenantConfig::default(),
+        expected: None,
+    });
     rig.run(Command::PutQueue {
         request: RequestId(2),
         tenant: TenantId(1),
@@ -109,5 +114,9 @@ fn main() {
     }
     let tasks = (rounds * size) as f64;
     let nanos = begun.elapsed().as_nanos() as f64 / tasks;
-    println!("{nanos:.0} ns per task life, {:.0} lives/s, {:.2} mutations each", 1e9 / nanos, rig.mutations as f64 / tasks);
+    println!(
+        "{nanos:.0} ns per task life, {:.0} lives/s, {:.2} mutations each",
+        1e9 / nanos,
+        rig.mutations as f64 / tasks
+    );
 }

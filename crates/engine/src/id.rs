@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn the_slot_of_a_root_never_changes() {
         assert_eq!(Slot::of(TenantId(1), b"order-7"), Slot::of(TenantId(1), b"order-7"));
-        let distinct: std::collections::BTreeSet<_> = (0..1000u32).map(|i| Slot::of(TenantId(1), &i.to_be_bytes())).collect();
+        let distinct: std::collections::BTreeSet<_> =
+            (0..1000u32).map(|i| Slot::of(TenantId(1), &i.to_be_bytes())).collect();
         assert!(distinct.len() > 800, "slots spread: {}", distinct.len());
     }
 }

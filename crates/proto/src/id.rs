@@ -75,7 +75,14 @@ mod tests {
 
     #[test]
     fn foreign_and_broken_texts_are_refused() {
-        for text in ["", "task_", "run_00000000000000000000000000", "task_8zzzzzzzzzzzzzzzzzzzzzzzzz", "task_0000000000000000000000000u", "../../etc/passwd"] {
+        for text in [
+            "",
+            "task_",
+            "run_00000000000000000000000000",
+            "task_8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "task_0000000000000000000000000u",
+            "../../etc/passwd",
+        ] {
             assert_eq!(parse("task", text), None, "{text}");
         }
     }

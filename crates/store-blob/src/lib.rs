@@ -16,7 +16,9 @@ use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig, WriteMultipart};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig, WriteMultipart,
+};
 use sha2::{Digest, Sha256};
 use tidewheel_store::blob::{Blobs, Pending};
 use tidewheel_store::{Error, Hash};
@@ -61,7 +63,10 @@ pub struct S3Settings {
 
 impl std::fmt::Debug for S3Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("S3Settings").field("bucket", &self.bucket).field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("S3Settings")
+            .field("bucket", &self.bucket)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -150,9 +155,8 @@ impl ObjectBlobs {
             .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIME, ..RetryConfig::default() });
         // Without a key the machine's own role is asked for one.
         if !settings.access_key_id.is_empty() {
-            builder = builder
-                .with_access_key_id(&settings.access_key_id)
-                .with_secret_access_key(&settings.secret_access_key);
+            builder =
+                builder.with_access_key_id(&settings.access_key_id).with_secret_access_key(&settings.secret_access_key);
         }
         if !settings.endpoint.is_empty() {
             builder = builder.with_endpoint(&settings.endpoint);
@@ -259,7 +263,14 @@ impl ObjectBlobs {
             return Ok(Bytes::new());
         }
         let options = GetOptions { range: Some(GetRange::Bounded(offset..until)), ..GetOptions::default() };
-        let bytes = self.store.get_opts(&key, options).await.map_err(|e| self.failed(e))?.bytes().await.map_err(|e| self.failed(e))?;
+        let bytes = self
+            .store
+            .get_opts(&key, options)
+            .await
+            .map_err(|e| self.failed(e))?
+            .bytes()
+            .await
+            .map_err(|e| self.failed(e))?;
         if offset == 0 && until == size && Hash::from(Sha256::digest(&bytes)) != hash {
             return Err(Error::Corrupt(format!("the content of blob {} does not have its hash", hex::encode(hash))));
         }

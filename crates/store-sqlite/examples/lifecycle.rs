@@ -165,7 +165,13 @@ fn step_of(plan: &Plan, number: u64, step: u64, mutations: &mut Vec<Mutation>) {
             hash[..8].copy_from_slice(&digest.to_le_bytes());
             hash[8..].copy_from_slice(&number.to_le_bytes());
             let expires = START + 86_400_000;
-            mutations.push(Mutation::PutIdempotency { tenant: TenantId(1), hash, task: task.id, body: number, expires });
+            mutations.push(Mutation::PutIdempotency {
+                tenant: TenantId(1),
+                hash,
+                task: task.id,
+                body: number,
+                expires,
+            });
         }
         mutations.push(Mutation::InsertTask(Box::new(task)));
     } else {

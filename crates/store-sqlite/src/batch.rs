@@ -58,11 +58,28 @@ pub(crate) struct NewRow {
 /// A rarer change.
 #[derive(Debug)]
 pub(crate) enum Op {
-    Payload { key: TaskKey, part: u8, bytes: Bytes },
-    Spec { key: TaskKey, spec: Span },
-    Mark { mark: i64, key: TaskKey },
-    Unmark { mark: i64, key: TaskKey },
-    Attempt { key: TaskKey, number: u32, body: Span },
+    Payload {
+        key: TaskKey,
+        part: u8,
+        bytes: Bytes,
+    },
+    Spec {
+        key: TaskKey,
+        spec: Span,
+    },
+    Mark {
+        mark: i64,
+        key: TaskKey,
+    },
+    Unmark {
+        mark: i64,
+        key: TaskKey,
+    },
+    Attempt {
+        key: TaskKey,
+        number: u32,
+        body: Span,
+    },
     /// Bound as they are.
     Other(Mutation),
 }

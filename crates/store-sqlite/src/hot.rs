@@ -50,8 +50,7 @@ impl<'c> Hot<'c> {
 
     /// Binds every parameter, runs the statement, and returns how many rows it changed.
     pub(crate) fn execute<'v>(&mut self, bind: impl FnOnce(&mut Binder<'_, 'v>)) -> rusqlite::Result<usize> {
-        let mut binder =
-            Binder { statement: self.statement, bound: 0, code: ffi::SQLITE_OK, borrows: PhantomData };
+        let mut binder = Binder { statement: self.statement, bound: 0, code: ffi::SQLITE_OK, borrows: PhantomData };
         bind(&mut binder);
         assert_eq!(binder.bound, self.parameters, "every parameter is bound anew");
         check(self.connection, binder.code)?;

@@ -432,10 +432,10 @@ mod tests {
 
     #[test]
     fn keys_spread_over_the_table() {
-        let buckets: Vec<u64> = (0..4096u64)
-            .map(|i| bucket(fingerprint(TenantId(1), &u128::from(i).to_le_bytes())))
-            .collect();
-        let distinct = |of: fn(u64) -> u64| buckets.iter().map(|b| of(*b)).collect::<std::collections::HashSet<_>>().len();
+        let buckets: Vec<u64> =
+            (0..4096u64).map(|i| bucket(fingerprint(TenantId(1), &u128::from(i).to_le_bytes()))).collect();
+        let distinct =
+            |of: fn(u64) -> u64| buckets.iter().map(|b| of(*b)).collect::<std::collections::HashSet<_>>().len();
         // 4096 balls into 4096 bins leave 1/e of the bins empty.
         assert!(distinct(|b| b & 0xFFF) > 2_400, "the low bits choose the bucket");
         assert_eq!(distinct(|b| b >> 57), 128, "the seven high bits are the tag");

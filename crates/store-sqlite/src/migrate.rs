@@ -27,9 +27,13 @@ fn run(connection: &mut Connection, runner: &refinery::Runner) -> Result<(), Err
     let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
     let found = applied(connection)?;
     if found > i64::from(known) {
-        return Err(Error::TooNew(format!("the database has schema {found}; this program knows schemas up to {known}")));
+        return Err(Error::TooNew(format!(
+            "the database has schema {found}; this program knows schemas up to {known}"
+        )));
     }
-    runner.run(connection).map_err(|error| Error::Corrupt(format!("the schema cannot be brought up to date: {error}")))?;
+    runner
+        .run(connection)
+        .map_err(|error| Error::Corrupt(format!("the schema cannot be brought up to date: {error}")))?;
     Ok(())
 }
 

@@ -115,18 +115,16 @@ pub(crate) const SELECT_LANE: &str = concat!(
 );
 pub(crate) const SELECT_NEXT_LANE: &str =
     "SELECT ready FROM task WHERE ready >= ?1 AND ready < ?2 ORDER BY ready LIMIT 1";
-pub(crate) const SELECT_DUE: &str = concat!(
-    "SELECT ",
-    full_columns!(),
-    " FROM task t WHERE t.timer > ?1 AND t.timer <= ?2 ORDER BY t.timer LIMIT ?3"
-);
+pub(crate) const SELECT_DUE: &str =
+    concat!("SELECT ", full_columns!(), " FROM task t WHERE t.timer > ?1 AND t.timer <= ?2 ORDER BY t.timer LIMIT ?3");
 pub(crate) const SELECT_KEY_PAGE: &str = "SELECT entries FROM key_page WHERE page = ?1";
 pub(crate) const SELECT_ATTEMPTS: &str = "SELECT number, body FROM attempt WHERE key = ?1 ORDER BY number";
 
 /// Index of the newest commit that the transaction sees.
 pub(crate) fn as_of(connection: &Connection, partition: u32) -> Result<u64, Error> {
     let mut statement = connection.prepare_cached(SELECT_INDEX).during("read the partition")?;
-    let index: Option<i64> = statement.query_row([partition], |row| row.get(0)).optional().during("read the partition")?;
+    let index: Option<i64> =
+        statement.query_row([partition], |row| row.get(0)).optional().during("read the partition")?;
     Ok(index.unwrap_or(0) as u64)
 }
 
@@ -198,12 +196,7 @@ pub(crate) fn task(connection: &Connection, tenant: TenantId, id: TaskId) -> Res
 /// A key's task and body hash. The outer `None`: see [`load`].
 type KeyFound = Option<Option<(TaskId, u64)>>;
 
-fn key(
-    connection: &Connection,
-    index: &keys::Index,
-    tenant: TenantId,
-    hash: &[u8; 16],
-) -> Result<KeyFound, Error> {
+fn key(connection: &Connection, index: &keys::Index, tenant: TenantId, hash: &[u8; 16]) -> Result<KeyFound, Error> {
     let print = keys::fingerprint(tenant, hash);
     for page in index.pages(print) {
         let mut statement = connection.prepare_cached(SELECT_KEY_PAGE).during("read a key")?;

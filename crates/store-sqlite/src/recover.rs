@@ -16,11 +16,8 @@ use crate::statement::{RATE_QUEUE, RATE_TENANT, queue_state};
 pub(crate) const RAISE_EPOCH: &str = "INSERT INTO partition (id, epoch, last_index, wall, seq) VALUES (?1, 1, 0, 0, 0) \
      ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING epoch, last_index, wall, seq";
 /// Running tasks are close together as a rule, so a stretch of keys is read as a range.
-pub(crate) const SELECT_RANGE: &str = concat!(
-    "SELECT ",
-    cold_columns!(),
-    " FROM task t WHERE t.key >= ?1 AND t.key <= ?2 ORDER BY t.key LIMIT ?3"
-);
+pub(crate) const SELECT_RANGE: &str =
+    concat!("SELECT ", cold_columns!(), " FROM task t WHERE t.key >= ?1 AND t.key <= ?2 ORDER BY t.key LIMIT ?3");
 const SELECT_RUNNING_PAGES: &str = "SELECT page, keys FROM running_page ORDER BY page";
 const SELECT_TENANTS: &str = "SELECT id, name, version, config FROM tenant ORDER BY id";
 const SELECT_QUEUES: &str = "SELECT id, tenant, name, version, state, deleted, config FROM queue ORDER BY id";

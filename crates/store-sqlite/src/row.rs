@@ -3,8 +3,8 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 use tidewheel_engine::task::{Payload, Task};
-use tidewheel_store::codec::{self, Stored};
 use tidewheel_store::Error;
+use tidewheel_store::codec::{self, Stored};
 
 use crate::batch::{ENDING_APART, PART_ENDING, PART_INPUT, PART_RESULT};
 use crate::error::During;

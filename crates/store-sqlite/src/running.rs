@@ -288,7 +288,11 @@ mod tests {
             }
             self.book.keep();
             for (key, runs) in states {
-                if *runs { self.running.insert(*key) } else { self.running.remove(key) };
+                if *runs {
+                    self.running.insert(*key)
+                } else {
+                    self.running.remove(key)
+                };
             }
         }
 

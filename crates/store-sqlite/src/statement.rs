@@ -17,7 +17,8 @@ pub(crate) const FENCE: &str = "UPDATE partition SET last_index = ?3, wall = max
      WHERE id = ?1 AND epoch = ?2 AND last_index = ?3 - 1";
 /// New tasks that run at once. Several rows by one statement; a failure in the middle is undone with the whole
 /// transaction, so SQLite need not keep what it takes to undo the statement (`OR FAIL`).
-const INSERT_PLAIN: Rows = Rows { into: "INSERT OR FAIL INTO task (key, head, spec, input) VALUES ", row: "(?, ?, ?, ?)" };
+const INSERT_PLAIN: Rows =
+    Rows { into: "INSERT OR FAIL INTO task (key, head, spec, input) VALUES ", row: "(?, ?, ?, ?)" };
 /// All other new tasks.
 const INSERT_TASK: Rows = Rows {
     into: "INSERT OR FAIL INTO task (key, ready, timer, live, head, spec, input, ending, result) VALUES ",

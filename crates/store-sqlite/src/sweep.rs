@@ -1,6 +1,5 @@
 //! Forgetting: finished tasks beyond their retention and idempotency keys beyond their life.
 
-
 use std::ops::Range;
 
 use parking_lot::Mutex;
@@ -14,11 +13,8 @@ use crate::layout::task_key;
 use crate::reader::Readers;
 use crate::row::{self, cold_columns};
 
-pub(crate) const SELECT_AFTER: &str = concat!(
-    "SELECT ",
-    cold_columns!(),
-    " FROM task t WHERE t.key > ?1 ORDER BY t.key LIMIT ?2"
-);
+pub(crate) const SELECT_AFTER: &str =
+    concat!("SELECT ", cold_columns!(), " FROM task t WHERE t.key > ?1 ORDER BY t.key LIMIT ?2");
 const DELETE_TASK: &str = "DELETE FROM task WHERE key = ?1";
 const DELETE_PAYLOADS: &str = "DELETE FROM payload WHERE key = ?1";
 const DELETE_ATTEMPTS: &str = "DELETE FROM attempt WHERE key = ?1";
@@ -128,4 +124,3 @@ pub(crate) fn transaction<T>(
     }
     result
 }
-

@@ -172,9 +172,9 @@ pub fn decode_payload(bytes: &[u8]) -> Decoded<Stored> {
         None => Some(Stored::Here(Payload::None)),
         Some((&INLINE, body)) => Some(Stored::Here(Payload::Inline(Bytes::copy_from_slice(body)))),
         Some((&APART, body)) => number(body).map(Stored::Apart),
-        Some((&BLOB, body)) => body.split_first_chunk::<32>().and_then(|(hash, size)| {
-            Some(Stored::Here(Payload::Blob { hash: *hash, size: number(size)? }))
-        }),
+        Some((&BLOB, body)) => body
+            .split_first_chunk::<32>()
+            .and_then(|(hash, size)| Some(Stored::Here(Payload::Blob { hash: *hash, size: number(size)? }))),
         Some((&kind, _)) if kind > APART => return Err(Error::TooNew(format!("a payload of kind {kind}"))),
         Some(_) => None,
     }
@@ -183,12 +183,8 @@ pub fn decode_payload(bytes: &[u8]) -> Decoded<Stored> {
 
 /// Appends a whole task in one canonical form: equal tasks give equal bytes. For state hashes and snapshots.
 pub fn encode_task(task: &Task, out: &mut Vec<u8>) {
-    let mut message = wire::Task {
-        tenant: task.tenant.0,
-        id: task.id.to_bytes().to_vec(),
-        lane: task.lane,
-        ..wire::Task::default()
-    };
+    let mut message =
+        wire::Task { tenant: task.tenant.0, id: task.id.to_bytes().to_vec(), lane: task.lane, ..wire::Task::default() };
     encode_head(task, &mut message.head);
     encode_spec(&task.spec, &mut message.spec);
     encode_payload(&task.input, usize::MAX, &mut message.input);

@@ -162,7 +162,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Stale { epoch, index } => write!(f, "batch {index} of epoch {epoch} is stale: the partition has a newer owner"),
+            Error::Stale { epoch, index } => {
+                write!(f, "batch {index} of epoch {epoch} is stale: the partition has a newer owner")
+            }
             Error::Full(text) => write!(f, "no space left on the store's disk: {text}"),
             Error::Fsync(text) => write!(f, "the disk failed to keep data (fsync): {text}"),
             Error::Failed(text) => write!(f, "the store failed: {text}"),

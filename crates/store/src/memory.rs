@@ -12,9 +12,7 @@ use parking_lot::Mutex;
 use tidewheel_engine::config::{Queue, Tenant};
 use tidewheel_engine::id::{Name, QueueId, TaskId, TenantId, TypeId};
 use tidewheel_engine::load::{Load, Loaded};
-use tidewheel_engine::mutation::{
-    AttemptRecord, Batch, Mutation, NameKind, RateKey, Record, Recovered,
-};
+use tidewheel_engine::mutation::{AttemptRecord, Batch, Mutation, NameKind, RateKey, Record, Recovered};
 use tidewheel_engine::task::{self, Ending, Payload, Task};
 
 use crate::query::{chill, lane_order, stored_due};
@@ -64,9 +62,10 @@ pub fn take_over(state: &mut State, partition: u32) -> Recovered {
 /// What an owner of the partition starts from, at its present epoch.
 pub fn recover(state: &State, partition: u32) -> Recovered {
     let row = state.partitions.get(&partition).copied().unwrap_or_default();
-    let names = state.names.iter().filter_map(|(&(kind, tenant, id), name)| {
-        Some((name_kind(kind)?, tenant, id, Arc::clone(name)))
-    });
+    let names = state
+        .names
+        .iter()
+        .filter_map(|(&(kind, tenant, id), name)| Some((name_kind(kind)?, tenant, id, Arc::clone(name))));
     let names: Vec<_> = names.collect();
     Recovered {
         epoch: row.epoch,

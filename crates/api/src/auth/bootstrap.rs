@@ -78,7 +78,12 @@ async fn ensure_tenant(runtime: &Runtime, name: &str) -> Result<tidewheel_engine
         return Ok(tenant.id);
     }
     let reply = runtime
-        .call(|request| Command::PutTenant { request, name: name.into(), config: TenantConfig::default(), expected: None })
+        .call(|request| Command::PutTenant {
+            request,
+            name: name.into(),
+            config: TenantConfig::default(),
+            expected: None,
+        })
         .await?;
     match reply {
         Reply::Tenant(tenant) => Ok(tenant.id),

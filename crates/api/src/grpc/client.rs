@@ -4,16 +4,16 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use serde_json::value::RawValue;
 use tidewheel_engine::effect::Submitted;
 use tidewheel_engine::id::TaskId;
 use tidewheel_engine::limit;
-use serde_json::value::RawValue;
 use tidewheel_engine::task::{Payload, State, Task};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 use tidewheel_proto::v1;
-use tidewheel_proto::v1::settle_item_request::How;
 use tidewheel_proto::v1::client_server::Client;
+use tidewheel_proto::v1::settle_item_request::How;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -70,7 +70,10 @@ impl Client for ClientService {
         Ok(Response::new(answer?))
     }
 
-    async fn take_items(&self, request: Request<v1::TakeItemsRequest>) -> Result<Response<v1::TakeItemsResponse>, Status> {
+    async fn take_items(
+        &self,
+        request: Request<v1::TakeItemsRequest>,
+    ) -> Result<Response<v1::TakeItemsResponse>, Status> {
         let started = Instant::now();
         let caller = caller(&self.0, &request, Submitter::ACCESS)?;
         let answer = take(&self.0, &caller, &request.into_inner()).await;

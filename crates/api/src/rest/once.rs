@@ -87,7 +87,8 @@ pub(super) async fn layer(State((api, hides)): State<(Api, bool)>, request: Requ
 async fn answer(api: &Api, hides: bool, request: Request, next: Next) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
     let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
-    let caller = Principal::of(api, header(header::AUTHORIZATION.as_str()), header(TENANT_HEADER), parts.extensions.get())?;
+    let caller =
+        Principal::of(api, header(header::AUTHORIZATION.as_str()), header(TENANT_HEADER), parts.extensions.get())?;
     let key = header(KEY).and_then(|value| std::str::from_utf8(value).ok());
     let key = key.ok_or_else(|| Failure::query("Idempotency-Key", "the header is not printable ASCII"))?;
     spec::key(key, "Idempotency-Key")?;

@@ -63,7 +63,9 @@ impl Resource {
                 "package",
             ],
             Resource::Queues => &["id", "created", "after", "before", "state", "depth", "dead"],
-            Resource::Workers => &["id", "created", "after", "before", "state", "version", "group", "capability", "seen"],
+            Resource::Workers => {
+                &["id", "created", "after", "before", "state", "version", "group", "capability", "seen"]
+            }
             Resource::Logs => &["id", "created", "after", "before", "level", "task", "run", "worker"],
         }
     }

@@ -279,10 +279,8 @@ fn search_of(api: &Api, caller: &Principal, text: &str) -> Result<Search, Failur
             }
             What::Field { name, op, values } => (name.as_str(), op, values.as_slice()),
         };
-        let exact: Option<Vec<String>> = values
-            .iter()
-            .map(|value| if let Value::Exact(text) = value { Some(text.clone()) } else { None })
-            .collect();
+        let exact: Option<Vec<String>> =
+            values.iter().map(|value| if let Value::Exact(text) = value { Some(text.clone()) } else { None }).collect();
         match (name, op, exact.as_deref()) {
             ("task" | "id", Op::Is, Some([id])) => search.query.task = Some(task_id(id)?),
             ("level", Op::Is | Op::AtLeast, Some([name])) => {

@@ -30,12 +30,10 @@ pub(crate) fn list(api: &Api, caller: &Principal) -> Vec<rest::Tenant> {
 
 pub(crate) fn find(api: &Api, caller: &Principal, name: &str) -> Result<Arc<Tenant>, Failure> {
     let found = api.runtime.directory().tenant(name);
-    found
-        .filter(|t| t.id.0 != 0 && (caller.system || t.id == caller.tenant))
-        .ok_or_else(|| {
-            let seen = list(api, caller);
-            Failure::not_found_near("tenant", name, seen.iter().map(|t| t.name.as_str()))
-        })
+    found.filter(|t| t.id.0 != 0 && (caller.system || t.id == caller.tenant)).ok_or_else(|| {
+        let seen = list(api, caller);
+        Failure::not_found_near("tenant", name, seen.iter().map(|t| t.name.as_str()))
+    })
 }
 
 /// Creates or changes a tenant; true = it is new. A new one gets its queue `default`, so that a first submit works.

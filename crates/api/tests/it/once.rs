@@ -96,7 +96,10 @@ async fn answers_are_bounded() {
     for n in 0..1_070 {
         post(&node, "/api/v1/queues/default:resume", &format!("k{n}"), "").await.is(200);
     }
-    let kept = node.runtime.directory().records(tidewheel_engine::mutation::RecordKind::Answer, tidewheel_engine::id::TenantId(1));
+    let kept = node
+        .runtime
+        .directory()
+        .records(tidewheel_engine::mutation::RecordKind::Answer, tidewheel_engine::id::TenantId(1));
     assert!(kept.len() <= 1_064, "{}", kept.len());
     let newest = post(&node, "/api/v1/queues/default:resume", "k1069", "").await.is(200);
     assert_eq!(newest.header("idempotency-replayed"), "true");

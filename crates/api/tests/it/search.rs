@@ -18,10 +18,7 @@ fn line(task: &str, offset: u64, level: Level, text: &str) -> Line {
 /// A node with two ended tasks, one of a run, and six lines a minute apart.
 async fn ready() -> (Node, [String; 2]) {
     let node = Node::start().await;
-    let ids = [
-        node.submit(r#"{"type":"mail","workflow_id":"order-7"}"#).await,
-        node.submit(r#"{"type":"pdf"}"#).await,
-    ];
+    let ids = [node.submit(r#"{"type":"mail","workflow_id":"order-7"}"#).await, node.submit(r#"{"type":"pdf"}"#).await];
     node.worker(2).run(2).await;
     let lines = (0..6).map(|n| {
         let level = if n == 5 { Level::Error } else { Level::Info };

@@ -118,7 +118,9 @@ fn copy_folder(from: &Path, to: &Path) -> Outcome<Value> {
         return Err(Failure::new(Exit::Missing, what, why).next("give the server's --data-dir"));
     }
     if to.exists() {
-        return Err(Failure::usage(what, format!("{} exists", to.display())).next("name a folder that does not exist yet"));
+        return Err(
+            Failure::usage(what, format!("{} exists", to.display())).next("name a folder that does not exist yet")
+        );
     }
     let failed = |why: String| Failure::new(Exit::Failed, what, why);
     let store = crate::wire::open_database(&from.join("tidewheel.db")).map_err(|error| {

@@ -13,7 +13,10 @@ fn only_parts_that_the_server_has_not_are_sent() {
     let has = std::sync::atomic::AtomicU8::new(0);
     let mock = Mock::start(move |asked, _| match (asked.method.as_str(), asked.path.as_str()) {
         ("POST", "/api/v1/blobs:missing") => match has.load(std::sync::atomic::Ordering::Relaxed) {
-            0 => answer(200, json!({"missing": serde_json::from_str::<serde_json::Value>(&asked.body).unwrap()["hashes"]})),
+            0 => answer(
+                200,
+                json!({"missing": serde_json::from_str::<serde_json::Value>(&asked.body).unwrap()["hashes"]}),
+            ),
             1 => answer(200, json!({"missing": []})),
             // A server of an earlier version.
             _ => problem(404, "not-found", "There is nothing at this path."),
@@ -44,7 +47,10 @@ fn only_parts_that_the_server_has_not_are_sent() {
         assert!(last.header("content-type").unwrap().starts_with(kind), "{asked:?}");
         if kind == "application/json" {
             let named: serde_json::Value = serde_json::from_str(&last.body).unwrap();
-            assert!(named["hash"].as_str().unwrap().starts_with("sha256:") && named["parts"][0]["size"].is_u64(), "{named}");
+            assert!(
+                named["hash"].as_str().unwrap().starts_with("sha256:") && named["parts"][0]["size"].is_u64(),
+                "{named}"
+            );
             assert_eq!(named["manifest"]["entries"][0]["name"], "f", "{named}");
         }
     }

@@ -152,7 +152,12 @@ async fn bad_neighbours_do_not_hold_good_tasks_up() -> anyhow::Result<()> {
     for (n, id) in &good {
         let task = rest.ended(id).await.map_err(|e| e.context(agent.log_end()))?;
         let sound = task["state"] == "succeeded" && task["result"] == n * n;
-        anyhow::ensure!(sound, "a good task: {task}; the agent:\n{}\nthe server:\n{}", agent.log_end(), server.log_end());
+        anyhow::ensure!(
+            sound,
+            "a good task: {task}; the agent:\n{}\nthe server:\n{}",
+            agent.log_end(),
+            server.log_end()
+        );
     }
     let took = begun.elapsed();
     let mut ends = Vec::new();
@@ -161,7 +166,12 @@ async fn bad_neighbours_do_not_hold_good_tasks_up() -> anyhow::Result<()> {
         let name = task["type"].as_str().unwrap_or_default().to_owned();
         ends.push(format!("{name}: {} {}", task["state"].as_str().unwrap_or_default(), task["error"]["type"]));
         let told = task["error"]["type"] != "lost";
-        anyhow::ensure!(told, "the agent fell silent over it: {task}\n{}\nthe server:\n{}", agent.log_end(), server.log_end());
+        anyhow::ensure!(
+            told,
+            "the agent fell silent over it: {task}\n{}\nthe server:\n{}",
+            agent.log_end(),
+            server.log_end()
+        );
         // A flood of output alone is no failure: what is beyond the limit is dropped.
         let may_succeed = name == "chatter";
         anyhow::ensure!(may_succeed || task["state"] != "succeeded", "{task}");
@@ -236,7 +246,8 @@ async fn packages_that_cannot_be_used_say_why() -> anyhow::Result<()> {
     let _machine = gate::beside().await;
     let (mut server, agent) = ready(2).await?;
     let rest = server.rest();
-    let broken = package(server.home(), "broken", "1.0", "from tidewheel import task\nimport nothing_of_this_name\n", &[])?;
+    let broken =
+        package(server.home(), "broken", "1.0", "from tidewheel import task\nimport nothing_of_this_name\n", &[])?;
     let output = deploy(&server, &broken).await?;
     let told = output.stderr.contains("nothing_of_this_name") || output.stderr.contains("broken.py");
     anyhow::ensure!(output.code != Some(0) && told, "a module that cannot be imported: {output:?}");

@@ -35,7 +35,8 @@ async fn a_backup_of_a_busy_server_has_everything_acknowledged_before_it() -> an
     let made = run(&server, &here, &["backup", "create", "--name", "first", "-o", "json"]).await?.exits(0)?.json()?;
     let folder = PathBuf::from(made["path"].as_str().unwrap_or_default());
     let after = ledger.completed();
-    until("work during and after the backup", PATIENCE, || async { Ok((ledger.completed() > after).then_some(())) }).await?;
+    until("work during and after the backup", PATIENCE, || async { Ok((ledger.completed() > after).then_some(())) })
+        .await?;
     run(&server, &here, &["backup", "create", "--name", "first"]).await?.exits(4)?;
     run(&server, &here, &["backup", "create", "--name", "../first"]).await?.exits(2)?;
     let path = folder.to_string_lossy().into_owned();

@@ -225,7 +225,8 @@ async fn commands_of_the_readme_exist() -> anyhow::Result<()> {
             }
             ["tidewheel", rest @ ..] => {
                 checked += 1;
-                let verb: Vec<&str> = rest.iter().copied().take_while(|w| w.bytes().all(|b| b.is_ascii_lowercase())).collect();
+                let verb: Vec<&str> =
+                    rest.iter().copied().take_while(|w| w.bytes().all(|b| b.is_ascii_lowercase())).collect();
                 let help = output(command(here.path()).args(verb.iter().take(2)).arg("--help")).await?;
                 let help = match help.code {
                     Some(0) => help,

@@ -29,17 +29,18 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Edges that only tests of a room have: a shell is tested on a real backend, never linked to it.
-const TEST_EDGES: &[(&str, &[&str])] = &[
-    ("runtime", &["store-sqlite", "store-blob"]),
-    ("api", &["store", "store-sqlite", "store-blob"]),
-];
+const TEST_EDGES: &[(&str, &[&str])] =
+    &[("runtime", &["store-sqlite", "store-blob"]), ("api", &["store", "store-sqlite", "store-blob"])];
 
 /// Rooms that only the composition root may put together.
 const COMPOSES: &str = "tidewheel";
 
 /// What must never be imported by a room, from outside the workspace.
 const BANNED_CRATES: &[(&str, &[&str])] = &[
-    ("engine", &["tokio", "rand", "getrandom", "tracing", "log", "serde_json", "chrono", "jiff", "parking_lot", "libc"]),
+    (
+        "engine",
+        &["tokio", "rand", "getrandom", "tracing", "log", "serde_json", "chrono", "jiff", "parking_lot", "libc"],
+    ),
     ("proto", &["tokio", "rusqlite", "axum"]),
     ("store", &["tokio", "rusqlite", "axum", "tonic"]),
     ("store-sqlite", &["axum", "tonic", "tokio"]),
@@ -160,7 +161,9 @@ fn banned(sources: &[Source], bans: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
         for ban in bans {
-            found.extend(source.lines_with(ban).map(|(line, text)| format!("{}:{line}: {ban}: {}", source.path, text.trim())));
+            found.extend(
+                source.lines_with(ban).map(|(line, text)| format!("{}:{line}: {ban}: {}", source.path, text.trim())),
+            );
         }
     }
     found
@@ -268,7 +271,8 @@ fn every_invariant_is_checked_by_the_simulator() -> anyhow::Result<()> {
     let list = list.map(|s| s.product.clone()).unwrap_or_default();
     let names = |folder: &str| -> Vec<String> {
         let files = below(&root(), folder);
-        let stem = |s: &Source| Path::new(&s.path).file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem =
+            |s: &Source| Path::new(&s.path).file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         files.iter().map(stem).filter(|name| is_invariant(name)).collect()
     };
     let invariants = names("crates/engine/src/invariant");
@@ -357,8 +361,7 @@ fn functions_of_the_engine_stay_short() -> anyhow::Result<()> {
 
 /// Every file of the repository: tracked, or new and not ignored.
 fn files() -> anyhow::Result<Vec<String>> {
-    let output =
-        Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output()?;
+    let output = Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output()?;
     anyhow::ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }

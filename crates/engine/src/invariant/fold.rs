@@ -145,7 +145,11 @@ impl Fold {
     fn count(&mut self, task: &Task, by: i32) {
         self.counts.entry(task.queue).or_default()[task.state as usize] += i64::from(by);
         let set = |set: &mut BTreeSet<TaskId>| {
-            if by > 0 { set.insert(task.id) } else { set.remove(&task.id) };
+            if by > 0 {
+                set.insert(task.id)
+            } else {
+                set.remove(&task.id)
+            };
         };
         self.live = self.live.saturating_add_signed(if task.state.is_terminal() { 0 } else { i64::from(by) });
         match task.state {
@@ -154,7 +158,11 @@ impl Fold {
             _ => {}
         }
         if matches!(task.state, State::Queued | State::Scheduled) && task.due > 0 {
-            if by > 0 { self.due.insert((task.due, task.id)) } else { self.due.remove(&(task.due, task.id)) };
+            if by > 0 {
+                self.due.insert((task.due, task.id))
+            } else {
+                self.due.remove(&(task.due, task.id))
+            };
         }
         if task.state == State::Running {
             add(&mut self.by_queue, task.queue, by);

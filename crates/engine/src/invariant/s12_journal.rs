@@ -53,7 +53,9 @@ impl Invariant for Journal {
             }
         }
         for change in &step.changes {
-            if change.was() != Some(change.after.state) && step.fold.counts.get(&change.after.queue) != step.fold.counters.get(&change.after.queue) {
+            if change.was() != Some(change.after.state)
+                && step.fold.counts.get(&change.after.queue) != step.fold.counters.get(&change.after.queue)
+            {
                 fail(format!("commit {} moves task {:x} without its counters", batch.index, change.after.id.0));
             }
         }

@@ -22,7 +22,10 @@ impl Invariant for OneOwner {
 
     fn commit(&mut self, step: &Step<'_>, found: &mut Vec<Violation>) {
         if step.batch.epoch < self.epoch {
-            let text = format!("commit {} of epoch {} follows one of epoch {}", step.batch.index, step.batch.epoch, self.epoch);
+            let text = format!(
+                "commit {} of epoch {} follows one of epoch {}",
+                step.batch.index, step.batch.epoch, self.epoch
+            );
             found.push(Violation { id: "S16", text });
         }
         self.epoch = self.epoch.max(step.batch.epoch);

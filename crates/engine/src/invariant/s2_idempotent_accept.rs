@@ -29,7 +29,8 @@ impl Invariant for IdempotentAccept {
             let Mutation::PutIdempotency { tenant, hash, task, expires, .. } = mutation else { continue };
             let inserted = step.changes.iter().any(|c| c.before.is_none() && c.after.id == *task);
             if !inserted {
-                let text = format!("commit {} gives a key to task {:x}, which it does not insert", step.batch.index, task.0);
+                let text =
+                    format!("commit {} gives a key to task {:x}, which it does not insert", step.batch.index, task.0);
                 found.push(Violation { id: "S2", text });
             }
             if let Some((earlier, until)) = self.keys.insert((*tenant, *hash), (*task, *expires))

@@ -40,7 +40,10 @@ impl Invariant for SingleLease {
                 continue;
             }
             if task.token.epoch != step.batch.epoch {
-                fail(format!("task {:x} is granted in epoch {} with token {:?}", task.id.0, step.batch.epoch, task.token));
+                fail(format!(
+                    "task {:x} is granted in epoch {} with token {:?}",
+                    task.id.0, step.batch.epoch, task.token
+                ));
             }
             if change.before.as_ref().is_some_and(|b| b.token >= task.token) {
                 fail(format!("the token of task {:x} does not rise: {:?}", task.id.0, task.token));

@@ -63,7 +63,8 @@ fn over_limits(step: &Step<'_>, task: &Task, grants: &[&Task], found: &mut Vec<V
         // Tasks may bring different limits for one key; which of this commit's grants came last is not told.
         let of_queue = larger(fold.queue_settings(task.queue).map(|q| q.config.key_concurrency));
         let same = grants.iter().filter(|t| t.queue == task.queue && t.spec.concurrency_key.as_ref() == Some(key));
-        let limit = larger(same.map(|t| if t.spec.concurrency_limit > 0 { t.spec.concurrency_limit } else { of_queue }));
+        let limit =
+            larger(same.map(|t| if t.spec.concurrency_limit > 0 { t.spec.concurrency_limit } else { of_queue }));
         check(&format!("key {key}"), fold.by_key.get(&(task.queue, key.clone())), limit);
     }
 }

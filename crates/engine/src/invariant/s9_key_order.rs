@@ -55,7 +55,8 @@ impl Invariant for KeyOrder {
                 && !self.retried.contains(&task.id)
             {
                 let state = step.fold.tasks[earlier].state;
-                let text = format!("task {:x} of key {key} is granted before {:x}, which is {state:?}", task.id.0, earlier.0);
+                let text =
+                    format!("task {:x} of key {key} is granted before {:x}, which is {state:?}", task.id.0, earlier.0);
                 found.push(Violation { id: "S9", text });
             }
         }

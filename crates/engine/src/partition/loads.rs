@@ -92,7 +92,8 @@ impl Partition {
             return;
         }
         let batch = self.committed;
-        self.tasks.insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: None });
+        self.tasks
+            .insert(id, Entry { task, batch, dirty: false, new: false, in_window: false, warm: false, run: None });
         self.settled.push_back((batch, id));
     }
 }

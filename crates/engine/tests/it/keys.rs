@@ -1,11 +1,11 @@
 //! Idempotency keys.
 
 use tidewheel_engine::Command;
+use tidewheel_engine::Reply;
 use tidewheel_engine::command::Submit;
 use tidewheel_engine::config::QueueConfig;
 use tidewheel_engine::effect::{Effect, Submitted};
 use tidewheel_engine::id::RequestId;
-use tidewheel_engine::Reply;
 use tidewheel_engine::partition::Options;
 use tidewheel_engine::task::Spec;
 

@@ -9,7 +9,8 @@ use crate::bench::{Bench, task, worker};
 
 #[test]
 fn a_batch_keeps_to_the_tenants_rate() {
-    let mut bench = Bench::new(Options::default(), QueueConfig { batch_size: 4, batch_wait_ms: 0, ..QueueConfig::default() });
+    let mut bench =
+        Bench::new(Options::default(), QueueConfig { batch_size: 4, batch_wait_ms: 0, ..QueueConfig::default() });
     bench.put_tenant(TenantConfig { rate: Some(Rate { interval_us: 1_000_000, burst: 1 }), ..TenantConfig::default() });
     bench.submit_all((0..4).map(|_| task(Spec { batchable: true, ..Spec::default() })).collect());
     bench.connect("w", worker(8));

@@ -47,8 +47,7 @@ fn a_full_wheel_leaves_far_times_to_the_store_and_misses_none() {
     let mut bench = Bench::new(options, QueueConfig::default());
     // In no order, so that some of those that are already in the wheel are beyond its shrunken horizon.
     let delay = |n: u64| 1_000 * (1 + n * 37 % 100);
-    let ids: Vec<_> =
-        (0..100).map(|n| bench.submit(Submit { delay_ms: delay(n), ..task(Spec::default()) })).collect();
+    let ids: Vec<_> = (0..100).map(|n| bench.submit(Submit { delay_ms: delay(n), ..task(Spec::default()) })).collect();
     for second in 0..=100 {
         let ready = ids.iter().filter(|id| bench.state(**id) == State::Queued).count();
         assert_eq!(ready, second, "after {second} s");

@@ -145,8 +145,10 @@ fn a_policy_holds_over_workers_that_serve_different_queues() {
 
 #[test]
 fn one_by_one_the_turn_goes_round() {
-    let mut bench = Bench::new(Options::default(), QueueConfig { policy: Policy::RoundRobin, ..QueueConfig::default() });
-    let sessions = [bench.connect("all", worker(8)), bench.connect("one", serving("q", 8)), bench.connect("too", worker(8))];
+    let mut bench =
+        Bench::new(Options::default(), QueueConfig { policy: Policy::RoundRobin, ..QueueConfig::default() });
+    let sessions =
+        [bench.connect("all", worker(8)), bench.connect("one", serving("q", 8)), bench.connect("too", worker(8))];
     for _ in 0..4 {
         (0..3).for_each(|_| drop(bench.submit(task(Spec::default()))));
         assert_eq!(shares(&mut bench, &sessions), [1, 1, 1]);

@@ -123,7 +123,12 @@ fn start(store: Arc<dyn Store>) -> Runtime {
 async fn prepared(store: Arc<dyn Store>) -> Runtime {
     let runtime = start(store);
     runtime
-        .call(|request| Command::PutTenant { request, name: "acme".into(), config: TenantConfig::default(), expected: None })
+        .call(|request| Command::PutTenant {
+            request,
+            name: "acme".into(),
+            config: TenantConfig::default(),
+            expected: None,
+        })
         .await
         .expect("a tenant");
     runtime

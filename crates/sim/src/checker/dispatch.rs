@@ -41,7 +41,13 @@ impl Dispatch {
     }
 
     /// These tasks could be granted now. Returns one that could for too long while nothing was granted.
-    pub(crate) fn could_go(&mut self, partition: usize, now: u64, allowed: u64, tasks: &[TaskId]) -> Option<(TaskId, u64)> {
+    pub(crate) fn could_go(
+        &mut self,
+        partition: usize,
+        now: u64,
+        allowed: u64,
+        tasks: &[TaskId],
+    ) -> Option<(TaskId, u64)> {
         let part = &mut self.parts[partition];
         let since = tasks.iter().map(|id| (*id, part.could_go.get(id).copied().unwrap_or(now).max(part.granted)));
         part.could_go = since.collect();

@@ -48,7 +48,10 @@ impl Fairness {
                 let fair = all as f64 * f64::from(tenant.config.weight) / weights as f64;
                 let share = got.get(&TenantId(number as u32 + 1)).copied().unwrap_or(0) as f64;
                 if share < SHARE * fair {
-                    found.push(format!("tenant {} got {share} of {all} grants in a minute; its share is {fair:.0}", number + 1));
+                    found.push(format!(
+                        "tenant {} got {share} of {all} grants in a minute; its share is {fair:.0}",
+                        number + 1
+                    ));
                 }
             }
             from += 10 * SECOND;
@@ -64,7 +67,10 @@ impl Fairness {
         let mut newest = 0;
         for (_, _, priority, ready) in &self.grants {
             if *priority < 4 && newest > ready + bound {
-                let text = format!("a task of priority {priority} was passed by one that was ready {} ms later", newest - ready);
+                let text = format!(
+                    "a task of priority {priority} was passed by one that was ready {} ms later",
+                    newest - ready
+                );
                 found.push(text);
             }
             newest = newest.max(*ready);

@@ -37,7 +37,8 @@ impl LostWorker {
             let since = self.unheld.get(&at).copied().unwrap_or(now).max(opened);
             if now > since + allowed {
                 let ms = (now - since) / 1_000;
-                found.push(format!("task {:x} has had no worker for {ms} ms and is still running for the node", task.0));
+                found
+                    .push(format!("task {:x} has had no worker for {ms} ms and is still running for the node", task.0));
             }
             unheld.insert(at, since);
         }

@@ -53,7 +53,9 @@ fn same_ending(a: &Task, b: &Task) -> bool {
 pub(super) fn permits(fold: &Fold, audit: &Audit) -> Vec<String> {
     let mut found = Vec::new();
     let running = fold.tasks.values().filter(|task| task.state == State::Running).count();
-    if running == 0 && (audit.running > 0 || !audit.queues.is_empty() || !audit.tenants.is_empty() || !audit.keys.is_empty()) {
+    if running == 0
+        && (audit.running > 0 || !audit.queues.is_empty() || !audit.tenants.is_empty() || !audit.keys.is_empty())
+    {
         found.push(format!("permits are held at idle: {audit:?}"));
     }
     let held = audit.sessions.iter().find(|s| s.used > 0 || s.attempts > 0);

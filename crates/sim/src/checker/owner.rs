@@ -26,7 +26,8 @@ impl Owner {
         *wall = batch.wall.max(*wall);
         *commits.entry(batch.epoch).or_default() += 1;
         let (epoch, newest) = (batch.epoch, *newest);
-        (epoch != newest).then(|| format!("epoch {epoch} of partition {partition} commits although epoch {newest} is open"))
+        (epoch != newest)
+            .then(|| format!("epoch {epoch} of partition {partition} commits although epoch {newest} is open"))
     }
 
     /// Highest wall time committed.

@@ -59,7 +59,10 @@ impl Stale {
             && **result != *current.as_bytes()
         {
             let result = String::from_utf8_lossy(result);
-            found.push(format!("task {:x} ends with the result of attempt {result}, the current one is {current}", task.id.0));
+            found.push(format!(
+                "task {:x} ends with the result of attempt {result}, the current one is {current}",
+                task.id.0
+            ));
         }
         if let Some(failure) = ending.and_then(|e| e.failure.as_ref())
             && was == Some(State::Running)
@@ -67,7 +70,10 @@ impl Stale {
             && failure.message.starts_with('"')
             && *failure.message != *current
         {
-            found.push(format!("task {:x} fails by attempt {}, the current one is {current}", task.id.0, failure.message));
+            found.push(format!(
+                "task {:x} fails by attempt {}, the current one is {current}",
+                task.id.0, failure.message
+            ));
         }
         if was == Some(State::Running)
             && task.state == State::Cancelled

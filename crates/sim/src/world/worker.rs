@@ -196,7 +196,8 @@ impl World {
         let conn = l.conn.unwrap_or_default();
         // That they began may have been lost with the stream before.
         resumed.iter().for_each(|at| self.checkers.lost_worker.taken(link, at.0, at.1));
-        let began: Vec<_> = resumed.iter().filter(|at| l.attempts.get(at).is_some_and(|a| a.running)).copied().collect();
+        let began: Vec<_> =
+            resumed.iter().filter(|at| l.attempts.get(at).is_some_and(|a| a.running)).copied().collect();
         if !began.is_empty() {
             self.send_to_node(conn, Command::Started { session: SessionId(conn), attempts: began });
         }

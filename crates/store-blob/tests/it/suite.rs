@@ -19,7 +19,10 @@ pub(crate) async fn check(blobs: &dyn Blobs, folder: &Path) {
     assert_eq!(blobs.read(1, hash, 11, 3).await.expect("beyond"), "");
     // Nothing at all is content, too.
     let empty = blobs.put(1, Bytes::new()).await.expect("an empty blob");
-    assert_eq!((blobs.size(1, empty).await.expect("size"), blobs.read(1, empty, 0, 9).await.expect("read").len()), (Some(0), 0));
+    assert_eq!(
+        (blobs.size(1, empty).await.expect("size"), blobs.read(1, empty, 0, 9).await.expect("read").len()),
+        (Some(0), 0)
+    );
     // Apart per tenant.
     assert_eq!(blobs.size(2, hash).await.expect("size"), None);
     assert!(blobs.read(2, hash, 0, 10).await.is_err());

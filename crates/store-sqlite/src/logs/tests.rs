@@ -107,9 +107,7 @@ fn levels_are_a_lower_bound() {
     let of = |offset, level, text| Line { level, ..line(1, offset, text) };
     let levels = [(Level::Debug, "d one"), (Level::Info, "i one"), (Level::Warning, "w one"), (Level::Error, "e one")];
     store.append((0..).zip(levels).map(|(offset, (level, text))| of(offset, level, text)).collect()).unwrap();
-    for (level, expected) in
-        [(Level::Debug, 4), (Level::Info, 3), (Level::Warning, 2), (Level::Error, 1)]
-    {
+    for (level, expected) in [(Level::Debug, 4), (Level::Info, 3), (Level::Warning, 2), (Level::Error, 1)] {
         for query in [of_tenant(), of_task(1), words("one"), LogQuery { tail: true, ..of_task(1) }] {
             let found = texts(&store, &LogQuery { level: Some(level), ..query.clone() });
             assert_eq!(found.len(), expected, "{level:?} {query:?}");
@@ -121,11 +119,13 @@ fn levels_are_a_lower_bound() {
 #[test]
 fn all_words_have_to_be_there_and_nothing_is_search_language() {
     let store = store();
-    store.append(vec![
-        line(1, 0, "connection refused by host-17"),
-        line(1, 1, "Connection reset"),
-        line(1, 2, "NEAR the OR gate: 100% \"quoted\""),
-    ]).unwrap();
+    store
+        .append(vec![
+            line(1, 0, "connection refused by host-17"),
+            line(1, 1, "Connection reset"),
+            line(1, 2, "NEAR the OR gate: 100% \"quoted\""),
+        ])
+        .unwrap();
     assert_eq!(texts(&store, &words("CONNECTION")), ["Connection reset", "connection refused by host-17"]);
     assert_eq!(texts(&store, &words("connection host-17")), ["connection refused by host-17"]);
     assert_eq!(texts(&store, &words("connection gate")), [""; 0]);
@@ -198,7 +198,8 @@ fn searches_follow_an_index_in_the_order_of_the_answer() {
     let plan = |sql: &str| {
         let lines = store.readers.read(|connection| {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).during("plan")?;
-            let lines = statement.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<rusqlite::Result<Vec<_>>>();
+            let lines =
+                statement.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<rusqlite::Result<Vec<_>>>();
             lines.during("plan")
         });
         lines.unwrap()

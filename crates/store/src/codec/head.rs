@@ -28,7 +28,8 @@ const IS_WIDE: u8 = 2;
 
 /// Appends version, state, priority, flags, numbers, counts.
 pub fn encode_head(task: &Task, out: &mut Vec<u8>) {
-    let numbers = [task.seq, task.created, task.changed, task.due, task.run_at, task.granted, task.token.grant, task.started];
+    let numbers =
+        [task.seq, task.created, task.changed, task.due, task.run_at, task.granted, task.token.grant, task.started];
     let wide = numbers.iter().any(|n| n >> (8 * NARROW) != 0);
     let flags = u8::from(task.cancelling) * CANCELLING + u8::from(wide) * IS_WIDE;
     out.extend_from_slice(&[VERSION, task.state as u8, task.priority, flags]);

@@ -81,7 +81,10 @@ fn zoo(owner: &mut Owner) {
         insert(task(1)),
         insert(Task { queue: QueueId(8), priority: 9, ..task(2) }),
         insert(Task { kind: TypeId(4), worker: WorkerId(9), ..running(3) }),
-        insert(with_spec(Task { attempt: 3, ..failed(4, "ValueError", "Bad Input 17") }, labelled(&[("a", "1"), ("b", "2")]))),
+        insert(with_spec(
+            Task { attempt: 3, ..failed(4, "ValueError", "Bad Input 17") },
+            labelled(&[("a", "1"), ("b", "2")]),
+        )),
         insert(with_spec(succeeded(5), labelled(&[("a", "2")]))),
         insert(with_spec(Task { state: State::Dead, ..failed(6, "lost", "no sign of life") }, correlated)),
         insert(with_spec(Task { state: State::Scheduled, lane: None, due: START + 99, ..task(7) }, flow)),

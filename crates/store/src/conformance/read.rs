@@ -64,9 +64,8 @@ fn a_lane_in_order(fixture: &mut dyn Fixture) {
 fn an_ordering_lane(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
     let spec = Spec { ordering_key: Some("k".into()), ..Spec::default() };
-    let tasks = [(4, 0), (2, 9), (3, 5), (1, 1)].map(|(number, priority)| {
-        insert(Task { priority, ..with_spec(task(number), spec.clone()) })
-    });
+    let tasks = [(4, 0), (2, 9), (3, 5), (1, 1)]
+        .map(|(number, priority)| insert(Task { priority, ..with_spec(task(number), spec.clone()) }));
     owner.commit(tasks.to_vec());
     assert_eq!(lane(&owner, 0, 100), numbers([1, 2, 3, 4]));
     assert_eq!(lane(&owner, 3, 100), numbers([3, 4]));

@@ -112,7 +112,15 @@ async fn another_tenant_sees_nothing() -> anyhow::Result<()> {
     for verb in [":cancel", ":retry"] {
         problem(verb, &acme.post(&format!("/api/tasks/{id}{verb}"), &json!({})).await?, 404, "not-found")?;
     }
-    for path in ["/api/tasks", "/api/queues", "/api/workers", "/api/tenants", "/api/tokens", "/api/packages", "/api/tasks/counts"] {
+    for path in [
+        "/api/tasks",
+        "/api/queues",
+        "/api/workers",
+        "/api/tenants",
+        "/api/tokens",
+        "/api/packages",
+        "/api/tasks/counts",
+    ] {
         let answer = acme.get(path).await?.ok()?;
         anyhow::ensure!(!String::from_utf8_lossy(&answer.body).contains(canary), "{path} shows another tenant's data");
     }
@@ -124,7 +132,12 @@ async fn another_tenant_sees_nothing() -> anyhow::Result<()> {
     let raised = json!({ "name": "x", "role": "admin", "system": true });
     problem("giving system scope", &acme.post("/api/tokens", &raised).await?, 403, "not-allowed")?;
     // A tenant named in a body is an unknown field, not an authority.
-    problem("a tenant in a body", &acme.post("/api/tasks", &json!({ "type": "a", "tenant": "default" })).await?, 400, "invalid-field")?;
+    problem(
+        "a tenant in a body",
+        &acme.post("/api/tasks", &json!({ "type": "a", "tenant": "default" })).await?,
+        400,
+        "invalid-field",
+    )?;
     let task = rest.get(&format!("/api/tasks/{id}")).await?.ok()?.json()?;
     anyhow::ensure!(task["state"] == "queued", "{task}");
     server.still_serves().await

@@ -20,7 +20,13 @@ struct Case {
     hint: &'static str,
 }
 
-fn case(what: &'static str, body: impl Into<Bytes>, code: &'static str, pointer: &'static str, hint: &'static str) -> Case {
+fn case(
+    what: &'static str,
+    body: impl Into<Bytes>,
+    code: &'static str,
+    pointer: &'static str,
+    hint: &'static str,
+) -> Case {
     let status = match code {
         "too-large" => 413,
         "unknown-queue" => 404,
@@ -48,17 +54,35 @@ fn cases() -> Vec<Case> {
         case("a type that is empty", r#"{"type":""}"#, "invalid-field", "/type", ""),
         case("a type that is long", format!(r#"{{"type":"{}"}}"#, "x".repeat(201)), "invalid-field", "/type", "200"),
         case("an unknown field", r#"{"type":"a","prioritty":3}"#, "invalid-field", "/prioritty", "priority"),
-        case("an unknown field below", r#"{"type":"a","retry":{"delya":"1s"}}"#, "invalid-field", "/retry/delya", "delay"),
+        case(
+            "an unknown field below",
+            r#"{"type":"a","retry":{"delya":"1s"}}"#,
+            "invalid-field",
+            "/retry/delya",
+            "delay",
+        ),
         case("a priority out of range", r#"{"type":"a","priority":10}"#, "invalid-field", "/priority", ""),
         case("a priority that is no word", r#"{"type":"a","priority":"urgent"}"#, "invalid-field", "/priority", ""),
         case("a priority that is huge", r#"{"type":"a","priority":1e400}"#, "malformed-body", "", ""),
         case("a delay that is none", r#"{"type":"a","delay":"soon"}"#, "invalid-field", "/delay", ""),
         case("a negative delay", r#"{"type":"a","delay":-5}"#, "invalid-field", "/delay", ""),
         case("a time that is none", r#"{"type":"a","run_at":"tomorrow"}"#, "invalid-field", "/run_at", ""),
-        case("attempts out of range", r#"{"type":"a","retry":{"max_attempts":1001}}"#, "invalid-field", "/retry/max_attempts", ""),
+        case(
+            "attempts out of range",
+            r#"{"type":"a","retry":{"max_attempts":1001}}"#,
+            "invalid-field",
+            "/retry/max_attempts",
+            "",
+        ),
         case("no attempts", r#"{"type":"a","retry":{"max_attempts":0}}"#, "invalid-field", "/retry/max_attempts", ""),
         case("labels of a wrong type", r#"{"type":"a","labels":{"x":1}}"#, "invalid-field", "/labels/x", "string"),
-        case("too many labels", format!(r#"{{"type":"a","labels":{{{}}}}}"#, many_labels.join(",")), "invalid-field", "/labels", "8"),
+        case(
+            "too many labels",
+            format!(r#"{{"type":"a","labels":{{{}}}}}"#, many_labels.join(",")),
+            "invalid-field",
+            "/labels",
+            "8",
+        ),
         case("a duplicate key", r#"{"type":"a","type":"b"}"#, "malformed-body", "", "twice"),
         case("a duplicate key in the input", r#"{"type":"a","input":{"x":1,"x":2}}"#, "malformed-body", "", "twice"),
         case("invalid UTF-8", &b"{\"type\":\"\xff\xfe\"}"[..], "malformed-body", "", "UTF-8"),
@@ -84,7 +108,8 @@ async fn bodies_that_are_wrong_are_refused_with_the_place() -> anyhow::Result<()
         match problem(case.what, &answer, case.status, case.code) {
             Err(error) => wrong.push(error.to_string()),
             Ok(body) => {
-                let pointers: Vec<_> = body["errors"].as_array().into_iter().flatten().map(|e| e["pointer"].clone()).collect();
+                let pointers: Vec<_> =
+                    body["errors"].as_array().into_iter().flatten().map(|e| e["pointer"].clone()).collect();
                 if !case.pointer.is_empty() && !pointers.contains(&json!(case.pointer)) {
                     wrong.push(format!("{}: expected the pointer {}: {body}", case.what, case.pointer));
                 }
@@ -108,7 +133,8 @@ async fn batches_refuse_one_by_one() -> anyhow::Result<()> {
     let _machine = gate::beside().await;
     let mut server = Server::start().await?;
     let rest = server.rest();
-    let tasks = json!({ "tasks": [{ "type": "a" }, { "typ": "a" }, { "type": "b", "queue": "nowhere" }, { "type": "c" }] });
+    let tasks =
+        json!({ "tasks": [{ "type": "a" }, { "typ": "a" }, { "type": "b", "queue": "nowhere" }, { "type": "c" }] });
     let answer = rest.post("/api/tasks:batch", &tasks).await?.ok()?.json()?;
     let states: Vec<_> = answer["items"].as_array().into_iter().flatten().map(|item| item["status"].clone()).collect();
     anyhow::ensure!(states == [201, 400, 404, 201], "{answer}");
@@ -131,7 +157,11 @@ async fn paths_and_parameters_that_are_wrong_are_named() -> anyhow::Result<()> {
     let own = rest.task(&json!({ "type": "a" })).await?;
     rest.task(&json!({ "type": "b" })).await?;
     let cursor = rest.get("/api/tasks?limit=1").await?.ok()?.text("/next_cursor")?;
-    let flipped = if cursor.ends_with('A') { format!("{}B", &cursor[..cursor.len() - 1]) } else { format!("{}A", &cursor[..cursor.len() - 1]) };
+    let flipped = if cursor.ends_with('A') {
+        format!("{}B", &cursor[..cursor.len() - 1])
+    } else {
+        format!("{}A", &cursor[..cursor.len() - 1])
+    };
     let queries = [
         "cursor=nonsense".to_owned(),
         "cursor=%00%01".to_owned(),
@@ -159,7 +189,8 @@ async fn paths_and_parameters_that_are_wrong_are_named() -> anyhow::Result<()> {
     }
     let answer = rest.get("/api/tasks?filter=stat:failed").await?;
     anyhow::ensure!(answer.shown().contains("state"), "no nearest name: {}", answer.shown());
-    for path in ["/api/tasks/task_x", "/api/tasks/..%2f..%2fetc%2fpasswd", "/api/nothing", "/api/tasks/0/result", "/x"] {
+    for path in ["/api/tasks/task_x", "/api/tasks/..%2f..%2fetc%2fpasswd", "/api/nothing", "/api/tasks/0/result", "/x"]
+    {
         let answer = rest.get(path).await?;
         anyhow::ensure!(matches!(answer.status, 400 | 404), "{path}: {} {}", answer.status, answer.shown());
         problem(path, &answer, answer.status, if answer.status == 404 { "not-found" } else { "invalid-field" })?;

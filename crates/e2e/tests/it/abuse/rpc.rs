@@ -170,7 +170,8 @@ async fn results_under_wrong_tokens_change_nothing() -> anyhow::Result<()> {
     let again = outcome(token.clone(), Outcome::Failed(v1::Failure::default()));
     out.send(message(ToServer::Results(v1::Results { results: vec![again] }))).await?;
     loop {
-        let received = tokio::time::timeout(PATIENCE, inbound.message()).await.context("a repeat was not refused")??;
+        let received =
+            tokio::time::timeout(PATIENCE, inbound.message()).await.context("a repeat was not refused")??;
         if let Some(FromServer::Ack(ack)) = received.context("the stream ended")?.message
             && ack.refused.contains(&token)
         {

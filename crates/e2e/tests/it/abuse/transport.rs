@@ -41,7 +41,9 @@ async fn heads_that_are_too_large_get_431() -> anyhow::Result<()> {
     }
     // Far beyond any buffer, the answer may be lost with the connection; it only must not be taken.
     let huge = "x".repeat(1_000_000);
-    for request in [format!("GET /{huge} HTTP/1.1\r\nhost: x\r\n\r\n"), format!("GET /x HTTP/1.1\r\nx-huge: {huge}\r\n\r\n")] {
+    for request in
+        [format!("GET /{huge} HTTP/1.1\r\nhost: x\r\n\r\n"), format!("GET /x HTTP/1.1\r\nx-huge: {huge}\r\n\r\n")]
+    {
         let answer = exchange(&server, request.as_bytes()).await?;
         let refused = ["HTTP/1.1 414", "HTTP/1.1 431"].iter().any(|status| answer.starts_with(status));
         anyhow::ensure!(refused || answer.is_empty(), "a head of 1 MB: {}", answer.lines().next().unwrap_or_default());
@@ -61,8 +63,14 @@ async fn bytes_that_are_no_http_end_their_connection_only() -> anyhow::Result<()
         ("nothing but zeros", vec![0; 10_000]),
         ("half a TLS hello", vec![0x16, 3, 1, 2, 0, 1, 0]),
         ("half a request", b"POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-le".to_vec()),
-        ("two lengths", b"POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello".to_vec()),
-        ("a chunk of wrong length", b"POST /api/tasks HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello".to_vec()),
+        (
+            "two lengths",
+            b"POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello".to_vec(),
+        ),
+        (
+            "a chunk of wrong length",
+            b"POST /api/tasks HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello".to_vec(),
+        ),
         ("half a settings frame", h2(&[0, 0, 6, 4, 0])),
         ("data on a stream that is not open", h2(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 9, 1])),
         ("a frame of 16 MB", h2(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 255, 255, 255, 1, 4, 0, 0, 0, 1])),
@@ -153,9 +161,11 @@ async fn readers_that_do_not_read_hold_nobody_up() -> anyhow::Result<()> {
     let mut server = Server::start().await?;
     let rest = server.rest();
     for n in 0..50 {
-        rest.task(&serde_json::json!({ "type": "a", "labels": { "n": n.to_string(), "pad": "x".repeat(200) } })).await?;
+        rest.task(&serde_json::json!({ "type": "a", "labels": { "n": n.to_string(), "pad": "x".repeat(200) } }))
+            .await?;
     }
-    let request = format!("GET /api/tasks?limit=1000 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", server.token);
+    let request =
+        format!("GET /api/tasks?limit=1000 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", server.token);
     let mut held = Vec::new();
     for _ in 0..50 {
         let mut stream = connect(&server).await?;

@@ -92,10 +92,13 @@ async fn tasks_of_a_frozen_worker_run_elsewhere_and_its_late_results_are_refused
         let result = rest.get(&format!("/api/tasks/{text}/result")).await?.ok()?;
         anyhow::ensure!(&result.body[..] == b"\"other\"", "the late result replaced the first: {}", result.shown());
         let attempts = rest.get(&format!("/api/tasks/{text}/attempts")).await?.ok()?.json()?;
-        let outcomes: Vec<_> = attempts["items"].as_array().into_iter().flatten().map(|a| a["outcome"].clone()).collect();
+        let outcomes: Vec<_> =
+            attempts["items"].as_array().into_iter().flatten().map(|a| a["outcome"].clone()).collect();
         anyhow::ensure!(outcomes == ["lost", "succeeded"], "{text}: {attempts}");
     }
-    figure(&format!("freeze: {TASKS} tasks of a worker stopped beyond its lease ran elsewhere, {TASKS} late results refused"));
+    figure(&format!(
+        "freeze: {TASKS} tasks of a worker stopped beyond its lease ran elsewhere, {TASKS} late results refused"
+    ));
     Ok(())
 }
 

@@ -42,7 +42,8 @@ impl Source {
         let mut out = Vec::new();
         for (at, _) in self.product.match_indices("fn ") {
             let begins_word = at == 0 || !is_word(bytes[at - 1]);
-            let name: String = self.product[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String =
+                self.product[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             if !begins_word || name.is_empty() {
                 continue;
             }
@@ -210,11 +211,13 @@ fn character_end(bytes: &[u8], from: usize) -> Option<usize> {
         return Some(find(bytes, from + 3, b"'") + 1);
     }
     // One character of up to four bytes, then the quote.
-    (from + 2..=from + 5).find(|i| bytes.get(*i) == Some(&b'\'')).filter(|i| {
-        let inner = bytes.get(from + 1..*i).unwrap_or_default();
-        std::str::from_utf8(inner).is_ok_and(|c| c.chars().count() == 1)
-    })
-    .map(|i| i + 1)
+    (from + 2..=from + 5)
+        .find(|i| bytes.get(*i) == Some(&b'\''))
+        .filter(|i| {
+            let inner = bytes.get(from + 1..*i).unwrap_or_default();
+            std::str::from_utf8(inner).is_ok_and(|c| c.chars().count() == 1)
+        })
+        .map(|i| i + 1)
 }
 
 /// Blanks every item under `#[cfg(test)]` and every test function.
@@ -223,7 +226,9 @@ fn without_tests(code: &str) -> String {
     for (at, mark) in code.match_indices("#[cfg(test)]").chain(code.match_indices("#[test]")) {
         let from = at + mark.len();
         let bytes = code.as_bytes();
-        let Some(open) = bytes[from..].iter().position(|b| matches!(b, b'{' | b';')).map(|i| from + i) else { continue };
+        let Some(open) = bytes[from..].iter().position(|b| matches!(b, b'{' | b';')).map(|i| from + i) else {
+            continue;
+        };
         let end = if bytes[open] == b'{' { closing(bytes, open) } else { open };
         for byte in &mut out[at..=end] {
             if *byte != b'\n' {
