@@ -33,8 +33,8 @@ const PARTS_AT_ONCE: usize = 2;
 const TOUCHED: usize = 1 << 18;
 /// A blob that was written so short a time ago needs no remembering: its own time keeps it.
 const FRESH: Duration = Duration::from_secs(60);
-/// A process that has not run for so long deletes nothing: what its predecessor promised to have it cannot know.
-const SETTLED: Duration = Duration::from_secs(3600);
+/// A file is copied so often at most, until it is there as a blob of its size.
+const COPIES: usize = 3;
 /// Old blobs named in one round.
 const OLD: usize = 1_000_000;
 
@@ -81,13 +81,15 @@ pub struct ObjectBlobs {
 }
 
 /// When blobs were last put or found. A blob that is found is about to be named, however old it is: it must not be deleted
-/// between the two. Deleting takes the gate alone, putting and finding share it.
+/// between the two. Deleting takes the gate alone, finding and small puts share it. A file of any size is copied outside of
+/// it, touched before and looked for after, so that a slow one holds nobody up.
 #[derive(Debug)]
 struct Touches {
     gate: tokio::sync::RwLock<()>,
     last: Mutex<HashMap<(u32, Hash), Instant>>,
-    /// All were touched then at the latest, if ever.
+    /// All were touched then at the latest, if ever since the start.
     all: Mutex<Option<Instant>>,
+    /// What was put or found before that, nobody knows any more: it counts as touched then.
     born: Instant,
     fresh: Duration,
 }
@@ -115,8 +117,8 @@ impl Touches {
 
     fn is_old(&self, tenant: u32, hash: Hash, age: Duration) -> bool {
         let touched = lock(&self.last).get(&(tenant, hash)).copied();
-        let touched = touched.or(*lock(&self.all));
-        self.born.elapsed() >= age.min(SETTLED) && touched.is_none_or(|at| at.elapsed() >= age)
+        let touched = touched.or(*lock(&self.all)).unwrap_or(self.born);
+        touched.elapsed() >= age
     }
 
     fn forget(&self, age: Duration) {
@@ -233,11 +235,28 @@ impl ObjectBlobs {
     async fn put_path(&self, tenant: u32, path: &Path) -> Result<(Hash, u64), Error> {
         let (hash, size) = hash_of(path).await?;
         let key = self.key(tenant, &hash);
-        let _open = self.touches.gate.read().await;
-        if self.find(tenant, hash, &key).await? == Some(size) {
-            return Ok((hash, size));
+        let mut copies = 0;
+        while self.touch_and_find(tenant, hash, &key).await? != Some(size) {
+            // Changed since its hash was taken; or deleted as old during a copy that took longer than a blob is kept.
+            if copies == COPIES {
+                let why = format!("{}: it changes while it is stored, or its blob is deleted", path.display());
+                return Err(Error::Failed(why));
+            }
+            copies += 1;
+            self.copy(path, &key).await?;
         }
-        let upload = self.store.put_multipart(&key).await.map_err(|e| self.failed(e))?;
+        Ok((hash, size))
+    }
+
+    /// Looks for a blob that is about to be named or written, which is not deleted from here on, whether it is there or not.
+    async fn touch_and_find(&self, tenant: u32, hash: Hash, key: &Key) -> Result<Option<u64>, Error> {
+        let _open = self.touches.gate.read().await;
+        self.touches.touch(tenant, hash);
+        self.has(key).await
+    }
+
+    async fn copy(&self, path: &Path, key: &Key) -> Result<(), Error> {
+        let upload = self.store.put_multipart(key).await.map_err(|e| self.failed(e))?;
         let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
         let mut file = tokio::fs::File::open(path).await.map_err(|e| io(path, &e))?;
         let mut buffer = vec![0; 1 << 20];
@@ -250,7 +269,7 @@ impl ObjectBlobs {
             writer.write(&buffer[..read]);
         }
         writer.finish().await.map_err(|e| self.failed(e))?;
-        Ok((hash, size))
+        Ok(())
     }
 
     async fn read_range(&self, tenant: u32, hash: Hash, offset: u64, limit: u64) -> Result<Bytes, Error> {
@@ -394,6 +413,35 @@ mod tests {
         let path = folder.path().join("blobs/t1").join(&text[0..2]).join(&text[2..4]).join(&text);
         std::fs::write(&path, b"Precious").expect("damage");
         assert!(matches!(blobs.read(1, hash, 0, 100).await, Err(Error::Corrupt(_))));
+    }
+
+    #[tokio::test]
+    async fn a_slow_upload_during_a_deletion_held_up_every_other_put() {
+        let (folder, blobs) = blobs().await;
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+        let hash = Hash::from(Sha256::digest(b"slow"));
+        let write = || {
+            let pipe = pipe.clone();
+            tokio::task::spawn_blocking(move || std::fs::write(pipe, b"slow").expect("written"))
+        };
+        let others = async {
+            write().await.expect("read for the hash");
+            while !lock(&blobs.touches.last).contains_key(&(1, hash)) {
+                tokio::task::yield_now().await;
+            }
+            // Its copy waits for the second writer now.
+            assert!(!blobs.remove(1, [0; 32], Duration::ZERO).await.expect("asked"));
+            blobs.put(1, Bytes::from_static(b"quick")).await.expect("put");
+            assert_eq!(blobs.size(1, hash).await.expect("looked"), None);
+            let day = Duration::from_secs(24 * 3600);
+            assert!(!blobs.remove(1, hash, day).await.expect("asked"));
+            write().await.expect("read for the copy");
+        };
+        let both = async { tokio::join!(blobs.put_file(1, &pipe), others) };
+        let (stored, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("nobody waits for it");
+        assert_eq!(stored.expect("stored"), (hash, 4));
+        assert_eq!(blobs.read(1, hash, 0, 9).await.expect("read"), "slow");
     }
 
     #[tokio::test]
