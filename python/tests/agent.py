@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -39,7 +40,9 @@ class Agent:
             [sys.executable, *command],
             env=shim_environment(TIDEWHEEL_FD=str(theirs.fileno()), TIDEWHEEL_PROTO="1", TIDEWHEEL_MODULES=modules,
                                  TIDEWHEEL_SLOTS=str(slots), **env),
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            # Whoever runs these tests in the background ignores interrupts, and a process inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         theirs.close()
         self._buffer = b""

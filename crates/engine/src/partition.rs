@@ -65,6 +65,8 @@ pub struct Options {
     pub warm_tasks: usize,
     /// See [`limit::TIMER_HORIZON_MS`].
     pub timer_horizon_ms: u64,
+    /// See [`limit::GRANTS_PER_TURN`].
+    pub grants_per_turn: usize,
     /// See [`limit::TIMERS_IN_MEMORY`].
     pub timers_in_memory: usize,
     /// A session without a sign of life for so long loses its attempts. 4 s, with a heartbeat each second: a lost worker's
@@ -88,6 +90,7 @@ impl Default for Options {
             line_lanes: limit::LINE_LANES,
             warm_tasks: limit::WARM_TASKS,
             timer_horizon_ms: limit::TIMER_HORIZON_MS,
+            grants_per_turn: limit::GRANTS_PER_TURN,
             timers_in_memory: limit::TIMERS_IN_MEMORY,
             lease_ms: 4_000,
             cancel_grace_ms: 4_000,
@@ -301,16 +304,8 @@ pub struct Partition {
 
     wall_wheel: Wheel<WallTimer>,
     mono_wheel: Wheel<MonoTimer>,
-    /// Tasks due up to here are in the wheel; later ones are in the store.
-    horizon: u64,
-    /// No task in the store beyond the horizon is due before this.
-    far: u64,
-    due_loading: bool,
-    /// The horizon was moved and what lies before it is being read.
-    due_pass: bool,
-    /// The due window may be read once this batch is committed.
-    due_after: u64,
-    due_cursor: (u64, TaskId),
+    /// What of the stored due times is in the wheel.
+    due: timer::DueWindow,
 
     next_load: u64,
     loads: Vec<(LoadId, Load)>,
@@ -377,12 +372,7 @@ impl Partition {
             fired: timer::Fired::default(),
             wall_wheel: Wheel::new(wall),
             mono_wheel: Wheel::new(now.mono),
-            horizon: 0,
-            far: 0,
-            due_loading: false,
-            due_pass: false,
-            due_after: recovered.last_index,
-            due_cursor: (0, TaskId::default()),
+            due: timer::DueWindow { after: recovered.last_index, ..Default::default() },
             next_load: 1,
             loads: Vec::new(),
             purposes: BTreeMap::new(),
@@ -430,7 +420,7 @@ impl Partition {
                 self.patch(request, tenant, task, (priority, run_at, labels), now);
             }
             Command::Connect { session, hello } => self.connect(session, *hello, now),
-            Command::Disconnect { session } => self.disconnect(session),
+            Command::Disconnect { session } => self.disconnect(session, now),
             Command::Capacity { session, permits, buffer } => self.set_capacity(session, permits, buffer),
             Command::Heartbeat { session, beat } => self.heartbeat(session, *beat, now),
             Command::Started { session, attempts } => self.started(session, &attempts, now),
@@ -473,9 +463,9 @@ impl Partition {
         let now = self.observe(now);
         let more_timers = self.fire_wall(now) | self.fire_mono(now);
         let more_grants = self.dispatch(now);
-        self.serve_takers(now);
+        let more_items = self.serve_takers(now);
         self.plan_due_load(now);
-        more_timers || more_grants
+        more_timers || more_grants || more_items
     }
 
     /// Makes ready what is due and hands out nothing. Returns whether more is due than one turn takes. Leases and limits
@@ -503,7 +493,7 @@ impl Partition {
     /// The next time at which `turn` has something to do: (wall, mono), `None` = never by itself.
     pub fn next_wake(&self) -> (Option<u64>, Option<u64>) {
         let mut wall = self.wall_wheel.next_due();
-        if !self.due_pass
+        if !self.due.pass
             && let Some(at) = self.due_pass_at()
         {
             wall = Some(wall.map_or(at, |w| w.min(at)));

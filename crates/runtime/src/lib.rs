@@ -176,6 +176,13 @@ impl Shared {
         // Nobody may be listening.
         let _ = self.pressure.send(change);
     }
+
+    /// A partition that is opened anew tells of each queue that is throttled then.
+    pub(crate) fn forget_throttled(&self) {
+        let mut throttled = self.throttled.1.write();
+        throttled.clear();
+        self.throttled.0.store(0, Ordering::Release);
+    }
 }
 
 /// A running node. Cheap to clone.
@@ -308,7 +315,7 @@ impl Runtime {
     /// Ends a session's stream. Its attempts live on until the lease ends.
     pub fn disconnect(&self, session: SessionId) {
         self.shared.sessions.close(session);
-        self.shared.mailbox.push_internal(mailbox::Event::Command(Command::Disconnect { session }));
+        self.shared.mailbox.push_always(Command::Disconnect { session });
     }
 
     /// Committed configuration.

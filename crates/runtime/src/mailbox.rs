@@ -19,8 +19,6 @@ use crate::Error;
 /// What a loop wakes up for.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A command that must not be refused.
-    Command(Command),
     /// A batch was stored, or failed.
     Committed(u32, u64, Result<(), tidewheel_store::Error>),
     /// A read is done, or failed.
@@ -86,6 +84,11 @@ impl Mailbox {
         }
         self.add(&mut inner, command);
         Ok(())
+    }
+
+    /// A command that must not be refused, in its order behind the others.
+    pub(crate) fn push_always(&self, command: Command) {
+        self.add(&mut self.inner.lock(), command);
     }
 
     pub(crate) async fn push_wait(&self, command: Command) -> Result<(), Error> {

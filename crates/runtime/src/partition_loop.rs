@@ -107,11 +107,17 @@ impl Loop<'_> {
     /// One round. Returns whether there is more to do at once.
     fn round(&mut self, taken: Taken) -> bool {
         let mut actions = Vec::new();
+        let epoch = self.epoch;
         for event in taken.events {
             self.event(event, &mut actions);
         }
         self.perform(std::mem::take(&mut actions));
-        taken.commands.into_iter().for_each(|command| self.intake.push(command));
+        if self.epoch == epoch {
+            taken.commands.into_iter().for_each(|command| self.intake.push(command));
+        } else {
+            // They came before the partition was opened anew: their callers and sessions were sent away.
+            self.give_up(taken.commands);
+        }
         self.commands();
         let now = self.now();
         self.shared.wall.store(now.wall, Ordering::Relaxed);
@@ -147,7 +153,6 @@ impl Loop<'_> {
     fn event(&mut self, event: Event, actions: &mut Vec<Action>) {
         let now = self.clock.observe(self.shared.raw_now());
         match event {
-            Event::Command(command) => self.shell.command(command, now, &StoreProbe(self.shared)),
             Event::Loaded(epoch, ..) | Event::Committed(epoch, ..) if epoch != self.epoch => {}
             Event::Loaded(_, id, _, Ok((as_of, loaded))) => self.shell.loaded(id, as_of, loaded, now),
             Event::Loaded(_, id, load, Err(error)) => {
@@ -317,6 +322,7 @@ impl Loop<'_> {
         }
         self.shared.replies.fail_all(&Error::OutcomeUnknown);
         self.shared.sessions.close_all("the partition reloads");
+        self.shared.forget_throttled();
         let given_up = self.intake.drain();
         self.give_up(given_up);
         self.under_way.clear();

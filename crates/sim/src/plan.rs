@@ -268,6 +268,7 @@ fn options(rng: &mut Rng, tight: bool) -> Options {
         line_lanes: if tight { *rng.pick(&[2, 4, 8]) } else { usual.line_lanes },
         warm_tasks: if tight { *rng.pick(&[0, 8]) } else { usual.warm_tasks },
         timer_horizon_ms: *rng.pick(&[2_000, 10_000, usual.timer_horizon_ms]),
+        grants_per_turn: if tight { *rng.pick(&[1, 3]) } else { usual.grants_per_turn },
         timers_in_memory: if tight { *rng.pick(&[4, 40]) } else { usual.timers_in_memory },
         lease_ms: *rng.pick(&[3_000, 4_000, 10_000]),
         cancel_grace_ms: *rng.pick(&[1_000, 4_000]),

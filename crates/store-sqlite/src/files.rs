@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
@@ -70,12 +71,24 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
     Error::Failed(format!("cannot {what} {}: {error}", path.display()))
 }
 
+/// How often, and how long apart, a lock that somebody holds is tried again.
+const LOCK_TRIES: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(25);
+
 fn lock(path: &Path) -> Result<File, Error> {
     let name = beside(path, ".lock");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(&name).map_err(|e| failed("open", &name, &e))?;
-    match file.try_lock() {
+    // A process that this one has just started holds a copy of the old lock until it runs its own program.
+    let mut tries = LOCK_TRIES;
+    let mut locked = file.try_lock();
+    while tries > 0 && matches!(locked, Err(TryLockError::WouldBlock)) {
+        tries -= 1;
+        std::thread::sleep(LOCK_WAIT);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut owner = String::new();

@@ -82,6 +82,8 @@ impl Partition {
             return self.await_home(queue, lane_id, home, now);
         }
         if s.pool != pool && !self.pools[s.pool].waits_for_none_but(q.queue.tenant) {
+            // It is not parked, but it waits for no longer than if it were.
+            self.be_patient(queue, lane_id, home, now);
             return Turn::Elsewhere;
         }
         let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id));
@@ -91,6 +93,14 @@ impl Partition {
 
     /// Takes a lane out of its line's turns until its worker has room, or for as long as its queue's patience lasts.
     fn await_home(&mut self, queue: QueueId, lane_id: i64, home: SessionId, now: Now) -> Turn {
+        self.be_patient(queue, lane_id, home, now);
+        self.leave_ring(queue, lane_id, Some(Parked::Worker));
+        self.sessions.get_mut(&home).expect("a key's worker is there").awaited.insert((queue, lane_id));
+        Turn::Parked
+    }
+
+    /// The queue's patience with a key's worker begins, unless it has.
+    fn be_patient(&mut self, queue: QueueId, lane_id: i64, home: SessionId, now: Now) {
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         let until = now.mono + q.queue.config.affinity_wait_ms;
         let lane = q.lanes.get_mut(&lane_id).expect("the caller found it");
@@ -100,9 +110,18 @@ impl Partition {
                 self.mono_wheel.insert(until, MonoTimer::AffinityWait(queue, lane_id));
             }
         }
-        self.leave_ring(queue, lane_id, Some(Parked::Worker));
-        self.sessions.get_mut(&home).expect("a key's worker is there").awaited.insert((queue, lane_id));
-        Turn::Parked
+    }
+
+    /// The patience of a lane's queue is over: whoever is free may have it.
+    pub(super) fn patience_over(&mut self, queue: QueueId, lane_id: i64) {
+        let lane = self.queues.get(&queue).and_then(|q| q.lanes.get(&lane_id));
+        if let Some((session, _)) = lane.and_then(|lane| lane.patience)
+            && let Some(s) = self.sessions.get_mut(&session)
+        {
+            s.awaited.remove(&(queue, lane_id));
+        }
+        self.end_wait(queue, lane_id);
+        self.wake_queue(queue);
     }
 
     /// A task came back from its worker's buffer, where it waited long enough: the next one that is free may have it.

@@ -2,7 +2,7 @@
 
 use super::Partition;
 use crate::effect::Effect;
-use crate::id::TaskId;
+use crate::id::{SessionId, TaskId};
 use crate::mutation::{Batch, Mutation, RateKey};
 use crate::planted::Bug;
 use crate::task::{Payload, State};
@@ -26,12 +26,7 @@ impl Partition {
     /// it are durable; its index is used again.
     pub fn finish_batch(&mut self) -> (Batch, Vec<Effect>) {
         for session in std::mem::take(&mut self.outbox) {
-            if let Some(s) = self.sessions.get_mut(&session) {
-                let grants = std::mem::take(&mut s.outbox);
-                if !grants.is_empty() {
-                    self.effects.push(Effect::Grant { session, grants });
-                }
-            }
+            self.post(session);
         }
         let mut mutations = std::mem::take(&mut self.mutations);
         mutations.reserve(self.dirty.len());
@@ -54,11 +49,27 @@ impl Partition {
         };
         if batch.mutations.is_empty() {
             // It changes nothing and is never committed: the read of due times need not wait for it.
-            self.due_after = self.due_after.min(self.index - 1);
+            self.due.after = self.due.after.min(self.index - 1);
         } else {
             self.index += 1;
         }
         (batch, std::mem::take(&mut self.effects))
+    }
+
+    /// The grants of the open batch to a session become an effect.
+    fn post(&mut self, session: SessionId) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        let grants = std::mem::take(&mut s.outbox);
+        if !grants.is_empty() {
+            self.effects.push(Effect::Grant { session, grants });
+        }
+    }
+
+    /// Says something about an attempt to its session, after the grants that the open batch has for it: a worker that hears
+    /// of an end before the beginning would begin what is over.
+    pub(crate) fn tell(&mut self, session: SessionId, effect: Effect) {
+        self.post(session);
+        self.effects.push(effect);
     }
 
     fn finish_counters(&mut self, mutations: &mut Vec<Mutation>) {
@@ -127,7 +138,7 @@ impl Partition {
                 }
             }
             State::Scheduled if entry.warm => {}
-            State::Scheduled if entry.task.due <= self.horizon && self.warm < self.options.warm_tasks => {
+            State::Scheduled if entry.task.due <= self.due.horizon && self.warm < self.options.warm_tasks => {
                 entry.warm = true;
                 self.warm += 1;
             }

@@ -97,7 +97,7 @@ impl Partition {
         let Some(session) = session else {
             return self.lose(id, crate::mutation::AttemptOutcome::Cancelled, Failure::ours("cancelled", &reason), now);
         };
-        self.effects.push(Effect::Cancel { session, task: id, token, reason });
+        self.tell(session, Effect::Cancel { session, task: id, token, reason });
         let timer = self.mono_wheel.insert(now.mono + grace, MonoTimer::Attempt(id, token, Stage::Cancel));
         if let Some(run) = self.entry(id).run.as_mut()
             && let Some(old) = run.timers[Stage::Cancel as usize].replace(timer)

