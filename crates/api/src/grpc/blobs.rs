@@ -60,7 +60,7 @@ pub(crate) async fn fetch_parts(
 async fn package(api: &Api, caller: &Principal, token: &[u8], hash: &str) -> Result<(TenantId, Arc<Parts>), Failure> {
     let wanted = parse_hash(hash).ok_or_else(|| Failure::not_found("package", hash))?;
     let mut tenants = vec![tenant_of(api, caller, token).await?];
-    if caller.system && !caller.tenant_named {
+    if serves_all(caller, token) {
         tenants.extend(api.runtime.directory().tenants().iter().map(|tenant| tenant.id));
     }
     for tenant in tenants {
@@ -72,16 +72,22 @@ async fn package(api: &Api, caller: &Principal, token: &[u8], hash: &str) -> Res
     Err(Failure::not_found("package", hash))
 }
 
-/// The tenant that has the blob. A worker with system scope may run tasks of any tenant: the attempt's token says
-/// which, else the first one that has such content serves, since equal hashes are equal bytes.
+/// Whether packages of every tenant may be fetched. A worker with system scope gets packages ready before it has a task
+/// that needs them. An attempt is of one tenant and sees that one alone: its code may name any hash.
+fn serves_all(caller: &Principal, token: &[u8]) -> bool {
+    caller.system && !caller.tenant_named && token.is_empty()
+}
+
+/// The tenant that has the content: that of the attempt, else the caller's own, else for archives of packages the first
+/// that has it, since equal hashes are equal bytes.
 async fn locate(api: &Api, caller: &Principal, token: &[u8], hash: [u8; 32]) -> Result<(TenantId, Content), Failure> {
     let home = tenant_of(api, caller, token).await?;
     if let Some(found) = parts::find(api, home, hash).await? {
         return Ok((home, found));
     }
-    if caller.system && !caller.tenant_named {
+    if serves_all(caller, token) {
         for tenant in api.runtime.directory().tenants() {
-            if let Some(found) = parts::find(api, tenant.id, hash).await? {
+            if let Some(found) = parts::find_package(api, tenant.id, hash).await? {
                 return Ok((tenant.id, found));
             }
         }

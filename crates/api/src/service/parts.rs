@@ -29,9 +29,12 @@ const PUTS: usize = 8;
 const MAX_PARTS: usize = 65_536;
 /// Hashes of one question.
 pub(crate) const MAX_ASKED: usize = 10_000;
-/// Parts kept in memory while many agents fetch the same package, and lists of parts.
+/// Parts kept in memory while many agents fetch the same package; and the parts that the lists in memory have together,
+/// each of some 100 bytes.
 const CACHE_BYTES: usize = 32 << 20;
-const CACHE_LISTS: usize = 256;
+const CACHE_LISTED: usize = 2 * MAX_PARTS;
+/// Tenants whose archives are kept as an index.
+const CACHE_TENANTS: usize = 1024;
 
 /// An archive as the list of its parts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -56,8 +59,39 @@ type Key = (TenantId, [u8; 32]);
 /// What agents fetch at the same time: the same parts, mostly within seconds.
 #[derive(Default)]
 pub(crate) struct PartsCache {
-    lists: Mutex<HashMap<Key, Arc<Parts>>>,
+    lists: Mutex<Lists>,
     parts: Mutex<Recent>,
+    archives: Mutex<HashMap<TenantId, (u64, Arc<Archives>)>>,
+}
+
+/// The archives of a tenant's packages by their hash, with the list of the parts; without one, it is kept as a whole by
+/// an earlier version. For one version of the directory, so that asking for hashes that no package has costs one look.
+type Archives = HashMap<[u8; 32], Option<[u8; 32]>>;
+
+/// Lists of parts, the oldest of which goes first.
+#[derive(Default)]
+struct Lists {
+    parts: usize,
+    order: VecDeque<Key>,
+    lists: HashMap<Key, Arc<Parts>>,
+}
+
+impl Lists {
+    fn add(&mut self, key: Key, list: Arc<Parts>) {
+        // An empty one takes room, too.
+        let cost = |list: &Parts| list.parts.len() + 1;
+        if self.lists.contains_key(&key) {
+            return;
+        }
+        self.parts += cost(&list);
+        self.order.push_back(key);
+        self.lists.insert(key, list);
+        while self.parts > CACHE_LISTED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.parts -= self.lists.remove(&oldest).map_or(0, |list| cost(&list));
+        }
+    }
 }
 
 #[derive(Default)]
@@ -138,6 +172,7 @@ pub(crate) async fn named(api: &Api, caller: &Principal, given: &[rest::Blob]) -
         return Err(Failure::field("/parts", format!("an archive has at most {MAX_PARTS} parts")));
     }
     let mut parts = Parts::default();
+    let mut hashes = Vec::with_capacity(given.len());
     for (index, part) in given.iter().enumerate() {
         let place = format!("/parts/{index}");
         let hash = parse_hash(&part.hash)
@@ -148,20 +183,27 @@ pub(crate) async fn named(api: &Api, caller: &Principal, given: &[rest::Blob]) -
         }
         parts.size += part.size;
         parts.parts.push((hex::encode(hash), part.size));
+        hashes.push(hash);
     }
     let bound = api.config.package_bound();
     if parts.size > bound.bytes {
         return Err(bound.exceeded());
     }
-    let hashes: Vec<String> = given.iter().map(|part| part.hash.clone()).collect();
-    let missing = missing(api, caller, &hashes).await?;
-    if let Some(first) = missing.first() {
+    let sizes = sizes(api, caller, hashes).await?;
+    let missing = || sizes.iter().zip(given).filter(|(stored, _)| stored.is_none());
+    if let Some((_, first)) = missing().next() {
         let detail = format!(
-            "{} of the parts are not stored, {first} for one: ask with POST /api/v1/blobs:missing, send them with \
+            "{} of the parts are not stored, {} for one: ask with POST /api/v1/blobs:missing, send them with \
              PUT /api/v1/blobs/HASH, and repeat the call.",
-            missing.len()
+            missing().count(),
+            first.hash
         );
         return Err(Failure::new(Code::Conflict, detail));
+    }
+    let mut claimed = sizes.iter().flatten().zip(given).enumerate();
+    if let Some((index, (stored, part))) = claimed.find(|(_, (stored, part))| **stored != part.size) {
+        let why = format!("the part {} has {stored} bytes, not {}", part.hash, part.size);
+        return Err(Failure::field(format!("/parts/{index}/size"), why));
     }
     Ok(parts)
 }
@@ -172,15 +214,21 @@ pub(crate) async fn missing(api: &Api, caller: &Principal, hashes: &[String]) ->
     for (index, text) in hashes.iter().enumerate() {
         let why = "a hash is sha256: and 64 hexadecimal digits";
         let hash = parse_hash(text).ok_or_else(|| Failure::field(format!("/hashes/{index}"), why))?;
-        wanted.push((hash, text.clone()));
+        wanted.push(hash);
     }
+    let found = sizes(api, caller, wanted).await?;
+    let missing = found.iter().zip(hashes).filter(|(stored, _)| stored.is_none());
+    Ok(missing.map(|(_, text)| text.clone()).collect())
+}
+
+/// The size of each blob, or `None` where there is none.
+async fn sizes(api: &Api, caller: &Principal, hashes: Vec<[u8; 32]>) -> Result<Vec<Option<u64>>, Failure> {
     let (blobs, tenant) = (api.runtime.blobs().clone(), caller.tenant.0);
-    let asked = futures::stream::iter(wanted).map(move |(hash, text)| {
+    let asked = futures::stream::iter(hashes).map(move |hash| {
         let blobs = blobs.clone();
-        async move { Ok::<_, Failure>(blobs.size(tenant, hash).await?.is_none().then_some(text)) }
+        async move { Ok::<_, Failure>(blobs.size(tenant, hash).await?) }
     });
-    let found: Vec<Option<String>> = asked.buffered(PUTS).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+    asked.buffered(PUTS).try_collect().await
 }
 
 /// Parts put together as an upload, whose hash is that of the whole.
@@ -195,32 +243,46 @@ pub(crate) async fn assemble(api: &Api, tenant: TenantId, parts: &Arc<Parts>) ->
 
 /// The parts of the package whose archive has this hash, if the tenant has one that is stored so.
 pub(crate) async fn of_archive(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<Option<Arc<Parts>>, Failure> {
-    if let Some(known) = api.parts.lists.lock().get(&(tenant, hash)) {
+    if let Some(known) = api.parts.lists.lock().lists.get(&(tenant, hash)) {
         return Ok(Some(known.clone()));
     }
+    let Some(list) = archives(api, tenant).get(&hash).copied().flatten() else { return Ok(None) };
+    let bytes = api.runtime.blobs().read(tenant.0, list, 0, u64::MAX).await?;
+    let parts: Parts =
+        serde_json::from_slice(&bytes).map_err(|_| Failure::internal("a stored list of parts cannot be read"))?;
+    let parts = Arc::new(parts);
+    api.parts.lists.lock().add((tenant, hash), parts.clone());
+    Ok(Some(parts))
+}
+
+/// Reads the records of a tenant's packages, once per version of the directory.
+fn archives(api: &Api, tenant: TenantId) -> Arc<Archives> {
     #[derive(Deserialize)]
     struct Named {
         hash: String,
         #[serde(default)]
         parts: Option<String>,
     }
-    let text = hash_text(&hash);
-    let records = api.runtime.directory().records(RecordKind::Package, tenant);
-    let list = records.iter().find_map(|record| {
-        let named: Named = serde_json::from_str(&record.value).ok()?;
-        (named.hash == text).then_some(named.parts).flatten()
-    });
-    let Some(list) = list.as_deref().and_then(parse_hash) else { return Ok(None) };
-    let bytes = api.runtime.blobs().read(tenant.0, list, 0, u64::MAX).await?;
-    let parts: Parts =
-        serde_json::from_slice(&bytes).map_err(|_| Failure::internal("a stored list of parts cannot be read"))?;
-    let parts = Arc::new(parts);
-    let mut lists = api.parts.lists.lock();
-    if lists.len() >= CACHE_LISTS {
-        lists.clear();
+    let directory = api.runtime.directory();
+    let version = directory.version();
+    if let Some((_, known)) = api.parts.archives.lock().get(&tenant).filter(|(of, _)| *of == version) {
+        return known.clone();
     }
-    lists.insert((tenant, hash), parts.clone());
-    Ok(Some(parts))
+    let mut archives = Archives::new();
+    for record in directory.records(RecordKind::Package, tenant) {
+        let Ok(named) = serde_json::from_str::<Named>(&record.value) else { continue };
+        let Some(hash) = parse_hash(&named.hash) else { continue };
+        let list = named.parts.as_deref().and_then(parse_hash);
+        let known = archives.entry(hash).or_insert(list);
+        *known = known.or(list);
+    }
+    let archives = Arc::new(archives);
+    let mut all = api.parts.archives.lock();
+    if all.len() >= CACHE_TENANTS && !all.contains_key(&tenant) {
+        all.clear();
+    }
+    all.insert(tenant, (version, archives.clone()));
+    archives
 }
 
 /// The bytes of an archive from `from` to before `until`.
@@ -282,13 +344,16 @@ fn some(
             let part = match kept {
                 Some(part) => part,
                 None => {
-                    let part = api.runtime.blobs().read(tenant.0, hash, 0, *size).await?;
-                    api.parts.parts.lock().add(key, part.clone());
+                    // One more than it has, so that a part is whole or seen to be longer.
+                    let part = api.runtime.blobs().read(tenant.0, hash, 0, size.saturating_add(1)).await?;
+                    if part.len() as u64 == *size {
+                        api.parts.parts.lock().add(key, part.clone());
+                    }
                     part
                 }
             };
             if part.len() as u64 != *size {
-                return Err(Failure::internal("a part of a package is shorter than its size"));
+                return Err(Failure::internal("a part of a package does not have the size that its list says"));
             }
             Ok(part.slice(from as usize..until as usize))
         }
@@ -318,6 +383,17 @@ pub(crate) async fn find(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<
         return Ok(Some(Content::Blob(size)));
     }
     Ok(of_archive(api, tenant, hash).await?.map(Content::Parts))
+}
+
+/// Finds the archive of a package, and nothing else.
+pub(crate) async fn find_package(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<Option<Content>, Failure> {
+    if let Some(parts) = of_archive(api, tenant, hash).await? {
+        return Ok(Some(Content::Parts(parts)));
+    }
+    if !archives(api, tenant).contains_key(&hash) {
+        return Ok(None);
+    }
+    Ok(api.runtime.blobs().size(tenant.0, hash).await?.map(Content::Blob))
 }
 
 /// Its bytes from `from` to before `until`.

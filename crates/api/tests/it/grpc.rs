@@ -58,7 +58,7 @@ impl Worker {
         }
     }
 
-    async fn grant(&mut self) -> v1::Grant {
+    pub(crate) async fn grant(&mut self) -> v1::Grant {
         loop {
             if let ToWorker::Grants(mut grants) = self.next().await.unwrap() {
                 return grants.grants.remove(0);

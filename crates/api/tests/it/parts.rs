@@ -14,6 +14,7 @@ use crate::grpc::{Worker, channel, hello, with_token};
 use crate::listener;
 use crate::node::Node;
 use crate::packages::{archive, put};
+use crate::tenancy::tenant;
 
 const MANIFEST: &str = r#"{"format":"folder","entries":[{"name":"extract","fn":"pdf:extract"}]}"#;
 
@@ -115,7 +116,74 @@ async fn parts_that_are_missing_or_do_not_fit_are_refused() {
     assert!(got.json().to_string().contains("/parts/0/hash"));
     let got = send(json!([{ "hash": hash_of(b""), "size": 1 << 30 }]), hash_of(&bytes)).await.is(400);
     assert!(got.json().to_string().contains("/parts/0/size"));
+    // A wrong size, though the hash is that of what would come out.
+    let mut short = listed.clone();
+    short[1]["size"] = json!(1);
+    let cut: Vec<u8> = parts(&bytes)
+        .iter()
+        .enumerate()
+        .flat_map(|(i, (_, p))| p[..if i == 1 { 1 } else { p.len() }].to_vec())
+        .collect();
+    let got = send(json!(short), hash_of(&cut)).await.is(400).json().to_string();
+    assert!(got.contains("/parts/1/size") && got.contains(parts(&bytes)[1].0.as_str()), "{got}");
     send(json!(listed), hash_of(&bytes)).await.is(201);
+    assert!(node.get("/api/v1/packages/pdf/1/content").await.is(200).body == bytes);
+}
+
+#[tokio::test]
+async fn a_task_of_one_tenant_on_a_shared_agent_read_the_blob_of_another_by_its_hash() {
+    let served = listener::start().await;
+    let node = &served.node;
+    let ann = tenant(node, "ann").await;
+    let put = async |token: &str, content: &'static str| {
+        let got = node.call_as(token, Method::PUT, "/api/v1/blobs", content).await.is(201).json();
+        got["hash"].as_str().unwrap().to_owned()
+    };
+    let hers = put(&ann, "of ann").await;
+    let others = put(&node.admin, "of another tenant").await;
+    let bytes = version("def extract(): return 1");
+    let (_, stored) = push(node, "1", &bytes).await;
+    let package = stored["hash"].as_str().unwrap().to_owned();
+    let mut shared = Worker::connect(&served, &node.admin, hello(1)).await.unwrap();
+    shared.welcome().await;
+    node.call_as(&ann, Method::POST, "/api/v1/tasks", r#"{"type":"a"}"#).await.is(201);
+    let attempt = shared.grant().await.token;
+    let client = WorkerClient::new(channel(&served).await);
+    let fetch = async |hash: &str, token: &Bytes| {
+        let asked = v1::FetchBlobRequest { hash: hash.to_owned(), offset: 0, token: token.clone() };
+        client.clone().fetch_blob(with_token(asked, &node.admin)).await.map(drop).map_err(|status| status.code())
+    };
+    let none = Bytes::new();
+    assert_eq!(fetch(&hers, &attempt).await, Ok(()));
+    assert_eq!(fetch(&others, &attempt).await, Err(tonic::Code::NotFound));
+    assert_eq!(fetch(&package, &attempt).await, Err(tonic::Code::NotFound));
+    assert_eq!(
+        fetch(&hers, &none).await,
+        Err(tonic::Code::NotFound),
+        "no package, and of another tenant than the agent"
+    );
+    assert_eq!(fetch(&package, &none).await, Ok(()));
+    let asked = |token: &Bytes| v1::PackagePartsRequest { hash: package.clone(), token: token.clone() };
+    assert!(client.clone().package_parts(with_token(asked(&none), &node.admin)).await.is_ok());
+    let refused = client.clone().package_parts(with_token(asked(&attempt), &node.admin)).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::NotFound);
+}
+
+#[tokio::test]
+async fn an_unreadable_package_of_one_tenant_ended_the_sweep_for_those_after_it() {
+    let node = Node::start().await;
+    let (_, stored) = push(&node, "1", &version("def extract(): return 1")).await;
+    let list = hex::decode(stored["parts"].as_str().unwrap().trim_start_matches("sha256:")).unwrap();
+    let first = node.runtime.directory().tenants().iter().map(|t| t.id.0).min().unwrap();
+    let age = std::time::Duration::from_secs(1);
+    assert!(node.runtime.blobs().remove(first, list.try_into().unwrap(), age).await.unwrap());
+    let ann = tenant(&node, "ann").await;
+    let mine = node.call(Method::PUT, "/api/v1/blobs", "kept").await.is(201).json();
+    let hers = node.call_as(&ann, Method::PUT, "/api/v1/blobs", "given up").await.is(201).json();
+    assert_eq!(tidewheel_api::sweep_blobs(&node.runtime, age).await, 1);
+    node.get(&format!("/api/v1/blobs/{}", mine["hash"].as_str().unwrap())).await.is(200);
+    let path = format!("/api/v1/blobs/{}", hers["hash"].as_str().unwrap());
+    node.call_as(&ann, Method::GET, &path, "").await.is(404);
 }
 
 #[tokio::test]
@@ -221,7 +289,7 @@ async fn blobs_that_nothing_names_go_and_all_others_stay() {
     let small = blob("read by a small task".into()).await;
     let task = node.submit(&large.to_string()).await;
     node.submit(&json!({ "type": "t", "input": { "file": small } }).to_string()).await;
-    let gone = tidewheel_api::sweep_blobs(&node.runtime, std::time::Duration::from_secs(1)).await.unwrap();
+    let gone = tidewheel_api::sweep_blobs(&node.runtime, std::time::Duration::from_secs(1)).await;
     assert_eq!(gone, 1);
     node.get(&format!("/api/v1/blobs/{orphan}")).await.is(404);
     node.get(&format!("/api/v1/blobs/{named}")).await.is(200);

@@ -6,7 +6,7 @@ use axum::http::Method;
 use crate::node::{Got, Node};
 
 /// A tenant with its own admin, and without system scope.
-async fn tenant(node: &Node, name: &str) -> String {
+pub(crate) async fn tenant(node: &Node, name: &str) -> String {
     node.call(Method::PUT, &format!("/api/v1/tenants/{name}"), Body::empty()).await.is(201);
     let request = node.request(Method::POST, "/api/v1/tokens", &node.admin).header("tidewheel-tenant", name);
     let got = node.send(request.body(Body::from(r#"{"name":"admin","role":"admin"}"#)).unwrap()).await.is(201);

@@ -97,9 +97,8 @@ async fn blob_rounds(runtime: Runtime, retention: Arc<Retention>) {
             continue;
         }
         match tidewheel_api::sweep_blobs(&runtime, age).await {
-            Ok(0) => {}
-            Ok(gone) => tracing::info!(blobs = gone, "deleted blobs that nothing named"),
-            Err(error) => tracing::warn!(%error, "a round over the blobs did not end"),
+            0 => {}
+            gone => tracing::info!(blobs = gone, "deleted blobs that nothing named"),
         }
     }
 }
