@@ -82,7 +82,7 @@ fn operation(route: &Route) -> utoipa::openapi::path::Operation {
         let parameter = ParameterBuilder::new().name(*name).parameter_in(ParameterIn::Query).required(Required::False);
         out = out.parameter(parameter.description(Some(*meaning)).schema(Some(string())).build());
     }
-    if route.method == "POST" {
+    if route.method == "POST" && route.id != "takeItems" {
         let meaning =
             "The same key and body get the same answer for 24 h and change nothing twice; another body is refused.";
         let parameter = ParameterBuilder::new().name("Idempotency-Key").parameter_in(ParameterIn::Header);

@@ -133,6 +133,29 @@ pub(crate) struct Serves {
     pub(crate) packages: HashMap<Name, Option<String>>,
 }
 
+/// Packages that are known of one session, as many as a hello may name.
+const SESSION_PACKAGES: usize = 10_000;
+
+/// Puts in what is new, up to a bound.
+fn remember(
+    packages: &mut HashMap<Name, Option<String>>,
+    new: impl Iterator<Item = (Name, Option<String>)>,
+    most: usize,
+) {
+    // Failures that may give way, looked for once, and only by what meets the bound.
+    let mut spare: Option<Vec<Name>> = None;
+    for (hash, state) in new {
+        if packages.len() >= most && !packages.contains_key(&hash) {
+            let failures = || packages.iter().filter(|(_, why)| why.is_some()).map(|(hash, _)| hash.clone()).collect();
+            match spare.get_or_insert_with(failures).pop() {
+                Some(old) => drop(packages.remove(&old)),
+                None => continue,
+            }
+        }
+        packages.insert(hash, state);
+    }
+}
+
 struct Stream {
     worker: WorkerId,
     out: Out,
@@ -168,7 +191,8 @@ impl Sessions {
         self.1.0.send_modify(|n| *n += 1);
     }
 
-    /// What a session has fetched, removed, or failed to fetch.
+    /// What a session has fetched, removed, or failed to fetch. Above the bound of a hello a failure gives way to what is
+    /// newer; with none to give way, what is newer is not kept.
     pub(crate) fn packages(
         &self,
         session: SessionId,
@@ -179,8 +203,8 @@ impl Sessions {
         if let Some(stream) = self.0.lock().get_mut(&session) {
             let packages = &mut stream.serves.packages;
             removed.iter().for_each(|hash| drop(packages.remove(hash)));
-            packages.extend(added.iter().map(|hash| (hash.clone(), None)));
-            packages.extend(failed.map(|(hash, why)| (hash, Some(why))));
+            let added = added.iter().map(|hash| (hash.clone(), None));
+            remember(packages, added.chain(failed.map(|(hash, why)| (hash, Some(why)))), SESSION_PACKAGES);
         }
         self.1.0.send_modify(|n| *n += 1);
     }
@@ -244,5 +268,22 @@ impl Sessions {
                 let _ = stream.out.try_send(Ok(message.clone()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_session_says_of_packages_is_bounded_and_failures_give_way() {
+        let mut packages = HashMap::new();
+        let failed = |hash: &str| (Name::from(hash), Some("no room".to_owned()));
+        let added = |hash: &str| (Name::from(hash), None);
+        remember(&mut packages, [added("a"), failed("b"), added("c")].into_iter(), 3);
+        remember(&mut packages, [added("d"), added("e"), failed("f"), failed("a")].into_iter(), 3);
+        let mut known: Vec<_> = packages.iter().map(|(hash, why)| (&**hash, why.is_some())).collect();
+        known.sort_unstable();
+        assert_eq!(known, [("a", true), ("c", false), ("d", false)]);
     }
 }

@@ -243,10 +243,9 @@ class Client:
         if wait is not None:
             body["wait"] = wait
             patience = _options.duration_ms(wait) / 1000
-        # With a key, a repeat after a lost answer gets the same items instead of leaving them to their leases.
-        headers = {"Idempotency-Key": os.urandom(16).hex()}
+        # Answers of takes are not kept, so a key would be of no use: items whose answer is lost come back after their lease.
         path = f"/queues/{quote(queue, safe='')}/items:take"
-        status, value = self._request("POST", path, dump_bytes(body, "take"), headers, READ_S + patience)
+        status, value = self._request("POST", path, dump_bytes(body, "take"), {}, READ_S + patience)
         if status != 200:
             raise from_problem(value, status)
         return list(value.get("items") or ())

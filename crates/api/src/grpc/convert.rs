@@ -140,6 +140,23 @@ pub(crate) fn packages(list: &[String]) -> Vec<Name> {
     list.iter().filter_map(kept).collect()
 }
 
+/// Bounds of what one heartbeat says of packages and data. One above them is refused as a whole: cut, it would leave the
+/// server with a wrong picture of the worker.
+pub(crate) fn check_heartbeat(beat: &v1::Heartbeat) -> Result<(), String> {
+    for (what, count, most) in [
+        ("packages_added", beat.packages_added.len(), MAX_NAMES),
+        ("packages_removed", beat.packages_removed.len(), MAX_NAMES),
+        ("packages_failed", beat.packages_failed.len(), MAX_NAMES),
+        ("data_added", beat.data_added.len(), limit::HELD_DATA),
+        ("data_removed", beat.data_removed.len(), limit::HELD_DATA),
+    ] {
+        if count > most {
+            return Err(format!("a heartbeat names at most {most} entries in {what}, not {count}"));
+        }
+    }
+    Ok(())
+}
+
 /// A package that could not be fetched, and why.
 pub(crate) fn package_fault(fault: &v1::PackageFault) -> Option<(Name, String)> {
     let hash = parse_hash(&fault.hash)?;

@@ -132,6 +132,7 @@ async fn open(
     }
     if let Some(bound) = &caller.enrolment {
         enrolment::bind(bound, &mut hello).map_err(Status::permission_denied)?;
+        enrolment::check_agent(api, caller, tenant, &hello.name.0).map_err(Status::permission_denied)?;
     }
     hello.resume = message.resume.iter().filter_map(|attempt| sealer.open(&attempt.token)).collect();
     let name = hello.name.0.clone();
@@ -343,6 +344,7 @@ impl Link {
         match message {
             FromClient::Results(results) => self.results(results).await?,
             FromClient::Heartbeat(beat) => {
+                convert::check_heartbeat(&beat).map_err(Status::invalid_argument)?;
                 let now = self.api.runtime.now_ms();
                 let packages_added = convert::packages(&beat.packages_added);
                 let packages_removed = convert::packages(&beat.packages_removed);

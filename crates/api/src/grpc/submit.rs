@@ -56,7 +56,10 @@ impl Last {
         };
         let rules = self.rules.clone();
         let base = given.as_ref().map_or(&api.plain_spec, |g| &g.spec);
-        let rule = rules.as_ref().and_then(|rules| rules.find(&subject(&task, base, priority)));
+        let rule = match &rules {
+            Some(rules) => rules.find(&subject(&task, base, priority))?,
+            None => None,
+        };
         let queue = match rule.and_then(|rule| rule.queue.as_ref()).filter(|_| task.queue.is_empty()) {
             Some(queue) => queue.clone(),
             None => self.queue(api, &task.queue, given.as_deref())?,

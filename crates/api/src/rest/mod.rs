@@ -63,9 +63,12 @@ pub(crate) fn build(api: &Api) -> Router {
             let observe = api.metrics.route(route.method.as_str(), route.path);
             let mut handler = route.handler;
             // Submits have keys of their own, per task; an enrolment is repeated with the agent's own secret, which must
-            // not lie in a kept answer's key.
-            let own_keys =
-                matches!(route.id, "submitTask" | "submitBatch" | "addItem" | "redeemEnrolment" | "rotateEnrolment");
+            // not lie in a kept answer's key. A take is not kept: each idle poll would be a record that pushes out another
+            // answer, and the tokens of leases would lie in it. Items whose answer is lost come back after their lease.
+            let own_keys = matches!(
+                route.id,
+                "submitTask" | "submitBatch" | "addItem" | "takeItems" | "redeemEnrolment" | "rotateEnrolment"
+            );
             if route.method == Method::POST && !own_keys {
                 let state = (api.clone(), matches!(route.id, "createToken" | "createEnrolment"));
                 handler = handler.route_layer(from_fn_with_state(state, once::layer));

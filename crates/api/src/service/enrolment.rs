@@ -6,7 +6,7 @@
 //! before the call, which makes the call repeatable: the same secret again is answered again.
 
 use tidewheel_engine::effect::Refusal;
-use tidewheel_engine::id::Name;
+use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::mutation::RecordKind;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
@@ -24,6 +24,8 @@ use crate::units::{duration_ms, time_text};
 /// Life of a join token that names none, and the longest, in milliseconds: it is typed or put into an image soon after.
 const LIFE_MS: u64 = 3_600_000;
 const MAX_LIFE_MS: u64 = 30 * 24 * 3_600_000;
+/// Join tokens of one tenant that are neither used nor expired. Each is in memory.
+const MAX_OPEN: usize = 1_000;
 /// Queues an enrolment may name.
 const MAX_QUEUES: usize = 100;
 /// Bytes of a signing request; one with a large RSA key has about 2 KiB.
@@ -61,6 +63,7 @@ pub(crate) async fn create(
             "a join token lives at most 30 days, and longer than no time at all",
         ));
     }
+    make_room(api, caller).await?;
     let now = api.runtime.now_ms();
     let new = draw_join(now)?;
     let stored = StoredToken {
@@ -84,6 +87,30 @@ pub(crate) async fn create(
         shown(api, caller, &new.id, &stored).ok_or_else(|| Failure::internal("an enrolment has no data"))?;
     shown.secret = Some(new.text);
     Ok(shown)
+}
+
+/// Deletes the tenant's join tokens that expired unused, and refuses another one above the bound of open ones. A token that
+/// was used is its agent's credential and stays.
+async fn make_room(api: &Api, caller: &Principal) -> Result<(), Failure> {
+    let now = api.runtime.now_ms();
+    let unused = token::of_tenant(api, caller).into_iter().filter(|(_, stored)| stored.role == "join");
+    let (expired, open): (Vec<_>, Vec<_>) = unused.partition(|(_, stored)| stored.expires.is_some_and(|at| now >= at));
+    let deletes = expired.iter().map(|(id, _)| records::delete(api, RecordKind::Token, TOKEN_TENANT, id));
+    for deleted in futures::future::join_all(deletes).await {
+        match deleted {
+            // Another call deletes them, too.
+            Err(failure) if failure.code() == Code::NotFound => {}
+            other => other?,
+        }
+    }
+    if open.len() >= MAX_OPEN {
+        let detail = format!(
+            "There are {MAX_OPEN} join tokens that wait to be used, the most that a tenant may have. Revoke some, or give them a \
+             shorter life with expires_in."
+        );
+        return Err(Failure::new(Code::Conflict, detail));
+    }
+    Ok(())
 }
 
 /// Join tokens and agents that used one, of the caller's tenant, newest first.
@@ -257,6 +284,44 @@ pub(crate) fn bind(bound: &StoredEnrolment, hello: &mut tidewheel_engine::comman
     }
     hello.labels.sort();
     Ok(())
+}
+
+/// An agent that enrolled itself may not come under the name of another one of its scope (`tenant`; `None` = every tenant).
+/// Names that no other enrolment has are free. The reason is shown to the agent.
+pub(crate) fn check_agent(api: &Api, caller: &Principal, tenant: Option<TenantId>, name: &str) -> Result<(), String> {
+    let Some(own) = &caller.enrolment else { return Ok(()) };
+    // The usual case: nobody else is looked at.
+    if *caller.name == *name || own.agent.as_deref() == Some(name) {
+        return Ok(());
+    }
+    let quoted = serde_json::to_string(name).unwrap_or_default();
+    let all = api.runtime.directory().records(RecordKind::Token, TOKEN_TENANT);
+    // Most records are not worth reading: the name does not stand in them.
+    let others = all.iter().filter(|r| *r.key != *caller.token_id && r.value.contains(&quoted));
+    let holds = |stored: &StoredToken| {
+        let scope = (!stored.system).then_some(TenantId(stored.tenant));
+        let enrolled = stored.enrolment.as_ref().filter(|e| e.at.is_some());
+        scope == tenant && enrolled.is_some_and(|e| stored.name == name || e.agent.as_deref() == Some(name))
+    };
+    if others.filter_map(|r| serde_json::from_str::<StoredToken>(&r.value).ok()).any(|stored| holds(&stored)) {
+        let own = own.agent.as_deref().unwrap_or(&caller.name);
+        return Err(format!(
+            "the name '{name}' is that of another enrolled agent; this one was enrolled as '{own}': connect under that name or \
+             another that is free, or have the other enrolment revoked"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a queue that an enrolled agent is not bound to, for calls beside its stream.
+pub(crate) fn check_queue(caller: &Principal, queue: &str) -> Result<(), Failure> {
+    let Some(bound) = caller.enrolment.as_ref().filter(|bound| !bound.queues.is_empty()) else { return Ok(()) };
+    if bound.queues.iter().any(|own| own == queue) {
+        return Ok(());
+    }
+    let may = bound.queues.join(", ");
+    let detail = format!("This agent was enrolled for the queues {may} and may not take or settle items of '{queue}'.");
+    Err(Failure::new(Code::NotAllowed, detail))
 }
 
 /// Groups of the workers that the caller sees, by name. Workers without the label belong to none.

@@ -11,7 +11,7 @@ use tidewheel_engine::task::{Failure as TaskFailure, Outcome, Payload, Task};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
-use super::{convert, queue, submit_task};
+use super::{convert, enrolment, queue, submit_task};
 use crate::auth::Principal;
 use crate::body;
 use crate::problem::{Failure, from_refusal};
@@ -67,6 +67,7 @@ pub(crate) async fn take(
     wanted: &rest::TakeItems,
 ) -> Result<Vec<rest::TakenItem>, Failure> {
     let queue = queue::find(api, caller, name)?.name.clone();
+    enrolment::check_queue(caller, &queue)?;
     let lease_ms = lease(wanted)?;
     let most = wanted.max.unwrap_or(1);
     if !(1..=TAKE_ITEMS).contains(&most) {
@@ -224,7 +225,7 @@ pub(crate) async fn renew(api: &Api, caller: &Principal, of: Wanted<'_>) -> Resu
 }
 
 async fn settle(api: &Api, caller: &Principal, of: Wanted<'_>, how: Settlement) -> Result<Box<Task>, Failure> {
-    queue::find(api, caller, of.queue)?;
+    enrolment::check_queue(caller, &queue::find(api, caller, of.queue)?.name)?;
     let (task, token) = opened(api, caller, &of)?;
     let tenant = caller.tenant;
     let reply = api.runtime.call(|request| Command::Settle { request, tenant, task, token, how }).await?;

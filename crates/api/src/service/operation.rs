@@ -44,7 +44,7 @@ const MAX_FAILURES: usize = 20;
 /// Characters of the reason that is kept for a task.
 const DETAIL_CHARS: usize = 300;
 /// Pause before a page is tried again after the server was at its bound.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// An operation as it is stored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -74,6 +74,9 @@ pub(super) struct Stored {
     /// It is not about tasks but about a package on agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) package: Option<Job>,
+    /// Why it failed as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) detail: Option<String>,
     /// Last task id looked at, as text.
     #[serde(default)]
     pub(super) cursor: Option<String>,
@@ -205,6 +208,7 @@ fn shown(key: &str, stored: &Stored) -> rest::Operation {
         id: key.to_owned(),
         action: stored.action.clone(),
         state: stored.state.clone(),
+        detail: stored.detail.clone(),
         filter: stored.filter.clone(),
         seen: stored.seen,
         done: stored.done,
@@ -242,6 +246,11 @@ fn spawn(api: &Api, tenant: TenantId, key: String) {
     });
 }
 
+/// Whether a write that was refused is worth another try: the server was at its bound, and is not going down.
+pub(super) fn passes(api: &Api, failure: &Failure) -> bool {
+    matches!(failure.code(), Code::Overloaded | Code::Unavailable | Code::RateLimited) && api.runtime.is_ready().is_ok()
+}
+
 async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), Failure> {
     // What is planned already was begun by an earlier process.
     let mut repeats = true;
@@ -259,10 +268,7 @@ async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), Failure> {
         };
         match step {
             Ok(()) => {}
-            Err(failure)
-                if matches!(failure.code(), Code::Overloaded | Code::Unavailable | Code::RateLimited)
-                    && api.runtime.is_ready().is_ok() =>
-            {
+            Err(failure) if passes(api, &failure) => {
                 // Some of the page may be done by now.
                 repeats = true;
                 tokio::time::sleep(RETRY_PAUSE).await;

@@ -152,8 +152,15 @@ pub(super) async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), F
         if ended {
             seen.values_mut().filter(|a| a.state == "waiting").for_each(|a| a.state = "late".to_owned());
         }
-        if !write(api, tenant, key, &seen, ended.then_some(&package)).await? || ended {
-            return Ok(());
+        match write(api, tenant, key, &seen, ended).await {
+            Ok(goes_on) if ended || !goes_on => return Ok(()),
+            Ok(_) => {}
+            // Nothing wakes an operation that was left: it would stand as running until the next start.
+            Err(failure) if operation::passes(api, &failure) => {
+                tokio::time::sleep(operation::RETRY_PAUSE).await;
+                continue;
+            }
+            Err(failure) => return Err(failure),
         }
         let left = Duration::from_millis(job.deadline.saturating_sub(now));
         // Many agents say something at the same time: one write for all.
@@ -194,7 +201,7 @@ async fn write(
     tenant: TenantId,
     key: &str,
     seen: &BTreeMap<Name, rest::OperationAgent>,
-    ended: Option<&rest::Package>,
+    ended: bool,
 ) -> Result<bool, Failure> {
     let Some((mut stored, version)) = operation::read(api, tenant, key) else { return Ok(false) };
     if stored.state != "running" {
@@ -209,15 +216,16 @@ async fn write(
     }
     job.agents = agents;
     let enough = done * 100 >= seen.len() * usize::from(job.percent);
-    let switch = job.switch;
+    let (switch, named) = (job.switch, job.package.clone());
     (stored.seen, stored.done) = (seen.len() as u64, done as u64);
     stored.failed = seen.values().filter(|a| matches!(a.state.as_str(), "failed" | "late")).count() as u64;
-    if let Some(package) = ended {
-        if switch && enough {
-            // Before the operation says that it is done. Repeated after a crash in between, it changes nothing.
-            package::register(api, tenant, package).await?;
-        }
-        stored.state = if switch && !enough { "failed" } else { "done" }.to_owned();
+    if ended {
+        stored.detail = match switch {
+            true if enough => switch_to(api, tenant, &named).await?,
+            true => Some(format!("{done} of {} agents have it.", seen.len())),
+            false => None,
+        };
+        stored.state = if stored.detail.is_some() { "failed" } else { "done" }.to_owned();
         stored.finished = Some(api.runtime.now_ms());
     }
     match records::put(api, RecordKind::Operation, tenant, key, &stored, Some(version)).await? {
@@ -226,6 +234,19 @@ async fn write(
         Err(Refusal::Version { .. }) => Ok(false),
         Err(other) => Err(from_refusal(other)),
     }
+}
+
+/// Gives new tasks the version, before the operation says that it is done: repeated after a crash in between, it changes
+/// nothing. Or says why not: agents may take an hour, and an operator takes a version out of use in that time.
+async fn switch_to(api: &Api, tenant: TenantId, named: &str) -> Result<Option<String>, Failure> {
+    let Some(package) = package::of_key(api, tenant, named) else {
+        return Ok(Some(format!("{named} is not there any more.")));
+    };
+    if package.state != "active" {
+        return Ok(Some(format!("{named} is {} by now; upload it under a new version.", package.state)));
+    }
+    package::register(api, tenant, &package).await?;
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ use crate::text::{is_name, nearest};
 const MAX_RULES: usize = 256;
 /// Characters of a pattern.
 const MAX_PATTERN: usize = 200;
+/// Stars in a pattern. Each costs one more walk over the text at most.
+const MAX_STARS: usize = 8;
 /// Key of the record.
 const KEY: &str = "routing";
 /// Tenants whose rules are held compiled; beyond, the cache starts anew.
@@ -44,6 +46,22 @@ pub(crate) struct Subject<'a> {
     pub(crate) priority: u8,
     pub(crate) workflow: Option<&'a str>,
     pub(crate) labels: Labels<'a>,
+}
+
+impl Subject<'_> {
+    /// Bounds of what came with the task, as a submit has them: patterns are compared with what is known to be short. What
+    /// its type gives was checked when the type was registered.
+    fn check(&self) -> Result<(), Failure> {
+        spec::check_type(self.task_type)?;
+        if let Some(id) = self.workflow {
+            spec::check_key(id, "/workflow_id")?;
+        }
+        match &self.labels {
+            Labels::Sent(map) => spec::check_labels(*map),
+            Labels::Told(map) => spec::check_labels(*map),
+            Labels::Kept(_) => Ok(()),
+        }
+    }
 }
 
 /// Labels of a task, as they came.
@@ -119,8 +137,10 @@ impl Rule {
 pub(crate) struct Rules(Vec<Rule>);
 
 impl Rules {
-    pub(crate) fn find(&self, subject: &Subject<'_>) -> Option<&Rule> {
-        self.0.iter().find(|rule| rule.matches(subject))
+    /// The rule that decides. A subject above the bounds of a task is refused before any pattern is compared with it.
+    pub(crate) fn find(&self, subject: &Subject<'_>) -> Result<Option<&Rule>, Failure> {
+        subject.check()?;
+        Ok(self.0.iter().find(|rule| rule.matches(subject)))
     }
 }
 
@@ -204,8 +224,12 @@ pub(crate) fn test(api: &Api, caller: &Principal, task: &rest::RouteTest) -> Res
         workflow: task.workflow_id.as_deref(),
         labels: Labels::Sent(&task.labels),
     };
+    subject.check()?;
     let rules = of(api, caller.tenant);
-    let rule = rules.as_ref().and_then(|rules| rules.find(&subject));
+    let rule = match &rules {
+        Some(rules) => rules.find(&subject)?,
+        None => None,
+    };
     let named = task.queue.as_deref().map(Name::from).or_else(|| rule.and_then(|rule| rule.queue.clone()));
     let queue = named.or_else(|| given.as_ref().and_then(|g| g.queue.clone()));
     Ok(rest::Route {
@@ -254,6 +278,10 @@ fn check_conditions(rule: &rest::RoutingRule, at: &dyn Fn(&str) -> String) -> Re
     let pattern = |text: &str, field: &str| {
         if text.is_empty() || text.chars().count() > MAX_PATTERN || text.chars().any(char::is_control) {
             let detail = format!("a pattern has 1 to {MAX_PATTERN} characters, none of them a control character");
+            return Err(Failure::field(at(field), detail));
+        }
+        if text.chars().filter(|c| *c == '*').count() > MAX_STARS {
+            let detail = format!("a pattern of the rule '{}' has more than {MAX_STARS} stars", rule.name);
             return Err(Failure::field(at(field), detail));
         }
         Ok(())
@@ -370,7 +398,7 @@ mod tests {
         let found = |task_type, priority, workflow, region: Option<&'static str>| {
             let labels = region.map(|value: &str| ("region".to_owned(), value.to_owned())).into_iter().collect();
             let subject = Subject { task_type, priority, workflow, labels: Labels::Sent(&labels) };
-            rules.find(&subject).map(|rule| rule.name.to_string())
+            rules.find(&subject).unwrap().map(|rule| rule.name.to_string())
         };
         let name = |text: &str| Some(text.to_owned());
         assert_eq!(found("pdf.render", 9, None, None), name("urgent-pdf"));

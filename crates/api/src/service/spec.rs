@@ -157,26 +157,39 @@ pub(crate) fn near(given: &[String]) -> Result<Vec<Name>, Failure> {
 
 /// A key of 1 to 256 bytes.
 pub(crate) fn key(text: &str, pointer: &str) -> Result<Name, Failure> {
+    check_key(text, pointer)?;
+    Ok(text.into())
+}
+
+/// Bounds of a key.
+pub(crate) fn check_key(text: &str, pointer: &str) -> Result<(), Failure> {
     if text.is_empty() || text.len() > KEY_BYTES {
         return Err(Failure::field(pointer, format!("a key has 1 to {KEY_BYTES} bytes")));
     }
-    Ok(text.into())
+    Ok(())
 }
 
 /// At most 8 labels, sorted by name as the map already is.
 pub(crate) fn labels(given: &std::collections::BTreeMap<String, String>) -> Result<Vec<(Name, Name)>, Failure> {
+    check_labels(given)?;
+    Ok(given.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect())
+}
+
+/// Bounds of labels, before anything is done with them.
+pub(crate) fn check_labels<'a>(
+    given: impl IntoIterator<Item = (&'a String, &'a String), IntoIter: ExactSizeIterator>,
+) -> Result<(), Failure> {
+    let given = given.into_iter();
     if given.len() > MAX_LABELS {
         return Err(Failure::field("/labels", format!("a task has at most {MAX_LABELS} labels")));
     }
-    let mut out = Vec::with_capacity(given.len());
     for (name, value) in given {
         if name.is_empty() || name.len() > LABEL_BYTES || value.len() > LABEL_BYTES {
             let detail = format!("names and values of labels have at most {LABEL_BYTES} bytes, and names at least one");
             return Err(Failure::field(format!("/labels/{name}"), detail));
         }
-        out.push((name.as_str().into(), value.as_str().into()));
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Values may be texts, numbers or booleans; a worker's labels are texts.

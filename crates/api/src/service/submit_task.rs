@@ -254,7 +254,10 @@ fn prepare(
         None => given.as_ref().map_or(spec::DEFAULT_PRIORITY, |g| g.priority),
     };
     let rules = routing::of(api, caller.tenant);
-    let rule = rules.as_ref().and_then(|rules| rules.find(&subject(task, base, priority)));
+    let rule = match &rules {
+        Some(rules) => rules.find(&subject(task, base, priority))?,
+        None => None,
+    };
     let queue: Name = match &task.queue {
         Some(name) => {
             if !text::is_name(name) {

@@ -161,3 +161,72 @@ async fn a_certificate_takes_the_place_of_the_secret() {
     let got = node.send(request.body(Body::empty()).unwrap()).await.is(401);
     assert!(got.json()["detail"].as_str().unwrap().contains("shows no client certificate"));
 }
+
+/// An agent that has enrolled under a name: its token.
+async fn enrolled(node: &Node, more: Value, agent: &str, n: u8) -> String {
+    let made = make(node, more).await;
+    let body = json!({ "secret": secret(n), "name": agent }).to_string();
+    let path = "/api/v1/enrolments:redeem";
+    node.call_as(&text(&made, "secret"), Method::POST, path, body).await.is(200);
+    token::text(&text(&made, "id"), &[n; 32])
+}
+
+async fn refusal(served: &listener::Served, token: &str, hello: v1::Hello) -> tonic::Status {
+    match Worker::connect(served, token, hello).await {
+        Ok(mut worker) => worker.next().await.expect_err("it is refused"),
+        Err(status) => status,
+    }
+}
+
+#[tokio::test]
+async fn an_enrolled_agent_could_connect_under_the_name_of_another_one() {
+    let served = listener::start().await;
+    let one = enrolled(&served.node, json!({ "name": "first" }), "one", 1).await;
+    let two = enrolled(&served.node, json!({ "name": "second" }), "two", 2).await;
+    let named = |name: &str| v1::Hello { name: name.into(), ..hello(1) };
+    for theirs in ["one", "first"] {
+        let refused = refusal(&served, &two, named(theirs)).await;
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        assert!(refused.message().contains(&format!("'{theirs}' is that of another")), "{refused:?}");
+    }
+    for (token, name) in [(&one, "one"), (&two, "two"), (&two, "second"), (&two, "free")] {
+        Worker::connect(&served, token, named(name)).await.expect("it connects").welcome().await;
+    }
+}
+
+#[tokio::test]
+async fn an_enrolled_agent_could_take_items_of_queues_it_is_not_bound_to() {
+    let node = Node::start().await;
+    for queue in ["pdf", "mail"] {
+        node.call(Method::PUT, &format!("/api/v1/queues/{queue}"), "{}").await.is(201);
+        node.post(&format!("/api/v1/queues/{queue}/items"), r#"{"input":1}"#).await.is(201);
+    }
+    let own = enrolled(&node, json!({ "queues": ["pdf"] }), "one", 1).await;
+    let take =
+        async |queue: &str| node.call_as(&own, Method::POST, &format!("/api/v1/queues/{queue}/items:take"), "{}").await;
+    let refused = take("mail").await.is(403).json();
+    assert!(refused["detail"].as_str().unwrap().contains("may not take or settle items of 'mail'"), "{refused}");
+    let item = take("pdf").await.is(200).json()["items"][0].clone();
+    let done = async |queue: &str| {
+        let path = format!("/api/v1/queues/{queue}/items/{}:done", text(&item, "id"));
+        node.call_as(&own, Method::POST, &path, json!({ "token": item["token"] }).to_string()).await
+    };
+    done("mail").await.is(403);
+    done("pdf").await.is(200);
+}
+
+#[tokio::test]
+async fn join_tokens_that_nobody_used_piled_up_without_bound() {
+    let node = Node::start().await;
+    make(&node, json!({ "name": "short", "expires_in": "1ms" })).await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let made: Vec<_> = (0..1_000).map(|_| make(&node, json!({}))).collect();
+    let made = futures::future::join_all(made).await;
+    let names = node.get("/api/v1/enrolments?limit=1000").await.is(200).json();
+    assert!(!names.to_string().contains("short"), "the expired one is gone");
+    let refused = node.post("/api/v1/enrolments", r#"{"name":"one-more"}"#).await.is(409).json();
+    assert!(refused["detail"].as_str().unwrap().contains("1000 join tokens"), "{refused}");
+    // One that was used is a token that waits no more.
+    redeem(&node, &text(&made[0], "secret"), 1).await.is(200);
+    make(&node, json!({})).await;
+}

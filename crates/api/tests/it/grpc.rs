@@ -469,3 +469,21 @@ async fn items_are_taken_and_settled_over_grpc() {
     let refused = client.take_items(with_token(v1::TakeItemsRequest::default(), &viewer)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
+
+#[tokio::test]
+async fn a_heartbeat_could_name_packages_without_bound() {
+    let served = start().await;
+    let mut worker = Worker::connect(&served, &served.node.admin, hello(1)).await.unwrap();
+    worker.welcome().await;
+    let packages = |count: usize| (0..count).map(|n| format!("local:{n}")).collect();
+    let beat = |count| v1::Heartbeat { packages_added: packages(count), ..Default::default() };
+    worker.send(FromWorker::Heartbeat(beat(10_000))).await;
+    worker.send(FromWorker::Heartbeat(beat(10_001))).await;
+    let ended = loop {
+        if let Err(status) = worker.next().await {
+            break status;
+        }
+    };
+    assert_eq!(ended.code(), Code::InvalidArgument);
+    assert!(ended.message().contains("at most 10000 entries in packages_added, not 10001"), "{ended:?}");
+}

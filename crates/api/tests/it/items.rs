@@ -105,7 +105,10 @@ async fn a_repeated_call_gets_the_same_answer_and_a_foreign_token_none() {
     assert_eq!(elsewhere.code(), "idempotency-mismatch", "the same key and body, another queue");
     let path = format!("{ITEMS}:take");
     let (one, two) = (keyed(&path, "t", "{}").await.is(200).json(), keyed(&path, "t", "{}").await.is(200).json());
-    assert_eq!(one, two, "a repeat after a lost answer gets the same item");
+    assert!(
+        two["items"].as_array().unwrap().is_empty(),
+        "takes are not repeated: what is out stays out until its lease ends"
+    );
     let item = one["items"][0].clone();
     node.post(ITEMS, r#"{"input":2}"#).await.is(201);
     let other = take(&node, "{}").await.remove(0);

@@ -104,3 +104,18 @@ async fn answers_are_bounded() {
     let newest = post(&node, "/api/v1/queues/default:resume", "k1069", "").await.is(200);
     assert_eq!(newest.header("idempotency-replayed"), "true");
 }
+
+#[tokio::test]
+async fn takes_of_items_pushed_other_answers_out_and_left_their_tokens_in_records() {
+    let node = Node::start().await;
+    node.post("/api/v1/queues/default/items", r#"{"input":1}"#).await.is(201);
+    for left in [1, 0] {
+        let got = post(&node, "/api/v1/queues/default/items:take", "k", "{}").await.is(200);
+        assert_eq!(got.json()["items"].as_array().unwrap().len(), left, "it is not the answer of before");
+    }
+    let kept = node
+        .runtime
+        .directory()
+        .records(tidewheel_engine::mutation::RecordKind::Answer, tidewheel_engine::id::TenantId(1));
+    assert!(kept.is_empty());
+}

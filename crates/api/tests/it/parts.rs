@@ -262,6 +262,26 @@ async fn a_deploy_is_told_to_the_agents_that_serve_it_and_a_rollout_waits_for_th
     }
 }
 
+#[tokio::test]
+async fn a_rollout_gave_new_tasks_a_version_that_was_yanked_meanwhile() {
+    let served = listener::start().await;
+    let node = &served.node;
+    let agent = v1::Hello { name: "one".into(), queues: vec!["default".into()], runs_packages: true, ..hello(2) };
+    let mut serving = Worker::connect(&served, &node.admin, agent).await.unwrap();
+    serving.welcome().await;
+    let (_, stored) = push(node, "1", &version("def extract(): return 1")).await;
+    push(node, "2", &version("def extract(): return 2")).await;
+    let got = node.post("/api/v1/packages/pdf/1:rollout", "{}").await.is(202).json();
+    node.post("/api/v1/packages/pdf/1:yank", "").await.is(200);
+    let added = vec![stored["hash"].as_str().unwrap().to_owned()];
+    serving.send(FromWorker::Heartbeat(v1::Heartbeat { packages_added: added, ..Default::default() })).await;
+    let failed = ended(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
+    assert_eq!((&failed["state"], &failed["done"]), (&json!("failed"), &json!(1)));
+    assert!(failed["detail"].as_str().unwrap().contains("pdf@1 is yanked"), "{failed}");
+    let types = node.get("/api/v1/task-types").await.is(200).json();
+    assert_eq!(types["items"][0]["version"], "2");
+}
+
 async fn ended(node: &Node, path: &str) -> Value {
     let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {

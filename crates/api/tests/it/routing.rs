@@ -237,3 +237,28 @@ async fn routing_is_measured() {
     let text = String::from_utf8_lossy(&metrics.body).into_owned();
     assert!(text.contains("tidewheel_task_route_seconds_count 1"), "{text}");
 }
+
+#[tokio::test]
+async fn a_text_above_the_bounds_of_a_task_was_compared_with_patterns_before_it_was_refused() {
+    let node = Node::start().await;
+    let stars = |count: usize| json!({"name": "deep", "workflow": "*a".repeat(count), "executor": "e"});
+    let got = node.call(Method::PUT, "/api/v1/routing", json!({"rules": [stars(9)]}).to_string()).await.is(400).json();
+    assert_eq!(got["errors"][0]["pointer"], "/rules/0/workflow");
+    assert!(got["errors"][0]["detail"].as_str().unwrap().contains("rule 'deep' has more than 8 stars"), "{got}");
+    for rules in [json!([]), json!([stars(8)])] {
+        set(&node, rules).await;
+        let many: serde_json::Map<String, Value> = (0..9).map(|n| (n.to_string(), json!("a"))).collect();
+        for (body, pointer) in [
+            (json!({"type": "a", "workflow_id": "a".repeat(300_000)}), "/workflow_id"),
+            (json!({"type": "a", "labels": {"l": "a".repeat(300_000)}}), "/labels/l"),
+            (json!({"type": "a", "labels": many}), "/labels"),
+        ] {
+            for path in ["/api/v1/tasks", "/api/v1/routing:test"] {
+                let got = node.post(path, body.to_string()).await.is(400).json();
+                assert_eq!(got["errors"][0]["pointer"], pointer, "{path} {got}");
+            }
+        }
+    }
+    let route = node.post("/api/v1/routing:test", json!({"type": "a", "workflow_id": "a".repeat(256)}).to_string());
+    assert_eq!(route.await.is(200).json()["rule"], "deep");
+}

@@ -545,8 +545,12 @@ pub struct Operation {
     pub id: String,
     /// `cancel`, `retry`, `redrive`, `reprioritise`, `prefetch`, `rollout`
     pub action: String,
-    /// `running`, `done`, `cancelled`; `failed`: a rollout that did not reach enough agents, and changed nothing
+    /// `running`, `done`, `cancelled`; `failed`: a rollout that did not reach enough agents or whose version was taken out
+    /// of use meanwhile, and changed nothing
     pub state: String,
+    /// Why it failed as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// What it was started with.
     #[serde(default)]
     pub filter: String,

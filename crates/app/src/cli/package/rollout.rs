@@ -86,7 +86,11 @@ impl Which {
         let count = |name: &str| ended.get(name).and_then(Value::as_u64).unwrap_or(0);
         let (seen, done) = (count("seen"), count("done"));
         if field(&ended, "state") == "failed" {
-            let why = format!("{done} of {seen} agents have it; new tasks get the version they got before");
+            let detail = match field(&ended, "detail") {
+                "" => format!("{done} of {seen} agents have it"),
+                told => told.trim_end_matches('.').to_owned(),
+            };
+            let why = format!("{detail}; new tasks get the version they got before");
             return Err(Failure::new(Exit::Failed, format!("{name} {version} was not rolled out"), why)
                 .next(format!("tidewheel op get {}", field(&ended, "id"))));
         }
