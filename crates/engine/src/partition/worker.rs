@@ -21,6 +21,8 @@ pub(crate) struct Session {
     pub(crate) connected: bool,
     /// Gets nothing new.
     pub(crate) draining: bool,
+    /// Its lease is over, and what it had is being given to others.
+    lapsed: bool,
     pub(crate) usage: Usage,
     /// Monotonic and wall time of the last sign of life.
     pub(crate) seen: Now,
@@ -52,7 +54,7 @@ impl Session {
 
     /// Whether it takes another attempt.
     pub(crate) fn is_free(&self) -> bool {
-        self.connected && !self.draining && !self.usage.tight && self.used < self.capacity()
+        self.connected && !self.draining && !self.lapsed && !self.usage.tight && self.used < self.capacity()
     }
 }
 
@@ -79,6 +81,7 @@ impl Partition {
                 hello,
                 connected: true,
                 draining: false,
+                lapsed: false,
                 usage: Usage::default(),
                 seen: now,
                 used: 0,
@@ -254,17 +257,28 @@ impl Partition {
         let lease = self.options.lease_ms;
         let Some(s) = self.sessions.get(&session) else { return };
         let until = s.seen.mono + lease;
-        if until > now.mono || (self.options.planted.has(Bug::ImmortalLease) && !s.connected) {
+        if s.lapsed {
+            // A sign of life comes too late now: a part of what it had is somebody else's.
+        } else if until > now.mono || (self.options.planted.has(Bug::ImmortalLease) && !s.connected) {
             self.mono_wheel.insert(until.max(now.mono + 1), MonoTimer::Session(session));
             return;
         }
         self.withdraw(session, now);
-        let attempts = self.sessions.get(&session).map_or_else(Vec::new, |s| s.attempts.clone());
-        for id in attempts {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        s.lapsed = true;
+        // In pieces: one worker may have had tens of thousands, and the others go on meanwhile.
+        let piece: Vec<TaskId> = s.attempts.iter().rev().take(self.options.grants_per_turn).copied().collect();
+        let all = piece.len() == s.attempts.len() || self.options.planted.has(Bug::ForgottenLoss);
+        self.reenter_pool(session);
+        for id in piece {
             if self.options.planted.has(Bug::ForgottenLoss) {
                 continue;
             }
             self.lose(id, AttemptOutcome::Lost, Failure::ours("lost", "the worker fell silent"), now);
+        }
+        if !all {
+            self.mono_wheel.insert(now.mono, MonoTimer::Session(session));
+            return;
         }
         self.drop_session(session, "no heartbeat within the lease");
     }
