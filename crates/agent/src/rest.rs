@@ -236,6 +236,11 @@ pub(crate) fn fetched(req: &[u8], outcome: Result<String, String>) -> Bytes {
     }
 }
 
+/// The refusal of a fetch that the asking process has no right to.
+pub(crate) fn not_fetched(req: &[u8], why: &str) -> Bytes {
+    reply("handle_reply", req, "problem", &problem_with("not-allowed", 403, why))
+}
+
 pub(crate) fn no_asset(req: &[u8]) -> Bytes {
     let text = problem_with("not-found", 404, "this server has no assets");
     reply("asset_value", req, "problem", &text)

@@ -433,7 +433,8 @@ impl Runner {
     }
 
     /// Stored content into a file of the process's folder, under a name that nobody can have foreseen: what lies in the
-    /// folder is the task's, and a link there must not lead the agent elsewhere.
+    /// folder is the task's, and a link there must not lead the agent elsewhere. It is fetched with the right of the attempt
+    /// that the process names, which has to be one that it runs: code could name the attempt of another tenant.
     fn fetch_for(&self, id: ProcId, req: Bytes, body: &[u8]) {
         #[derive(serde::Deserialize, Default)]
         #[serde(default)]
@@ -444,7 +445,14 @@ impl Runner {
         let wanted: Wanted = serde_json::from_slice(body).unwrap_or_default();
         let Some(proc) = self.pool.procs.get(&id) else { return };
         let attempt = wanted.lease.parse().ok().and_then(|lease| self.attempts.get(lease));
-        let token = attempt.map(|attempt| attempt.grant.token.clone()).unwrap_or_default();
+        let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::Running(id)) else {
+            if let Some(frames) = &proc.frames {
+                let why = "stored content is fetched for a task that this process runs, and it runs none of this lease";
+                let _ = frames.send(crate::rest::not_fetched(&req, why));
+            }
+            return;
+        };
+        let token = attempt.grant.token.clone();
         let work = proc.work.clone();
         self.ask(id, |tools| async move {
             let mut random = [0u8; 16];

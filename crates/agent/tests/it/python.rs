@@ -290,6 +290,29 @@ async fn large_results_inputs_and_artifacts_go_through_the_blob_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_fetched_stored_content_with_the_right_of_an_attempt_of_another_process() {
+    let mut bench = Bench::start_with(|c| c.permits = 2).await;
+    let mut s = bench.connected().await;
+    let hash = hash_of(b"content");
+    bench.blobs.lock().insert(hash.clone(), "content".into());
+    let flag = bench.dir.path().join("flag");
+    s.grant(vec![bench.python("1", "wait_for", &serde_json::json!({ "path": flag }).to_string())]).await;
+    s.started("1").await;
+    // Leases are small numbers: one of these is that of the other attempt.
+    let mut leases: Vec<_> = (0..50).map(|n| serde_json::json!(n.to_string())).collect();
+    leases.extend([serde_json::json!("no number"), serde_json::Value::Null]);
+    let input = serde_json::json!({ "hash": hash, "leases": leases });
+    s.grant(vec![bench.python("2", "fetch_as", &input.to_string())]).await;
+    let said = s.ok("2").await;
+    let said: Vec<&str> = said.as_array().expect("a list").iter().filter_map(|v| v.as_str()).collect();
+    let (own, refused): (Vec<&str>, Vec<&str>) = said.iter().partition(|text| **text == "content");
+    assert_eq!((own.len(), refused.len()), (2, 50), "its own by number and by name, and no other: {said:?}");
+    assert!(refused.iter().all(|text| text.contains("that this process runs")), "{refused:?}");
+    std::fs::write(&flag, "").expect("a flag");
+    assert_eq!(s.ok("1").await, "seen");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn isolation_is_had_or_refused() {
     let mut bench = Bench::start_with(|c| c.isolation = tidewheel_agent::Isolation::Off).await;
     let mut s = bench.session().await;
