@@ -43,6 +43,11 @@ pub const SERVED_EXECUTORS: usize = 64;
 pub const NEAR_HINTS: usize = 8;
 /// Names of data that one worker may announce.
 pub const HELD_DATA: usize = 10_000;
+/// Attempts of a silent worker that are given away at once, and the pause before the next ones: about 50,000 a second, so
+/// that the end of a large worker takes a part of the writer's time and not all of it.
+pub const LOST_AT_ONCE: usize = 256;
+/// See [`LOST_AT_ONCE`], in milliseconds.
+pub const LOST_EVERY_MS: u64 = 5;
 /// What has lain in a worker's buffer for so long goes to a worker that is idle. Several times what a buffer of short
 /// tasks holds (50 ms), so that those are never asked back.
 pub const RECALL_MS: u64 = 200;

@@ -7,6 +7,7 @@ use super::{MonoTimer, Partition, Run};
 use crate::command::{Beat, Hello, Usage};
 use crate::effect::{Effect, Grant, Refusal, Reply};
 use crate::id::{Name, QueueId, RequestId, SessionId, TaskId, TenantId, Token, WorkerId};
+use crate::limit;
 use crate::mutation::{AttemptOutcome, Mutation, NameKind};
 use crate::planted::Bug;
 use crate::task::{Failure, Resources, State};
@@ -267,7 +268,7 @@ impl Partition {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         s.lapsed = true;
         // In pieces: one worker may have had tens of thousands, and the others go on meanwhile.
-        let piece: Vec<TaskId> = s.attempts.iter().rev().take(self.options.grants_per_turn).copied().collect();
+        let piece: Vec<TaskId> = s.attempts.iter().rev().take(limit::LOST_AT_ONCE).copied().collect();
         let all = piece.len() == s.attempts.len() || self.options.planted.has(Bug::ForgottenLoss);
         self.reenter_pool(session);
         for id in piece {
@@ -277,7 +278,7 @@ impl Partition {
             self.lose(id, AttemptOutcome::Lost, Failure::ours("lost", "the worker fell silent"), now);
         }
         if !all {
-            self.mono_wheel.insert(now.mono, MonoTimer::Session(session));
+            self.mono_wheel.insert(now.mono + limit::LOST_EVERY_MS, MonoTimer::Session(session));
             return;
         }
         self.drop_session(session, "no heartbeat within the lease");

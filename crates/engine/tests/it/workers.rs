@@ -185,3 +185,18 @@ fn a_grant_that_never_left_costs_no_attempt_when_its_worker_goes() {
     let task = &bench.store.tasks[&id];
     assert_eq!((task.state, task.attempt, task.attempt_base), (State::Queued, 1, 1));
 }
+
+#[test]
+fn what_a_large_worker_had_is_given_away_in_pieces_and_completely() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    let ids: Vec<TaskId> = (0..1_000).map(|_| bench.submit(task(Spec::default()))).collect();
+    bench.connect("w", worker(1_000));
+    let running = |bench: &Bench| ids.iter().filter(|id| bench.state(**id) == State::Running).count();
+    assert_eq!(running(&bench), 1_000);
+    bench.pass(Options::default().lease_ms);
+    let left = running(&bench);
+    assert!((1..1_000).contains(&left), "{left} of 1,000 wait for their turn");
+    // A sign of life comes too late: the worker is over.
+    (0..1_000).for_each(|_| bench.pass(1));
+    assert_eq!(running(&bench), 0);
+}
