@@ -390,16 +390,20 @@ impl Runner {
                     "critical" | "fatal" => "error",
                     _ => "info",
                 };
-                self.log(lease, "log", level, text, at_ms);
+                if self.has_attempt(id, lease) {
+                    self.log(lease, "log", level, text, at_ms);
+                }
             }
             FromShim::Progress { lease, fraction, text } => {
-                if let Some(attempt) = self.attempts.get(lease) {
+                if let Some(attempt) = self.attempts.get(lease).filter(|_| self.has_attempt(id, lease)) {
                     let token = attempt.grant.token.clone();
                     self.outgoing.other.push(Wire::Progress(Progress { token, fraction, text }));
                 }
             }
             FromShim::Artifact { lease, name, path, content_type } => {
-                self.artifact(id, lease, name, &path, content_type)
+                if self.has_attempt(id, lease) {
+                    self.artifact(id, lease, name, &path, content_type);
+                }
             }
             FromShim::Enqueue { req, items } => {
                 self.ask(id, |tools| async move { tools.rest.enqueue(req, items).await });
@@ -430,6 +434,14 @@ impl Runner {
             }
             FromShim::Started { .. } | FromShim::Done { .. } => {}
         }
+    }
+
+    /// Whether an attempt is with that process. Code names the attempt that it speaks for, and could name the one of another
+    /// tenant: what it says of that is dropped.
+    fn has_attempt(&self, id: ProcId, lease: AttemptId) -> bool {
+        self.attempts
+            .get(lease)
+            .is_some_and(|attempt| matches!(attempt.phase, Phase::Sent(p) | Phase::Running(p) if p == id))
     }
 
     /// Stored content into a file of the process's folder, under a name that nobody can have foreseen: what lies in the
