@@ -17,6 +17,7 @@ pub mod node;
 pub mod partition;
 pub mod planted;
 pub mod ready;
+pub mod run;
 pub mod serve;
 pub mod task;
 pub mod time;
