@@ -83,6 +83,19 @@ impl TaskId {
     }
 }
 
+/// A run of a workflow. Made like a [`TaskId`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub u128);
+
+impl std::fmt::Display for RunId {
+    /// As a UUID: `8-4-4-4-12` hexadecimal digits.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let n = self.0;
+        let (a, b, c) = ((n >> 96) as u32, (n >> 80) as u16, (n >> 64) as u16);
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (n >> 48) as u16, n & 0xFFFF_FFFF_FFFF)
+    }
+}
+
 /// The fencing token of an attempt. It rises with every grant of a partition and with every epoch, so that of two
 /// attempts of one task the later one always has the larger token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -60,6 +60,8 @@ pub struct Plan {
     pub lists: Vec<Vec<NodeId>>,
     /// Search attributes: name and the expression over the run's context and input that gives the value.
     pub attributes: Vec<(Name, ExprId)>,
+    /// The document as `$workflow.definition` shows it: a literal.
+    pub definition: ExprId,
     /// Hints of the document.
     pub hints: Hints,
 }
@@ -182,6 +184,8 @@ pub struct Hints {
     pub idempotency_key: Option<ExprId>,
     /// Expected time from opened to done.
     pub sla_ms: u64,
+    /// Of a `listen`: it takes only events that come while it waits (`buffer: false`).
+    pub live_only: bool,
 }
 
 /// What a statement does.
@@ -436,7 +440,7 @@ pub enum Strategy {
 /// What ends a listen for any event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Until {
-    /// It gives true.
+    /// It gives true; the dot is the array of what was read so far.
     Condition(ExprId),
     /// These came.
     Events(Box<Strategy>),
@@ -445,9 +449,12 @@ pub enum Until {
 /// Which events fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
-    /// Attribute and the expression, literal or regular expression that it has to equal or match.
+    /// Attribute and what it has to be. The dot is the value of the attribute (`null` if the event has none). Where this gives
+    /// true the attribute fits, where it gives false it does not; any other value has to be equal to the attribute. So a
+    /// literal stands for itself, and a regular expression compiles to one that tests the dot.
     pub with: Vec<(Name, ExprId)>,
-    /// Name, what is taken of the event, and what is expected; without expectation the first value becomes it.
+    /// Name, what is taken of the event (the dot is the whole event), and what is expected (the dot is the input of the
+    /// listen); without expectation the first value becomes it.
     pub correlate: Vec<(Name, ExprId, Option<ExprId>)>,
 }
 
