@@ -1,1 +1,5 @@
-//! The workflow language: text to diagnostics and a plan that the engine walks; jq and JSON Schema under fuel.
+//! The workflow language: expressions, schemas and durations, and what stands behind the numbers of a plan.
+
+pub mod duration;
+pub mod expr;
+pub mod schema;
