@@ -153,7 +153,7 @@ pub(crate) fn copy(path: PathBuf, shared: Arc<Shared>, counters: Arc<Counters>) 
         loop {
             match shared.state.load(Ordering::Acquire) {
                 WANTED => break,
-                ENDED => return,
+                ENDED => return counters.copiers.store(0, Ordering::Relaxed),
                 _ => shared.changed.wait(&mut guard),
             }
         }
@@ -162,6 +162,7 @@ pub(crate) fn copy(path: PathBuf, shared: Arc<Shared>, counters: Arc<Counters>) 
             connection = files::open_copier(&path)
                 .inspect_err(|error| tracing::warn!(%error, "the write-ahead log is not copied"))
                 .ok();
+            counters.copiers.store(u64::from(connection.is_some()), Ordering::Relaxed);
         }
         if let Some(connection) = &connection
             && let Err(error) = run(connection, PASSIVE, &counters)
