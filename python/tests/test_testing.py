@@ -43,7 +43,20 @@ def reads(file: str) -> int:
             return len(content.read())
 
 
+@task
+def opens(name: str) -> int:
+    with open(ctx.file(name), "rb") as content:
+        return len(content.read())
+
+
 class MockRun(unittest.TestCase):
+    def test_files_of_the_project_are_found_where_they_are(self):
+        self.assertGreater(mock_run(opens, "src/tidewheel/context.py").unwrap(), 1000)
+        self.assertGreater(opens("pyproject.toml"), 100)
+        self.assertIsInstance(mock_run(opens, "none.bin").error, FileNotFoundError)
+        for name in ("../x", "/etc/passwd", "", "a//b", "a\\b"):
+            self.assertIsInstance(mock_run(opens, name).error, ValueError, name)
+
     def test_stored_files_are_given_by_their_hash(self):
         file = "sha256:" + "0" * 64
         self.assertEqual(mock_run(reads, file, assets={file: b"content"}).unwrap(), 7)

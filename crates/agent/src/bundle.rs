@@ -54,7 +54,9 @@ impl BuiltPackage {
     pub fn upload_manifest(&self) -> Value {
         let mut manifest = self.manifest.clone();
         if let Some(fields) = manifest.as_object_mut() {
+            // What only agents look at, in the archive itself.
             fields.remove("modules");
+            fields.remove("on_demand");
         }
         manifest
     }
@@ -121,6 +123,7 @@ pub async fn build_package(source: &Path, out: &Path, options: &BuildOptions) ->
         lock,
         modules: modules.into_iter().collect(),
         requires_python: project.requires_python.clone(),
+        on_demand: project.on_demand.clone(),
     };
     let manifest = serde_json::to_value(&manifest).expect("a manifest is plain data");
     let file =

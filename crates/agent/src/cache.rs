@@ -1,4 +1,4 @@
-//! What the agent keeps on disk for the next time: packages and their archives, environments, copies of the embedded Python package, and uv's
+//! What the agent keeps on disk for the next time: packages and their archives, environments, inputs of tasks, copies of the embedded Python package, and uv's
 //! downloads. Each is a folder with a file `<name>.used` beside it, whose time is that of the last use, whose content is
 //! the size, and on which whoever uses the folder holds a shared lock. Pruning takes what was not used for too long, then
 //! the longest unused until the rest fits, and never what is locked, be it by this process or by another on the same folder.
@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What holds folders named by their content.
-const SHELVES: [&str; 4] = ["packages", "archives", "envs", "pylib"];
+const SHELVES: [&str; 5] = ["packages", "archives", "envs", "pylib", INPUTS];
+/// Inputs of tasks; see `inputs`.
+pub(crate) const INPUTS: &str = "inputs";
+/// Inputs that are kept, at most: each is announced to the server, which looks for them with every task.
+const MOST_INPUTS: usize = 1_000;
 /// uv's downloads, one folder as a whole.
 pub(crate) const UV_CACHE: &str = "uv-cache";
 /// A folder that was being built so long ago was left by a process that was killed.
@@ -67,10 +71,14 @@ pub(crate) fn prune(data_dir: &Path, bounds: Bounds, now: SystemTime) -> Vec<Pat
     }
     kept.sort_by(|a, b| (a.used, &a.place).cmp(&(b.used, &b.place)));
     let mut total: u64 = kept.iter().map(|k| k.bytes).sum();
+    let is_input = |place: &Path| place.parent().is_some_and(|shelf| shelf.ends_with(INPUTS));
+    let mut inputs = kept.iter().filter(|k| is_input(&k.place)).count();
     let mut removed = Vec::new();
     for item in kept {
         let old = !bounds.age.is_zero() && now.duration_since(item.used).is_ok_and(|unused| unused > bounds.age);
-        if (old || total > bounds.bytes) && remove(&item.place) {
+        let many = inputs > MOST_INPUTS && is_input(&item.place);
+        if (old || many || total > bounds.bytes) && remove(&item.place) {
+            inputs -= usize::from(is_input(&item.place));
             tracing::info!(place = %item.place.display(), bytes = item.bytes, old, "removed from the cache");
             total = total.saturating_sub(item.bytes);
             removed.push(item.place);
@@ -182,6 +190,22 @@ mod tests {
         let bounds = Bounds { bytes: u64::MAX, age: DAY * 30 };
         assert_eq!(prune(dir.path(), bounds, SystemTime::now()), [old]);
         assert!(new.is_dir());
+    }
+
+    #[test]
+    fn more_inputs_than_are_announced_are_not_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let name = |n: usize| format!("{INPUTS}/1-{n:064}");
+        for n in 0..MOST_INPUTS + 2 {
+            let place = dir.path().join(name(n));
+            fs::create_dir_all(&place).expect("made");
+            let used = SystemTime::now() - DAY + Duration::from_secs(n as u64);
+            Hold::take(&place).expect("held").file.set_modified(used).expect("set");
+        }
+        let other = put(dir.path(), "envs/other", 2);
+        let bounds = Bounds { bytes: u64::MAX, age: Duration::ZERO };
+        assert_eq!(prune(dir.path(), bounds, SystemTime::now()), [dir.path().join(name(0)), dir.path().join(name(1))]);
+        assert!(other.is_dir());
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub(crate) struct LinkState {
     pub(crate) worker_id: parking_lot::Mutex<String>,
     pub(crate) packages_added: parking_lot::Mutex<Vec<String>>,
     pub(crate) packages_removed: parking_lot::Mutex<Vec<String>>,
+    pub(crate) data_added: parking_lot::Mutex<Vec<String>>,
+    pub(crate) data_removed: parking_lot::Mutex<Vec<String>>,
     pub(crate) tally: Arc<Tally>,
 }
 
@@ -232,6 +234,8 @@ impl<E: Send + 'static> Link<E> {
                         clock_unix_ms: now_ms(),
                         packages_added: std::mem::take(&mut shared.packages_added.lock()),
                         packages_removed: std::mem::take(&mut shared.packages_removed.lock()),
+                        data_added: std::mem::take(&mut shared.data_added.lock()),
+                        data_removed: std::mem::take(&mut shared.data_removed.lock()),
                         ..Heartbeat::default()
                     };
                     shared.tally.tell(&mut beat);

@@ -2,6 +2,7 @@
 //! and removes nothing (`cache` does).
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use crate::blobs::{Blobs, digest_of};
 use crate::cache::Hold;
 use crate::error::Error;
+use crate::on_demand::{self, OnDemand};
 use crate::parts;
 use crate::project::{self, MANIFEST, Manifest, Project};
 use crate::python::{self, Python};
@@ -109,12 +111,63 @@ impl Packages {
         let part = tempfile::Builder::new().prefix(".part-").tempdir_in(&self.dir);
         let part = part.map_err(Error::file("write in", &self.dir))?;
         let (from, to) = (archive.to_owned(), part.path().to_owned());
-        tokio::task::spawn_blocking(move || crate::unpack::unpack(&from, &to))
-            .await
-            .map_err(|_| Error::Package("the package cannot be unpacked".into()))??;
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let files = OnDemand::of_archive(File::open(&from).map_err(Error::file("read", &from))?);
+            crate::unpack::unpack_some(&from, &to, &|name| !files.covers(name))
+        });
+        unpacked.await.map_err(|_| Error::Package("the package cannot be unpacked".into()))??;
         python::compile(python, part.path()).await;
         python::open_to_all(part.path());
         std::fs::rename(part.keep(), dir).map_err(Error::file("make", dir))
+    }
+
+    /// Makes sure that a file of a package that is here lies in its folder: one that is fetched on demand comes when it is
+    /// asked for, once. The path of the file. `package` has to be one that [`Packages::get`] gave for the hash.
+    pub(crate) async fn file(&self, hash: &str, token: Bytes, package: &Package, name: &str) -> Result<PathBuf, Error> {
+        on_demand::check_name(name)?;
+        let target = package.root.join(name);
+        if target.is_file() {
+            return Ok(target);
+        }
+        let missing = || Error::Package(format!("the package has no file {name:?}"));
+        // A folder run in place has all its files, and so has an archive within an archive.
+        let Some(digest) = digest_of(hash) else { return Err(missing()) };
+        let dir = self.dir.join(digest);
+        if package.root != dir || !OnDemand::parse(&package.manifest.on_demand).unwrap_or_default().covers(name) {
+            return Err(missing());
+        }
+        let flight = self.flights.lock().entry(digest.to_owned()).or_default().clone();
+        let _one = flight.lock().await;
+        if target.is_file() {
+            return Ok(target);
+        }
+        let kept = self.archives.join(digest);
+        let used = Hold::take(&kept).map_err(Error::file("mark the use of", &kept))?;
+        if !kept.join(parts::ARCHIVE).is_file() {
+            parts::obtain(&self.blobs, hash, token.clone(), &kept, &self.tally).await?;
+        }
+        parts::complete(&self.blobs, (hash, token), &kept, name, &self.tally).await?;
+        used.measured(&kept);
+        self.place_one(&kept.join(parts::ARCHIVE), &target, name).await?;
+        if let Some(hold) = &package.hold {
+            hold.measured(&dir);
+        }
+        Ok(target)
+    }
+
+    /// Unpacks one member to where it belongs, in one step.
+    async fn place_one(&self, archive: &Path, target: &Path, name: &str) -> Result<(), Error> {
+        let part = tempfile::Builder::new().prefix(".part-").tempdir_in(&self.dir);
+        let part = part.map_err(Error::file("write in", &self.dir))?;
+        let (from, to, name, target) = (archive.to_owned(), part.path().to_owned(), name.to_owned(), target.to_owned());
+        let placed = tokio::task::spawn_blocking(move || {
+            crate::unpack::unpack_some(&from, &to, &|member| member == name)?;
+            python::open_to_all(&to);
+            let parent = target.parent().expect("a file of a package lies below its root");
+            std::fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
+            std::fs::rename(to.join(&name), &target).map_err(Error::file("make", &target))
+        });
+        placed.await.map_err(|_| Error::Package("the package cannot be unpacked".into()))?
     }
 
     /// The hash of a package, by its folder.

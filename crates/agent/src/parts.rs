@@ -1,11 +1,13 @@
 //! Archives of packages, put together from parts: those that another archive in the cache has are copied from it, the
-//! others are fetched. Every part is checked against its hash, wherever it came from, and the whole against its own.
+//! others are fetched. Every part is checked against its hash, wherever it came from, and the whole against its own when
+//! all of it is there: parts in which only files lie that are fetched on demand stay out until one is asked for.
 //!
 //! `archives/<digest>/` holds `archive` and `parts`, the list; `cache` removes it when it was not used for long. What is
 //! being put together lies in `.part-<digest>/` and is taken up again where a killed agent left it.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use tidewheel_proto::v1::Part;
 
 use crate::blobs::Blobs;
 use crate::error::Error;
+use crate::on_demand::{self, OnDemand, Places};
 use crate::tally::Tally;
 
 /// The file of an archive, and that of its list, in its folder.
@@ -22,6 +25,8 @@ const LIST: &str = "parts";
 /// No list of an honest server is longer, and no part larger.
 const MAX_PARTS: usize = 65_536;
 const MAX_PART: u64 = 4 << 20;
+/// A smaller archive is fetched at once: looking at its directory first would cost more than it can save.
+const WORTH_LOOKING: u64 = 1 << 20;
 
 /// Where a part of an archive is: its number, and its place and length in the file.
 #[derive(Clone, Copy)]
@@ -29,6 +34,23 @@ struct Slot {
     number: u32,
     at: u64,
     size: u64,
+}
+
+impl Slot {
+    fn range(&self) -> Range<u64> {
+        self.at..self.at + self.size
+    }
+}
+
+/// Where the parts of an archive go, one behind the other.
+fn slots(list: &[Part]) -> Vec<Slot> {
+    let mut at = 0;
+    let slot = |(number, part): (usize, &Part)| {
+        let slot = Slot { number: number as u32, at, size: part.size };
+        at += part.size;
+        slot
+    };
+    list.iter().enumerate().map(slot).collect()
 }
 
 /// Makes `folder` hold the archive of a package.
@@ -86,9 +108,15 @@ async fn put_together(
     let (known, path, wanted) = (shelf.to_owned(), file.to_owned(), list.to_vec());
     let planned = tokio::task::spawn_blocking(move || plan(&known, &path, &wanted));
     let (out, missing, reused) = planned.await.map_err(broken)??;
-    let fetched = missing.iter().map(|slot| slot.size).sum();
-    fetch(blobs, (hash, token), list, missing, &out).await?;
-    tally.bytes(fetched, reused);
+    let mut source = Source { blobs, hash, token, list, out, missing, fetched: 0 };
+    let left_out = source.left_out().await?;
+    source.fetch(|slot| !left_out.iter().any(|gap| gap.start <= slot.at && slot.range().end <= gap.end)).await?;
+    tally.bytes(source.fetched, reused);
+    if !source.missing.is_empty() {
+        let bytes: u64 = source.missing.iter().map(|slot| slot.size).sum();
+        tracing::info!(package = hash, bytes, "parts of files that are fetched on demand stay out");
+        return Ok(());
+    }
     let path = file.to_owned();
     let (found, _) = crate::blobs::hash_file(&path).await.map_err(Error::file("read", &path))?;
     if found != hash {
@@ -101,35 +129,119 @@ async fn put_together(
     Ok(())
 }
 
+/// Makes sure that one member of the archive in `folder` is there whole. Nothing is fetched where it is.
+pub(crate) async fn complete(
+    blobs: &Blobs,
+    (hash, token): (&str, Bytes),
+    folder: &Path,
+    member: &str,
+    tally: &Tally,
+) -> Result<(), Error> {
+    // Without a list the archive came as a whole.
+    let Ok(text) = fs::read_to_string(folder.join(LIST)) else { return Ok(()) };
+    let list = read_list(&text);
+    let (shelf, path) = (folder.parent().expect("an archive has a shelf").to_owned(), folder.join(ARCHIVE));
+    let (wanted, name) = (list.clone(), member.to_owned());
+    let looked = tokio::task::spawn_blocking(move || {
+        let out = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::file("open", &path))?;
+        let size = wanted.iter().map(|part| part.size).sum();
+        let places = on_demand::directory(&out, size).and_then(|directory| Places::read(&out, directory));
+        let none = || Error::Package(format!("the package has no file {name:?}"));
+        let place = places.as_ref().and_then(|places| places.of(&name)).ok_or_else(none)?;
+        let of_member = slots(&wanted).into_iter().filter(|slot| overlap(slot, &place)).collect();
+        let (missing, reused) = fill(&shelf, &out, &wanted, of_member, u64::MAX)?;
+        Ok::<_, Error>((out, missing, reused))
+    });
+    let broken = |_| Error::Package("the package cannot be put together".into());
+    let (out, missing, reused) = looked.await.map_err(broken)??;
+    let mut source = Source { blobs, hash, token, list: &list, out, missing, fetched: 0 };
+    source.fetch(|_| true).await?;
+    tally.bytes(source.fetched, reused);
+    Ok(())
+}
+
+fn overlap(slot: &Slot, place: &Range<u64>) -> bool {
+    slot.at < place.end && place.start < slot.at + slot.size
+}
+
+/// An archive that is being put together.
+struct Source<'a> {
+    blobs: &'a Blobs,
+    hash: &'a str,
+    token: Bytes,
+    list: &'a [Part],
+    out: File,
+    /// In rising order.
+    missing: Vec<Slot>,
+    fetched: u64,
+}
+
+impl Source<'_> {
+    /// Fetches those of the missing slots.
+    async fn fetch(&mut self, wanted: impl Fn(&Slot) -> bool) -> Result<(), Error> {
+        let (now, later): (Vec<Slot>, Vec<Slot>) = self.missing.iter().copied().partition(|slot| wanted(slot));
+        let bytes: u64 = now.iter().map(|slot| slot.size).sum();
+        fetch(self.blobs, (self.hash, self.token.clone()), self.list, now, &self.out).await?;
+        self.missing = later;
+        self.fetched += bytes;
+        Ok(())
+    }
+
+    /// Where only files lie that are fetched on demand. For that the directory of the archive is fetched first, and the
+    /// manifest, which names them; where either is not what it should be, nothing is left out.
+    async fn left_out(&mut self) -> Result<Vec<Range<u64>>, Error> {
+        let size: u64 = self.list.iter().map(|part| part.size).sum();
+        if size < WORTH_LOOKING || self.missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The manifest is the first member of every archive that was built with one: its part comes along.
+        let end = size - on_demand::END.min(size)..size;
+        self.fetch(|slot| slot.at == 0 || overlap(slot, &end)).await?;
+        let Some(directory) = on_demand::directory(&self.out, size) else { return Ok(Vec::new()) };
+        self.fetch(|slot| overlap(slot, &directory)).await?;
+        let Some(places) = Places::read(&self.out, directory) else { return Ok(Vec::new()) };
+        let Some(manifest) = places.of(crate::project::MANIFEST) else { return Ok(Vec::new()) };
+        self.fetch(|slot| overlap(slot, &manifest)).await?;
+        let copy = self.out.try_clone().map_err(Error::io("cannot read a package"))?;
+        Ok(places.left_out(&OnDemand::of_archive(copy)))
+    }
+}
+
 /// Fills the file with what is on this machine; the slots that are not, and the bytes that were.
 fn plan(shelf: &Path, path: &Path, list: &[Part]) -> Result<(File, Vec<Slot>, u64), Error> {
     let out = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
     let out = out.map_err(Error::file("write", path))?;
     let had = out.metadata().map_or(0, |m| m.len());
     out.set_len(list.iter().map(|part| part.size).sum()).map_err(Error::file("write", path))?;
+    let (missing, reused) = fill(shelf, &out, list, slots(list), had)?;
+    Ok((out, missing, reused))
+}
+
+/// Of some slots: those that neither the file has, in its first `had` bytes, nor another archive, from which what it has is
+/// copied.
+fn fill(shelf: &Path, out: &File, list: &[Part], slots: Vec<Slot>, had: u64) -> Result<(Vec<Slot>, u64), Error> {
     let known = known_parts(shelf, list);
-    let (mut missing, mut reused, mut at) = (Vec::new(), 0, 0);
-    let mut buffer = Vec::new();
-    for (number, part) in list.iter().enumerate() {
-        let slot = Slot { number: number as u32, at, size: part.size };
-        at += part.size;
-        buffer.resize(part.size as usize, 0);
-        // Left by an agent that was killed.
-        if at <= had && out.read_exact_at(&mut buffer, slot.at).is_ok() && is(&buffer, &part.hash) {
+    let (mut missing, mut reused, mut buffer) = (Vec::new(), 0, Vec::new());
+    for slot in slots {
+        let hash = &list[slot.number as usize].hash;
+        buffer.resize(slot.size as usize, 0);
+        // Left by an agent that was killed, or fetched before.
+        if slot.range().end <= had && out.read_exact_at(&mut buffer, slot.at).is_ok() && is(&buffer, hash) {
             continue;
         }
-        let copied = known.get(part.hash.as_str()).is_some_and(|(archive, from)| {
+        // One of them may have a hole there.
+        let copied = known.get(hash.as_str()).into_iter().flatten().any(|(archive, from)| {
             let read = File::open(archive).and_then(|file| file.read_exact_at(&mut buffer, *from));
-            read.is_ok() && is(&buffer, &part.hash)
+            read.is_ok() && is(&buffer, hash)
         });
         if copied {
-            out.write_all_at(&buffer, slot.at).map_err(Error::file("write", path))?;
-            reused += part.size;
+            out.write_all_at(&buffer, slot.at).map_err(Error::io("cannot write a package"))?;
+            reused += slot.size;
         } else {
             missing.push(slot);
         }
     }
-    Ok((out, missing, reused))
+    Ok((missing, reused))
 }
 
 fn is(bytes: &[u8], hash: &str) -> bool {
@@ -137,26 +249,34 @@ fn is(bytes: &[u8], hash: &str) -> bool {
 }
 
 /// Where the archives in the cache have the parts that are wanted.
-fn known_parts<'a>(shelf: &Path, list: &'a [Part]) -> HashMap<&'a str, (PathBuf, u64)> {
+fn known_parts<'a>(shelf: &Path, list: &'a [Part]) -> HashMap<&'a str, Vec<(PathBuf, u64)>> {
     let wanted: HashMap<&str, u64> = list.iter().map(|part| (part.hash.as_str(), part.size)).collect();
-    let mut known = HashMap::new();
+    let mut known: HashMap<&str, Vec<(PathBuf, u64)>> = HashMap::new();
     for entry in fs::read_dir(shelf).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
         }
         let Ok(text) = fs::read_to_string(entry.path().join(LIST)) else { continue };
         let mut at = 0;
-        for line in text.lines() {
-            let Some((hash, Ok(size))) = line.split_once(' ').map(|(hash, size)| (hash, size.parse::<u64>())) else {
-                break;
-            };
-            if let Some((wanted, _)) = wanted.get_key_value(hash).filter(|(_, bytes)| **bytes == size) {
-                known.entry(*wanted).or_insert_with(|| (entry.path().join(ARCHIVE), at));
+        for part in read_list(&text) {
+            if let Some((wanted, _)) =
+                wanted.get_key_value(part.hash.as_str()).filter(|(_, bytes)| **bytes == part.size)
+            {
+                known.entry(*wanted).or_default().push((entry.path().join(ARCHIVE), at));
             }
-            at += size;
+            at += part.size;
         }
     }
     known
+}
+
+/// What a list that was kept says, as far as it can be read.
+fn read_list(text: &str) -> Vec<Part> {
+    let part = |line: &str| {
+        let (hash, size) = line.split_once(' ')?;
+        Some(Part { hash: hash.to_owned(), size: size.parse().ok()? })
+    };
+    text.lines().map_while(part).collect()
 }
 
 /// Fetches slots in their order, each written where it belongs when its hash is right; goes on behind what came when the

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::on_demand::OnDemand;
 
 /// The file at the root of every package archive.
 pub(crate) const MANIFEST: &str = tidewheel_proto::MANIFEST_FILE;
@@ -19,6 +20,9 @@ pub(crate) struct Manifest {
     pub(crate) lock: String,
     pub(crate) modules: Vec<String>,
     pub(crate) requires_python: String,
+    /// Patterns of files that are fetched when a task asks for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) on_demand: Vec<String>,
 }
 
 /// The part of a project that matters here.
@@ -29,6 +33,7 @@ pub(crate) struct Project {
     pub(crate) dependencies: Vec<String>,
     pub(crate) requires_python: String,
     pub(crate) modules: Vec<String>,
+    pub(crate) on_demand: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -54,9 +59,10 @@ struct Tools {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 struct Own {
     modules: Vec<String>,
+    on_demand: Vec<String>,
 }
 
 impl Project {
@@ -78,6 +84,8 @@ impl Project {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             Error::Package(format!("{}:{line}: {}", file.display(), error.message()))
         })?;
+        OnDemand::parse(&read.tool.tidewheel.on_demand)
+            .map_err(|why| Error::Package(format!("{}: [tool.tidewheel]: {why}", file.display())))?;
         let table = read.project;
         Ok(Self {
             name: if table.name.is_empty() { folder_name(dir) } else { table.name },
@@ -85,6 +93,7 @@ impl Project {
             dependencies: table.dependencies.into_iter().filter(|d| !is_own(d)).collect(),
             requires_python: table.requires_python.unwrap_or_default(),
             modules: read.tool.tidewheel.modules,
+            on_demand: read.tool.tidewheel.on_demand,
         })
     }
 
@@ -104,6 +113,7 @@ impl Project {
                 .collect(),
             requires_python: first("Requires-Python"),
             modules: Vec::new(),
+            on_demand: Vec::new(),
         }
     }
 

@@ -246,6 +246,11 @@ pub(crate) fn no_asset(req: &[u8]) -> Bytes {
     reply("asset_value", req, "problem", &text)
 }
 
+/// What a task asked for cannot be had now, and may be later.
+pub(crate) fn not_now(req: &[u8], why: &str) -> Bytes {
+    reply("handle_reply", req, "problem", &problem(why))
+}
+
 fn as_problem(status: StatusCode, text: &Bytes) -> Vec<u8> {
     match serde_json::from_slice::<Value>(text) {
         Ok(Value::Object(_)) => text.to_vec(),

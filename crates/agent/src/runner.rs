@@ -35,6 +35,7 @@ use crate::capacity::{Appetite, Gauge};
 use crate::config::{AgentConfig, Limits};
 use crate::environment::Environments;
 use crate::error::Fault;
+use crate::inputs::Inputs;
 use crate::lease::Lease;
 use crate::link::{LinkEvent, LinkState, Out};
 use crate::noop::{self, Builtin};
@@ -57,6 +58,9 @@ const WATCH_EVERY: Duration = Duration::from_millis(250);
 const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 /// Events handled before their effects are sent.
 const ROUND: usize = 256;
+/// The cache is looked through after so many inputs came into it, or a part of so much of its size: each look walks through it.
+const PRUNE_INPUTS: usize = 100;
+const PRUNE_SHARE: u64 = 50;
 /// Packages taken from one hint.
 const MAX_HINTS: usize = 16;
 const DEFAULT_INLINE: usize = 64 << 10;
@@ -69,6 +73,8 @@ pub(crate) enum Event {
     Said(ProcId, Said),
     Shell(AttemptId, ShellSaid),
     Input(AttemptId, Result<Bytes, Fault>),
+    /// Content of this hash and size is in the cache now.
+    InputKept(String, u64),
     Stored(AttemptId, Result<String, Fault>),
     Artifact(AttemptId, Result<Artifact, Fault>),
     FolderChanged(String),
@@ -87,6 +93,7 @@ pub(crate) struct Tools {
     pub(crate) spawner: Spawner,
     pub(crate) sandbox: Sandbox,
     pub(crate) packages: Arc<Packages>,
+    pub(crate) inputs: Inputs,
     pub(crate) environments: Option<Environments>,
     /// Why there is no Python here.
     pub(crate) no_python: Option<String>,
@@ -123,6 +130,8 @@ pub(crate) struct Runner {
     last_search: Option<Instant>,
     /// When the cache was last looked through; nothing while somebody does.
     last_prune: Option<Instant>,
+    /// Bytes and number of inputs that came into the cache since.
+    unpruned: (u64, usize),
 }
 
 struct Shell {
@@ -179,6 +188,7 @@ impl Runner {
             last_watch: now,
             last_search: None,
             last_prune: Some(now),
+            unpruned: (0, 0),
         }
     }
 
@@ -229,6 +239,7 @@ impl Runner {
             Event::Said(proc, Said::Exited(status)) => self.proc_exited(proc, status, now),
             Event::Shell(id, said) => self.shell_said(id, said),
             Event::Input(id, input) => self.input_came(id, input, now),
+            Event::InputKept(hash, bytes) => self.input_kept(hash, bytes),
             Event::Stored(id, stored) => self.stored(id, stored),
             Event::Artifact(id, artifact) => self.artifact_came(id, artifact),
             Event::FolderChanged(name) => self.folder_changed(&name),
@@ -244,6 +255,7 @@ impl Runner {
                 self.last_prune = Some(now);
                 let removed = places.iter().filter_map(|place| self.tools.packages.hash_at(place)).collect();
                 self.note_packages(None, removed);
+                self.inputs_gone(&places);
             }
         }
     }
@@ -254,6 +266,7 @@ impl Runner {
         let live = |token: &Bytes| LiveAttempt { token: token.clone() };
         Hello {
             packages: self.tools.packages.cached(),
+            data: self.hello.data.iter().cloned().chain(self.tools.inputs.held()).collect(),
             resume: self.attempts.tokens().map(live).collect(),
             permits: if self.draining.is_some() { 0 } else { self.hello.permits },
             buffer: if self.draining.is_some() { 0 } else { self.appetite.current() },
@@ -525,6 +538,7 @@ impl Runner {
         if self.last_prune.take().is_none() {
             return;
         }
+        self.unpruned = (0, 0);
         let config = &self.tools.config;
         let bounds = Bounds { bytes: config.cache_bytes, age: config.cache_age };
         let (data_dir, events) = (config.data_dir.clone(), self.events.clone());
@@ -532,6 +546,28 @@ impl Runner {
             let pruned = tokio::task::spawn_blocking(move || cache::prune(&data_dir, bounds, SystemTime::now()));
             let _ = events.send(Event::Pruned(pruned.await.unwrap_or_default())).await;
         });
+    }
+
+    /// Announces an input that tasks of the same one find here.
+    fn input_kept(&mut self, hash: String, bytes: u64) {
+        // Each is in one of the two lists only: the server takes what is gone away before it adds what came.
+        self.state.data_removed.lock().retain(|gone| *gone != hash);
+        self.state.data_added.lock().push(hash);
+        self.unpruned = (self.unpruned.0 + bytes, self.unpruned.1 + 1);
+        if self.unpruned.0 > self.tools.config.cache_bytes / PRUNE_SHARE || self.unpruned.1 >= PRUNE_INPUTS {
+            self.prune_cache();
+        }
+    }
+
+    /// Takes back what was announced, unless another tenant's copy is still here, or the owner of this machine named it.
+    fn inputs_gone(&self, places: &[PathBuf]) {
+        let mut gone: Vec<String> = places.iter().filter_map(|place| self.tools.inputs.hash_at(place)).collect();
+        if !gone.is_empty() {
+            let held = self.tools.inputs.held();
+            gone.retain(|hash| held.binary_search(hash).is_err() && !self.hello.data.contains(hash));
+            self.state.data_added.lock().retain(|added| !gone.contains(added));
+            self.state.data_removed.lock().extend(gone);
+        }
     }
 
     pub(crate) fn note_packages(&self, added: Option<String>, removed: Vec<String>) {

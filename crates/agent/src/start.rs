@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::config::AgentConfig;
 use crate::environment::Environments;
 use crate::error::Error;
+use crate::inputs::Inputs;
 use crate::lease::Lease;
 use crate::link::{Link, LinkState};
 use crate::log_ship::LogBuffer;
@@ -131,6 +132,7 @@ impl Agent {
         std::fs::create_dir_all(&work).map_err(Error::file("make", &work))?;
         std::fs::write(work.join(OWNER), std::process::id().to_string()).map_err(Error::file("write in", &work))?;
         let packages = Arc::new(Packages::open(&config.data_dir, blobs.clone(), state.tally.clone())?);
+        let inputs = Inputs::open(&config.data_dir, blobs.clone(), config.cache_bytes)?;
         let rest = Rest::new(&config)?;
         let library_hold = hold_library(&library, &config.data_dir);
         let tools = Arc::new(Tools {
@@ -139,6 +141,7 @@ impl Agent {
             spawner,
             sandbox,
             packages,
+            inputs,
             environments,
             no_python,
             library,

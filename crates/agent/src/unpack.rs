@@ -17,6 +17,11 @@ const MAX_NAME: usize = 1024;
 
 /// Unpacks a zip (also a wheel) or a gzipped tar. Returns the bytes written.
 pub(crate) fn unpack(archive: &Path, target: &Path) -> Result<u64, Error> {
+    unpack_some(archive, target, &|_| true)
+}
+
+/// The same with the members of a zip whose names are wanted; the others need not be there. A tar has no such choice.
+pub(crate) fn unpack_some(archive: &Path, target: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<u64, Error> {
     let mut file = File::open(archive).map_err(Error::file("read", archive))?;
     let size = file.metadata().map_err(Error::file("read", archive))?.len();
     let mut magic = [0u8; 4];
@@ -24,7 +29,7 @@ pub(crate) fn unpack(archive: &Path, target: &Path) -> Result<u64, Error> {
     let file = File::open(archive).map_err(Error::file("read", archive))?;
     let mut out = Target { root: target, archive_bytes: size, bytes: 0, members: 0, seen: HashSet::new() };
     match magic {
-        [b'P', b'K', ..] if !short => zip_members(file, &mut out)?,
+        [b'P', b'K', ..] if !short => zip_members(file, &mut out, wanted)?,
         [0x1f, 0x8b, ..] if !short => tar_members(file, &mut out)?,
         _ => return Err(bad("it is neither a zip archive nor a gzipped tar archive")),
     }
@@ -101,12 +106,15 @@ impl Target<'_> {
     }
 }
 
-fn zip_members(file: File, out: &mut Target<'_>) -> Result<(), Error> {
+fn zip_members(file: File, out: &mut Target<'_>, wanted: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let mut archive = zip::ZipArchive::new(file).map_err(|e| bad(format!("it is damaged: {e}")))?;
     if archive.len() > MAX_MEMBERS {
         return Err(bad(format!("it has more than {MAX_MEMBERS} members")));
     }
     for i in 0..archive.len() {
+        if !archive.name_for_index(i).is_some_and(wanted) {
+            continue;
+        }
         let mut member = archive.by_index(i).map_err(|e| bad(format!("it is damaged: {e}")))?;
         let name = member.name().to_owned();
         let mode = member.unix_mode().unwrap_or(0);

@@ -60,6 +60,8 @@ pub struct SignedCertificate {
     pub pem: String,
     /// What its connections will show.
     pub der: Vec<u8>,
+    /// Its end, in milliseconds of wall time.
+    pub not_after_ms: u64,
 }
 
 /// Settings of the interfaces.

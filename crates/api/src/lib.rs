@@ -29,7 +29,7 @@ pub use auth::bootstrap::{Bootstrap, bootstrap_token};
 pub use config::{ApiConfig, Authority, BackupMaker, ReloadRequests, ShownConfig, SignedCertificate};
 pub use openapi::openapi_json;
 pub use server::{ServeError, serve};
-pub use service::orphans::sweep_blobs;
+pub use service::orphans::{count_blobs, sweep_blobs};
 pub use units::{parse_duration_ms, parse_rate, parse_size};
 
 use tidewheel_runtime::Runtime;

@@ -13,6 +13,8 @@ use std::time::Instant;
 use axum::extract::Request;
 use axum::response::Response;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -32,6 +34,7 @@ use self::process::ProcessMetrics;
 use crate::problem::Failure;
 use crate::service::queue::desired_permits;
 use crate::state::Api;
+use crate::store::Times;
 
 /// Bucket edges: they contain the limits that the requirement documents name.
 const SECONDS: [f64; 15] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
@@ -91,6 +94,10 @@ pub(crate) struct ApiMetrics {
     database_bytes: Gauge,
     /// Commits, syncs, mutations and reads of the store.
     store: [Counter; 4],
+    fsync: StoreTimes,
+    connections: Family<[(&'static str, &'static str); 2], Gauge>,
+    blob_bytes: Gauge,
+    blob_moved: Family<[(&'static str, &'static str); 1], Counter>,
     process: ProcessMetrics,
     /// One scrape at a time fills the gauges.
     scrape: tokio::sync::Mutex<()>,
@@ -100,6 +107,24 @@ pub(crate) struct ApiMetrics {
 pub(crate) struct CacheCounters {
     hits: Counter,
     misses: Counter,
+}
+
+/// Times that the store counted itself.
+#[derive(Clone, Debug, Default)]
+struct StoreTimes(Arc<parking_lot::Mutex<Times>>);
+
+impl EncodeMetric for StoreTimes {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let times = *self.0.lock();
+        let edges = Times::EDGES_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = edges.zip(times.counts).collect();
+        let count = times.counts.iter().sum();
+        encoder.encode_histogram::<NoLabelSet>(times.sum_us as f64 / 1e6, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 type CacheFamily = Family<[(&'static str, &'static str); 1], Counter>;
@@ -166,6 +191,10 @@ impl ApiMetrics {
             wal_bytes: Gauge::default(),
             database_bytes: Gauge::default(),
             store: Default::default(),
+            fsync: StoreTimes::default(),
+            connections: Family::default(),
+            blob_bytes: Gauge::default(),
+            blob_moved: Family::default(),
             process: ProcessMetrics::default(),
             scrape: tokio::sync::Mutex::default(),
         };
@@ -226,6 +255,14 @@ impl ApiMetrics {
         r.register("tidewheel_cache_misses", "Not found in a cache of the interfaces", misses.clone());
         r.register("tidewheel_store_wal_bytes", "Size of the store's write-ahead log", self.wal_bytes.clone());
         r.register("tidewheel_store_database_bytes", "Size of the database", self.database_bytes.clone());
+        let help = "Time in which a commit reached the disk: the log written and synced";
+        r.register("tidewheel_fsync_seconds", help, self.fsync.clone());
+        let help = "Open connections to the database, by what they are for; those of reads are used or idle";
+        r.register("tidewheel_store_connections", help, self.connections.clone());
+        let help = "Bytes of blobs: as last listed (at the start, then hourly), plus what came and went since";
+        r.register("tidewheel_blob_bytes", help, self.blob_bytes.clone());
+        let help = "Bytes of blobs written to where they are kept, and read from there";
+        r.register("tidewheel_blob_moved_bytes", help, self.blob_moved.clone());
         let [commits, syncs, mutations, reads] = &self.store;
         r.register("tidewheel_store_commits", "Transactions committed", commits.clone());
         r.register("tidewheel_store_fsyncs", "Syncs of the store's log to the disk", syncs.clone());
@@ -521,5 +558,22 @@ async fn fill_engine(api: &Api) -> Result<(), Failure> {
         counter.inner().store(count, Ordering::Relaxed);
     }
     metrics.wal_bytes.set(i64::try_from(figures.wal_bytes).unwrap_or(i64::MAX));
+    *metrics.fsync.0.lock() = figures.syncs;
+    let open = figures.connections;
+    for (role, state, count) in [
+        ("writer", "used", open.writers),
+        ("copier", "used", open.copiers),
+        ("reader", "used", open.readers_used),
+        ("reader", "idle", open.readers_idle),
+    ] {
+        let gauge = metrics.connections.get_or_create(&[("role", role), ("state", state)]).clone();
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    let blobs = api.runtime.blobs().figures();
+    metrics.blob_bytes.set(i64::try_from(blobs.held).unwrap_or(i64::MAX));
+    for (direction, bytes) in [("written", blobs.written), ("read", blobs.read)] {
+        let counter = metrics.blob_moved.get_or_create(&[("direction", direction)]).clone();
+        counter.inner().store(bytes, Ordering::Relaxed);
+    }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tidewheel_proto::v1::{GetRequest, SubmitRequest};
 
 use crate::Options;
 use crate::client::{Arguments, Authed, channel, now_us, spec};
-use crate::server::Server;
+use crate::server::{EndsWithUs, Server};
 
 /// `noop` for throughput, whatever its input; `stamp` says when its handler was called, in microseconds since 1970.
 const TASKS: &str = "import time\n\nfrom tidewheel import task\n\n\n@task\ndef noop(at=None):\n    return None\n\n\n\
@@ -30,6 +30,7 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            .ends_with_us()
             .spawn()?;
         let agent = Agent(child);
         server.has_worker(name)?;

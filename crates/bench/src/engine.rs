@@ -14,7 +14,7 @@ use tidewheel_engine::id::TenantId;
 use tidewheel_engine::task::{Outcome, Payload, Spec};
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_runtime::{Config, Runtime, ToWorker};
-use tidewheel_store::blob::{Blobs, Pending};
+use tidewheel_store::blob::{BlobFigures, Blobs, Pending};
 use tidewheel_store::log::{Line, LogPage, LogQuery, LogStore};
 use tidewheel_store::{Error, Hash, Store};
 
@@ -111,6 +111,12 @@ impl Blobs for Unused {
     }
     fn remove(&self, _: u32, _: Hash, _: std::time::Duration) -> Pending<'_, bool> {
         Box::pin(async { Err(Error::Closed) })
+    }
+    fn count(&self, _: u32) -> Pending<'_, u64> {
+        Box::pin(async { Ok(0) })
+    }
+    fn figures(&self) -> BlobFigures {
+        BlobFigures::default()
     }
 }
 

@@ -87,6 +87,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            .ends_with_us()
             .spawn()
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
         self.child = Some(child);
@@ -246,8 +247,33 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
+            .ends_with_us()
             .spawn()?;
         Ok(Role { child })
+    }
+}
+
+/// A child that does not outlive the benchmark, however that ends: a closed pipe or a kill leaves no server behind.
+pub(crate) trait EndsWithUs {
+    fn ends_with_us(&mut self) -> &mut Self;
+}
+
+impl EndsWithUs for Command {
+    #[cfg(target_os = "linux")]
+    fn ends_with_us(&mut self) -> &mut Self {
+        use std::os::unix::process::CommandExt;
+        // SAFETY: one system call without memory of ours, as is allowed between fork and exec.
+        unsafe {
+            self.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            })
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn ends_with_us(&mut self) -> &mut Self {
+        self
     }
 }
 

@@ -2,10 +2,12 @@
 //! a failed commit means, and what time it is. `runtime` performs them, the simulator runs them.
 
 mod intake;
+mod pace;
 
 use std::collections::VecDeque;
 
 pub use intake::{Intake, SUBMIT_PACE};
+pub use pace::{PAUSE_MS, Pace};
 
 use crate::command::Command;
 use crate::effect::{Effect, Reply};
@@ -48,6 +50,7 @@ pub enum Action {
 pub struct Shell {
     partition: Partition,
     under_way: VecDeque<(u64, Vec<Effect>)>,
+    pace: Pace,
     planted: crate::planted::Planted,
 }
 
@@ -55,7 +58,8 @@ impl Shell {
     /// A shell around a fresh partition.
     pub fn new(options: Options, recovered: Recovered, now: Now) -> Shell {
         let planted = options.planted;
-        Shell { partition: Partition::new(options, recovered, now), under_way: VecDeque::new(), planted }
+        let (partition, pace) = (Partition::new(options, recovered, now), Pace::default());
+        Shell { partition, under_way: VecDeque::new(), pace, planted }
     }
 
     /// Whether commands may be applied now: the open batch has room, or can be closed.
@@ -139,8 +143,8 @@ impl Shell {
         let more = if self.under_way.len() < BATCHES_IN_FLIGHT {
             let more = self.partition.turn(now);
             let grows = more && self.partition.output_len() < GRANTED_ITEMS;
-            if self.partition.has_output() && !grows {
-                self.close_batch(actions);
+            if self.partition.has_output() && !grows && self.closes(now) {
+                self.close_batch(now, actions);
             }
             more
         } else {
@@ -154,8 +158,16 @@ impl Shell {
         more
     }
 
-    fn close_batch(&mut self, actions: &mut Vec<Action>) {
+    /// Whether the open batch is closed now: it is full, or changes nothing, or its time has come.
+    fn closes(&self, now: Now) -> bool {
+        now.mono >= self.pace.opens() || self.partition.output_len() >= BATCH_ITEMS || !self.partition.has_changes()
+    }
+
+    fn close_batch(&mut self, now: Now, actions: &mut Vec<Action>) {
         let (batch, effects) = self.partition.finish_batch();
+        if !batch.mutations.is_empty() {
+            self.pace.closed(batch.mutations.len(), now.mono);
+        }
         let early = self.planted.has(Bug::EffectBeforeCommit);
         let overtake = self.planted.has(Bug::EffectsOvertake);
         if batch.mutations.is_empty() || early {
@@ -183,7 +195,8 @@ impl Shell {
     pub fn next_wake(&self, intake: &Intake) -> (Option<u64>, Option<u64>) {
         let (wall, mono) = self.partition.next_wake();
         let takes = self.under_way.len() < BATCHES_IN_FLIGHT;
-        let mono = [mono, intake.next_wake()].into_iter().flatten().min();
+        let paced = self.partition.has_output().then(|| self.pace.opens());
+        let mono = [mono, intake.next_wake(), paced].into_iter().flatten().min();
         (wall.filter(|_| self.fires()), mono.filter(|_| takes))
     }
 

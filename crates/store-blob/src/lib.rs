@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig, WriteMultipart,
 };
 use sha2::{Digest, Sha256};
-use tidewheel_store::blob::{Blobs, Pending};
+use tidewheel_store::blob::{BlobFigures, Blobs, Pending};
 use tidewheel_store::{Error, Hash};
 use tokio::io::AsyncReadExt;
 
@@ -78,6 +79,29 @@ pub struct ObjectBlobs {
     /// Bucket and address, for messages; nothing for a folder.
     place: Option<String>,
     touches: Touches,
+    moved: Moved,
+}
+
+/// Bytes that came and went.
+#[derive(Debug, Default)]
+struct Moved {
+    written: AtomicU64,
+    read: AtomicU64,
+    /// Of each tenant: as last listed, and what changed since.
+    held: Mutex<HashMap<u32, u64>>,
+}
+
+impl Moved {
+    fn wrote(&self, tenant: u32, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+        *lock(&self.held).entry(tenant).or_default() += bytes;
+    }
+
+    fn deleted(&self, tenant: u32, bytes: u64) {
+        let mut held = lock(&self.held);
+        let held = held.entry(tenant).or_default();
+        *held = held.saturating_sub(bytes);
+    }
 }
 
 /// When blobs were last put or found. A blob that is found is about to be named, however old it is: it must not be deleted
@@ -140,7 +164,7 @@ impl ObjectBlobs {
     pub fn local(folder: &Path) -> Result<ObjectBlobs, Error> {
         std::fs::create_dir_all(folder).map_err(|e| Error::Failed(format!("{}: {e}", folder.display())))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(plain)?.with_fsync(true);
-        Ok(ObjectBlobs { store: Arc::new(store), prefix: String::new(), place: None, touches: Touches::new() })
+        Ok(ObjectBlobs::new(Arc::new(store), String::new(), None))
     }
 
     /// Blobs in a bucket.
@@ -166,7 +190,11 @@ impl ObjectBlobs {
         let store = builder.build().map_err(plain)?;
         let address = if settings.endpoint.is_empty() { "Amazon S3" } else { &settings.endpoint };
         let place = Some(format!("'{}' of {address}", settings.bucket));
-        Ok(ObjectBlobs { store: Arc::new(store), prefix: settings.prefix.clone(), place, touches: Touches::new() })
+        Ok(ObjectBlobs::new(Arc::new(store), settings.prefix.clone(), place))
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, prefix: String, place: Option<String>) -> ObjectBlobs {
+        ObjectBlobs { store, prefix, place, touches: Touches::new(), moved: Moved::default() }
     }
 
     /// What went wrong in words that name the setting to look at. Object stores tell little themselves.
@@ -225,9 +253,14 @@ impl ObjectBlobs {
             return Ok(hash);
         }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let size = bytes.len() as u64;
         match self.store.put_opts(&key, bytes.into(), options).await {
+            Ok(_) => {
+                self.moved.wrote(tenant, size);
+                Ok(hash)
+            }
             // Somebody else was quicker with the same bytes.
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(hash),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(hash),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -244,6 +277,7 @@ impl ObjectBlobs {
             }
             copies += 1;
             self.copy(path, &key).await?;
+            self.moved.wrote(tenant, size);
         }
         Ok((hash, size))
     }
@@ -290,6 +324,7 @@ impl ObjectBlobs {
             .bytes()
             .await
             .map_err(|e| self.failed(e))?;
+        self.moved.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if offset == 0 && until == size && Hash::from(Sha256::digest(&bytes)) != hash {
             return Err(Error::Corrupt(format!("the content of blob {} does not have its hash", hex::encode(hash))));
         }
@@ -305,8 +340,9 @@ impl ObjectBlobs {
         self.touches.forget(age);
         let now = std::time::SystemTime::now();
         let mut listed = self.store.list(Some(&self.folder(tenant)));
-        let mut out = Vec::new();
+        let (mut out, mut held) = (Vec::new(), 0);
         while let Some(meta) = listed.try_next().await.map_err(|e| self.failed(e))? {
+            held += meta.size;
             let written = now.duration_since(meta.last_modified.into()).unwrap_or_default();
             let name = meta.location.filename().and_then(|name| hex::decode(name).ok());
             let Some(hash) = name.and_then(|h| Hash::try_from(h).ok()) else { continue };
@@ -314,9 +350,11 @@ impl ObjectBlobs {
                 out.push(hash);
             }
             if out.len() >= OLD {
-                break;
+                // The listing was not read to its end, and says nothing of what there is in all.
+                return Ok(out);
             }
         }
+        lock(&self.moved.held).insert(tenant, held);
         Ok(out)
     }
 
@@ -325,8 +363,13 @@ impl ObjectBlobs {
         if !self.touches.is_old(tenant, hash, age) {
             return Ok(false);
         }
-        match self.store.delete(&self.key(tenant, &hash)).await {
-            Ok(()) => Ok(true),
+        let key = self.key(tenant, &hash);
+        let size = self.has(&key).await?.unwrap_or(0);
+        match self.store.delete(&key).await {
+            Ok(()) => {
+                self.moved.deleted(tenant, size);
+                Ok(true)
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.failed(error)),
         }
@@ -356,6 +399,26 @@ impl Blobs for ObjectBlobs {
 
     fn remove(&self, tenant: u32, hash: Hash, age: Duration) -> Pending<'_, bool> {
         Box::pin(self.remove_old(tenant, hash, age))
+    }
+
+    fn count(&self, tenant: u32) -> Pending<'_, u64> {
+        Box::pin(async move {
+            let mut listed = self.store.list(Some(&self.folder(tenant)));
+            let mut held = 0;
+            while let Some(meta) = listed.try_next().await.map_err(|e| self.failed(e))? {
+                held += meta.size;
+            }
+            lock(&self.moved.held).insert(tenant, held);
+            Ok(held)
+        })
+    }
+
+    fn figures(&self) -> BlobFigures {
+        BlobFigures {
+            held: lock(&self.moved.held).values().sum(),
+            written: self.moved.written.load(Ordering::Relaxed),
+            read: self.moved.read.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -413,6 +476,25 @@ mod tests {
         let path = folder.path().join("blobs/t1").join(&text[0..2]).join(&text[2..4]).join(&text);
         std::fs::write(&path, b"Precious").expect("damage");
         assert!(matches!(blobs.read(1, hash, 0, 100).await, Err(Error::Corrupt(_))));
+    }
+
+    #[tokio::test]
+    async fn bytes_are_counted_as_they_come_and_go_and_anew_by_a_listing() {
+        let (folder, blobs) = blobs().await;
+        let hash = blobs.put(1, Bytes::from_static(b"seven b")).await.expect("put");
+        blobs.put(1, Bytes::from_static(b"seven b")).await.expect("put again");
+        let file = folder.path().join("file");
+        std::fs::write(&file, vec![7; 1000]).expect("written");
+        blobs.put_file(2, &file).await.expect("put");
+        blobs.read(1, hash, 2, 4).await.expect("read");
+        assert_eq!(blobs.figures(), BlobFigures { held: 1007, written: 1007, read: 4 });
+        assert!(blobs.remove(1, hash, Duration::ZERO).await.expect("removed"));
+        assert_eq!(blobs.figures().held, 1000);
+        // One opened later knows nothing until it has listed them.
+        let later = ObjectBlobs::local(&folder.path().join("blobs")).expect("blobs");
+        assert_eq!(later.figures(), BlobFigures::default());
+        assert_eq!((later.count(1).await.expect("listed"), later.count(2).await.expect("listed")), (0, 1000));
+        assert_eq!(later.figures(), BlobFigures { held: 1000, written: 0, read: 0 });
     }
 
     #[tokio::test]

@@ -16,8 +16,9 @@ use tidewheel_store::query::INDEXED_LABELS;
 use crate::keys::Key;
 use crate::layout::{Places, TaskKey, task_key};
 
-/// Longest input, result or ending inside a task's row. Longer ones would be copied with every transition.
-pub(crate) const INLINE_BYTES: usize = 512;
+/// Longest input, result or ending inside a task's row. Longer ones would be copied with every transition, and a row of more
+/// than 1,002 bytes (a quarter of a page) would spill into a page of its own: input and result together stay below it.
+pub(crate) const INLINE_BYTES: usize = 384;
 
 /// Parts of a task that are kept apart when they are longer.
 pub(crate) const PART_INPUT: u8 = 1;

@@ -20,6 +20,11 @@ use crate::files;
 /// The writer copies everything itself when the log is so many times as long as it should be: a reader was in the way.
 const TOO_LONG: u64 = 4;
 
+/// The copier goes over what came meanwhile until less than this is left for the writer: a millisecond or so of its time.
+const LITTLE: u64 = 2 << 20;
+/// It stops all the same after so many passes.
+const PASSES: usize = 5;
+
 const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
@@ -153,7 +158,7 @@ pub(crate) fn copy(path: PathBuf, shared: Arc<Shared>, counters: Arc<Counters>) 
         loop {
             match shared.state.load(Ordering::Acquire) {
                 WANTED => break,
-                ENDED => return,
+                ENDED => return counters.copiers.store(0, Ordering::Relaxed),
                 _ => shared.changed.wait(&mut guard),
             }
         }
@@ -162,12 +167,25 @@ pub(crate) fn copy(path: PathBuf, shared: Arc<Shared>, counters: Arc<Counters>) 
             connection = files::open_copier(&path)
                 .inspect_err(|error| tracing::warn!(%error, "the write-ahead log is not copied"))
                 .ok();
+            counters.copiers.store(u64::from(connection.is_some()), Ordering::Relaxed);
         }
         if let Some(connection) = &connection
-            && let Err(error) = run(connection, PASSIVE, &counters)
+            && let Err(error) = copy_most(connection, &shared, &counters)
         {
             *shared.failed.lock() = Some(error);
         }
         shared.set(COPIED);
     }
+}
+
+fn copy_most(connection: &Connection, shared: &Shared, counters: &Counters) -> Result<(), Error> {
+    for _ in 0..PASSES {
+        let before = shared.bytes.load(Ordering::Acquire);
+        run(connection, PASSIVE, counters)?;
+        let left = shared.bytes.load(Ordering::Acquire).saturating_sub(before);
+        if left < LITTLE || shared.state.load(Ordering::Acquire) == ENDED {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -115,9 +115,13 @@ impl SqliteStore {
                 let (inbox, index, counters) = (Arc::clone(&inbox), Arc::clone(&index), Arc::clone(&counters));
                 let bell = Arc::clone(&bell);
                 move || {
+                    counters.writers.store(1, Ordering::Relaxed);
+                    let ended = Arc::clone(&counters);
                     if let Err(error) = writer::run(&connection, inbox, index, bell, counters, books, log) {
                         tracing::error!(%error, "the writer cannot start");
                     }
+                    drop(connection);
+                    ended.writers.store(0, Ordering::Relaxed);
                 }
             })?,
             spawn("store-copier", {
@@ -246,7 +250,7 @@ impl Store for SqliteStore {
 
     fn figures(&self) -> Figures {
         let size = std::fs::metadata(&self.place.path).map_or(0, |metadata| metadata.len());
-        self.counters.figures(size)
+        self.counters.figures(size, self.readers.open())
     }
 
     fn close(&self) {

@@ -55,6 +55,12 @@ impl Readers {
         read(&files::open_reader(&self.path)?)
     }
 
+    /// Connections in use, and those that wait for the next read.
+    pub(crate) fn open(&self) -> (usize, usize) {
+        let pool = self.pool.lock();
+        (pool.opened - pool.idle.len(), pool.idle.len())
+    }
+
     fn take(&self) -> Result<Connection, Error> {
         let mut pool = self.pool.lock();
         loop {

@@ -368,7 +368,9 @@ impl Writer<'_> {
             self.statements.delete_running(page)?;
         }
         if landed().next().is_some() {
+            let began = Instant::now();
             self.statements.commit.raw_execute().during("commit")?;
+            self.counters.sync_took(began.elapsed());
             self.books.running.keep();
         } else {
             self.books.running.take_back();

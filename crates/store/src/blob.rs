@@ -26,4 +26,19 @@ pub trait Blobs: Send + Sync + 'static {
     fn old(&self, tenant: u32, age: Duration) -> Pending<'_, Vec<Hash>>;
     /// Deletes a blob if it is still as old as that; whether it did. What was put or found in the meantime stays.
     fn remove(&self, tenant: u32, hash: Hash, age: Duration) -> Pending<'_, bool>;
+    /// Counts what a tenant has, by a listing; [`Blobs::old`] does it on its way.
+    fn count(&self, tenant: u32) -> Pending<'_, u64>;
+    /// Figures for `/metrics`. Asks nothing of the store itself.
+    fn figures(&self) -> BlobFigures;
+}
+
+/// Figures of a blob store since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlobFigures {
+    /// Bytes that it has over all tenants: as they were last listed, plus what was written and deleted since.
+    pub held: u64,
+    /// Bytes written. What was there already is not.
+    pub written: u64,
+    /// Bytes read.
+    pub read: u64,
 }

@@ -126,6 +126,45 @@ pub struct Figures {
     pub database_bytes: u64,
     /// Reads.
     pub reads: u64,
+    /// How long commits took to reach the disk: writing the log and syncing it.
+    pub syncs: Times,
+    /// Open connections to the database.
+    pub connections: Connections,
+}
+
+/// Open connections to a database, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Of the one that writes.
+    pub writers: u64,
+    /// Of what copies the log into the database.
+    pub copiers: u64,
+    /// Of reads that are under way.
+    pub readers_used: u64,
+    /// That wait for the next read.
+    pub readers_idle: u64,
+}
+
+/// How often something took how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Counts between two edges of [`Times::EDGES_US`], each with its upper edge; the last is beyond all of them.
+    pub counts: [u64; Times::EDGES_US.len() + 1],
+    /// Microseconds in all.
+    pub sum_us: u64,
+}
+
+impl Times {
+    /// Upper edges in microseconds.
+    pub const EDGES_US: [u64; 18] = [
+        100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
+        5_000_000, 10_000_000, 30_000_000, 60_000_000,
+    ];
+
+    /// Where a time counts.
+    pub fn slot(us: u64) -> usize {
+        Times::EDGES_US.partition_point(|edge| *edge < us)
+    }
 }
 
 /// What went wrong, from the caller's view.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         def artifact(self, lease: str, name: str, content: Union[str, bytes]) -> None: ...
         def asset(self, lease: str, name: str) -> Any: ...
         def fetch(self, lease: str, hash: str) -> str: ...
+        def file(self, lease: str, name: str) -> str: ...
 
 
 #: Longest text of one log line and of a progress message; the rest is cut.
@@ -148,6 +149,14 @@ class Context:
         move(self.host.fetch(self.lease, hash), target)
         return target
 
+    def file(self, name: str) -> str:
+        """The path of a file of the task's package, by its path from the project's root: ``ctx.file("data/model.bin")``. Files
+        under ``on-demand`` in the project's ``[tool.tidewheel]`` are fetched when they are first asked for, then kept. They are
+        for reading. Raises `FileNotFoundError` where the package has no such file."""
+        self.check()
+        check_file_name(name)
+        return self.host.file(self.lease, name)
+
     def asset(self, name: str) -> "Any":
         """A value that was released to this attempt, as a `Secret`. Raises `NotAllowed` where it was not."""
         self.check()
@@ -247,6 +256,9 @@ class LocalHost:
         raise NotAllowed("there are no stored files here: they are fetched for tasks that an agent runs "
                          "(in tests, give them to tidewheel.testing)", code="not-allowed")
 
+    def file(self, lease: str, name: str) -> str:
+        return project_file(name)
+
     def asset(self, lease: str, name: str) -> "Any":
         raise NotAllowed(f"there is no asset {name!r} here: assets are released to tasks that an agent runs "
                          "(in tests, give them to tidewheel.testing)", code="not-allowed")
@@ -286,6 +298,36 @@ def check_artifact_name(name: str) -> None:
         raise ValueError(f"an artifact's name has 1 to {MAX_ARTIFACT_NAME} characters")
     if "\\" in name or any(ord(char) < 32 for char in name) or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"artifact name {name!r}: use a relative path such as 'report/table.csv'")
+
+
+def check_file_name(name: str) -> None:
+    """A file of a package is named by a relative path that stays in the project."""
+    if not isinstance(name, str) or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{name!r} names no file of a package: use its path from the project's root, such as 'data/model.bin'")
+
+
+def project_file(name: str) -> str:
+    """A file of the project that the calling code is in: the nearest folder above it with a ``pyproject.toml``, else its own."""
+    import os.path
+    import sys
+
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "tidewheel":
+        frame = frame.f_back
+    start = os.path.dirname(os.path.abspath(frame.f_globals.get("__file__") or "x"))
+    root = folder = start
+    while True:
+        if os.path.isfile(os.path.join(folder, "pyproject.toml")):
+            root = folder
+            break
+        above = os.path.dirname(folder)
+        if above == folder:
+            break
+        folder = above
+    path = os.path.join(root, *name.split("/"))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {name!r} in the project {root}")
+    return path
 
 
 def _collect(value: "Any", into: "List[str]") -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional
 
 from . import options as _options
 from .authoring import Task
-from .context import CURRENT, Context
+from .context import CURRENT, Context, project_file
 from .encode import dumps
 from .errors import NotAllowed, ResultError, TidewheelError
 
@@ -261,6 +261,10 @@ class _Kit:
         with NamedTemporaryFile(delete=False) as file:
             file.write(content)
         return file.name
+
+    def file(self, lease: str, name: str) -> str:
+        """Files of the project are where they are."""
+        return project_file(name)
 
     def asset(self, lease: str, name: str) -> Any:
         if name not in self._assets:

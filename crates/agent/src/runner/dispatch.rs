@@ -409,6 +409,7 @@ impl Runner {
                 self.ask(id, |tools| async move { tools.rest.enqueue(req, items).await });
             }
             FromShim::Handle { req, op, body, .. } if op == "fetch" => self.fetch_for(id, req, &body),
+            FromShim::Handle { req, op, body, .. } if op == "file" => self.file_for(id, req, &body),
             FromShim::Handle { req, op, id: task, body } => {
                 self.ask(id, |tools| async move { tools.rest.handle(req, &op, &task, body).await });
             }
@@ -464,8 +465,8 @@ impl Runner {
             }
             return;
         };
-        let token = attempt.grant.token.clone();
-        let work = proc.work.clone();
+        let (tenant, token) = (attempt.grant.tenant, attempt.grant.token.clone());
+        let (work, events) = (proc.work.clone(), self.events.clone());
         self.ask(id, |tools| async move {
             let mut random = [0u8; 16];
             let drawn = getrandom::fill(&mut random).map_err(|e| e.to_string());
@@ -473,9 +474,43 @@ impl Runner {
             let outcome = match (drawn, crate::blobs::digest_of(&wanted.hash)) {
                 (Err(why), _) => Err(why),
                 (_, None) => Err("a stored file is named by sha256: and 64 hexadecimal digits".into()),
-                _ => tools.blobs.fetch_file(&wanted.hash, token, &place).await.map_err(|e| e.to_string()),
+                _ => tools.inputs.file(tenant, &wanted.hash, token, &place).await.map_err(|e| e.to_string()),
             };
+            if let Ok(got) = &outcome
+                && let Some((hash, bytes)) = got.kept.clone()
+            {
+                let _ = events.send(Event::InputKept(hash, bytes)).await;
+            }
             crate::rest::fetched(&req, outcome.map(|_| place.display().to_string()))
+        });
+    }
+
+    /// A file of the package that the process runs, brought here if it is one that is fetched on demand.
+    fn file_for(&self, id: ProcId, req: Bytes, body: &[u8]) {
+        #[derive(serde::Deserialize, Default)]
+        #[serde(default)]
+        struct Wanted {
+            lease: String,
+            name: String,
+        }
+        let wanted: Wanted = serde_json::from_slice(body).unwrap_or_default();
+        let Some(proc) = self.pool.procs.get(&id) else { return };
+        let attempt = wanted.lease.parse().ok().and_then(|lease| self.attempts.get(lease));
+        let attempt = attempt.filter(|attempt| attempt.phase == Phase::Running(id));
+        let (Some(attempt), Some(home)) = (attempt, proc.home.clone()) else {
+            if let Some(frames) = &proc.frames {
+                let why = "a file of the package is fetched for a task that this process runs, and it runs none of this lease";
+                let _ = frames.send(crate::rest::not_fetched(&req, why));
+            }
+            return;
+        };
+        let (hash, token) = (attempt.grant.package.clone(), attempt.grant.token.clone());
+        self.ask(id, |tools| async move {
+            let found = tools.packages.file(&hash, token, &home.package, &wanted.name).await;
+            match found {
+                Err(error) if error.is_retryable() => crate::rest::not_now(&req, &error.to_string()),
+                found => crate::rest::fetched(&req, found.map(|p| p.display().to_string()).map_err(|e| e.to_string())),
+            }
         });
     }
 

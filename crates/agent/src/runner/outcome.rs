@@ -165,10 +165,16 @@ impl Runner {
         let Some(attempt) = self.attempts.get_mut(id) else { return };
         attempt.phase = Phase::Fetching;
         let (hash, token) = (attempt.grant.input_ref.clone(), attempt.grant.token.clone());
+        let tenant = attempt.grant.tenant;
         let (tools, events) = (self.tools.clone(), self.events.clone());
         tokio::spawn(async move {
-            let input =
-                tools.blobs.fetch(&hash, token).await.map_err(|e| Fault { kind: "input".into(), ..Fault::from(e) });
+            let got = tools.inputs.bytes(tenant, &hash, token).await;
+            if let Ok(got) = &got
+                && let Some((hash, bytes)) = got.kept.clone()
+            {
+                let _ = events.send(Event::InputKept(hash, bytes)).await;
+            }
+            let input = got.map(|got| got.content).map_err(|e| Fault { kind: "input".into(), ..Fault::from(e) });
             let _ = events.send(Event::Input(id, input)).await;
         });
     }

@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) results: HashMap<Bytes, TaskResult>,
     pub(crate) returned: Vec<Bytes>,
     pub(crate) credits: Vec<Credit>,
+    /// What the agent has said that it holds, in heartbeats.
+    pub(crate) data: HashSet<String>,
     pub(crate) bye: bool,
     pub(crate) closed: bool,
     stored: u64,
@@ -84,6 +86,7 @@ impl Worker for Service {
             results: HashMap::new(),
             returned: Vec::new(),
             credits: Vec::new(),
+            data: HashSet::new(),
             bye: false,
             closed: false,
             stored: 0,
@@ -205,7 +208,11 @@ impl Session {
             FromAgent::Credit(credit) => self.credits.push(credit),
             FromAgent::Bye(_) => self.bye = true,
             FromAgent::Hello(_) => panic!("hello twice"),
-            FromAgent::Heartbeat(_) | FromAgent::Progress(_) | FromAgent::Drain(_) => {}
+            FromAgent::Heartbeat(beat) => {
+                self.data.retain(|name| !beat.data_removed.contains(name));
+                self.data.extend(beat.data_added);
+            }
+            FromAgent::Progress(_) | FromAgent::Drain(_) => {}
         }
         true
     }

@@ -82,6 +82,95 @@ async fn of_a_new_version_only_parts_that_are_not_here_are_fetched_and_of_a_know
     assert_eq!(bench.parts.lock().len(), 0);
 }
 
+/// Bytes that do not compress, other ones for each seed.
+fn noise(mut state: u64, size: usize) -> Vec<u8> {
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
+const ON_DEMAND: &str = "import os\nfrom tidewheel import ctx, task\n\n@task\ndef nothing() -> int:\n    return VERSION\n\n\
+                         @task\ndef size(name: str) -> int:\n    return os.path.getsize(ctx.file(name))\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_on_demand_are_fetched_when_a_task_asks_for_them_and_never_twice() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let project = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = project.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("below the project")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+    };
+    write("pyproject.toml", b"[project]\nname = \"d\"\nversion = \"1\"\n[tool.tidewheel]\non-demand = [\"data/**\"]\n");
+    write("always.bin", &noise(1, 300_000));
+    write("data/a.bin", &noise(2, 2_000_000));
+    write("data/deep/b.bin", &noise(3, 3_000_000));
+    write("data/__init__.py", b"");
+    let options = BuildOptions::new(bench.dir.path().join("build"));
+    let mut hashes = Vec::new();
+    for version in [1, 2] {
+        write("app.py", ON_DEMAND.replace("VERSION", &version.to_string()).as_bytes());
+        let out = bench.dir.path().join(format!("{version}.zip"));
+        let built = build_package(project.path(), &out, &options).await.expect("it builds");
+        assert!(built.upload_manifest().get("on_demand").is_none() && built.manifest["on_demand"][0] == "data/**");
+        bench.blobs.lock().insert(built.hash.clone(), std::fs::read(&built.archive).expect("written").into());
+        hashes.push(built.hash);
+    }
+    let of = |token: &str, version: usize, function: &str, input: &str| Grant {
+        package: hashes[version - 1].clone(),
+        entrypoint: format!("app:{function}"),
+        ..bench.python(token, function, input)
+    };
+    let fetched = || bench.parts.lock().drain(..).sum::<u64>();
+    let folder = |version: usize| bench.dir.path().join("packages").join(&hashes[version - 1]["sha256:".len()..]);
+    s.grant(vec![of("1", 1, "nothing", "null")]).await;
+    assert_eq!(s.ok("1").await, 1);
+    let first = fetched();
+    assert!((300_000..1_500_000).contains(&first), "the code and the edges came, not 5.3 MB: {first}");
+    assert!(folder(1).join("always.bin").is_file() && !folder(1).join("data/a.bin").exists());
+    assert!(folder(1).join("data/__init__.py").is_file(), "code is always there");
+    s.grant(vec![of("2", 1, "size", r#"{"name":"data/a.bin"}"#)]).await;
+    assert_eq!(s.ok("2").await, 2_000_000);
+    let second = fetched();
+    assert!((500_000..2_500_000).contains(&second), "one file came: {second}");
+    // Again, and after a start that finds the folder gone: everything is here.
+    s.grant(vec![of("3", 1, "size", r#"{"name":"data/a.bin"}"#), of("4", 1, "size", r#"{"name":"always.bin"}"#)]).await;
+    assert_eq!((s.ok("3").await, s.ok("4").await), (2_000_000.into(), 300_000.into()));
+    assert_eq!(fetched(), 0);
+    // A new version: of the file that is unused nothing comes, of the other one what is here is copied when it is asked for.
+    s.grant(vec![of("5", 2, "nothing", "null")]).await;
+    assert_eq!(s.ok("5").await, 2);
+    assert!(fetched() < 600_000);
+    s.grant(vec![of("6", 2, "size", r#"{"name":"data/a.bin"}"#)]).await;
+    assert_eq!((s.ok("6").await, fetched()), (2_000_000.into(), 0));
+    s.grant(vec![of("7", 2, "size", r#"{"name":"data/deep/b.bin"}"#)]).await;
+    assert_eq!(s.ok("7").await, 3_000_000);
+    assert!(fetched() > 1_500_000);
+    for (token, name, kind) in [
+        ("8", "data/none.bin", "FileNotFoundError"),
+        ("9", "nothing.bin", "FileNotFoundError"),
+        ("10", "../../secret", "ValueError"),
+        ("11", "/etc/passwd", "ValueError"),
+    ] {
+        let input = serde_json::json!({ "name": name }).to_string();
+        s.grant(vec![of(token, 2, "size", &input)]).await;
+        assert_eq!(s.failure(token).await.r#type, kind, "{name}");
+    }
+    assert_eq!(fetched(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_of_files_on_demand_that_lead_out_of_the_project_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("pyproject.toml"), "[tool.tidewheel]\non-demand = [\"../x\"]\n").expect("written");
+    let options = BuildOptions::new(dir.path().join("build"));
+    let error = build_package(dir.path(), &dir.path().join("out.zip"), &options).await.expect_err("refused");
+    assert!(error.to_string().contains("on-demand pattern \"../x\""), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_is_run_in_place_and_reloaded() {
     let mut bench = Bench::start().await;

@@ -290,6 +290,67 @@ async fn large_results_inputs_and_artifacts_go_through_the_blob_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_input_is_kept_for_the_next_task_of_its_tenant_and_for_no_other() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let text = serde_json::json!({ "what": "w".repeat(200_000) }).to_string();
+    let hash = hash_of(text.as_bytes());
+    bench.blobs.lock().insert(hash.clone(), text.clone().into());
+    let of = |token: &str, tenant: u32| Grant { input_ref: hash.clone(), tenant, ..bench.python(token, "say", "") };
+    // Two at once fetch it once.
+    s.grant(vec![of("1", 1), of("2", 1)]).await;
+    let came = |outcome| matches!(outcome, Some(Outcome::OkRef(_)));
+    assert!(came(s.result("1").await.outcome) && came(s.result("2").await.outcome));
+    s.until("the input is announced", |s| s.data.contains(&hash)).await;
+    let folder = bench.dir.path().join("inputs");
+    let place = folder.join(format!("1-{}", &hash["sha256:".len()..]));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&folder).expect("there").permissions());
+    assert_eq!(mode & 0o077, 0, "for the agent alone");
+    // The server has it no more: it comes from here, for the same tenant and for none else, nor where none is named.
+    bench.blobs.lock().remove(&hash);
+    s.grant(vec![of("3", 1), of("4", 2), of("5", 0)]).await;
+    assert!(came(s.result("3").await.outcome));
+    assert_eq!(s.failure("4").await.r#type, "input");
+    assert_eq!(s.failure("5").await.r#type, "input");
+    // A file of it, for a task that asks for stored content by its hash.
+    let fetch = serde_json::json!({ "hash": hash }).to_string();
+    s.grant(vec![Grant { tenant: 1, ..bench.python("6", "fetch_size", &fetch) }]).await;
+    assert_eq!(s.ok("6").await, text.len());
+    s.grant(vec![Grant { tenant: 2, ..bench.python("7", "fetch_size", &fetch) }]).await;
+    s.failure("7").await;
+    // A damaged one is seen, and fetched anew.
+    std::fs::write(place.join("content"), text.replace('w', "x")).expect("damaged");
+    bench.blobs.lock().insert(hash.clone(), text.clone().into());
+    s.grant(vec![of("8", 1)]).await;
+    assert!(came(s.result("8").await.outcome));
+    assert_eq!(std::fs::read(place.join("content")).expect("there"), text.as_bytes());
+    // A new stream says what is here.
+    s.hang_up();
+    let next = bench.session().await;
+    assert!(next.hello.data.contains(&hash), "{:?}", next.hello.data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_beyond_the_bound_of_the_cache_go_and_are_taken_back() {
+    let mut bench = Bench::start_with(|c| c.cache_bytes = 4 << 20).await;
+    let mut s = bench.connected().await;
+    let mut hashes = Vec::new();
+    for n in 0..30 {
+        let text = serde_json::json!({ "what": format!("{n}-{}", "w".repeat(300_000)) }).to_string();
+        let hash = hash_of(text.as_bytes());
+        bench.blobs.lock().insert(hash.clone(), text.into());
+        let token = n.to_string();
+        s.grant(vec![Grant { input_ref: hash.clone(), tenant: 1, ..bench.python(&token, "say", "") }]).await;
+        s.result(&token).await;
+        hashes.push(hash);
+    }
+    let inputs = bench.dir.path().join("inputs");
+    let here = || std::fs::read_dir(&inputs).expect("there").flatten().filter(|e| e.path().is_dir()).count();
+    s.until("the oldest are taken back", |s| !s.data.contains(&hashes[0]) && s.data.len() == here()).await;
+    assert!(here() < 20, "{} of 30 are here", here());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_fetched_stored_content_with_the_right_of_an_attempt_of_another_process() {
     let mut bench = Bench::start_with(|c| c.permits = 2).await;
     let mut s = bench.connected().await;

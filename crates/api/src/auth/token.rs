@@ -14,6 +14,7 @@ use tidewheel_proto::token::split;
 
 use super::{Fingerprint, Principal, Proof, Role, unauthenticated};
 use crate::problem::Failure;
+use crate::service::records;
 use crate::state::Api;
 
 /// Tokens live in the system's own tenant: a token id is looked up before any tenant is known.
@@ -70,6 +71,10 @@ pub(crate) struct StoredEnrolment {
     /// SHA-256 of the agent's certificate, in hex; then `hash` is empty and no secret is taken.
     #[serde(default)]
     pub(crate) certificate: Option<String>,
+    /// Hash or fingerprint of the key before the last change, which is taken until the new one is first used: the answer that
+    /// brings the new one may be lost. Empty = none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) previous: String,
     /// Wall time of the last change of its key.
     #[serde(default)]
     pub(crate) rotated: Option<u64>,
@@ -128,15 +133,20 @@ pub(crate) fn check(api: &Api, text: &str) -> Result<Arc<Principal>, Failure> {
     api.metrics.tokens.miss();
     let refused = || unauthenticated(api, "The token is unknown, revoked or expired.");
     let (id, secret) = split(text).ok_or_else(refused)?;
-    let stored = read(api, &id)?.ok_or_else(refused)?;
+    let (stored, record) = read(api, &id)?.ok_or_else(refused)?;
     // `blake3::Hash` compares in constant time. A certificate's token has no hash and is equal to none.
     let given = blake3::hash(&secret);
     let is = |hash: &str| blake3::Hash::from_hex(hash).is_ok_and(|wanted| wanted == given);
     let used = stored.enrolment.as_ref().is_some_and(|e| is(&e.joined));
-    if !is(&stored.hash) && !used {
+    let is_new = is(&stored.hash);
+    let previous = stored.enrolment.as_ref().map(|e| e.previous.as_str()).filter(|previous| is(previous));
+    if !is_new && !used && previous.is_none() {
         return Err(refused());
     }
-    let mut principal = principal(api, &id, &stored, &stored.hash)?;
+    let mut principal = principal(api, &id, &stored, if is_new { &stored.hash } else { previous.unwrap_or_default() })?;
+    if is_new {
+        settle(api, &id, &stored, record);
+    }
     if used {
         // It opens the one door at which it is told that it was used.
         principal.role = Role::Joiner;
@@ -169,19 +179,43 @@ pub(crate) fn check_certificate(
         refused("The connection shows no client certificate; a proxy that ends TLS in front of the server hides it.")
     })?;
     let unknown = || refused("The certificate is unknown, revoked or replaced.");
-    let stored = read(api, id)?.ok_or_else(unknown)?;
+    let (stored, record) = read(api, id)?.ok_or_else(unknown)?;
     let shown = hex::encode(shown.0);
-    let is_ours = stored.enrolment.as_ref().is_some_and(|e| e.certificate.as_ref() == Some(&shown));
+    let is_new = stored.enrolment.as_ref().is_some_and(|e| e.certificate.as_ref() == Some(&shown));
+    let is_ours = is_new || stored.enrolment.as_ref().is_some_and(|e| e.previous == shown);
     if !is_ours || is_over(api, stored.expires) {
         return Err(unknown());
+    }
+    if is_new {
+        settle(api, id, &stored, record);
     }
     principal(api, id, &stored, &shown).map(Arc::new)
 }
 
-fn read(api: &Api, id: &str) -> Result<Option<StoredToken>, Failure> {
+/// The new key of an agent is used: from the commit of this on, the one before it is refused. Not waited for: whoever uses the
+/// new one has all rights already, and a record that was changed meanwhile is left to its next use.
+fn settle(api: &Api, id: &str, stored: &StoredToken, version: u64) {
+    if stored.enrolment.as_ref().is_none_or(|enrolment| enrolment.previous.is_empty()) {
+        return;
+    }
+    let (api, id, mut stored) = (api.clone(), id.to_owned(), stored.clone());
+    if let Some(enrolment) = &mut stored.enrolment {
+        enrolment.previous.clear();
+    }
+    tokio::spawn(async move {
+        let written = records::put(&api, RecordKind::Token, TOKEN_TENANT, &id, &stored, Some(version)).await;
+        if let Err(failure) = written {
+            tracing::warn!(token = %id, reason = %failure.0.detail, "the key before the last change is still taken");
+        }
+    });
+}
+
+/// A token and the version of its record.
+fn read(api: &Api, id: &str) -> Result<Option<(StoredToken, u64)>, Failure> {
     let Some(record) = api.runtime.directory().record(RecordKind::Token, TOKEN_TENANT, id) else { return Ok(None) };
     let stored = serde_json::from_str(&record.value);
-    stored.map(Some).map_err(|_| Failure::internal("a stored token cannot be read"))
+    let stored = stored.map_err(|_| Failure::internal("a stored token cannot be read"))?;
+    Ok(Some((stored, record.version)))
 }
 
 fn principal(api: &Api, id: &str, stored: &StoredToken, key: &str) -> Result<Principal, Failure> {
@@ -204,9 +238,10 @@ fn principal(api: &Api, id: &str, stored: &StoredToken, key: &str) -> Result<Pri
 
 /// Whether a token of this id exists, has not expired, and still has this key.
 pub(crate) fn stands(api: &Api, id: &str, key: &str) -> bool {
-    let Ok(Some(stored)) = read(api, id) else { return false };
-    let certificate = stored.enrolment.as_ref().and_then(|e| e.certificate.as_deref());
-    (stored.hash == key || certificate == Some(key)) && !is_over(api, stored.expires)
+    let Ok(Some((stored, _))) = read(api, id) else { return false };
+    let of_agent = |e: &StoredEnrolment| e.certificate.as_deref() == Some(key) || e.previous == key;
+    let is_its = !key.is_empty() && (stored.hash == key || stored.enrolment.as_ref().is_some_and(of_agent));
+    is_its && !is_over(api, stored.expires)
 }
 
 fn is_over(api: &Api, expires: Option<u64>) -> bool {

@@ -163,7 +163,10 @@ async fn commit(api: Api, caller: Principal, request: Pending) -> v1::SubmitResp
         let mut item = prepared.item;
         if let Some(content) = prepared.large {
             match submit_task::payload(&api, caller.tenant, content).await {
-                Ok(payload) => item.input = payload,
+                Ok(payload) => {
+                    item.input = payload;
+                    submit_task::near_input(&mut item);
+                }
                 Err(failure) => failed = Some(failure),
             }
         }

@@ -225,6 +225,7 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
         idempotency_key: spec.idempotency_key.as_ref().map_or_else(|| task_text(grant.task), |k| k.to_string()),
         max_attempts: grant.max_attempts,
         priority: u32::from(grant.priority),
+        tenant: grant.tenant.0,
     }
 }
 

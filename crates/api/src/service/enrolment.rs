@@ -30,6 +30,8 @@ const MAX_OPEN: usize = 1_000;
 const MAX_QUEUES: usize = 100;
 /// Bytes of a signing request; one with a large RSA key has about 2 KiB.
 const MAX_CSR: usize = 8 << 10;
+/// A change of a key is tried so often when its record changes at the same time.
+const ROTATIONS: usize = 3;
 /// The label that says which group a worker belongs to.
 pub(crate) const GROUP: &str = "group";
 
@@ -139,6 +141,9 @@ pub(crate) async fn redeem(api: &Api, caller: &Principal, wanted: &rest::Redeem)
     if agent.is_empty() || agent.len() > 200 || agent.chars().any(char::is_control) {
         return Err(Failure::field("/name", "an agent's name has 1 to 200 bytes without control characters"));
     }
+    if wanted.name.is_some() {
+        free_name(api, caller, &stored, &agent)?;
+    }
     let mut enrolment = stored.enrolment.take().ok_or_else(|| Failure::internal("a join token has no data"))?;
     if enrolment.at.is_some() && enrolment.redeemed != redeemed {
         return Err(used(&enrolment));
@@ -150,13 +155,26 @@ pub(crate) async fn redeem(api: &Api, caller: &Principal, wanted: &rest::Redeem)
     }
     enrolment.agent = Some(agent);
     enrolment.redeemed = redeemed.clone();
+    enrolment.previous.clear();
     stored.role = "worker".to_owned();
     stored.expires = None;
     give(api, caller, (stored, enrolment, version), redeemed, wanted).await
 }
 
-/// Gives an agent that enrolled itself a new key; the old one is refused from the commit on.
+/// Gives an agent that enrolled itself a new key. The old one, by which it asks, is taken until the new one is first used: the
+/// answer may be lost on its way, and then it asks again.
 pub(crate) async fn rotate(api: &Api, caller: &Principal, wanted: &rest::Redeem) -> Result<rest::Enrolled, Failure> {
+    for _ in 1..ROTATIONS {
+        match rotate_once(api, caller, wanted).await {
+            // The key before this one is settled at the same time.
+            Err(failure) if failure.code() == Code::Conflict && caller.enrolment.is_some() => {}
+            other => return other,
+        }
+    }
+    rotate_once(api, caller, wanted).await
+}
+
+async fn rotate_once(api: &Api, caller: &Principal, wanted: &rest::Redeem) -> Result<rest::Enrolled, Failure> {
     let (mut stored, version) = read(api, caller)?;
     let hash = hash_of(&secret(wanted)?);
     let Some(mut enrolment) = stored.enrolment.take() else {
@@ -166,6 +184,7 @@ pub(crate) async fn rotate(api: &Api, caller: &Principal, wanted: &rest::Redeem)
         ));
     };
     enrolment.redeemed.clear();
+    enrolment.previous = caller.key.to_string();
     enrolment.rotated = Some(api.runtime.now_ms());
     give(api, caller, (stored, enrolment, version), hash, wanted).await
 }
@@ -199,6 +218,7 @@ async fn give(
         labels: enrolment.labels.clone(),
         group: enrolment.group.clone(),
         credential: if signed.is_some() { "certificate" } else { "token" }.to_owned(),
+        certificate_expires_at: signed.as_ref().map(|signed| time_text(signed.not_after_ms)),
         certificate: signed.map(|signed| signed.pem),
     };
     stored.enrolment = Some(enrolment);
@@ -294,6 +314,33 @@ pub(crate) fn check_agent(api: &Api, caller: &Principal, tenant: Option<TenantId
     if *caller.name == *name || own.agent.as_deref() == Some(name) {
         return Ok(());
     }
+    if is_taken(api, caller, tenant, name) {
+        let own = own.agent.as_deref().unwrap_or(&caller.name);
+        return Err(format!(
+            "the name '{name}' is that of another enrolled agent; this one was enrolled as '{own}': connect under that name or \
+             another that is free, or have the other enrolment revoked"
+        ));
+    }
+    Ok(())
+}
+
+/// A join token is not used under the name of another agent, with which it would compete for the name. The name that whoever
+/// made the token gave it is always free to it.
+fn free_name(api: &Api, caller: &Principal, stored: &StoredToken, name: &str) -> Result<(), Failure> {
+    let scope = (!stored.system).then_some(TenantId(stored.tenant));
+    if stored.name == name || !is_taken(api, caller, scope, name) {
+        return Ok(());
+    }
+    let why = format!(
+        "the name '{name}' is that of another enrolled agent: enrol under one that is free (that of the join token is \
+         '{}'), or have the other enrolment revoked with 'tidewheel token revoke'",
+        stored.name
+    );
+    Err(Failure::field("/name", why))
+}
+
+/// Whether another enrolment of a scope has a name.
+fn is_taken(api: &Api, caller: &Principal, tenant: Option<TenantId>, name: &str) -> bool {
     let quoted = serde_json::to_string(name).unwrap_or_default();
     let all = api.runtime.directory().records(RecordKind::Token, TOKEN_TENANT);
     // Most records are not worth reading: the name does not stand in them.
@@ -303,14 +350,7 @@ pub(crate) fn check_agent(api: &Api, caller: &Principal, tenant: Option<TenantId
         let enrolled = stored.enrolment.as_ref().filter(|e| e.at.is_some());
         scope == tenant && enrolled.is_some_and(|e| stored.name == name || e.agent.as_deref() == Some(name))
     };
-    if others.filter_map(|r| serde_json::from_str::<StoredToken>(&r.value).ok()).any(|stored| holds(&stored)) {
-        let own = own.agent.as_deref().unwrap_or(&caller.name);
-        return Err(format!(
-            "the name '{name}' is that of another enrolled agent; this one was enrolled as '{own}': connect under that name or \
-             another that is free, or have the other enrolment revoked"
-        ));
-    }
-    Ok(())
+    others.filter_map(|r| serde_json::from_str::<StoredToken>(&r.value).ok()).any(|stored| holds(&stored))
 }
 
 /// Refuses a queue that an enrolled agent is not bound to, for calls beside its stream.

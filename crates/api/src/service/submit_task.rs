@@ -222,6 +222,7 @@ async fn read(api: &Api, caller: &Principal, bytes: &Bytes, around: Around<'_>) 
     if let Some(raw) = input {
         let content = Bytes::from(Box::<str>::from(raw).into_boxed_bytes());
         item.input = payload(api, caller.tenant, content).await?;
+        near_input(&mut item);
     }
     Ok(item)
 }
@@ -338,6 +339,17 @@ pub(crate) async fn payload(api: &Api, tenant: TenantId, content: Bytes) -> Resu
     let size = content.len() as u64;
     let hash = api.runtime.blobs().put(tenant.0, content).await?;
     Ok(Payload::Blob { hash, size })
+}
+
+/// A task with a large input is near it: a worker that has fetched it for another task gets this one before its equals.
+pub(crate) fn near_input(item: &mut Submit) {
+    if let Payload::Blob { hash, .. } = &item.input {
+        let near = &mut Arc::make_mut(&mut item.spec).near;
+        let name = Name::from(text::hash_text(hash).as_str());
+        if near.len() < limit::NEAR_HINTS && !near.contains(&name) {
+            near.push(name);
+        }
+    }
 }
 
 /// The first 16 bytes of blake3 over tenant and key: what the engine keeps of an idempotency key.

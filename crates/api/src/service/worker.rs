@@ -16,6 +16,7 @@ use crate::auth::Principal;
 use crate::grpc::package_text;
 use crate::problem::{Failure, from_refusal};
 use crate::state::{Api, Offer};
+use crate::text::parse_hash;
 use crate::units::time_text;
 
 /// What an operator set for a worker's name, as JSON under that name.
@@ -95,7 +96,8 @@ pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
         version: hello.version.0.to_string(),
         queues: hello.queues.iter().map(|q| q.to_string()).collect(),
         serves: serves(&hello.serves),
-        data: hello.data.iter().map(|name| name.to_string()).collect(),
+        // What its owner says that it holds. Inputs in its cache are other tenants' business, too.
+        data: hello.data.iter().filter(|name| parse_hash(name).is_none()).map(|name| name.to_string()).collect(),
         labels: convert::pairs(&hello.labels),
         permits: hello.permits,
         offered_permits: api.sessions.offer(worker.session).map(|offer| offer.permits),

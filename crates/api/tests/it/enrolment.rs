@@ -55,16 +55,57 @@ async fn a_join_token_enrols_one_agent_and_the_same_call_again_is_answered_again
         (&json!("enrolled"), &json!("agent-1"), &json!("token"))
     );
     assert!(shown.get("secret").is_none() && !shown.to_string().contains(&secret(7)));
-    // A new key: the old one is refused from then on, and so is the call with which it was drawn.
-    let body = json!({ "secret": secret(9) }).to_string();
-    node.call_as(&own, Method::POST, "/api/v1/enrolments:rotate", body).await.is(200);
-    node.call_as(&own, Method::GET, "/api/v1/whoami", Body::empty()).await.is(401);
+    // A new key, whose answer is lost: the old one asks again, and is refused once the new one is used.
+    let rotate = async |own: &str, n: u8| {
+        let body = json!({ "secret": secret(n) }).to_string();
+        node.call_as(own, Method::POST, "/api/v1/enrolments:rotate", body).await
+    };
+    rotate(&own, 8).await.is(200);
+    rotate(&own, 9).await.is(200);
+    let lost = token::text(&id, &[8; 32]);
+    node.call_as(&lost, Method::GET, "/api/v1/whoami", Body::empty()).await.is(401);
+    node.call_as(&own, Method::GET, "/api/v1/whoami", Body::empty()).await.is(200);
     let rotated = token::text(&id, &[9; 32]);
     node.call_as(&rotated, Method::GET, "/api/v1/whoami", Body::empty()).await.is(200);
+    refused(&node, &own).await;
+    rotate(&own, 7).await.is(401);
     redeem(&node, &join, 7).await.is(409);
     node.call(Method::DELETE, &format!("/api/v1/enrolments/{id}"), Body::empty()).await.is(204);
     node.call_as(&rotated, Method::GET, "/api/v1/whoami", Body::empty()).await.is(401);
     redeem(&node, &join, 7).await.is(401);
+}
+
+/// Waits until a credential is refused: what settles it is a commit that nobody waits for.
+async fn refused(node: &Node, own: &str) {
+    for _ in 0..1_000 {
+        if node.call_as(own, Method::GET, "/api/v1/whoami", Body::empty()).await.status == 401 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the old key is still taken");
+}
+
+#[tokio::test]
+async fn a_join_token_could_be_used_under_the_name_of_another_agent() {
+    let node = Node::start().await;
+    enrolled(&node, json!({ "name": "first" }), "one", 1).await;
+    let made = make(&node, json!({ "name": "second" })).await;
+    let redeem = async |join: &str, name: &str| {
+        let body = json!({ "secret": secret(2), "name": name }).to_string();
+        node.call_as(join, Method::POST, "/api/v1/enrolments:redeem", body).await
+    };
+    for theirs in ["one", "first"] {
+        let got = redeem(&text(&made, "secret"), theirs).await.is(400).json().to_string();
+        assert!(got.contains(&format!("'{theirs}' is that of another")) && got.contains("/name"), "{got}");
+    }
+    assert_eq!(node.get(&format!("/api/v1/enrolments/{}", text(&made, "id"))).await.is(200).json()["state"], "open");
+    // Its own name, and one that is free; the same call again is no other agent.
+    redeem(&text(&made, "secret"), "two").await.is(200);
+    redeem(&text(&made, "secret"), "two").await.is(200);
+    // An admin may give a name twice: a machine that is set up anew comes back under it.
+    let again = make(&node, json!({ "name": "first" })).await;
+    redeem(&text(&again, "secret"), "first").await.is(200);
 }
 
 #[tokio::test]
@@ -139,7 +180,10 @@ async fn an_enrolled_agent_is_held_to_its_queues_labels_and_group() {
 #[tokio::test]
 async fn a_certificate_takes_the_place_of_the_secret() {
     let sign = |csr: &str, id: &str| match csr {
-        "good" => Ok(SignedCertificate { pem: format!("certificate of {id}"), der: b"der".to_vec() }),
+        "good" => {
+            let pem = format!("certificate of {id}");
+            Ok(SignedCertificate { pem, der: b"der".to_vec(), not_after_ms: 1_900_000_000_000 })
+        }
         _ => Err("it is none".to_owned()),
     };
     let config = ApiConfig { authority: Some(Authority(Arc::new(sign))), ..ApiConfig::default() };
@@ -155,6 +199,7 @@ async fn a_certificate_takes_the_place_of_the_secret() {
         (&got["credential"], &got["certificate"]),
         (&json!("certificate"), &json!(format!("certificate of {id}")))
     );
+    assert_eq!(got["certificate_expires_at"], "2030-03-17T17:46:40.000Z", "{got}");
     // The secret opens nothing, and neither does the id without the connection that shows the certificate.
     node.call_as(&token::text(&id, &[5; 32]), Method::GET, "/api/v1/whoami", Body::empty()).await.is(401);
     let request = node.request(Method::GET, "/api/v1/whoami", "").header("authorization", format!("Certificate {id}"));

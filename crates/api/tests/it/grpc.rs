@@ -88,6 +88,37 @@ pub(crate) fn hello(permits: u32) -> v1::Hello {
 use v1::task_result::Outcome;
 
 #[tokio::test]
+async fn a_task_with_a_large_input_goes_to_the_worker_that_holds_it() {
+    use sha2::Digest;
+    let served = start().await;
+    let token = served.node.token("worker").await;
+    let inputs = ["a", "b"].map(|letter| format!("\"{}\"", letter.repeat(100_000)));
+    let hashes = inputs.each_ref().map(|text| format!("sha256:{}", hex::encode(sha2::Sha256::digest(text))));
+    let mut workers = Vec::new();
+    for (name, held) in [("w1", &hashes[0]), ("w2", &hashes[1])] {
+        let data = vec!["set-1".to_owned(), held.clone()];
+        let hello = v1::Hello { name: name.to_owned(), data, ..hello(8) };
+        let mut worker = Worker::connect(&served, &token, hello).await.unwrap();
+        worker.welcome().await;
+        workers.push(worker);
+    }
+    let id = served.node.submit(&format!(r#"{{"type":"a","input":{}}}"#, inputs[0])).await;
+    let task = served.node.get(&format!("/api/v1/tasks/{id}")).await.is(200).json();
+    assert_eq!(task["near"], serde_json::json!([hashes[0]]));
+    assert_eq!(workers[0].grant().await.input_ref, hashes[0]);
+    // Workers that are equally loaded are told apart by what they hold; the second of each pair makes them equal again.
+    served.node.submit(&format!(r#"{{"type":"a","input":{}}}"#, inputs[1])).await;
+    assert_eq!(workers[1].grant().await.input_ref, hashes[1]);
+    for which in [1, 0, 0, 1] {
+        served.node.submit(&format!(r#"{{"type":"a","input":{}}}"#, inputs[which])).await;
+        let grant = workers[which].grant().await;
+        assert!(grant.input_ref == hashes[which] && grant.tenant > 0);
+    }
+    let shown = served.node.get("/api/v1/workers/w1").await.is(200).json();
+    assert_eq!(shown["data"], serde_json::json!(["set-1"]), "what lies in its cache is not shown: {shown}");
+}
+
+#[tokio::test]
 async fn a_task_goes_from_submit_to_result() {
     let served = start().await;
     let token = served.node.token("worker").await;

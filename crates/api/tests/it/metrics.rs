@@ -142,6 +142,31 @@ async fn figures_of_tasks_say_their_type_and_figures_of_queues_their_pressure() 
 }
 
 #[tokio::test]
+async fn the_store_says_how_long_commits_took_what_is_open_and_what_blobs_weigh() {
+    let node = busy().await;
+    node.call(Method::PUT, "/api/v1/blobs", vec![7u8; 5_000]).await.is(201);
+    let text = text(&node).await;
+    let value = |name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        found.unwrap_or_else(|| panic!("{name} is missing:\n{text}"))
+    };
+    // The store in memory has neither; what the real one says is tested there.
+    let all = value("tidewheel_fsync_seconds_bucket{le=\"+Inf\"}");
+    assert!((all - value("tidewheel_fsync_seconds_count")).abs() < 0.5 && value("tidewheel_fsync_seconds_sum") >= 0.0);
+    assert!(text.contains("tidewheel_fsync_seconds_bucket{le=\"0.005\"} "), "5 ms is an edge");
+    for labels in [
+        "role=\"writer\",state=\"used\"",
+        "role=\"copier\",state=\"used\"",
+        "role=\"reader\",state=\"used\"",
+        "role=\"reader\",state=\"idle\"",
+    ] {
+        assert!(value(&format!("tidewheel_store_connections{{{labels}}}")) >= 0.0);
+    }
+    assert!(value("tidewheel_blob_bytes") >= 5_000.0);
+    assert!(value("tidewheel_blob_moved_bytes_total{direction=\"written\"}") >= 5_000.0);
+}
+
+#[tokio::test]
 async fn types_beyond_the_bound_share_one_label() {
     let node = Node::start().await;
     let tasks: Vec<_> = (0..120).map(|n| format!(r#"{{"type":"t{n}"}}"#)).collect();

@@ -15,7 +15,7 @@ use tidewheel_engine::Command;
 use tidewheel_engine::command::Hello;
 use tidewheel_engine::task::{Failure, Outcome, Payload};
 use tidewheel_runtime::{Config, Runtime, Session, ToWorker};
-use tidewheel_store::blob::{Blobs, Pending};
+use tidewheel_store::blob::{BlobFigures, Blobs, Pending};
 use tidewheel_store::log::{Line, LogPage, LogQuery, LogStore};
 use tidewheel_store::memory::MemoryStore;
 use tidewheel_store::{Error, Hash};
@@ -112,6 +112,16 @@ impl Blobs for MemoryBlobs {
     fn remove(&self, tenant: u32, hash: Hash, _: std::time::Duration) -> Pending<'_, bool> {
         let gone = self.0.lock().remove(&(tenant, hash)).is_some();
         Box::pin(async move { Ok(gone) })
+    }
+
+    fn count(&self, tenant: u32) -> Pending<'_, u64> {
+        let held = self.0.lock().iter().filter(|((owner, _), _)| *owner == tenant).map(|(_, b)| b.len() as u64).sum();
+        Box::pin(async move { Ok(held) })
+    }
+
+    fn figures(&self) -> BlobFigures {
+        let held = self.0.lock().values().map(|bytes| bytes.len() as u64).sum();
+        BlobFigures { held, written: held, read: 0 }
     }
 }
 

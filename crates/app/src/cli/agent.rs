@@ -2,9 +2,12 @@
 
 mod enroll_token;
 mod identity;
+mod renew;
 mod rotate_key;
 mod run;
+mod service;
 mod status;
+mod unit;
 
 use clap::{Args, Subcommand};
 
@@ -35,6 +38,8 @@ enum AgentVerb {
     Status(status::Status),
     EnrollToken(enroll_token::EnrollToken),
     RotateKey(rotate_key::RotateKey),
+    InstallService(Box<service::InstallService>),
+    UninstallService(service::UninstallService),
 }
 
 impl AgentCommand {
@@ -43,6 +48,8 @@ impl AgentCommand {
             Some(AgentVerb::Status(verb)) => verb.run(ctx),
             Some(AgentVerb::EnrollToken(verb)) => block_on(verb.run(ctx)),
             Some(AgentVerb::RotateKey(verb)) => block_on(verb.run(ctx)),
+            Some(AgentVerb::InstallService(verb)) => block_on(verb.run(ctx)),
+            Some(AgentVerb::UninstallService(verb)) => verb.run(ctx),
             None => self.run.run(ctx),
         }
     }

@@ -89,6 +89,12 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("server.maxStreams", Kind::Count { min: 1, max: 1_000_000 }, || json!(1_000), "Live streams at once."),
     fixed("tls.certFile", Kind::Text, || json!(""), "Certificate chain (PEM). With it the server speaks TLS only."),
     fixed("tls.keyFile", Kind::Text, || json!(""), "Private key (PEM)."),
+    fixed(
+        "tls.agentCertLife",
+        Kind::Duration { min: 60_000 },
+        || json!("90d"),
+        "Life of an agent's client certificate; the agent renews it after two thirds.",
+    ),
     fixed("storage.dataDir", Kind::Text, || json!("tidewheel-data"), "Folder of database, logs, blobs and keys."),
     fixed("storage.database", Kind::Text, || json!(""), "Database file, or :memory:; in dataDir if empty."),
     fixed("storage.cacheSize", Kind::Size, || json!("64Mi"), "Page cache of the database's writer."),

@@ -89,6 +89,7 @@ fn blob_pause(age: Duration) -> Duration {
 /// Its own task: a listing of many blobs must not hold up the others. An idle server lists its blobs once an hour and asks
 /// the database nothing, unless there are old ones that no package names.
 async fn blob_rounds(runtime: Runtime, retention: Arc<Retention>) {
+    tidewheel_api::count_blobs(&runtime).await;
     loop {
         let age = Duration::from_millis(retention.orphans_ms.load(Ordering::Relaxed));
         // The setting may change while this sleeps.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,8 +16,8 @@ use crate::profile::write_private;
 /// the database: who has it can pass for an agent whose record still stands.
 const AUTHORITY_CERT: &str = "agents-ca.pem";
 const AUTHORITY_KEY: &str = "agents-ca.key";
-/// Years that an agent's certificate is good for. What cuts an agent off is its record, not this end.
-const CERTIFICATE_YEARS: i16 = 5;
+/// A clock that is so far behind does not refuse a new certificate.
+const CLOCK_SKEW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a listener with TLS needs.
 pub(super) struct Tls {
@@ -38,7 +39,7 @@ pub(super) fn server_config(config: &Config, data_dir: &Path) -> Outcome<Option<
         return Err(unreadable(&cert, &"there is no certificate in it"));
     }
     let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| unreadable(&key, &error))?;
-    let (authority, root) = authority(data_dir)?;
+    let (authority, root) = authority(data_dir, config.duration("tls.agentCertLife"))?;
     let what = || "cannot use the authority of the agents' certificates".to_owned();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(root).doing(Exit::Failed, what)?;
@@ -50,7 +51,7 @@ pub(super) fn server_config(config: &Config, data_dir: &Path) -> Outcome<Option<
 }
 
 /// The authority of the folder, and its certificate.
-fn authority(folder: &Path) -> Outcome<(Authority, CertificateDer<'static>)> {
+fn authority(folder: &Path, life: Duration) -> Outcome<(Authority, CertificateDer<'static>)> {
     let (cert, key) = (folder.join(AUTHORITY_CERT), folder.join(AUTHORITY_KEY));
     let what = || format!("cannot use the authority of the agents' certificates in {}", folder.display());
     if !(cert.exists() && key.exists()) {
@@ -64,7 +65,7 @@ fn authority(folder: &Path) -> Outcome<(Authority, CertificateDer<'static>)> {
     let pair = rcgen::KeyPair::from_pem(&pem).doing(Exit::Failed, what)?;
     // The same name and key as the certificate in the folder has.
     let issuer = rcgen::Issuer::new(authority_params(), pair);
-    let sign = move |csr: &str, id: &str| sign(&issuer, csr, id).map_err(|error| error.to_string());
+    let sign = move |csr: &str, id: &str| sign(&issuer, csr, id, life).map_err(|error| error.to_string());
     Ok((Authority(Arc::new(sign)), root))
 }
 
@@ -84,21 +85,24 @@ fn named(name: &str) -> rcgen::DistinguishedName {
 
 /// A client certificate for the key of a signing request. Nothing else of the request counts: what it says of itself is
 /// the agent's claim.
-fn sign(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>, csr: &str, id: &str) -> Result<SignedCertificate, rcgen::Error> {
+fn sign(
+    issuer: &rcgen::Issuer<'_, rcgen::KeyPair>,
+    csr: &str,
+    id: &str,
+    life: Duration,
+) -> Result<SignedCertificate, rcgen::Error> {
     let mut request = rcgen::CertificateSigningRequestParams::from_pem(csr)?;
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = named(id);
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    let today = jiff::Zoned::now().date();
-    let day =
-        |year: i16| rcgen::date_time_ymd(year.into(), today.month().unsigned_abs(), today.day().unsigned_abs().min(28));
-    // A clock that is a little behind must not refuse it.
-    params.not_before = day(today.year() - 1);
-    params.not_after = day(today.year() + CERTIFICATE_YEARS);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let end = Duration::from_secs((now + life).as_secs());
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + now.saturating_sub(CLOCK_SKEW);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
     request.params = params;
     let made = request.signed_by(issuer)?;
-    Ok(SignedCertificate { pem: made.pem(), der: made.der().to_vec() })
+    Ok(SignedCertificate { pem: made.pem(), der: made.der().to_vec(), not_after_ms: super::millis(end) })
 }
 
 /// A certificate for this machine's loopback, made once per folder. Returns the files of certificate and key.

@@ -17,6 +17,11 @@ impl Partition {
             || !self.touched_queues.is_empty()
     }
 
+    /// Whether the open batch changes anything that is stored.
+    pub fn has_changes(&self) -> bool {
+        !self.dirty.is_empty() || !self.mutations.is_empty() || !self.touched_queues.is_empty()
+    }
+
     /// Roughly how much is in the open batch.
     pub fn output_len(&self) -> usize {
         self.dirty.len() + self.mutations.len() + self.effects.len()

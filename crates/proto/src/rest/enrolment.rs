@@ -108,6 +108,9 @@ pub struct Enrolled {
     /// The certificate (PEM), with `credential` = `certificate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
+    /// RFC 3339; its end. It is to be renewed before, with `POST /enrolments:rotate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<String>,
 }
 
 /// Workers with the same label `group`.

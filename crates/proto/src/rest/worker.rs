@@ -21,7 +21,7 @@ pub struct Worker {
     /// Bounds that it declares on the tasks it is given; absent ones serve all.
     #[serde(default, skip_serializing_if = "Serves::is_open")]
     pub serves: Serves,
-    /// Data it holds.
+    /// Data that its owner says it holds (`--data`). Inputs in its cache, which the server also knows, are not listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<String>,
     /// Labels and discovered capabilities.

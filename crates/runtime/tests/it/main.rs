@@ -16,7 +16,7 @@ use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::{Command, Reply};
 use tidewheel_runtime::{Config, Error, Runtime, Session, ToWorker};
-use tidewheel_store::blob::{Blobs, Pending};
+use tidewheel_store::blob::{BlobFigures, Blobs, Pending};
 use tidewheel_store::log::{Line, LogPage, LogQuery, LogStore};
 use tidewheel_store::memory::MemoryStore;
 use tidewheel_store::{Committed, Figures, Store, TaskPage, TaskQuery};
@@ -109,6 +109,12 @@ impl Blobs for NoBlobs {
     }
     fn remove(&self, _: u32, _: [u8; 32], _: std::time::Duration) -> Pending<'_, bool> {
         Box::pin(async { Ok(false) })
+    }
+    fn count(&self, _: u32) -> Pending<'_, u64> {
+        Box::pin(async { Ok(0) })
+    }
+    fn figures(&self) -> BlobFigures {
+        BlobFigures::default()
     }
 }
 

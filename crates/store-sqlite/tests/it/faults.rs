@@ -349,6 +349,26 @@ fn a_database_of_a_newer_program_is_refused() {
 }
 
 #[test]
+fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_it_has() {
+    let folder = TempDir::new().unwrap();
+    let path = sample(&folder);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    // As the first schema had it.
+    let before = "CREATE TABLE old (key BLOB NOT NULL, part INTEGER NOT NULL, bytes BLOB NOT NULL,
+                      PRIMARY KEY (key, part)) WITHOUT ROWID;
+                  INSERT INTO old SELECT key, part, bytes FROM payload;
+                  DROP TABLE payload;
+                  ALTER TABLE old RENAME TO payload;
+                  DELETE FROM refinery_schema_history WHERE version >= 2;";
+    connection.execute_batch(before).unwrap();
+    drop(connection);
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    store.verify().unwrap();
+    assert_eq!(store.open(0).unwrap().last_index, 100);
+    assert_whole(&store, 100);
+}
+
+#[test]
 fn a_backup_is_made_while_commits_go_on_and_is_a_whole_store() {
     let folder = TempDir::new().unwrap();
     let store = SqliteStore::open(&folder.path().join("tidewheel.db"), Options::default()).unwrap();

@@ -149,3 +149,21 @@ fn keys_go_by_the_hour_from_memory_and_from_disk() {
         assert_eq!(rows(&path, table), 0, "{table}");
     }
 }
+
+#[test]
+fn figures_say_how_long_the_disk_took_and_what_is_open() {
+    let folder = TempDir::new().unwrap();
+    let store = SqliteStore::open(&folder.path().join("tidewheel.db"), Options::default()).unwrap();
+    let epoch = store.open(0).unwrap().epoch;
+    let before = store.figures();
+    (1..=5).for_each(|index| commit(&store, batch(epoch, index)));
+    let after = store.figures();
+    let count = |figures: &tidewheel_store::Figures| figures.syncs.counts.iter().sum::<u64>();
+    assert_eq!(count(&after) - count(&before), after.commits - before.commits);
+    assert!(after.syncs.sum_us > before.syncs.sum_us && after.commits > before.commits);
+    let open = after.connections;
+    assert_eq!((open.writers, open.readers_used), (1, 0));
+    assert!(open.readers_idle >= 1, "the one that opened the partition: {open:?}");
+    store.close();
+    assert_eq!(store.figures().connections, tidewheel_store::Connections::default());
+}

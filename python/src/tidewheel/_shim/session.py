@@ -418,6 +418,15 @@ class Session:
         answer, _ = self.ask({"t": "handle", "op": "fetch", "lease": lease, "hash": hash})
         return str(answer["body"]["path"])
 
+    def file(self, lease: str, name: str) -> str:
+        try:
+            answer, _ = self.ask({"t": "handle", "op": "file", "lease": lease, "name": name})
+        except TidewheelError as error:
+            if error.code == "not-found":
+                raise FileNotFoundError(str(error)) from None
+            raise
+        return str(answer["body"]["path"])
+
     def tell(self, frame: bytes) -> None:
         """Sends what nobody answers. With one slot the watcher writes it within its tick, together with its neighbours."""
         try:

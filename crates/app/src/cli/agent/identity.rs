@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tidewheel_agent::{Credential, Reread};
@@ -16,6 +17,8 @@ use crate::profile::{Connection, Secret, write_private};
 /// The file, and where a new one lies until the server has said yes to it.
 const FILE: &str = "identity.json";
 const NEXT: &str = "identity.next.json";
+/// Who changes a key holds it.
+const LOCK: &str = "identity.lock";
 
 /// Who an agent is to one server.
 #[derive(Clone, Serialize, Deserialize)]
@@ -38,6 +41,12 @@ pub(super) struct Identity {
     key: Option<String>,
     #[serde(default)]
     certificate: Option<String>,
+    /// Its end, as the server said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<Timestamp>,
+    /// When it is renewed: after two thirds of its life, by this machine's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) renew_at: Option<Timestamp>,
 }
 
 impl Identity {
@@ -49,6 +58,12 @@ impl Identity {
     /// `token` or `certificate`
     pub(super) fn kind(&self) -> &'static str {
         if self.certificate.is_some() { "certificate" } else { "token" }
+    }
+
+    /// When its certificate is to be renewed; nothing where it has none. One of which the server did not say when it ends is
+    /// renewed at once, to hear it.
+    pub(super) fn renewal(&self) -> Option<Timestamp> {
+        self.certificate.as_ref().map(|_| self.renew_at.unwrap_or(Timestamp::MIN))
     }
 
     pub(super) fn credential(&self) -> Credential {
@@ -88,8 +103,19 @@ impl Identity {
     fn keep(&self, path: &Path) -> Outcome {
         let what = || format!("cannot write {}", path.display());
         let text = serde_json::to_string_pretty(self).doing(Exit::Failed, what)?;
-        write_private(path, &format!("{text}\n")).doing(Exit::Failed, what)
+        write_private(path, &format!("{text}\n")).and_then(|()| hand_over(path)).doing(Exit::Failed, what)
     }
+}
+
+/// Gives a file to the owner of its folder, where root wrote it: the agent may be a service with an account of its own.
+fn hand_over(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    // SAFETY: it reads a number.
+    if unsafe { libc::geteuid() } != 0 {
+        return Ok(());
+    }
+    let folder = std::fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+    std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))
 }
 
 fn read(path: &Path) -> Option<Identity> {
@@ -166,13 +192,17 @@ async fn enrol(folder: &Path, connection: &Connection, join: &str, name: Option<
         secret,
         key: None,
         certificate: None,
+        expires_at: None,
+        renew_at: None,
     };
     let client = Client::new(&Connection { token: Some(Secret::new(join)), ..connection.clone() })?;
     exchange(folder, identity, &client, "/enrolments:redeem", url.scheme() == "https").await
 }
 
-/// Gives the agent of a folder a new key.
+/// Gives the agent of a folder a new key, and uses it once, so that the server takes no other any more. One at a time for each
+/// folder.
 pub(super) async fn rotate(folder: &Path, connection: &Connection) -> Outcome<Identity> {
+    let _alone = lock(folder).await?;
     settle(folder, connection).await?;
     let kept = Identity::read(folder).filter(|kept| same_server(&kept.server, &connection.url)).ok_or_else(|| {
         let why = format!("no agent that enrolled itself at {} has its folder in {}", connection.url, folder.display());
@@ -180,8 +210,25 @@ pub(super) async fn rotate(folder: &Path, connection: &Connection) -> Outcome<Id
     })?;
     let client = kept.client(connection)?;
     let tls = connection.url.starts_with("https:");
-    let next = Identity { secret: draw()?, key: None, certificate: None, ..kept };
-    exchange(folder, next, &client, "/enrolments:rotate", tls).await
+    let next = Identity { secret: draw()?, key: None, certificate: None, expires_at: None, renew_at: None, ..kept };
+    let now = exchange(folder, next, &client, "/enrolments:rotate", tls).await?;
+    // A failure is no loss: the agent's next connection does the same.
+    if let Err(failure) = now.stands(connection).await {
+        tracing::warn!(reason = %failure.text(false), "the new key was not used yet; the server takes the old one until it is");
+    }
+    Ok(now)
+}
+
+async fn lock(folder: &Path) -> Outcome<std::fs::File> {
+    let path = folder.join(LOCK);
+    let what = format!("cannot lock {}", path.display());
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
+        hand_over(&path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    });
+    locked.await.doing(Exit::Failed, || what.clone())?.doing(Exit::Failed, || what)
 }
 
 /// One call: the new secret is on disk before it leaves, the answer before it is used.
@@ -209,6 +256,9 @@ async fn exchange(folder: &Path, mut identity: Identity, client: &Client, path: 
     identity.group = answer.group;
     identity.queues = answer.queues;
     identity.certificate = answer.certificate;
+    let now = Timestamp::now();
+    identity.expires_at = answer.certificate_expires_at.and_then(|text| text.parse().ok());
+    identity.renew_at = identity.expires_at.map(|end| renew_at(now, end));
     if identity.certificate.is_none() {
         identity.key = None;
     }
@@ -217,9 +267,28 @@ async fn exchange(folder: &Path, mut identity: Identity, client: &Client, path: 
     Ok(identity)
 }
 
+/// After two thirds of what is left.
+fn renew_at(now: Timestamp, end: Timestamp) -> Timestamp {
+    let left = u64::try_from(end.as_second() - now.as_second()).unwrap_or(0);
+    now.checked_add(std::time::Duration::from_secs(left / 3 * 2)).unwrap_or(now)
+}
+
 fn draw() -> Outcome<String> {
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret)
         .map_err(|error| Failure::new(Exit::Failed, "cannot draw a secret", error.to_string()))?;
     Ok(token::encode(&secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
+        let now = at("2026-01-01T00:00:00Z");
+        assert_eq!(renew_at(now, at("2026-04-01T00:00:00Z")), at("2026-03-02T00:00:00Z"));
+        assert_eq!(renew_at(now, at("2025-04-01T00:00:00Z")), now, "one that is over is renewed at once");
+    }
 }

@@ -8,6 +8,7 @@ use tidewheel_proto::token;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::{self, Identity};
+use super::renew;
 use crate::cli::Ctx;
 use crate::cli::common::pair;
 use crate::fail::{Exit, Failure, Outcome, While};
@@ -136,7 +137,48 @@ impl Run {
         raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.doing(Exit::Failed, || "cannot start the agent's threads".to_owned())?;
-        runtime.block_on(async { run(ctx, self.config(ctx).await?).await })
+        runtime.block_on(async {
+            let (config, connection) = self.config(ctx).await?;
+            run(ctx, config, connection).await
+        })
+    }
+
+    /// The data folder that was named.
+    pub(super) fn data_dir(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
+    /// The server that was named.
+    pub(super) fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// The name that was named.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Time that running attempts get after SIGTERM.
+    pub(super) fn drain(&self) -> Outcome<std::time::Duration> {
+        parse_wait(&self.drain_timeout).map_err(|why| Failure::usage("cannot read --drain-timeout", why))
+    }
+
+    /// What stands in place of a join token: one, or a lasting one that `--token` was given.
+    fn given(&self) -> Outcome<Option<String>> {
+        match &self.join_file {
+            Some(file) => Ok(Some(read_token(file)?.expose().to_owned())),
+            None => Ok(self.join.as_ref().map(|text| text.trim().to_owned())),
+        }
+    }
+
+    /// The join token.
+    pub(super) fn join_token(&self) -> Outcome<Option<String>> {
+        let given = self.given()?;
+        if given.as_deref().is_some_and(|text| !token::is_join(text)) {
+            let failure = Failure::usage("cannot install the service", "that is no join token; one begins with twj_");
+            return Err(failure.next("--token-file, for a lasting token"));
+        }
+        Ok(given)
     }
 
     /// The credential: a lasting token that was named for this start, else what this agent got when it enrolled itself (now,
@@ -148,14 +190,12 @@ impl Run {
         folder: &Path,
     ) -> Outcome<(Credential, Option<Identity>)> {
         let lasting = |token: &Secret| Credential::Token(tidewheel_agent::Secret::new(token.expose()));
-        let given = self.join.clone().map(|text| text.trim().to_owned());
-        let join = match &self.join_file {
-            Some(file) => Some(read_token(file)?.expose().to_owned()),
+        let join = match self.given()? {
             // `--token` takes a lasting token, too.
-            None => match given {
-                Some(text) if !token::is_join(&text) => return Ok((lasting(&Secret::new(text)), None)),
-                given => given,
-            },
+            Some(text) if self.join_file.is_none() && !token::is_join(&text) => {
+                return Ok((lasting(&Secret::new(text)), None));
+            }
+            given => given,
         };
         let wishes = ctx.wishes();
         let named = |wish: &Option<String>| wish.as_deref().is_some_and(|text| !text.trim().is_empty());
@@ -171,12 +211,12 @@ impl Run {
         connection.token.as_ref().map(|token| (lasting(token), None)).ok_or_else(no_token)
     }
 
-    async fn config(&self, ctx: &Ctx) -> Outcome<AgentConfig> {
+    async fn config(&self, ctx: &Ctx) -> Outcome<(AgentConfig, Connection)> {
         let connection = ctx.connection_to(self.server.as_deref())?;
         let data_dir = self.data_dir.clone().unwrap_or_else(super::default_dir);
         let (credential, identity) = self.credential(ctx, &connection, &data_dir).await?;
         let none = tidewheel_agent::Secret::new(String::new());
-        let mut out = AgentConfig::new(connection.url, none, data_dir.clone());
+        let mut out = AgentConfig::new(connection.url.clone(), none, data_dir.clone());
         out.credential = credential;
         out.name = self.name.clone();
         if let Some(identity) = identity {
@@ -224,10 +264,9 @@ impl Run {
         out.cache_age = std::time::Duration::from_millis(age);
         out.python = self.python.clone();
         out.run_as = self.run_as;
-        out.ca = connection.ca_file.map(PathBuf::from);
-        let drain = parse_wait(&self.drain_timeout);
-        out.drain = drain.map_err(|why| Failure::usage("cannot read --drain-timeout", why))?;
-        Ok(out)
+        out.ca = connection.ca_file.clone().map(PathBuf::from);
+        out.drain = self.drain()?;
+        Ok((out, connection))
     }
 }
 
@@ -236,13 +275,15 @@ fn no_token() -> Failure {
         .next("tidewheel agent enroll-token NAME, then --join TOKEN")
 }
 
-async fn run(ctx: &Ctx, config: AgentConfig) -> Outcome {
+async fn run(ctx: &Ctx, config: AgentConfig, connection: Connection) -> Outcome {
     let mut signals = Signals::take()?;
     let (server, data_dir) = (config.server.clone(), config.data_dir.clone());
+    let enrolled = config.reread.is_some();
     let agent = Agent::new(config).await.map_err(|error| failure("cannot start the agent", &error))?;
     let handle = agent.handle();
     ctx.out.note(&format!("agent {} for {server} (data in {})", handle.status().name, data_dir.display()));
     let reporter = tokio::spawn(report_status(handle, server, data_dir.clone()));
+    let renewal = enrolled.then(|| tokio::spawn(renew::keep_fresh(data_dir.clone(), connection)));
     let shutdown = CancellationToken::new();
     let mut working = tokio::spawn(agent.run(shutdown.clone()));
     let ended = loop {
@@ -265,6 +306,9 @@ async fn run(ctx: &Ctx, config: AgentConfig) -> Outcome {
         }
     };
     reporter.abort();
+    if let Some(renewal) = renewal {
+        renewal.abort();
+    }
     // Best effort: an old file is recognised by its age.
     let _ = std::fs::remove_file(data_dir.join(STATUS_FILE));
     match ended {

@@ -42,6 +42,7 @@ const AGENT: Shape = Shape {
         Col::minor("ENROLLED AS", "identity.id", Kind::Text),
         Col::minor("GROUP", "identity.group", Kind::Text),
         Col::wide("CREDENTIAL", "identity.credential", Kind::Text),
+        Col::wide("EXPIRES", "identity.certificate_expires_at", Kind::Time),
         Col::wide("ENFORCED", "machine.enforced", Kind::Names),
         Col::wide("LABELS", "machine.labels", Kind::Names),
     ],
@@ -70,6 +71,7 @@ impl Status {
                 "group": identity.group,
                 "queues": identity.queues,
                 "credential": identity.kind(),
+                "certificate_expires_at": identity.expires_at.map(|end| end.to_string()),
             });
         }
         status["machine"] = machine(&data_dir)?;
