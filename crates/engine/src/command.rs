@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::config::{QueueConfig, QueueState, TenantConfig};
-use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token};
+use crate::id::{Name, RequestId, RunId, SessionId, TaskId, TenantId, Token};
 use crate::mutation::RecordKind;
+use crate::run::data::Data;
+use crate::run::turn::{Halt, Turn};
 use crate::serve::Serves;
 use crate::task::{Outcome, Payload, Resources, Spec, State};
 use crate::view::View;
@@ -141,6 +143,44 @@ pub enum Settlement {
         /// From now.
         delay_ms: u64,
     },
+}
+
+/// See [`Command::StartRun`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartRun {
+    /// Namespace of the workflow.
+    pub namespace: Name,
+    /// Name of the workflow.
+    pub name: Name,
+    /// Version, or `latest`.
+    pub version: Name,
+    /// Its raw input.
+    pub input: Data,
+    /// Ties related work together.
+    pub correlation: Option<Name>,
+    /// Key hash and body hash: under the same key, there is one run.
+    pub claim: Option<([u8; 16], u64)>,
+}
+
+/// See [`Command::ActOnRun`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunAction {
+    /// End it; what is open is cancelled.
+    Cancel(Name),
+    /// End it at once, without compensation.
+    Terminate(Name),
+    /// Hold it.
+    Suspend(Name),
+    /// Let it go on.
+    Resume,
+    /// Let a faulted run go on from what failed.
+    Retry,
+    /// Give it a signal: id, type, data.
+    Signal(Name, Name, Data),
+    /// Take it back to where a key was opened; the input of that statement may be another one.
+    Reset(Name, Option<Data>),
+    /// Start another run that goes on from where a key was opened.
+    Fork(Name, Option<Data>),
 }
 
 /// Everything that can be asked.
@@ -371,6 +411,37 @@ pub enum Command {
         value: Option<Name>,
         /// Refused unless this is the current version; `Some(0)` = has to be new.
         expected: Option<u64>,
+    },
+    /// Start a run of a workflow.
+    StartRun {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        start: Box<StartRun>,
+    },
+    /// Act on a run.
+    ActOnRun {
+        /// Waiter.
+        request: RequestId,
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        run: RunId,
+        /// What to do.
+        action: RunAction,
+    },
+    /// A turn that was taken elsewhere, see [`crate::Effect::Compute`].
+    TurnComputed {
+        /// Owner.
+        tenant: TenantId,
+        /// Run.
+        run: RunId,
+        /// Turns of the run when it was taken: with another number it comes too late.
+        turns: u64,
+        /// What came of it.
+        outcome: Box<Result<Option<Turn>, Halt>>,
     },
     /// Look at the state; the reply leaves with the batch that is open.
     Read {

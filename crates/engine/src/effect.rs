@@ -1,10 +1,16 @@
 //! Effects out: what the shell does after the commit. Plain data; replies are addressed by request id.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Pressure, Queue, Tenant};
-use crate::id::{Name, RequestId, SessionId, TaskId, TenantId, Token, WorkerId};
+use crate::id::{Name, RequestId, RunId, SessionId, TaskId, TenantId, Token, WorkerId};
 use crate::mutation::Record;
+use crate::run::act::Event;
+use crate::run::data::BlobHash;
+use crate::run::eval::{Definition, Fuel, Json};
+use crate::run::head::Head;
+use crate::run::turn::{Env, Halt, Turn};
 use crate::task::{Payload, Spec, Task};
 use crate::view::Answer;
 
@@ -82,6 +88,8 @@ pub enum Effect {
         /// Tasks that wait, delayed ones included.
         waiting: u64,
     },
+    /// Take a turn of a run in a pool: it needs more than the loop can give. The answer is [`crate::Command::TurnComputed`].
+    Compute(Box<Computation>),
     /// End the session: another one of the same worker has come, or its lease ended.
     Close {
         /// Which.
@@ -89,6 +97,40 @@ pub enum Effect {
         /// Why.
         reason: Name,
     },
+}
+
+/// A turn to be taken elsewhere.
+#[derive(Clone, Debug)]
+pub struct Computation {
+    /// Owner.
+    pub tenant: TenantId,
+    /// Run.
+    pub run: RunId,
+    /// The run as it is.
+    pub head: Head,
+    /// What came.
+    pub event: Event,
+    /// The workflow.
+    pub definition: Arc<dyn Definition>,
+    /// Values that were read for it.
+    pub blobs: Arc<BTreeMap<BlobHash, Json>>,
+    /// Wall time.
+    pub now_ms: u64,
+}
+
+impl PartialEq for Computation {
+    fn eq(&self, other: &Computation) -> bool {
+        (self.run, self.head.turns) == (other.run, other.head.turns)
+    }
+}
+
+impl Computation {
+    /// Takes the turn, with as much fuel as it may have.
+    pub fn run(&self) -> Result<Option<Turn>, Halt> {
+        let env = Env { definition: &*self.definition, blobs: &*self.blobs, now_ms: self.now_ms };
+        let mut fuel = Fuel { steps: 4 * crate::limit::EVAL_STEPS, bytes: 4 * crate::limit::EVAL_BYTES };
+        crate::run::turn::advance(&self.head, self.event.clone(), &env, &mut fuel)
+    }
 }
 
 /// An attempt handed to a worker.
@@ -180,6 +222,8 @@ pub enum Reply {
     Submitted(Vec<Submitted>),
     /// The task as it is now.
     Task(Box<Task>),
+    /// The run as it is now.
+    Run(Box<Head>),
     /// Items under a lease; none when the wait ran out.
     Taken(Vec<Grant>),
     /// The queue as it is now.

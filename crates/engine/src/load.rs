@@ -1,6 +1,12 @@
 //! What the engine asks of the store: reads it cannot do itself. An answer says which commit it saw (`as_of`).
 
-use crate::id::{QueueId, TaskId, TenantId};
+use bytes::Bytes;
+
+use crate::id::{QueueId, RunId, TaskId, TenantId};
+use crate::mutation::RunTimer;
+use crate::run::act::Event;
+use crate::run::head::Head;
+use crate::run::journal::Segment;
 use crate::task::Task;
 
 /// Identifies a load, so that its answer finds what waits for it.
@@ -43,15 +49,58 @@ pub enum Load {
         /// Rows per lane.
         rows: usize,
     },
-    /// Rows with `due` in [`from.0`, `until`], in (due, id) order, after `from`. With their inputs.
+    /// What is due in [`from.0`, `until`], tasks and timers of runs together, in (due, id, entry) order, after `from`.
     Due {
-        /// Last (due, id) seen, exclusive.
-        from: (u64, TaskId),
+        /// Last (due, id of task or run, entry of the run or 0) seen, exclusive.
+        from: (u64, u128, u64),
         /// Inclusive.
         until: u64,
         /// At most so many.
         limit: usize,
     },
+    /// A run: its newest whole head and what came after it.
+    Run(TenantId, RunId),
+    /// A run with all its turns.
+    History(TenantId, RunId),
+    /// Values by the SHA-256 of their bytes.
+    Values(Vec<[u8; 32]>),
+}
+
+/// Something due.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// A task, with its input.
+    Task(Box<Task>),
+    /// A timer of a run.
+    Run(RunTimer, u64),
+}
+
+impl Due {
+    /// When.
+    pub fn at(&self) -> u64 {
+        self.place().0
+    }
+
+    /// Its place in the order of [`Load::Due`].
+    pub fn place(&self) -> (u64, u128, u64) {
+        match self {
+            Due::Task(task) => (task.due, task.id.0, 0),
+            Due::Run(timer, due) => (*due, timer.run.0, timer.entry),
+        }
+    }
+}
+
+/// A run as the store has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoredRun {
+    /// The newest head that was written whole.
+    pub head: Option<Box<Head>>,
+    /// The turns after it, in order; with [`Load::History`] all of them.
+    pub segments: Vec<Segment>,
+    /// Its timers: entry and due time.
+    pub timers: Vec<(u64, u64)>,
+    /// What was not taken in yet, by number.
+    pub events: Vec<(u64, Event)>,
 }
 
 /// An answer.
@@ -66,5 +115,9 @@ pub enum Loaded {
     /// Lanes in key order with their first rows; fewer than the limit = the range ends here.
     Lanes(Vec<(i64, Vec<Task>)>),
     /// Rows; fewer than the limit = the window ends here.
-    Due(Vec<Task>),
+    Due(Vec<Due>),
+    /// `None` = there is none.
+    Run(Option<Box<StoredRun>>),
+    /// In the order asked; `None` = there is none.
+    Values(Vec<Option<Bytes>>),
 }

@@ -3,8 +3,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::config::{Queue, Tenant};
-use crate::id::{Name, QueueId, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::id::{Name, QueueId, RunId, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::run::act::Event;
+use crate::run::head::Head;
+use crate::run::journal::Segment;
 use crate::task::{Failure, Spec, Task};
 
 /// One change.
@@ -71,6 +76,53 @@ pub enum Mutation {
     },
     /// A record that the engine only keeps: tokens, packages, operations.
     PutRecord(Arc<Record>),
+    /// A run as it is now: written when it begins, begins to wait, ends, and every few turns.
+    PutRun(Box<RunRecord>),
+    /// One more turn of a run.
+    AppendTurn {
+        /// Owner.
+        tenant: TenantId,
+        /// Run.
+        run: RunId,
+        /// What happened in it.
+        segment: Arc<Segment>,
+    },
+    /// A timer of a run.
+    PutRunTimer {
+        /// Whose.
+        timer: RunTimer,
+        /// Wall time.
+        due: u64,
+    },
+    /// It has fired, or is not wanted any more.
+    DeleteRunTimer(RunTimer),
+    /// Something that came for a run and was not taken in yet.
+    PutRunEvent {
+        /// Owner.
+        tenant: TenantId,
+        /// Run.
+        run: RunId,
+        /// Unique in the run while it is there.
+        number: u64,
+        /// What came.
+        event: Box<Event>,
+    },
+    /// It was taken in.
+    DeleteRunEvent {
+        /// Owner.
+        tenant: TenantId,
+        /// Run.
+        run: RunId,
+        /// See [`Mutation::PutRunEvent`].
+        number: u64,
+    },
+    /// A value that is too large to be carried along in runs.
+    PutValue {
+        /// SHA-256 of the bytes.
+        hash: [u8; 32],
+        /// JSON text.
+        bytes: Bytes,
+    },
     /// It is gone.
     DeleteRecord {
         /// Of what.
@@ -80,6 +132,28 @@ pub enum Mutation {
         /// Key.
         key: Name,
     },
+}
+
+/// A run as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRecord {
+    /// Owner.
+    pub tenant: TenantId,
+    /// Wall time of the last change.
+    pub changed: u64,
+    /// All of it.
+    pub head: Head,
+}
+
+/// A timer of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunTimer {
+    /// Owner.
+    pub tenant: TenantId,
+    /// Run.
+    pub run: RunId,
+    /// The entry that it belongs to.
+    pub entry: u64,
 }
 
 /// What a number stands for.
@@ -119,6 +193,11 @@ pub enum RecordKind {
     Setting = 6,
     /// Answers of calls that were made with an idempotency key.
     Answer = 7,
+    /// Resolved documents of workflows under their SHA-256 in 64 hex.
+    Definition = 8,
+    /// Versions of workflows under `namespace/name/version`: the hash of the document (64 hex), a blank, and what the shell keeps
+    /// of it as JSON.
+    Workflow = 9,
 }
 
 impl RecordKind {
@@ -132,6 +211,8 @@ impl RecordKind {
             5 => RecordKind::WorkerOverride,
             6 => RecordKind::Setting,
             7 => RecordKind::Answer,
+            8 => RecordKind::Definition,
+            9 => RecordKind::Workflow,
             _ => return None,
         })
     }
@@ -256,6 +337,8 @@ pub struct Recovered {
     pub rates: Vec<(RateKey, u64)>,
     /// All kept records.
     pub records: Vec<Record>,
+    /// Runs for which something came that was not taken in yet.
+    pub waiting_runs: Vec<(TenantId, RunId)>,
     /// All running tasks, without their inputs ([`crate::task::Payload::Cold`]).
     pub running: Vec<Task>,
     /// Ids of types in use, for readers that only need the number.

@@ -17,6 +17,9 @@ mod pool;
 mod recover;
 mod requirement;
 mod results;
+mod run_acts;
+mod run_commands;
+mod runs;
 mod scan;
 mod submit;
 mod take;
@@ -33,7 +36,7 @@ use hashbrown::HashMap;
 use crate::command::Command;
 use crate::config::Tenant;
 use crate::effect::{Effect, Refusal, Reply};
-use crate::id::{Name, QueueId, RequestId, SessionId, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::id::{Name, QueueId, RequestId, RunId, SessionId, TaskId, TenantId, Token, TypeId, WorkerId};
 use crate::limit;
 use crate::load::{Load, LoadId};
 use crate::mutation::{Mutation, Record, RecordKind, Recovered};
@@ -76,8 +79,22 @@ pub struct Options {
     pub cancel_grace_ms: u64,
     /// Tasks not ended that the partition takes in, over all tenants; 0 = no bound.
     pub max_live: u64,
+    /// See [`limit::RUN_CACHE_BYTES`].
+    pub run_cache: usize,
+    /// Reads workflows.
+    pub compiler: WithCompiler,
     /// A planted bug.
     pub planted: Planted,
+}
+
+/// What compiles workflows, if there is something that does.
+#[derive(Clone, Default)]
+pub struct WithCompiler(pub Option<Arc<dyn crate::run::eval::Compiler>>);
+
+impl std::fmt::Debug for WithCompiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "a compiler" } else { "no compiler" })
+    }
 }
 
 impl Default for Options {
@@ -95,6 +112,8 @@ impl Default for Options {
             lease_ms: 4_000,
             cancel_grace_ms: 4_000,
             max_live: 0,
+            run_cache: limit::RUN_CACHE_BYTES,
+            compiler: WithCompiler::default(),
             planted: Planted::default(),
         }
     }
@@ -148,6 +167,8 @@ pub(crate) struct Run {
 pub(crate) enum WallTimer {
     /// A task is due or expires.
     Task(TenantId, TaskId),
+    /// A timer of a run is due.
+    Run(crate::mutation::RunTimer),
 }
 
 /// Timers on the monotonic clock.
@@ -227,6 +248,12 @@ pub(crate) enum Purpose {
     Lane(QueueId, i64),
     /// A scan for lanes.
     Lanes(QueueId, usize),
+    /// A run.
+    Run(RunId),
+    /// Values of a run.
+    RunValues(RunId, Vec<crate::run::data::BlobHash>),
+    /// A command waits for the history of a run.
+    History(u64),
     /// Due tasks that were not in memory.
     Fire,
     /// The next due window.
@@ -296,6 +323,7 @@ pub struct Partition {
     pub(crate) pools: Vec<Pool>,
     orphans: Vec<TaskId>,
     takers: take::Takers,
+    pub(crate) runs: runs::Runs,
     running: usize,
     /// No grants: the node is shutting down.
     holding: bool,
@@ -366,6 +394,7 @@ impl Partition {
             pools: Vec::new(),
             orphans: Vec::new(),
             takers: take::Takers::default(),
+            runs: runs::Runs::default(),
             running: 0,
             holding: false,
             balancing: false,
@@ -446,6 +475,19 @@ impl Partition {
             Command::PutRecord { request, kind, tenant, key, value, expected } => {
                 self.put_record(request, kind, tenant, key, value, expected);
             }
+            Command::StartRun { request, tenant, start } => {
+                if let Some(probe) = probe
+                    && let Some((hash, _)) = start.claim
+                    && !self.idempotency.contains_key(&(tenant, hash))
+                    && probe.may_know(tenant, &hash)
+                {
+                    let command = Command::StartRun { request, tenant, start };
+                    return self.wait_for_keys(command, vec![(tenant, hash)]);
+                }
+                self.start_run(request, tenant, *start, &known, now);
+            }
+            Command::ActOnRun { request, tenant, run, action } => self.act_on_run(request, tenant, run, action, now),
+            Command::TurnComputed { run, turns, outcome, .. } => self.turn_computed(run, turns, *outcome, now),
             Command::Read { request, view } => self.read(request, view, now),
         }
     }
@@ -462,10 +504,11 @@ impl Partition {
     pub fn turn(&mut self, now: Now) -> bool {
         let now = self.observe(now);
         let more_timers = self.fire_wall(now) | self.fire_mono(now);
+        let more_runs = self.serve_runs(now);
         let more_grants = self.dispatch(now);
         let more_items = self.serve_takers(now);
         self.plan_due_load(now);
-        more_timers || more_grants || more_items
+        more_timers || more_grants || more_items || more_runs
     }
 
     /// Makes ready what is due and hands out nothing. Returns whether more is due than one turn takes. Leases and limits
@@ -606,6 +649,8 @@ pub fn request_of(command: &Command) -> Option<RequestId> {
         | Command::DeleteQueue { request, .. }
         | Command::PutTenant { request, .. }
         | Command::PutRecord { request, .. }
+        | Command::StartRun { request, .. }
+        | Command::ActOnRun { request, .. }
         | Command::Read { request, .. } => Some(*request),
         Command::DrainWorker { request, .. } => *request,
         Command::Connect { .. }
@@ -615,6 +660,7 @@ pub fn request_of(command: &Command) -> Option<RequestId> {
         | Command::Started { .. }
         | Command::Progress { .. }
         | Command::Results { .. }
+        | Command::TurnComputed { .. }
         | Command::Returned { .. } => None,
     }
 }

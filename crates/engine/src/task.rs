@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{RetryPolicy, Timeouts};
-use crate::id::{Name, QueueId, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::id::{Name, QueueId, RunId, TaskId, TenantId, Token, TypeId, WorkerId};
 use crate::serve::Length;
 
 /// Where a task is in its life. Transitions are in [`State::can_become`] and drawn in `docs/reference/states.md`.
@@ -252,6 +252,19 @@ pub struct Ending {
     pub artifacts: Vec<Artifact>,
 }
 
+/// The step of a run that a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Step {
+    /// The run.
+    pub run: RunId,
+    /// Its entry for the step.
+    pub entry: u64,
+    /// Of a map: index of the first item. 0 otherwise.
+    pub first: u64,
+    /// Of a map: items in the task. 0 = it is no item of a map.
+    pub items: u32,
+}
+
 /// A task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
@@ -301,6 +314,8 @@ pub struct Task {
     pub input: Payload,
     /// Of the last attempt that ended.
     pub ending: Option<Arc<Ending>>,
+    /// The step of a run that waits for it.
+    pub step: Option<Box<Step>>,
 }
 
 impl Spec {

@@ -2,7 +2,7 @@
 
 use crate::command::{Hello, Usage};
 use crate::config::Pressure;
-use crate::id::{Name, SessionId, TaskId, TenantId, WorkerId};
+use crate::id::{Name, RunId, SessionId, TaskId, TenantId, WorkerId};
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,13 @@ pub enum View {
         tenant: TenantId,
         /// Which.
         task: TaskId,
+    },
+    /// A run as it is now.
+    Run {
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        run: RunId,
     },
     /// Figures of the partition itself.
     Partition,

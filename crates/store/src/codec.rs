@@ -236,6 +236,7 @@ pub fn blank_task(tenant: TenantId, id: TaskId) -> Task {
         worker: WorkerId(0),
         granted: 0,
         started: 0,
+        step: None,
         cancelling: false,
         spec: Arc::clone(&DEFAULT_SPEC),
         input: Payload::None,

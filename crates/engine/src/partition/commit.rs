@@ -116,6 +116,7 @@ impl Partition {
             self.settled.pop_front();
             self.settle(id, batch);
         }
+        self.settle_runs();
         while self.later.front().is_some_and(|(batch, ..)| *batch <= self.committed) {
             let (_, queue, read) = self.later.pop_front().expect("it was just there");
             self.read_later(queue, read);

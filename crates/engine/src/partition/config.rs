@@ -185,6 +185,9 @@ impl Partition {
             if kind == RecordKind::TaskType {
                 self.register_type(tenant, &key, false);
             }
+            if kind == RecordKind::Workflow {
+                self.adopt_workflow(tenant, &key, None);
+            }
             self.mutations.push(Mutation::DeleteRecord { kind, tenant, key });
             return self.reply(request, Reply::Record(None));
         };
@@ -192,6 +195,9 @@ impl Partition {
         self.records.insert(slot, record.clone());
         if kind == RecordKind::TaskType {
             self.register_type(tenant, &record.key, true);
+        }
+        if kind == RecordKind::Workflow {
+            self.adopt_workflow(tenant, &record.key, Some(&record.value));
         }
         self.mutations.push(Mutation::PutRecord(record.clone()));
         self.reply(request, Reply::Record(Some(record)));

@@ -55,6 +55,13 @@ impl Partition {
             }
             (Purpose::Lane(queue, lane), Loaded::Lane(rows)) => self.lane_loaded(queue, lane, rows, as_of, now),
             (Purpose::Lanes(queue, class), Loaded::Lanes(lanes)) => self.lanes_loaded(queue, class, lanes, as_of, now),
+            (Purpose::Run(run), Loaded::Run(stored)) => self.run_loaded(run, stored, now),
+            (Purpose::RunValues(run, hashes), Loaded::Values(values)) => self.values_loaded(run, hashes, values, now),
+            (Purpose::History(number), Loaded::Run(stored)) => {
+                if let Some(waiting) = self.waiting.remove(&number) {
+                    self.history_loaded(waiting.command, stored, now);
+                }
+            }
             (Purpose::Fire, Loaded::Tasks(rows)) => self.fire_loaded(rows, now),
             (Purpose::Due, Loaded::Due(rows)) => self.due_loaded(rows, now),
             (purpose, loaded) => panic!("the answer {loaded:?} does not fit {purpose:?}"),

@@ -20,6 +20,9 @@ impl Partition {
         }
         // Before the types: these know which of them a package brings.
         for record in recovered.records {
+            if record.kind == crate::mutation::RecordKind::Workflow {
+                self.adopt_workflow(record.tenant, &record.key, Some(&record.value));
+            }
             self.records.insert((record.kind, record.tenant, record.key.clone()), Arc::new(record));
         }
         for (kind, tenant, id, name) in recovered.names {
@@ -48,6 +51,9 @@ impl Partition {
         self.orphans.reserve(recovered.running.len());
         for task in recovered.running {
             self.adopt_running(task, now);
+        }
+        for (tenant, run) in recovered.waiting_runs {
+            self.want_run(tenant, run);
         }
         if !self.orphans.is_empty() {
             self.mono_wheel.insert(now.mono + self.options.lease_ms, MonoTimer::Orphans);

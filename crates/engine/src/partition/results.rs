@@ -90,9 +90,13 @@ impl Partition {
         entry.task.cancelling = false;
         let task = &entry.task;
         let (queue, ordered) = (task.queue, task.spec.ordering_key.is_some());
+        let step = entry_has_step(&self.tasks[&id].task);
         self.set_state(id, state, now);
         if ordered {
             self.release_order(id, queue);
+        }
+        if step {
+            self.step_ended(id, now);
         }
     }
 
@@ -223,6 +227,10 @@ impl Partition {
         run.progress = Some(progress);
         self.renew(id, token, now);
     }
+}
+
+fn entry_has_step(task: &Task) -> bool {
+    task.step.is_some()
 }
 
 /// Where a task goes after an attempt without a result. `Queued` stands for "another attempt".

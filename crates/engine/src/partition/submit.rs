@@ -89,7 +89,7 @@ impl Partition {
         keys.filter(|key| !self.idempotency.contains_key(key) && probe.may_know(key.0, &key.1)).collect()
     }
 
-    fn wait_for_keys(&mut self, command: Command, missing: Vec<(TenantId, [u8; 16])>) {
+    pub(super) fn wait_for_keys(&mut self, command: Command, missing: Vec<(TenantId, [u8; 16])>) {
         let number = self.next_waiting;
         self.next_waiting += 1;
         // What memory knows of the other keys now may be gone from it when the answers come.
@@ -128,12 +128,12 @@ impl Partition {
     }
 
     /// What a key was used for before.
-    fn earlier(&self, key: (TenantId, [u8; 16]), known: &Known) -> Option<(TaskId, u64)> {
+    pub(super) fn earlier(&self, key: (TenantId, [u8; 16]), known: &Known) -> Option<(TaskId, u64)> {
         let in_memory = self.idempotency.get(&key).copied();
         in_memory.or_else(|| known.iter().find(|(k, _)| *k == key).and_then(|(_, answer)| *answer))
     }
 
-    fn remember_key(&mut self, (tenant, hash): (TenantId, [u8; 16]), task: TaskId, body: u64, now: Now) {
+    pub(super) fn remember_key(&mut self, (tenant, hash): (TenantId, [u8; 16]), task: TaskId, body: u64, now: Now) {
         let expires = now.wall + limit::IDEMPOTENCY_MS;
         self.mutations.push(Mutation::PutIdempotency { tenant, hash, task, body, expires });
         if !self.options.planted.has(Bug::ForgottenIdempotency) {
@@ -197,6 +197,7 @@ impl Partition {
             spec,
             input: item.input,
             ending: None,
+            step: None,
         };
         task.due = deadline(&task, &self.queues[&queue].queue.config);
         if let Some((hash, body)) = item.idempotency {
@@ -207,7 +208,7 @@ impl Partition {
     }
 
     /// Puts a new task into memory, its timer into the wheel, and into its lane.
-    fn place(&mut self, task: Task, now: Now) {
+    pub(super) fn place(&mut self, task: Task, now: Now) {
         let (id, state, due, waits) = (task.id, task.state, task.due, task.lane.is_some());
         let (queue, tenant) = (task.queue, task.tenant);
         let batch = self.index;
@@ -222,18 +223,25 @@ impl Partition {
 
     /// Arms the stored deadline of a task, or leaves it to the store when it is far away.
     pub(crate) fn arm(&mut self, tenant: TenantId, id: TaskId, due: u64) {
+        self.arm_timer(WallTimer::Task(tenant, id), due);
+    }
+
+    /// Sets a stored timer. `None` = it is far away, and the store keeps it until then.
+    pub(super) fn arm_timer(&mut self, timer: WallTimer, due: u64) -> Option<crate::wheel::TimerKey> {
         if due == 0 {
-            return;
+            return None;
         }
         if due <= self.due.horizon && self.wall_wheel.len() >= self.options.timers_in_memory {
             // A full wheel holds less far ahead; what is urgent fits always.
             self.due.horizon = self.due.horizon.min((due - 1).max(self.wall + limit::TIMER_URGENT_MS));
         }
         if due <= self.due.horizon {
-            self.wall_wheel.insert(due, WallTimer::Task(tenant, id));
-        } else if !self.options.planted.has(Bug::ForgottenTimer) {
+            return Some(self.wall_wheel.insert(due, timer));
+        }
+        if !self.options.planted.has(Bug::ForgottenTimer) {
             self.due.far = self.due.far.min(due);
         }
+        None
     }
 
     fn make_id(&mut self, tenant: TenantId, item: &Submit, now: Now) -> TaskId {

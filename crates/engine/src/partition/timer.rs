@@ -5,7 +5,7 @@ use super::{MonoTimer, Partition, Purpose, Stage, WallTimer};
 use crate::effect::Effect;
 use crate::id::{TaskId, TenantId, Token};
 use crate::limit;
-use crate::load::Load;
+use crate::load::{Due, Load};
 use crate::mutation::AttemptOutcome;
 use crate::planted::Bug;
 use crate::task::{Ending, Failure, Payload, State, Task};
@@ -37,18 +37,22 @@ pub(crate) struct DueWindow {
     /// The pass may read once this batch is committed.
     pub(super) after: u64,
     /// How far it has read.
-    pub(super) cursor: (u64, TaskId),
+    pub(super) cursor: (u64, u128, u64),
 }
 
 impl Partition {
     /// Fires the due times of tasks. Returns whether more are due than one turn takes.
     pub(super) fn fire_wall(&mut self, now: Now) -> bool {
         let mut due: Vec<(TenantId, TaskId)> = Vec::new();
+        let mut runs = Vec::new();
         let early = if self.options.planted.has(Bug::EarlyTimer) { 1_000 } else { 0 };
-        let fired = self.wall_wheel.advance(now.wall + early, limit::TIMERS_PER_TURN, &mut |_, timer| {
-            let WallTimer::Task(tenant, id) = timer;
-            due.push((tenant, id));
+        let fired = self.wall_wheel.advance(now.wall + early, limit::TIMERS_PER_TURN, &mut |_, timer| match timer {
+            WallTimer::Task(tenant, id) => due.push((tenant, id)),
+            WallTimer::Run(timer) => runs.push(timer),
         });
+        for timer in runs {
+            self.fire_run(timer, Now { wall: now.wall + early, ..now });
+        }
         for (tenant, id) in due {
             if self.tasks.contains_key(&id) {
                 self.fired.hits[0] += 1;
@@ -206,9 +210,9 @@ impl Partition {
         }
         if !self.due.pass {
             self.due.pass = true;
-            self.due.cursor = (self.due.horizon, TaskId(u128::MAX));
+            self.due.cursor = (self.due.horizon, u128::MAX, u64::MAX);
             if self.due.horizon == 0 {
-                self.due.cursor = (0, TaskId(0));
+                self.due.cursor = (0, 0, 0);
             }
             self.due.horizon = self.due.horizon.max(now.wall + self.options.timer_horizon_ms);
             self.due.after = if self.has_output() { self.index } else { self.index - 1 };
@@ -231,24 +235,34 @@ impl Partition {
         (self.due.far != u64::MAX).then(|| self.due.far.saturating_sub(ahead.min(self.options.timer_horizon_ms / 2)))
     }
 
-    pub(super) fn due_loaded(&mut self, rows: Vec<Task>, now: Now) {
+    pub(super) fn due_loaded(&mut self, rows: Vec<Due>, now: Now) {
         self.due.loading = false;
         let full = rows.len() >= limit::DUE_PAGE;
         for row in rows {
             if self.wall_wheel.len() >= self.options.timers_in_memory {
                 // The rest stays in the store for now. What lies beyond and is in the wheel already may come again.
-                self.due.horizon = self.due.horizon.min((row.due - 1).max(now.wall + limit::TIMER_URGENT_MS));
+                self.due.horizon = self.due.horizon.min((row.at() - 1).max(now.wall + limit::TIMER_URGENT_MS));
             }
-            if row.due > self.due.horizon {
-                self.due.far = self.due.far.min(row.due);
+            if row.at() > self.due.horizon {
+                self.due.far = self.due.far.min(row.at());
                 self.due.pass = false;
                 return;
             }
-            self.due.cursor = (row.due, row.id);
+            self.due.cursor = row.place();
             self.fired.hits[2] += 1;
+            let row = match row {
+                Due::Task(task) => task,
+                Due::Run(timer, due) => {
+                    let key = self.wall_wheel.insert(due.max(now.wall), WallTimer::Run(timer));
+                    if let Some(entry) = self.runs.held.get_mut(&timer.run) {
+                        entry.timers.push((timer.entry, key));
+                    }
+                    continue;
+                }
+            };
             self.wall_wheel.insert(row.due.max(now.wall), WallTimer::Task(row.tenant, row.id));
             if row.state == State::Scheduled && self.warm < self.options.warm_tasks {
-                self.adopt(row);
+                self.adopt(*row);
             }
         }
         self.due.pass = full;

@@ -29,6 +29,7 @@ impl Partition {
                 let entry = self.tasks.get(&task).filter(|e| e.task.tenant == tenant);
                 Answer::Progress(entry.and_then(|e| e.run.as_ref()).and_then(|run| run.progress.clone()))
             }
+            View::Run { tenant, run } => return self.read_run(request, tenant, run),
             View::Partition => Answer::Partition(PartitionFigures {
                 epoch: self.epoch,
                 index: self.index,

@@ -1,0 +1,397 @@
+//! What turns of runs ask for, and how tasks of runs report their ends.
+
+use std::sync::Arc;
+
+use super::Partition;
+use super::submit::deadline;
+use crate::command::Command;
+use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId, Token, WorkerId};
+use crate::mutation::{Mutation, RunTimer};
+use crate::ready::lane_key;
+use crate::run::act::{Act, Event, OpenTask, Outcome, StartChild};
+use crate::run::data::{BlobHash, Data};
+use crate::run::eval::Json;
+use crate::run::fault::{Fault, Standard};
+use crate::run::head::{Head, Identity, Parent, Phase, Seq, Step as HeadStep};
+use crate::run::plan::{Process, Profile, Target};
+use crate::task::{Payload, Spec, State, Step, Task};
+use crate::time::Now;
+
+/// Queue of tasks that name none.
+const DEFAULT_QUEUE: &str = "default";
+/// Nobody waits for the answer.
+const NOBODY: RequestId = RequestId(0);
+
+/// The id of the task of a step: the same for the same step, so that opening it twice is opening it once.
+pub(crate) fn step_id(run: RunId, entry: Seq, first: u64) -> TaskId {
+    TaskId(derived(run, b"task", entry, first))
+}
+
+/// The id of a child run.
+fn child_id(run: RunId, entry: Seq, item: u64) -> RunId {
+    RunId(derived(run, b"run.", entry, item))
+}
+
+/// Time and slot of the run, and a hash of what it is for.
+fn derived(run: RunId, what: &[u8; 4], entry: u64, item: u64) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&run.0.to_be_bytes()).update(what).update(&entry.to_be_bytes()).update(&item.to_be_bytes());
+    let mut tail = [0; 8];
+    tail.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    let id = TaskId(run.0);
+    let tail = u64::from_be_bytes(tail);
+    TaskId::build(id.millis(), id.slot(), (tail >> 40) as u32, tail).0
+}
+
+/// What a worker is asked to do for a step.
+struct Work {
+    kind: Name,
+    spec: Arc<Spec>,
+    input: Payload,
+    queue: Option<Name>,
+    priority: Option<u8>,
+}
+
+impl Partition {
+    pub(super) fn act(&mut self, tenant: TenantId, run: RunId, before: Option<&Head>, act: Act, now: Now) {
+        match act {
+            Act::PutBlob { hash, bytes } => self.mutations.push(Mutation::PutValue { hash: hash.0, bytes }),
+            Act::OpenTask(open) => self.open_step(tenant, run, *open, now),
+            Act::CancelTask { entry } => self.cancel_step(tenant, step_id(run, entry, 0), now),
+            Act::CancelItems { entry } => self.cancel_items(tenant, run, before, entry),
+            Act::OpenTimer { entry, due } => {
+                let timer = RunTimer { tenant, run, entry };
+                self.mutations.push(Mutation::PutRunTimer { timer, due });
+                self.arm_run(timer, due);
+            }
+            Act::CancelTimer { entry } => {
+                self.mutations.push(Mutation::DeleteRunTimer(RunTimer { tenant, run, entry }));
+                self.disarm_run(run, entry);
+            }
+            Act::StartChild(child) => self.start_child(tenant, run, *child, now),
+            Act::CancelChild { entry } => {
+                let reason = "the run that started it ended".into();
+                self.queue_event(tenant, child_id(run, entry, 0), Event::Cancel { reason });
+            }
+            Act::Finished { phase, outcome } => self.run_finished(tenant, run, phase, outcome),
+            // Events of others come with a room of their own; signals go to their run by its id.
+            Act::Emit { .. } | Act::Subscribe { .. } | Act::Unsubscribe { .. } | Act::Defer { .. } => {}
+            // They are in the head, which is written with the turn that ends or rests.
+            Act::Attributes(_) => {}
+        }
+    }
+
+    fn disarm_run(&mut self, run: RunId, entry: Seq) {
+        let Some(held) = self.runs.held.get_mut(&run) else { return };
+        if let Some(at) = held.timers.iter().position(|(timer, _)| *timer == entry) {
+            let (_, key) = held.timers.swap_remove(at);
+            self.wall_wheel.cancel(key);
+        }
+    }
+
+    fn open_step(&mut self, tenant: TenantId, run: RunId, open: OpenTask, now: Now) {
+        let (first, items) = open.items.unwrap_or((0, 0));
+        let (entry, awaited) = (open.entry, open.awaited);
+        let id = step_id(run, entry, first);
+        if self.tasks.contains_key(&id) {
+            return;
+        }
+        let work = work_of(open);
+        let placed = work.and_then(|work| {
+            let queue = work.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.into());
+            let found = self.queue_id(tenant, &queue);
+            found.map(|queue| (work, queue)).ok_or_else(|| {
+                let near = self.nearest_queue(tenant, &queue).map(|near| format!("; there is '{near}'"));
+                format!("there is no queue '{queue}'{}", near.unwrap_or_default())
+            })
+        });
+        let step = awaited.then(|| Box::new(Step { run, entry, first, items }));
+        match placed {
+            Ok((work, queue)) => self.place_step(tenant, id, (work, queue, step), now),
+            Err(detail) => {
+                let outcome = Outcome::Err(Fault::new(Standard::Configuration, Profile::default(), &detail, ""));
+                self.report(tenant, Step { run, entry, first, items }, outcome);
+            }
+        }
+    }
+
+    fn place_step(
+        &mut self,
+        tenant: TenantId,
+        id: TaskId,
+        (work, queue, step): (Work, crate::id::QueueId, Option<Box<Step>>),
+        now: Now,
+    ) {
+        let kind = self.type_id(tenant, &work.kind);
+        self.seq += 1;
+        let spec = if *work.spec == *self.plain_spec { self.plain_spec.clone() } else { work.spec };
+        let priority = work.priority.unwrap_or(5).min(9);
+        let by_key = self.queues[&queue].gives_by_key();
+        let lane = Some(lane_key(priority, &work.kind, &spec, by_key));
+        let mut task = Task {
+            id,
+            tenant,
+            queue,
+            kind,
+            state: State::Queued,
+            priority,
+            seq: self.seq,
+            lane,
+            created: now.wall,
+            changed: now.wall,
+            due: 0,
+            run_at: 0,
+            attempt: 0,
+            attempt_base: 0,
+            token: Token::default(),
+            worker: WorkerId(0),
+            granted: 0,
+            started: 0,
+            cancelling: false,
+            spec,
+            input: work.input,
+            ending: None,
+            step,
+        };
+        task.due = deadline(&task, &self.queues[&queue].queue.config);
+        self.place(task, now);
+    }
+
+    /// A task has ended: the run that waits for it hears of it.
+    pub(super) fn step_ended(&mut self, id: TaskId, now: Now) {
+        let task = &self.tasks[&id].task;
+        let Some(step) = task.step.as_deref().copied() else { return };
+        let tenant = task.tenant;
+        let outcome = outcome_of(task);
+        if step.items == 0 {
+            return self.deliver(tenant, step.run, Event::Done { entry: step.entry, outcome }, now);
+        }
+        let event = Event::Items { entry: step.entry, first: step.first, outcomes: items_of(outcome, step.items) };
+        self.deliver(tenant, step.run, event, now);
+    }
+
+    /// As [`Partition::step_ended`], from within a turn of that run: it hears of it in its next one.
+    fn report(&mut self, tenant: TenantId, step: Step, outcome: Outcome) {
+        let event = if step.items == 0 {
+            Event::Done { entry: step.entry, outcome }
+        } else {
+            Event::Items { entry: step.entry, first: step.first, outcomes: items_of(outcome, step.items) }
+        };
+        self.queue_event(tenant, step.run, event);
+    }
+
+    /// Cancels the task of a step, wherever it is.
+    pub(super) fn cancel_step(&mut self, tenant: TenantId, id: TaskId, now: Now) {
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            if entry.task.state.is_terminal() {
+                return;
+            }
+            // The run does not wait for it any more.
+            entry.task.step = None;
+        }
+        self.execute(
+            Command::Cancel { request: NOBODY, tenant, task: id, reason: "the run no longer needs it".into() },
+            Vec::new(),
+            now,
+            None,
+        );
+    }
+
+    /// Puts the tasks of the items of a map that are at work in line to be cancelled.
+    fn cancel_items(&mut self, tenant: TenantId, run: RunId, before: Option<&Head>, entry: Seq) {
+        let frames = before.into_iter().flat_map(|head| &head.lines).flat_map(|line| &line.frames);
+        for frame in frames.filter(|frame| frame.seq == entry) {
+            let HeadStep::Map(map) = &frame.step else { continue };
+            let items = (0..map.cursor).filter(|item| map.at_work(*item));
+            let mut children = Vec::new();
+            for item in items {
+                self.runs.cancels.push_back((tenant, step_id(run, entry, item)));
+                if self.runs.held.contains_key(&child_id(run, entry, item)) {
+                    children.push(child_id(run, entry, item));
+                }
+            }
+            for child in children {
+                self.queue_event(tenant, child, Event::Cancel { reason: "the run that started it ended".into() });
+            }
+        }
+    }
+
+    fn start_child(&mut self, tenant: TenantId, run: RunId, child: StartChild, now: Now) {
+        let Some((plan, version)) = self.workflow(tenant, &child.namespace, &child.name, &child.version) else {
+            let (namespace, name, version) = (&child.namespace, &child.name, &child.version);
+            let detail = format!("there is no workflow {namespace}/{name}:{version}");
+            let outcome = Outcome::Err(Fault::new(Standard::Configuration, Profile::default(), &detail, ""));
+            let items = u32::from(child.item.is_some());
+            return self.report(
+                tenant,
+                Step { run, entry: child.entry, first: child.item.unwrap_or(0), items },
+                outcome,
+            );
+        };
+        let id = child_id(run, child.entry, child.item.unwrap_or(0));
+        if self.runs.held.contains_key(&id) {
+            return;
+        }
+        let correlation = self.runs.held.get(&run).and_then(|entry| entry.head()?.identity.correlation.clone());
+        let parent = Parent { run, entry: child.entry, item: child.item, close: child.close };
+        let identity = Arc::new(Identity {
+            run: id,
+            plan,
+            namespace: child.namespace,
+            name: child.name,
+            version,
+            parent: Some(parent),
+            correlation,
+            depth: child.depth,
+        });
+        self.adopt_child(tenant, identity, child.input, now);
+    }
+
+    fn run_finished(&mut self, tenant: TenantId, run: RunId, phase: Phase, outcome: Outcome) {
+        let parent = self.runs.held.get(&run).and_then(|entry| entry.head()?.identity.parent.clone());
+        let _ = phase;
+        let Some(parent) = parent else { return };
+        let event = match parent.item {
+            None => Event::Done { entry: parent.entry, outcome },
+            Some(first) => Event::Items { entry: parent.entry, first, outcomes: vec![outcome] },
+        };
+        self.queue_event(tenant, parent.run, event);
+    }
+
+    /// An id for a run that nobody's entry gives one.
+    pub(super) fn new_run_id(&mut self, claim: Option<&[u8; 16]>, now: Now) -> RunId {
+        self.id_sequence += 1;
+        self.seq += 1;
+        let slot = match claim {
+            Some(hash) => Slot(u16::from_be_bytes([hash[0], hash[1]]) % crate::id::SLOTS),
+            None => Slot((crate::ready::mix(self.seq) % u64::from(crate::id::SLOTS)) as u16),
+        };
+        RunId(TaskId::build(now.wall, slot, self.epoch(), self.id_sequence).0)
+    }
+}
+
+/// What a step that is no call of a function becomes.
+fn work_of(open: OpenTask) -> Result<Work, String> {
+    let hints = open.hints;
+    let mut spec = Spec {
+        affinity_key: hints.affinity_key,
+        concurrency_key: hints.concurrency_key,
+        requires: hints.requires,
+        expected_ms: hints.sla_ms,
+        ..Spec::default()
+    };
+    let (mut queue, mut priority) = (hints.queue, hints.priority);
+    let (kind, input) = match open.target {
+        Target::Task(kind) => (kind, payload(&open.args)),
+        Target::Process(process) => (process_type(process).into(), payload(&open.args)),
+        Target::Python => {
+            let args = open.args.json().ok_or("the arguments of a Python function are larger than a run carries")?;
+            let text = |key: &str| args.get(key).and_then(Json::as_str).map(Name::from);
+            queue = text("queue").or(queue);
+            let given = args.get("priority").and_then(Json::as_u64).and_then(|n| u8::try_from(n).ok());
+            priority = given.or(priority);
+            if let Some(Json::Object(wanted)) = args.get("requires") {
+                let wanted = wanted.iter().map(|(name, value)| {
+                    (Name::from(name.as_str()), value.as_str().map_or_else(|| value.to_string(), str::to_owned).into())
+                });
+                spec.requires.extend(wanted);
+                spec.requires.sort();
+            }
+            spec.package = text("hash");
+            spec.entrypoint = text("entrypoint");
+            let kind = text("type").or_else(|| text("entrypoint")).ok_or("a Python call names its `entrypoint`")?;
+            let given = args.get("args").cloned().unwrap_or_else(|| Json::Object(serde_json::Map::new()));
+            (kind, inline(&given))
+        }
+        Target::Workflow(..) => return Err("a workflow is no task".into()),
+        Target::Outbound(protocol) => return Err(format!("calls by {protocol:?} are not served here")),
+        Target::Catalog(name, version) => return Err(format!("the function {name}:{version} is not served here")),
+    };
+    Ok(Work { kind, spec: Arc::new(spec), input, queue, priority })
+}
+
+/// Task types that agents serve for code in documents.
+fn process_type(process: Process) -> &'static str {
+    match process {
+        Process::Shell => "run.shell",
+        Process::Python => "run.python",
+        Process::JavaScript => "run.javascript",
+        Process::Container => "run.container",
+    }
+}
+
+fn inline(value: &Json) -> Payload {
+    Payload::Inline(serde_json::to_vec(value).unwrap_or_default().into())
+}
+
+fn payload(data: &Data) -> Payload {
+    match data {
+        Data::Inline { value, .. } => inline(value),
+        Data::Ref { hash, size, .. } => Payload::Blob { hash: hash.0, size: *size },
+    }
+}
+
+/// A payload as a value of a run.
+pub(super) fn data_of(payload: &Payload) -> Data {
+    match payload {
+        Payload::Inline(bytes) => {
+            let value = serde_json::from_slice(bytes).unwrap_or(Json::Null);
+            Data::Inline { value: Arc::new(value), size: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }
+        }
+        Payload::Blob { hash, size } => Data::Ref { hash: BlobHash(*hash), size: *size, value: None },
+        Payload::None | Payload::Cold => Data::null(),
+    }
+}
+
+/// How a task ended, as its run sees it.
+fn outcome_of(task: &Task) -> Outcome {
+    let ending = task.ending.as_deref();
+    if task.state == State::Succeeded {
+        return Outcome::Ok(ending.map_or_else(Data::null, |ending| data_of(&ending.result)));
+    }
+    let Some(failure) = ending.and_then(|ending| ending.failure.as_ref()) else { return Outcome::Cancelled };
+    if task.state == State::Cancelled {
+        return Outcome::Cancelled;
+    }
+    let standard = match &*failure.kind {
+        "timeout" | "start-timeout" | "queue-timeout" | "heartbeat-timeout" | "expired" => Standard::Timeout,
+        _ => Standard::Runtime,
+    };
+    // An error that the code named by an address is that error.
+    let own = failure.kind.starts_with("https://").then(|| failure.kind.to_string());
+    let Json::Object(mut error) = (*Fault::new(standard, Profile::default(), &failure.message, "").0).clone() else {
+        return Outcome::Cancelled;
+    };
+    error.insert("title".into(), failure.kind.to_string().into());
+    // Where it happened is the run's to say.
+    error.remove("instance");
+    error.insert("task".into(), task_text(task.id).into());
+    if let Some(own) = own {
+        error.insert("type".into(), own.into());
+    }
+    Outcome::Err(Fault(Arc::new(Json::Object(error))))
+}
+
+fn task_text(id: TaskId) -> String {
+    RunId(id.0).to_string()
+}
+
+/// The ends of the items of one task: its result is an array with one value each.
+fn items_of(outcome: Outcome, items: u32) -> Vec<Outcome> {
+    if items <= 1 {
+        return vec![outcome];
+    }
+    if let Outcome::Ok(data) = &outcome
+        && let Some(Json::Array(values)) = data.json()
+        && values.len() == items as usize
+    {
+        return values.iter().map(|value| Outcome::Ok(Data::of(value.clone()).0)).collect();
+    }
+    match outcome {
+        Outcome::Ok(_) => {
+            let detail = format!("a task with {items} items has to give an array with one result for each");
+            vec![Outcome::Err(Fault::new(Standard::Validation, Profile::default(), &detail, ""))]
+        }
+        other => vec![other],
+    }
+}

@@ -1,0 +1,235 @@
+//! What people and programs do to runs.
+
+use std::sync::Arc;
+
+use super::runs::{RunEntry, Stage};
+use super::{Partition, Purpose};
+use crate::command::{Command, RunAction, StartRun};
+use crate::effect::{Refusal, Reply};
+use crate::id::{Name, RequestId, RunId, TaskId, TenantId};
+use crate::limit;
+use crate::load::{Load, StoredRun};
+use crate::mutation::{Mutation, RunRecord};
+use crate::run::act::Event;
+use crate::run::data::Data;
+use crate::run::eval::Fuel;
+use crate::run::fold::{Change, FoldError, Journal};
+use crate::run::head::{Head, Identity, Phase};
+use crate::time::Now;
+use crate::view::View;
+
+impl Partition {
+    pub(super) fn start_run(
+        &mut self,
+        request: RequestId,
+        tenant: TenantId,
+        start: StartRun,
+        known: &super::submit::Known,
+        now: Now,
+    ) {
+        if let Some((hash, body)) = start.claim
+            && let Some((earlier, earlier_body)) = self.earlier((tenant, hash), known)
+        {
+            if earlier_body != body {
+                return self.refuse(request, Refusal::IdempotencyMismatch { task: earlier });
+            }
+            let view = View::Run { tenant, run: RunId(earlier.0) };
+            return self.execute(Command::Read { request, view }, Vec::new(), now, None);
+        }
+        if !self.tenants.contains_key(&tenant) {
+            return self.refuse(request, Refusal::NotFound);
+        }
+        let Some((plan, version)) = self.workflow(tenant, &start.namespace, &start.name, &start.version) else {
+            return self.refuse(request, Refusal::NotFound);
+        };
+        if self.definition(tenant, &plan).is_none() {
+            return self.refuse(request, Refusal::Conflict("the document of the workflow cannot be read".into()));
+        }
+        let run = self.new_run_id(start.claim.as_ref().map(|(hash, _)| hash), now);
+        if let Some((hash, body)) = start.claim {
+            self.remember_key((tenant, hash), TaskId(run.0), body, now);
+        }
+        let identity = Arc::new(Identity {
+            run,
+            plan,
+            namespace: start.namespace,
+            name: start.name,
+            version,
+            parent: None,
+            correlation: start.correlation,
+            depth: 0,
+        });
+        self.begin_run(tenant, identity, start.input, now);
+        self.reply_run(request, run);
+    }
+
+    /// A run that another one started. Its first turn comes with its turn in line.
+    pub(super) fn adopt_child(&mut self, tenant: TenantId, identity: Arc<Identity>, input: Data, now: Now) {
+        let run = identity.run;
+        let head = Head::new(identity.clone());
+        self.mutations.push(Mutation::PutRun(Box::new(RunRecord { tenant, changed: now.wall, head: head.clone() })));
+        self.runs.held.insert(run, RunEntry::new(tenant, Stage::Ready(head), self.index));
+        self.queue_event(tenant, run, Event::Start { identity, input });
+    }
+
+    pub(super) fn reply_run(&mut self, request: RequestId, run: RunId) {
+        match self.runs.held.get(&run).and_then(RunEntry::head) {
+            Some(head) => {
+                let head = Box::new(head.clone());
+                self.reply(request, Reply::Run(head));
+            }
+            None => self.refuse(request, Refusal::NotFound),
+        }
+    }
+
+    /// Whether a run is in memory and the tenant's; otherwise the command waits for it, or is refused.
+    fn run_at_hand(
+        &mut self,
+        request: RequestId,
+        tenant: TenantId,
+        run: RunId,
+        command: impl FnOnce() -> Command,
+    ) -> bool {
+        if self.runs.held.get(&run).is_some_and(|entry| entry.tenant != tenant) {
+            self.refuse(request, Refusal::NotFound);
+            return false;
+        }
+        !self.wait_for_run(tenant, run, command)
+    }
+
+    pub(super) fn read_run(&mut self, request: RequestId, tenant: TenantId, run: RunId) {
+        if self.runs.held.get(&run).is_some_and(|entry| entry.tenant == tenant && entry.head().is_some()) {
+            return self.reply_run(request, run);
+        }
+        let again = || Command::Read { request, view: View::Run { tenant, run } };
+        if self.run_at_hand(request, tenant, run, again) {
+            self.reply_run(request, run);
+        }
+    }
+
+    pub(super) fn act_on_run(&mut self, request: RequestId, tenant: TenantId, run: RunId, action: RunAction, now: Now) {
+        let again = || Command::ActOnRun { request, tenant, run, action: action.clone() };
+        if !self.run_at_hand(request, tenant, run, again) {
+            return;
+        }
+        let Some(phase) = self.runs.held.get(&run).and_then(|entry| entry.head()).map(|head| head.phase) else {
+            return;
+        };
+        if let Some(why) = conflict(&action, phase) {
+            return self.refuse(request, Refusal::Conflict(why.into()));
+        }
+        let event = match action {
+            RunAction::Cancel(reason) => Event::Cancel { reason },
+            RunAction::Terminate(reason) => Event::Terminate { reason },
+            RunAction::Suspend(reason) => Event::Suspend { reason },
+            RunAction::Resume => Event::Resume,
+            RunAction::Retry => Event::Retry,
+            RunAction::Signal(id, kind, data) => Event::Signal { id, kind, data },
+            RunAction::Reset(..) | RunAction::Fork(..) => {
+                let number = self.park(Command::ActOnRun { request, tenant, run, action });
+                return self.ask(Load::History(tenant, run), Purpose::History(number));
+            }
+        };
+        self.deliver(tenant, run, event, now);
+        self.reply_run(request, run);
+    }
+
+    /// The whole history of a run has been read for a command that goes back in it.
+    pub(super) fn history_loaded(&mut self, command: Command, stored: Option<Box<StoredRun>>, now: Now) {
+        let Command::ActOnRun { request, tenant, run, action } = command else { return };
+        let (RunAction::Reset(key, input) | RunAction::Fork(key, input)) = action.clone() else { return };
+        let again = || Command::ActOnRun { request, tenant, run, action: action.clone() };
+        if !self.run_at_hand(request, tenant, run, again) {
+            return;
+        }
+        let Some(head) = self.runs.held.get(&run).and_then(|entry| entry.head()).cloned() else { return };
+        let segments = stored.map(|stored| stored.segments).unwrap_or_default();
+        if segments.last().map(|segment| segment.turn) != Some(head.turns) {
+            // It went on while its history was read.
+            let number = self.park(Command::ActOnRun { request, tenant, run, action });
+            return self.ask(Load::History(tenant, run), Purpose::History(number));
+        }
+        let forks = matches!(action, RunAction::Fork(..));
+        let identity = forks.then(|| {
+            let run = self.new_run_id(None, now);
+            Arc::new(Identity { run, parent: None, ..(*head.identity).clone() })
+        });
+        self.go_back(request, (tenant, &head, &segments), &key, Change { input, identity }, now);
+    }
+
+    fn go_back(
+        &mut self,
+        request: RequestId,
+        (tenant, head, segments): (TenantId, &Head, &[crate::run::journal::Segment]),
+        key: &Name,
+        change: Change,
+        now: Now,
+    ) {
+        let Some(definition) = self.definition(tenant, &head.identity.plan) else {
+            return self.refuse(request, Refusal::Conflict("the document of the workflow cannot be read".into()));
+        };
+        let blobs = std::collections::BTreeMap::new();
+        let journal = Journal { from: None, segments, definition: &*definition, blobs: &blobs };
+        let mut fuel = Fuel { steps: 4 * limit::EVAL_STEPS, bytes: 4 * limit::EVAL_BYTES };
+        let forked = change.identity.clone();
+        let turn = match journal.reset(head, key, change, now.wall, &mut fuel) {
+            Ok(turn) => turn,
+            Err(error) => return self.refuse(request, Refusal::Conflict(why_not(&error, key).into())),
+        };
+        let run = match forked {
+            None => head.identity.run,
+            Some(identity) => {
+                // Its journal begins with a copy of the other's.
+                for segment in segments {
+                    let segment = Arc::new(segment.clone());
+                    self.mutations.push(Mutation::AppendTurn { tenant, run: identity.run, segment });
+                }
+                let stage = Stage::Ready(Head::new(identity.clone()));
+                self.runs.held.insert(identity.run, RunEntry::new(tenant, stage, self.index));
+                identity.run
+            }
+        };
+        self.take_turn(run, turn, now);
+        self.reply_run(request, run);
+    }
+
+    fn park(&mut self, command: Command) -> u64 {
+        let number = self.next_waiting;
+        self.next_waiting += 1;
+        self.waiting.insert(number, super::Waiting { command, missing: 1, known: Vec::new() });
+        number
+    }
+}
+
+/// Why an action makes no sense in a phase.
+fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
+    let is = format!("{phase:?}").to_lowercase();
+    match action {
+        RunAction::Resume if phase != Phase::Suspended => {
+            Some(format!("only a suspended run can be resumed; it is {is}"))
+        }
+        RunAction::Retry if phase != Phase::Faulted => Some(format!("only a faulted run can be retried; it is {is}")),
+        RunAction::Suspend(_) | RunAction::Signal(..) if phase.ended() => {
+            Some(format!("the run has already ended: {is}"))
+        }
+        RunAction::Cancel(_) | RunAction::Terminate(_) if phase.ended() && phase != Phase::Cancelled => {
+            Some(format!("the run has already ended: {is}"))
+        }
+        _ => None,
+    }
+}
+
+fn why_not(error: &FoldError, key: &str) -> String {
+    match error {
+        FoldError::NoKey => format!("the journal of the run has no key '{key}'"),
+        FoldError::Compacted(Some(oldest)) => {
+            format!("'{key}' was compacted; the oldest key that still works is '{oldest}'")
+        }
+        FoldError::Compacted(None) => format!("'{key}' was compacted"),
+        FoldError::Diverged { turn, what } => format!("turn {turn} of the journal does not fit the workflow: {what}"),
+        FoldError::Revision(revision) => format!("the journal was written by a newer program (revision {revision})"),
+        FoldError::NoStart | FoldError::Gap { .. } => "the journal of the run is not complete".to_owned(),
+        FoldError::Blobs(_) => "large values of the run would have to be read first".to_owned(),
+        FoldError::OutOfFuel => "going on from there needs more than one turn may".to_owned(),
+    }
+}
