@@ -75,3 +75,49 @@ pub const ERROR_BYTES: usize = 16 * 1024;
 pub const SUBMIT_ITEMS: usize = 10_000;
 /// An idempotency key is remembered for so long at least.
 pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
+/// Bytes of a value up to which it is carried along in the run; larger ones are blobs, so that a head stays small enough to
+/// be written often.
+pub const INLINE_VALUE: usize = 64 * 1024;
+/// Bytes of values that a run carries along in all. A statement that would pass it fails, and the run stays usable.
+pub const INLINE_STATE: usize = 1024 * 1024;
+/// What one turn asks of the shell at most; the rest follows in the next. A commit stays below its bound of records.
+pub const ACTS_PER_TURN: usize = 256;
+/// Acts that one statement may need besides those it counts itself: no statement begins with fewer left.
+pub const ACTS_PER_STATEMENT: usize = 16;
+/// Statements that one turn begins: about a millisecond.
+pub const STATEMENTS_PER_TURN: u32 = 512;
+/// Work (steps of expressions, and statements) without anything from outside in between, after which a run that loops for
+/// ever gets a `runtime` error. About ten seconds of a core.
+pub const RUN_WORK: u64 = 10_000_000;
+/// Steps of a turn in the loop of a partition: about a millisecond. What needs more is computed beside it.
+pub const SLICE_STEPS: u64 = 20_000;
+/// Bytes of values made by a turn in the loop of a partition.
+pub const SLICE_BYTES: u64 = 4 << 20;
+/// Steps of one evaluation. The same on every machine, and far above what a sensible expression needs.
+pub const EVAL_STEPS: u64 = 1_000_000;
+/// Bytes of values made by one evaluation: what a server of 1 GB can spare beside its work.
+pub const EVAL_BYTES: u64 = 64 << 20;
+/// Turns after which the head is written whole, so that a load folds few segments.
+pub const TURNS_PER_HEAD: u64 = 16;
+/// Child runs of child runs: deeper is a recursion that does not end.
+pub const CHILD_DEPTH: u8 = 32;
+/// Frames of one line of statements: deeper is a recursion of functions that does not end.
+pub const FRAMES: usize = 256;
+/// Events that wait in a run for a `listen`. Further ones are put off until some were taken.
+pub const INBOX: usize = 1_000;
+/// Events that a run remembers having seen, so that one that comes twice is taken once.
+pub const SEEN: usize = 4_096;
+/// Items of a map at work at a time, whatever its concurrency.
+pub const MAP_CONCURRENCY: u32 = 2_000;
+/// Items of a map for which results are kept together.
+pub const MAP_PAGE: u64 = 1_000;
+/// Pages of a map with items not done: one slow item holds up the others only so far.
+pub const MAP_PAGES: u64 = 16;
+/// Bytes of the result of a map up to which it is one array; larger ones are an object that names the pages.
+pub const MAP_RESULT: u64 = 16 << 20;
+/// The longest pause between retries that grows by a backoff, in milliseconds.
+pub const BACKOFF_MS: u64 = 3_600_000;
+/// Search attributes of a run, and bytes of each: they are rows of their own in the commit.
+pub const ATTRIBUTES: usize = 32;
+/// See [`ATTRIBUTES`].
+pub const ATTRIBUTE_BYTES: usize = 256;

@@ -1,0 +1,380 @@
+//! A head from its journal: fold, reset to a key, checkpoints.
+
+use std::sync::Arc;
+
+use super::act::{Act, Event};
+use super::data::{BlobHash, Blobs, Data};
+use super::eval::{Definition, Fuel};
+use super::head::{Compacted, Head, Identity, Next, Phase, Seq, Step, Waiting};
+use super::journal::{Ending, Fact, REVISION, Segment, ValueId};
+use super::machine::{End, Machine, Mode};
+use super::turn::{Env, Halt, Turn};
+use crate::id::Name;
+
+/// Why a journal cannot be folded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoldError {
+    /// The first turn does not start the run.
+    NoStart,
+    /// A turn is missing, or there twice.
+    Gap {
+        /// The turn that should follow.
+        expected: u64,
+        /// The one that does.
+        found: u64,
+    },
+    /// A newer engine made it.
+    Revision(u16),
+    /// What comes out is not what was written: the journal is damaged, or the plan is another one.
+    Diverged {
+        /// In which turn.
+        turn: u64,
+        /// What differs.
+        what: &'static str,
+    },
+    /// These blobs have to be read first, then the same call made again.
+    Blobs(Vec<BlobHash>),
+    /// No turn opened the key.
+    NoKey,
+    /// The key is in what was compacted; the oldest key that can be gone back to, if there is one.
+    Compacted(Option<Name>),
+    /// The fuel of the turn that goes on from there is used up.
+    OutOfFuel,
+}
+
+impl From<Halt> for FoldError {
+    fn from(halt: Halt) -> FoldError {
+        match halt {
+            Halt::OutOfFuel => FoldError::OutOfFuel,
+            Halt::Blobs(blobs) => FoldError::Blobs(blobs),
+        }
+    }
+}
+
+/// Where a fold begins, and with what.
+#[derive(Clone, Copy)]
+pub struct Journal<'a> {
+    /// A head that was written whole; `None` = from the start.
+    pub from: Option<&'a Head>,
+    /// The turns after it, in order.
+    pub segments: &'a [Segment],
+    /// The workflow.
+    pub definition: &'a dyn Definition,
+    /// Blobs that were read.
+    pub blobs: &'a dyn Blobs,
+}
+
+impl Journal<'_> {
+    /// The head after all segments. Evaluates nothing.
+    pub fn fold(&self) -> Result<Head, FoldError> {
+        let mut head = self.base()?;
+        for at in 0..self.segments.len() {
+            head = self.play(&head, at, None)?.ok_or(FoldError::NoKey)?;
+        }
+        Ok(head)
+    }
+
+    fn base(&self) -> Result<Head, FoldError> {
+        match (self.from, self.segments.first().map(|segment| &segment.event)) {
+            (Some(head), _) => Ok(head.clone()),
+            (None, Some(Event::Start { identity, .. })) => Ok(Head::new(identity.clone())),
+            (None, _) => Err(FoldError::NoStart),
+        }
+    }
+
+    /// The head after one more segment; `None` = the key was reached in it, and `head` is set to that moment.
+    fn play(
+        &self,
+        head: &Head,
+        at: usize,
+        until: Option<(&str, &mut Option<Head>)>,
+    ) -> Result<Option<Head>, FoldError> {
+        let segment = &self.segments[at];
+        if segment.turn != head.turns + 1 {
+            return Err(FoldError::Gap { expected: head.turns + 1, found: segment.turn });
+        }
+        if segment.revision > REVISION {
+            return Err(FoldError::Revision(segment.revision));
+        }
+        let diverged = |what| FoldError::Diverged { turn: segment.turn, what };
+        let env = Env { definition: self.definition, blobs: self.blobs, now_ms: segment.now_ms };
+        let (key, reached) = match until {
+            Some((key, reached)) => (Some(key), Some(reached)),
+            None => (None, None),
+        };
+        let mode = Mode::Replay { segment, at: 0, until: key };
+        let none = Fuel { steps: 0, bytes: 0 };
+        let (start, current) = match &segment.event {
+            Event::Reset { key, .. } => (self.went_back(head, at, key, &segment.event)?, Some(head)),
+            _ => (head.clone(), None),
+        };
+        let mut machine = Machine::new(start, &env, none, mode);
+        let played = match current {
+            Some(current) => machine.go_on(current),
+            None => machine.play(&segment.event),
+        };
+        match (played, reached) {
+            (Ok(()), _) => {}
+            (Err(End::Reached), Some(reached)) => {
+                *reached = Some(machine.head);
+                return Ok(None);
+            }
+            (Err(End::Halt(halt)), _) => return Err(halt.into()),
+            (Err(End::Diverged(what)), _) => return Err(diverged(what)),
+            (Err(End::Reached), None) => return Err(FoldError::NoKey),
+        }
+        let turn = machine.finish(segment.event.clone());
+        if turn.segment.facts != segment.facts {
+            return Err(diverged("the facts"));
+        }
+        if turn.segment.tape.len() != segment.tape.len() {
+            return Err(diverged("the tape"));
+        }
+        Ok(Some(turn.head))
+    }
+
+    /// The head at the moment before a key was opened, as a reset goes on from it.
+    fn went_back(&self, current: &Head, before: usize, key: &str, event: &Event) -> Result<Head, FoldError> {
+        let Event::Reset { input, next_seq, identity, .. } = event else { return Err(FoldError::NoKey) };
+        let mut head = self.base()?;
+        let mut reached = None;
+        let mut at = 0;
+        while at < before {
+            match self.play(&head, at, Some((key, &mut reached)))? {
+                Some(next) => head = next,
+                None => break,
+            }
+            at += 1;
+        }
+        let Some(mut head) = reached else { return Err(self.unknown(key, current)) };
+        self.take_up(&mut head, at, before);
+        head.identity = identity.clone();
+        head.next_seq = *next_seq;
+        head.turns = current.turns;
+        head.entries = current.entries;
+        head.compacted = current.compacted;
+        head.phase = Phase::Running;
+        head.reason = None;
+        head.outcome = None;
+        head.closing = None;
+        head.ended_ms = 0;
+        head.work = 0;
+        head.held.clear();
+        head.owed.clear();
+        // Children from before that moment stay, those that are still there; those of another run are not this one's.
+        let forks = identity.run != current.identity.run;
+        let ended =
+            |entry: Seq| current.held.iter().any(|held| matches!(held, Event::Done { entry: e, .. } if *e == entry));
+        head.children.retain(|child| !forks && current.children.contains(child) && !ended(child.0));
+        if let Some(input) = input {
+            set_input(&mut head, key, input);
+        }
+        Ok(head)
+    }
+
+    /// Events that came later are there for the run once more.
+    fn take_up(&self, head: &mut Head, from: usize, before: usize) {
+        for segment in &self.segments[from..before] {
+            let event = match &segment.event {
+                Event::Arrived { event } => event.clone(),
+                Event::Signal { id, kind, data } => super::turn::signal(id, kind, data),
+                _ => continue,
+            };
+            let Some(json) = event.json() else { continue };
+            let hash = super::listen::identity_of(json);
+            if segment.turn > head.turns + 1 && !head.seen.contains(&hash) {
+                Arc::make_mut(&mut head.seen).push(hash);
+                head.arrivals += 1;
+                head.inbox.push(Waiting { no: head.arrivals, event });
+            }
+        }
+    }
+
+    fn unknown(&self, key: &str, current: &Head) -> FoldError {
+        let _ = key;
+        if current.compacted.is_none() {
+            return FoldError::NoKey;
+        }
+        let opened = |segment: &Segment| {
+            segment.facts.iter().find_map(|fact| match fact {
+                Fact::Opened { key, .. } => Some(key.to_string().into()),
+                _ => None,
+            })
+        };
+        FoldError::Compacted(self.segments.iter().find_map(opened))
+    }
+
+    /// Takes a run back to the moment before a key was opened, and on from there. What is open now is cancelled; what was
+    /// open then is opened again under new entries. Keys of entries after that moment are free again. With another
+    /// `identity` it is a fork: this run stays as it is, and the turn belongs to the new one, whose journal begins with a
+    /// copy of this one's.
+    pub fn reset(
+        &self,
+        current: &Head,
+        key: &str,
+        change: Change,
+        now_ms: u64,
+        fuel: &mut Fuel,
+    ) -> Result<Turn, FoldError> {
+        let forks = change.identity.is_some();
+        let identity = change.identity.unwrap_or_else(|| current.identity.clone());
+        let next_seq = current.next_seq;
+        let event = Event::Reset { key: key.into(), input: change.input, next_seq, identity };
+        let start = self.went_back(current, self.segments.len(), key, &event)?;
+        let env = Env { definition: self.definition, blobs: self.blobs, now_ms };
+        let mut machine = Machine::new(start, &env, *fuel, Mode::Live);
+        match machine.go_on(current) {
+            Ok(()) => {}
+            Err(End::Halt(halt)) => return Err(halt.into()),
+            Err(End::Diverged(_) | End::Reached) => return Err(FoldError::NoKey),
+        }
+        *fuel = machine.meter.fuel;
+        let mut turn = machine.finish(event);
+        if forks {
+            // Nothing is open outside for the new run but what this turn opens.
+            let old = |entry: &Seq| *entry < next_seq;
+            let foreign = |act: &Act| match act {
+                Act::CancelTask { entry } | Act::CancelItems { entry } | Act::CancelTimer { entry } => old(entry),
+                Act::CancelChild { entry } | Act::Unsubscribe { entry } => old(entry),
+                _ => false,
+            };
+            turn.acts.retain(|act| !foreign(act));
+            turn.head.owed.retain(|act| !foreign(act));
+        }
+        Ok(turn)
+    }
+
+    /// What can stand for these segments from now on: the head after them, and their facts without those of finished
+    /// iterations of loops. `stored` are the segments as they were written; a chain of hashes over them proves later what
+    /// was here.
+    pub fn checkpoint(&self, before: Option<&Checkpoint>, stored: &[&[u8]]) -> Result<Checkpoint, FoldError> {
+        let mut head = self.fold()?;
+        let mut chain = before.map_or([0; 32], |before| before.head.compacted.map_or([0; 32], |before| before.chain));
+        for text in stored {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&chain).update(text);
+            chain = *hasher.finalize().as_bytes();
+        }
+        head.compacted = Some(Compacted { turns: head.turns, chain });
+        let mut values: Vec<Data> = before.map_or_else(Vec::new, |before| before.values.clone());
+        let mut facts: Vec<Fact> = before.map_or_else(Vec::new, |before| before.facts.clone());
+        for segment in self.segments {
+            let base = values.len() as u32;
+            values.extend(segment.values.iter().cloned());
+            facts.extend(segment.facts.iter().cloned().map(|fact| moved(fact, base)));
+        }
+        Ok(thin(Checkpoint { head, values, facts, dropped: before.map_or(0, |before| before.dropped) }))
+    }
+}
+
+/// What a reset changes besides going back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// Replaces the raw input of the statement.
+    pub input: Option<Data>,
+    /// Goes on as another run.
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// Stands for the segments of a run up to a turn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// The head after them; says how far they went, and the hash of their chain.
+    pub head: Head,
+    /// Values that the facts name.
+    pub values: Vec<Data>,
+    /// Their facts, without those inside of finished loops.
+    pub facts: Vec<Fact>,
+    /// How many facts were left out.
+    pub dropped: u64,
+}
+
+impl Machine<'_> {
+    /// Goes on from where a run was taken back to.
+    pub(super) fn go_on(&mut self, current: &Head) -> Result<(), End> {
+        self.cancel_of(current);
+        // What was open at that moment is opened again.
+        self.head.open.clear();
+        for line in &mut self.head.lines {
+            let forks = matches!(line.frames.last().map(|frame| &frame.step), Some(Step::Fork(_)));
+            if matches!(line.next, Next::Wait | Next::Refill | Next::Listen) && !forks && !line.frames.is_empty() {
+                Arc::make_mut(line).next = Next::Interrupted;
+            }
+        }
+        self.facts.push(Fact::Phase { phase: Phase::Running, reason: Some("reset".into()), value: None });
+        self.subscribe_from_the_start();
+        self.rearm();
+        self.redo(|next| matches!(next, Next::Failed(_) | Next::Interrupted))?;
+        self.run()
+    }
+}
+
+/// Gives the statement of a key, which is to begin, another raw input.
+fn set_input(head: &mut Head, key: &str, input: &Data) {
+    for line in &mut head.lines {
+        let ours =
+            matches!(&line.next, Next::Begin { place, n, .. } if key.ends_with(&format!(":{}#{n}", place.reference)));
+        if ours && let Next::Begin { raw, .. } = &mut Arc::make_mut(line).next {
+            *raw = input.clone();
+        }
+    }
+}
+
+/// A fact whose values stand further back.
+fn moved(mut fact: Fact, base: u32) -> Fact {
+    let shift = |id: &mut ValueId| id.0 += base;
+    match &mut fact {
+        Fact::Opened { value, .. } | Fact::Phase { value, .. } => value.iter_mut().for_each(shift),
+        Fact::Done { how: Ending::Ok(id) | Ending::Err(id), .. } | Fact::Retried { error: id, .. } => shift(id),
+        Fact::Done { how: Ending::Skipped | Ending::Cancelled, .. } => {}
+    }
+    fact
+}
+
+/// Leaves out what is inside of finished loops, and values that no fact names any more.
+fn thin(mut checkpoint: Checkpoint) -> Checkpoint {
+    use std::collections::BTreeSet;
+    let mut loops: BTreeSet<Seq> = BTreeSet::new();
+    let mut finished: BTreeSet<Seq> = BTreeSet::new();
+    for fact in &checkpoint.facts {
+        match fact {
+            Fact::Opened { entry, key, .. } if key.kind == super::journal::EntryKind::For => {
+                loops.insert(*entry);
+            }
+            Fact::Done { entry, .. } if loops.contains(entry) => {
+                finished.insert(*entry);
+            }
+            _ => {}
+        }
+    }
+    let mut inside: BTreeSet<Seq> = BTreeSet::new();
+    for fact in &checkpoint.facts {
+        if let Fact::Opened { entry, within, .. } = fact
+            && (finished.contains(within) || inside.contains(within))
+        {
+            inside.insert(*entry);
+        }
+    }
+    let before = checkpoint.facts.len();
+    checkpoint.facts.retain(|fact| match fact {
+        Fact::Opened { entry, .. } | Fact::Done { entry, .. } | Fact::Retried { entry, .. } => !inside.contains(entry),
+        Fact::Phase { .. } => true,
+    });
+    checkpoint.dropped += (before - checkpoint.facts.len()) as u64;
+    let mut kept = Vec::new();
+    let mut keep = |id: &mut ValueId| {
+        if let Some(data) = checkpoint.values.get(id.0 as usize) {
+            kept.push(data.clone());
+            id.0 = kept.len() as u32 - 1;
+        }
+    };
+    for fact in &mut checkpoint.facts {
+        match fact {
+            Fact::Opened { value, .. } | Fact::Phase { value, .. } => value.iter_mut().for_each(&mut keep),
+            Fact::Done { how: Ending::Ok(id) | Ending::Err(id), .. } | Fact::Retried { error: id, .. } => keep(id),
+            Fact::Done { how: Ending::Skipped | Ending::Cancelled, .. } => {}
+        }
+    }
+    checkpoint.values = kept;
+    checkpoint
+}

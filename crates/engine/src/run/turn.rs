@@ -1,0 +1,303 @@
+//! A turn: one event, and all that follows from it until the run has to wait.
+
+use super::act::{Act, Event, Outcome};
+use super::data::{BlobHash, Blobs, Data};
+use super::eval::{Definition, Fuel};
+use super::head::{Head, Outside, Phase, Seq};
+use super::journal::{Fact, Segment};
+use super::machine::{End, Machine, Mode};
+use crate::limit::{SEEN, TURNS_PER_HEAD};
+
+/// What a turn works with besides head and event.
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    /// The workflow.
+    pub definition: &'a dyn Definition,
+    /// Blobs that were read for this turn.
+    pub blobs: &'a dyn Blobs,
+    /// Wall time.
+    pub now_ms: u64,
+}
+
+/// The outcome of a turn: all of it goes into one commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// The run afterwards.
+    pub head: Head,
+    /// Appended to its journal.
+    pub segment: Segment,
+    /// What the shell has to do.
+    pub acts: Vec<Act>,
+    /// Whether [`Event::Continue`] has to follow, behind what others have to do.
+    pub more: bool,
+    /// Whether the head has to be written whole with this turn.
+    pub snapshot: bool,
+}
+
+/// Why there is no turn. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// The fuel is used up: the same call is to be made elsewhere with at least [`crate::limit::EVAL_STEPS`], with which it
+    /// never ends so.
+    OutOfFuel,
+    /// These blobs have to be read first, then the same call made again.
+    Blobs(Vec<BlobHash>),
+}
+
+/// Takes a run on. `None` = the event changes nothing: it came before, or is for something that is not open. The head is
+/// not touched; the next one is in the turn.
+pub fn advance(head: &Head, event: Event, env: &Env<'_>, fuel: &mut Fuel) -> Result<Option<Turn>, Halt> {
+    if !matters(head, &event) {
+        return Ok(None);
+    }
+    let mut machine = Machine::new(head.clone(), env, *fuel, Mode::Live);
+    match machine.play(&event) {
+        Ok(()) => {}
+        Err(End::Halt(halt)) => return Err(halt),
+        // Neither happens outside of a fold.
+        Err(End::Diverged(_) | End::Reached) => return Ok(None),
+    }
+    *fuel = machine.meter.fuel;
+    Ok(Some(machine.finish(event)))
+}
+
+/// Whether an event changes anything.
+pub(super) fn matters(head: &Head, event: &Event) -> bool {
+    let ended = head.phase.ended();
+    match event {
+        Event::Start { .. } => head.phase == Phase::Pending,
+        Event::Continue => head.runnable(),
+        Event::Done { entry, .. } => {
+            let open =
+                matches!(head.opened(*entry), Some(open) if matches!(open.what, Outside::Task | Outside::Child(_)));
+            open || head.children.iter().any(|child| child.0 == *entry)
+        }
+        Event::Items { entry, first, outcomes } => {
+            !outcomes.is_empty() && head.opened(*entry).is_some() && at_work(head, *entry, *first)
+        }
+        Event::Fired { entry } => matches!(head.opened(*entry), Some(open) if open.what.is_timer()),
+        Event::Arrived { .. } | Event::Signal { .. } => {
+            !ended && head.closing.is_none() && head.phase != Phase::Pending
+        }
+        Event::Cancel { .. } | Event::Terminate { .. } => !ended,
+        Event::Suspend { .. } => matches!(head.phase, Phase::Running | Phase::Waiting) && head.closing.is_none(),
+        Event::Resume => head.phase == Phase::Suspended,
+        Event::Retry => head.phase == Phase::Faulted,
+        Event::Reset { .. } => false,
+    }
+}
+
+fn at_work(head: &Head, entry: Seq, first: u64) -> bool {
+    let Some(line) = head.opened(entry).and_then(|open| head.line(open.line)) else { return false };
+    match line.frames.last().map(|frame| &frame.step) {
+        Some(super::head::Step::Map(map)) => map.at_work(first),
+        _ => false,
+    }
+}
+
+impl Outside {
+    /// Whether a timer stands for it.
+    pub fn is_timer(self) -> bool {
+        matches!(self, Outside::Wait | Outside::Timeout | Outside::AttemptLimit | Outside::Backoff)
+    }
+}
+
+impl Machine<'_> {
+    /// The whole turn but its packing.
+    pub(super) fn play(&mut self, event: &Event) -> Result<(), End> {
+        let owed = std::mem::take(&mut self.head.owed);
+        owed.into_iter().for_each(|act| self.act(act));
+        if self.head.phase == Phase::Suspended && self.hold(event) {
+            return Ok(());
+        }
+        self.take(event)?;
+        self.run()
+    }
+
+    /// Keeps what comes while the run is suspended.
+    fn hold(&mut self, event: &Event) -> bool {
+        let kept = matches!(
+            event,
+            Event::Done { .. }
+                | Event::Items { .. }
+                | Event::Fired { .. }
+                | Event::Arrived { .. }
+                | Event::Signal { .. }
+        );
+        if kept && !self.head.held.iter().any(|held| same_source(held, event)) {
+            self.head.held.push(event.clone());
+        }
+        kept
+    }
+
+    fn take(&mut self, event: &Event) -> Result<(), End> {
+        if matches!(event, Event::Done { .. } | Event::Items { .. } | Event::Fired { .. } | Event::Arrived { .. }) {
+            self.head.work = 0;
+        }
+        match event {
+            Event::Start { input, .. } => self.begin_run(input),
+            Event::Continue => {}
+            Event::Done { entry, outcome } => self.outside_done(*entry, outcome)?,
+            Event::Items { entry, first, outcomes } => self.items_done(*entry, *first, outcomes)?,
+            Event::Fired { entry } => self.fired(*entry)?,
+            Event::Arrived { event } => self.arrived(event)?,
+            Event::Signal { id, kind, data } => {
+                let signal = signal(id, kind, data);
+                self.arrived(&signal)?;
+            }
+            Event::Cancel { reason } | Event::Terminate { reason } => {
+                self.unwind_all();
+                self.head.reason = Some(reason.clone());
+                self.end_run(Phase::Cancelled, Outcome::Cancelled);
+            }
+            Event::Suspend { reason } => self.set_phase(Phase::Suspended, Some(reason.clone())),
+            Event::Resume => {
+                self.set_phase(Phase::Running, None);
+                for held in std::mem::take(&mut self.head.held) {
+                    if matters(&self.head, &held) {
+                        self.take(&held)?;
+                    }
+                }
+            }
+            Event::Retry => self.retry_run()?,
+            Event::Reset { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Lets every line go on that can, until all wait or the turn is full.
+    pub(super) fn run(&mut self) -> Result<(), End> {
+        if !matches!(self.head.phase, Phase::Running | Phase::Waiting) || self.head.closing.is_some() {
+            return Ok(());
+        }
+        self.ready.extend(self.head.lines.iter().filter(|line| line.next.ready()).map(|line| line.id));
+        while let Some(id) = self.ready.pop_front() {
+            while self.head.line(id).is_some_and(|line| line.next.ready()) {
+                if self.begins(id) {
+                    if self.full() {
+                        self.more = true;
+                        return Ok(());
+                    }
+                    self.begun += 1;
+                }
+                self.step(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_phase(&mut self, phase: Phase, reason: Option<crate::id::Name>) {
+        self.head.phase = phase;
+        self.head.reason.clone_from(&reason);
+        self.facts.push(Fact::Phase { phase, reason, value: None });
+    }
+
+    /// The run ends with an outcome, or will when the children it has to wait for have ended.
+    pub(super) fn end_run(&mut self, phase: Phase, outcome: Outcome) {
+        self.close_all();
+        // Children that ended during a suspension are not waited for.
+        for held in std::mem::take(&mut self.head.held) {
+            if let Event::Done { entry, .. } = held {
+                self.head.children.retain(|child| child.0 != entry);
+            }
+        }
+        for (entry, close) in std::mem::take(&mut self.head.children) {
+            match close {
+                super::plan::ParentClose::Cancel => self.act(Act::CancelChild { entry }),
+                super::plan::ParentClose::Abandon => {}
+                super::plan::ParentClose::Wait => self.head.children.push((entry, close)),
+            }
+        }
+        if phase != Phase::Faulted {
+            self.head.lines.clear();
+        }
+        self.ready.clear();
+        if self.head.children.is_empty() {
+            self.ended(phase, outcome);
+        } else {
+            self.head.phase = Phase::Running;
+            self.head.closing = Some((phase, outcome));
+        }
+    }
+
+    /// The run has ended.
+    pub(super) fn ended(&mut self, phase: Phase, outcome: Outcome) {
+        let value = match &outcome {
+            Outcome::Ok(data) => Some(self.value(data)),
+            Outcome::Err(fault) => Some(self.fault_value(fault)),
+            Outcome::Cancelled => None,
+        };
+        self.head.phase = phase;
+        self.head.closing = None;
+        self.head.ended_ms = self.now;
+        self.head.inbox.clear();
+        let reason = self.head.reason.clone();
+        self.facts.push(Fact::Phase { phase, reason, value });
+        self.head.outcome = Some(outcome.clone());
+        self.act(Act::Finished { phase, outcome });
+    }
+
+    /// Packs the turn.
+    pub(super) fn finish(mut self, event: Event) -> Turn {
+        let before = self.before;
+        if matches!(self.head.phase, Phase::Running | Phase::Waiting) && self.head.closing.is_none() {
+            let timed = |open: &(Seq, super::head::Open)| open.1.what.is_timer() || open.1.what == Outside::Events;
+            let waits = !self.more && self.head.open.iter().all(timed);
+            self.head.phase = if waits { Phase::Waiting } else { Phase::Running };
+        }
+        self.more |= !self.head.owed.is_empty();
+        self.head.turns += 1;
+        self.head.work = match self.mode {
+            Mode::Live => self.head.work + self.meter.used,
+            Mode::Replay { segment, .. } => segment.work,
+        };
+        let rests = self.head.phase != before && !matches!(self.head.phase, Phase::Running);
+        let snapshot = rests
+            || self.head.turns.is_multiple_of(TURNS_PER_HEAD)
+            || matches!(event, Event::Reset { .. } | Event::Retry);
+        let segment = Segment {
+            revision: super::journal::REVISION,
+            turn: self.head.turns,
+            now_ms: self.now,
+            event,
+            begun: self.begun,
+            more: self.more,
+            work: self.head.work,
+            tape: self.tape,
+            values: self.values,
+            facts: self.facts,
+        };
+        Turn { head: self.head, segment, acts: self.acts, more: self.more, snapshot }
+    }
+
+    /// Whether an event with this source and id was seen before; if not, it is from now on.
+    pub(super) fn seen_before(&mut self, hash: u64) -> bool {
+        if self.head.seen.contains(&hash) {
+            return true;
+        }
+        let seen = std::sync::Arc::make_mut(&mut self.head.seen);
+        if seen.len() >= SEEN {
+            seen.drain(..SEEN / 4);
+        }
+        seen.push(hash);
+        false
+    }
+}
+
+/// Whether two events end the same entry or bring the same message.
+fn same_source(a: &Event, b: &Event) -> bool {
+    match (a, b) {
+        (Event::Done { entry: a, .. }, Event::Done { entry: b, .. })
+        | (Event::Fired { entry: a }, Event::Fired { entry: b }) => a == b,
+        (Event::Items { entry: a, first: x, .. }, Event::Items { entry: b, first: y, .. }) => (a, x) == (b, y),
+        (Event::Signal { id: a, .. }, Event::Signal { id: b, .. }) => a == b,
+        _ => a == b,
+    }
+}
+
+/// A signal as an event.
+pub(super) fn signal(id: &str, kind: &str, data: &Data) -> Data {
+    Data::small(serde_json::json!({
+        "specversion": "1.0", "source": "tidewheel:signal", "id": id, "type": kind, "data": data.written(),
+    }))
+}
