@@ -1,5 +1,17 @@
-//! The workflow language: expressions, schemas and durations, and what stands behind the numbers of a plan.
+//! The workflow language: text to a model with diagnostics, and to a plan that the engine walks with the expressions and
+//! schemas that stand behind its numbers.
 
+pub mod check;
+pub mod compile;
+pub mod diagnostic;
 pub mod duration;
 pub mod expr;
+pub mod feature;
+pub mod fmt;
+pub mod graph;
+pub mod lint;
+pub mod model;
+pub mod render;
+pub mod resolve;
 pub mod schema;
+pub mod text;

@@ -15,6 +15,7 @@ use tidewheel_e2e::root;
 const EDGES: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("proto", &[]),
+    ("lang", &["engine"]),
     ("store", &["engine"]),
     ("store-sqlite", &["store", "engine"]),
     // 0003: blobs are tied to no database.

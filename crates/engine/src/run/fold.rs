@@ -161,7 +161,11 @@ impl Journal<'_> {
         head.work = 0;
         head.held.clear();
         head.owed.clear();
-        head.children.clear();
+        // Children from before that moment stay, those that are still there; those of another run are not this one's.
+        let forks = identity.run != current.identity.run;
+        let ended =
+            |entry: Seq| current.held.iter().any(|held| matches!(held, Event::Done { entry: e, .. } if *e == entry));
+        head.children.retain(|child| !forks && current.children.contains(child) && !ended(child.0));
         if let Some(input) = input {
             set_input(&mut head, key, input);
         }
@@ -293,14 +297,14 @@ impl Machine<'_> {
         self.head.open.clear();
         for line in &mut self.head.lines {
             let forks = matches!(line.frames.last().map(|frame| &frame.step), Some(Step::Fork(_)));
-            if line.next == Next::Wait && !forks && !line.frames.is_empty() {
+            if matches!(line.next, Next::Wait | Next::Refill | Next::Listen) && !forks && !line.frames.is_empty() {
                 Arc::make_mut(line).next = Next::Interrupted;
             }
         }
         self.facts.push(Fact::Phase { phase: Phase::Running, reason: Some("reset".into()), value: None });
         self.subscribe_from_the_start();
         self.rearm();
-        self.redo(|next| matches!(next, Next::Interrupted))?;
+        self.redo(|next| matches!(next, Next::Failed(_) | Next::Interrupted))?;
         self.run()
     }
 }

@@ -96,7 +96,8 @@ impl EntryKind {
 }
 
 /// Key of an entry: `<scope>/<kind>:<name>#<n>`, where the scope is the chain of branches (`b`), iterations (`i`), attempts
-/// (`a`), catches (`c`), events (`e`), rounds (`r`) and calls of functions (`f`) that it stands in, and the name is the
+/// (`a`), catches (`c`), events (`e`), rounds (`r`), calls of functions (`f`) and extensions (`x`, `y`) that it stands in (those
+/// that are left out where they are 0 say at which depth of their line), and the name is the
 /// reference of the statement. Never depends on the order in which things arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {

@@ -10,6 +10,9 @@ use super::plan::{Filter, Kind, Listen, Read, Strategy, Until};
 use crate::id::Name;
 use crate::limit::INBOX;
 
+/// Names of correlations and what they have to be.
+pub type Known = Vec<(Name, Json)>;
+
 /// State of a `listen`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenState {
@@ -20,7 +23,7 @@ pub struct ListenState {
     /// Which filters of the `until` that waits for all of several have theirs.
     pub ended: Vec<bool>,
     /// What correlations have to be.
-    pub correlations: Vec<(Name, Json)>,
+    pub correlations: Known,
     /// The event that the body is at.
     pub at_hand: Option<Data>,
     /// Whether nothing further is taken.
@@ -235,7 +238,7 @@ impl Machine<'_> {
     }
 
     /// What an event is for a `listen`, and what correlations have to be from then on.
-    fn fit(&mut self, id: u32, listen: &Listen, event: &Data) -> Res<(Option<Fit>, Vec<(Name, Json)>)> {
+    fn fit(&mut self, id: u32, listen: &Listen, event: &Data) -> Res<(Option<Fit>, Known)> {
         let Some(state) = self.listening(id) else { return Ok((None, Vec::new())) };
         let (matched, ended) = (state.matched.clone(), state.ended.clone());
         let known = state.correlations.clone();
@@ -255,7 +258,7 @@ impl Machine<'_> {
         have: &[bool],
         event: &Data,
         known: &[(Name, Json)],
-    ) -> Res<(Option<usize>, Vec<(Name, Json)>)> {
+    ) -> Res<(Option<usize>, Known)> {
         let filters = match strategy {
             Strategy::One(filter) => std::slice::from_ref(filter),
             Strategy::Any(filters, _) if filters.is_empty() => return Ok((Some(0), known.to_vec())),
@@ -276,13 +279,7 @@ impl Machine<'_> {
         Ok((None, known.to_vec()))
     }
 
-    fn fits_filter(
-        &mut self,
-        id: u32,
-        filter: &Filter,
-        event: &Data,
-        known: &[(Name, Json)],
-    ) -> Res<Option<Vec<(Name, Json)>>> {
+    fn fits_filter(&mut self, id: u32, filter: &Filter, event: &Data, known: &[(Name, Json)]) -> Res<Option<Known>> {
         let json = self.json(event)?;
         for (name, expr) in &filter.with {
             let found = json.get(&**name).cloned().unwrap_or(Json::Null);

@@ -295,6 +295,8 @@ impl Machine<'_> {
             inner = format!("{inner}/r{}@{depth}", frame.n).into();
         }
         match (list, ordinal) {
+            // Left out for the first attempt, so that it has to say of which `try` it is.
+            (_, Some(('a', ordinal))) => inner = format!("{inner}/a{ordinal}@{depth}").into(),
             (_, Some((letter, ordinal))) => inner = format!("{inner}/{letter}{ordinal}").into(),
             (List::Before(at), None) => inner = format!("{inner}/x{at}@{depth}").into(),
             (List::After(at), None) => inner = format!("{inner}/y{at}@{depth}").into(),

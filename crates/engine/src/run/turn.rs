@@ -195,6 +195,12 @@ impl Machine<'_> {
     /// The run ends with an outcome, or will when the children it has to wait for have ended.
     pub(super) fn end_run(&mut self, phase: Phase, outcome: Outcome) {
         self.close_all();
+        // Children that ended during a suspension are not waited for.
+        for held in std::mem::take(&mut self.head.held) {
+            if let Event::Done { entry, .. } = held {
+                self.head.children.retain(|child| child.0 != entry);
+            }
+        }
         for (entry, close) in std::mem::take(&mut self.head.children) {
             match close {
                 super::plan::ParentClose::Cancel => self.act(Act::CancelChild { entry }),

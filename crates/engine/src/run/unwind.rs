@@ -261,6 +261,12 @@ impl Machine<'_> {
 
     /// What an event that ended everything has left open of another head: cancelled, entry by entry.
     pub(super) fn cancel_of(&mut self, other: &super::head::Head) {
+        for (entry, close) in &other.children {
+            let kept = self.head.children.iter().any(|child| child.0 == *entry);
+            if !kept && *close != super::plan::ParentClose::Abandon {
+                self.act(Act::CancelChild { entry: *entry });
+            }
+        }
         for (entry, open) in &other.open {
             match open.what {
                 Outside::Task => self.act(Act::CancelTask { entry: *entry }),

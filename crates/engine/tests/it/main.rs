@@ -7,6 +7,7 @@ mod limits;
 mod order;
 mod overload;
 mod placement;
+mod run;
 mod time;
 mod types;
 mod window;

@@ -149,6 +149,17 @@ impl Builder {
         Ok(id)
     }
 
+    /// An object of expressions that were built before. They become part of it: their own numbers give `null` from then on.
+    pub fn object(&mut self, fields: Vec<(String, ExprId)>) -> ExprId {
+        let mut taken = Vec::with_capacity(fields.len());
+        for (key, expr) in fields {
+            let part = &mut self.programs.exprs[expr.0 as usize];
+            part.uses.clear();
+            taken.push((key, std::mem::replace(&mut part.template, Template::Literal(Json::Null))));
+        }
+        self.add(Template::Object(taken))
+    }
+
     /// The free variables that an expression names, each once, sorted.
     pub fn uses(&self, expr: ExprId) -> &[Global] {
         self.programs.uses(expr)

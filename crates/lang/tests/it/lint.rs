@@ -1,0 +1,122 @@
+//! What the linter says, and when it keeps quiet.
+
+use tidewheel_lang::check::check;
+use tidewheel_lang::feature::Features;
+use tidewheel_lang::graph::Graph;
+use tidewheel_lang::lint::{Class, Report, lint};
+use tidewheel_lang::resolve::{Offline, Options};
+use tidewheel_lang::text::Tree;
+
+const HEAD: &str = "document: { dsl: '1.0.3', namespace: test, name: flow, version: '1.0.0' }\n";
+
+fn report(body: &str) -> Report {
+    lint(format!("{HEAD}{body}").as_bytes(), Options { profile: None, features: Features::all() }, &Offline)
+}
+
+fn codes(body: &str) -> Vec<&'static str> {
+    report(body).diagnostics.iter().map(|one| one.code).collect()
+}
+
+#[test]
+fn a_workflow_has_one_of_three_classes() {
+    assert_eq!(report("do:\n  - a: { set: { x: 1 } }\n").class, Some(Class::Portable));
+    assert_eq!(
+        report("do:\n  - a: { set: { x: 1 }, metadata: { tidewheel: { queue: q } } }\n").class,
+        Some(Class::PortableWithHints)
+    );
+    let product = report("do:\n  - a: { call: 'python:1.0.0@default', with: { package: p, entrypoint: e } }\n");
+    assert_eq!(product.class, Some(Class::ProductOnly));
+    assert_eq!(report("do: 5\n").class, None);
+}
+
+#[test]
+fn warnings_have_code_place_and_fix() {
+    let found = report("do:\n  - a: { set: { error: $error } }\n").diagnostics;
+    assert_eq!(
+        (found[0].code, &*found[0].pointer, found[0].fix.as_deref()),
+        ("literal-expression", "/do/0/a/set/error", Some("${ $error }"))
+    );
+    assert_eq!(found[0].span.start.line, 3);
+}
+
+#[test]
+fn each_mistake_that_is_legal_is_found() {
+    let cases: [(&str, &str); 12] = [
+        (
+            "context-replaced",
+            "do:\n  - a: { set: { x: 1 }, export: { as: '{ a: .x }' } }\n  - b: { set: { x: 1 }, export: { as: '{ b: .x }' } }\n",
+        ),
+        ("double-braces", "do:\n  - a: { set: { x: 'hi {{ name }}' } }\n"),
+        ("time-in-condition", "do:\n  - a: { if: now > 5, set: { x: 1 } }\n"),
+        ("no-default-case", "do:\n  - a: { switch: [ { one: { when: .x, then: end } } ] }\n  - b: { set: { x: 1 } }\n"),
+        ("unreachable", "do:\n  - a: { set: { x: 1 }, then: end }\n  - b: { set: { x: 1 } }\n"),
+        ("duplicate-name", "do:\n  - a: { set: { x: 1 } }\n  - a: { set: { x: 1 } }\n"),
+        ("endless-retry", "do:\n  - a: { try: [ { b: { set: { x: 1 } } } ], catch: { retry: { delay: PT1S } } }\n"),
+        (
+            "unlimited-fan-out",
+            "do:\n  - a: { for: { in: .x }, do: [ { b: { run: { await: false, workflow: { namespace: n, name: m, version: '1.0.0' } } } } ] }\n",
+        ),
+        (
+            "branches-export-same-key",
+            "do:\n  - a:\n      fork:\n        branches:\n          - l: { set: { x: 1 }, export: { as: { k: 1 } } }\n          - r: { set: { x: 1 }, export: { as: '$context + { k: .x }' } }\n",
+        ),
+        (
+            "secret-in-output",
+            "use: { secrets: [ k ] }\ndo:\n  - a: { call: http, with: { method: get, endpoint: 'https://x', headers: { k: '${ $secrets.k }' }, output: response } }\n",
+        ),
+        (
+            "lost-parallelism",
+            "do:\n  - a: { call: http, with: { method: get, endpoint: 'https://x' } }\n  - b: { call: http, with: { method: get, endpoint: 'https://y' } }\n",
+        ),
+        ("data-of-data", "do:\n  - a: { listen: { to: { any: [] } }, output: { as: '.[0].data' } }\n"),
+    ];
+    for (code, body) in cases {
+        assert!(codes(body).contains(&code), "{code}: {:?}", report(body).diagnostics);
+    }
+}
+
+#[test]
+fn what_is_meant_so_is_not_reported() {
+    let quiet = [
+        "do:\n  - a: { set: { x: '${ .y }' }, export: { as: '$context + { a: .x }' } }\n  - b: { set: { x: 1 }, export: { as: '$context + { b: .x }' } }\n",
+        "do:\n  - a: { switch: [ { one: { when: .x, then: b } }, { other: { then: end } } ] }\n  - b: { set: { x: 1 } }\n",
+        "do:\n  - a: { call: http, with: { method: get, endpoint: 'https://x' } }\n  - b: { call: http, with: { method: get, endpoint: 'https://y/{id}' } }\n",
+        "do:\n  - a: { call: http, with: { method: get, endpoint: 'https://x' } }\n  - b: { call: http, with: { method: post, endpoint: 'https://y', body: '${ . }' } }\n",
+        "do:\n  - a: { call: http, with: { method: get, endpoint: 'https://x' }, export: { as: . } }\n  - b: { call: http, with: { method: post, endpoint: 'https://y', body: '${ $context.z }' } }\n",
+    ];
+    for body in quiet {
+        assert!(codes(body).is_empty(), "{:#?}", report(body).diagnostics);
+    }
+}
+
+#[test]
+fn the_critical_path_is_the_longest_chain_of_work() {
+    let body = "do:\n  - a: { wait: PT1S }\n  - b:\n      fork:\n        branches:\n          - l: { do: [ { l1: { wait: PT1S } }, { l2: { wait: PT1S } } ] }\n          - r: { wait: PT1S }\n";
+    let path = report(body).critical_path.unwrap();
+    assert_eq!(path.work, 4);
+    assert_eq!(path.statements, ["/do/0/a", "/do/1/b/fork/branches/0/l/do/0/l1", "/do/1/b/fork/branches/0/l/do/1/l2"]);
+}
+
+#[test]
+fn a_graph_has_the_ways_between_statements() {
+    let text = format!(
+        "{HEAD}do:\n  - a: {{ switch: [ {{ big: {{ when: .x, then: c }} }} ] }}\n  - b: {{ set: {{ x: 1 }}, then: end }}\n  - c: {{ do: [ {{ d: {{ wait: PT1S }} }} ] }}\n"
+    );
+    let tree = Tree::parse(text.as_bytes()).unwrap();
+    let graph = Graph::of(&tree, &check(&tree, None).0.unwrap());
+    let edges: Vec<String> =
+        graph.edges.iter().map(|edge| format!("{} -{}> {}", edge.from, edge.label, edge.to)).collect();
+    assert_eq!(
+        edges,
+        [
+            "start -> /do/0/a",
+            "/do/0/a -big> /do/2/c",
+            "/do/0/a -else> /do/1/b",
+            "/do/1/b -> end",
+            "/do/2/c -> /do/2/c/do/0/d",
+            "/do/2/c -> end"
+        ]
+    );
+    assert!(graph.dot().contains("\"/do/0/a\" -> \"/do/2/c\" [label=\"big\"];"));
+    assert!(graph.mermaid().contains("n1 -->|big| n3"), "{}", graph.mermaid());
+}
