@@ -9,7 +9,9 @@ use super::lex::{self, Fragment, Token};
 /// Bytes of a program.
 pub(super) const MAX_LENGTH: usize = 64 * 1024;
 /// Levels of terms in terms.
-const MAX_NESTING: usize = 128;
+const MAX_NESTING: usize = 64;
+/// Operators, pipes or parts of a path in a row.
+const MAX_ROW: usize = 128;
 
 const KEYWORDS: [&str; 17] = [
     "def", "import", "include", "module", "if", "then", "elif", "else", "end", "as", "reduce", "foreach", "try",
@@ -169,16 +171,21 @@ impl<'t> Parser<'t> {
                 ExprError::new(at, "modules do not exist here").hinted("write the definitions into the expression")
             );
         }
+        let mut stages = vec![self.commas()?];
+        while self.take("|") {
+            let opens = matches!(self.peek(), Token::Word(word) if word == "def" || word == "label");
+            stages.push(if opens { self.query()? } else { self.commas()? });
+        }
+        Ok(balanced(stages, Kind::Pipe))
+    }
+
+    fn commas(&mut self) -> Parsed<Term> {
         let mut items = vec![self.operand()?];
         while self.take(",") {
             let opens = matches!(self.peek(), Token::Word(word) if word == "def" || word == "label");
             items.push(if opens { self.query()? } else { self.operand()? });
         }
-        let left = balanced(items);
-        if self.take("|") {
-            return Ok(Term::new(at, Kind::Pipe(Box::new(left), self.tree()?)));
-        }
-        Ok(left)
+        Ok(balanced(items, Kind::Comma))
     }
 
     /// An expression, and what follows if it is bound to variables.
@@ -202,8 +209,8 @@ impl<'t> Parser<'t> {
                 break;
             }
             length += 1;
-            if length > MAX_NESTING {
-                let message = format!("at most {MAX_NESTING} operators stand in a row");
+            if length > MAX_ROW {
+                let message = format!("at most {MAX_ROW} operators stand in a row");
                 return Err(ExprError::new(self.at(), message).hinted("put parentheses around parts of it"));
             }
             let operator = self.advance().clone();
@@ -253,8 +260,8 @@ impl<'t> Parser<'t> {
         let mut suffixes = 0;
         loop {
             suffixes += 1;
-            if suffixes > MAX_NESTING {
-                return Err(ExprError::new(self.at(), format!("a path has at most {MAX_NESTING} parts")));
+            if suffixes > MAX_ROW {
+                return Err(ExprError::new(self.at(), format!("a path has at most {MAX_ROW} parts")));
             }
             term = match self.peek() {
                 Token::Field(name) => {
@@ -515,7 +522,8 @@ impl<'t> Parser<'t> {
         };
         if self.take(":") {
             let value = self.object_value()?;
-            return Ok((key, value));
+            // `{$name: ...}`: the key is the value of the variable.
+            return Ok((short.unwrap_or(key), value));
         }
         match short {
             Some(value) => Ok((key, value)),
@@ -642,14 +650,14 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// `a, b, c`, not deeper than it has to be.
-fn balanced(mut items: Vec<Term>) -> Term {
+/// `a, b, c` or `a | b | c`, not deeper than it has to be.
+fn balanced(mut items: Vec<Term>, combine: fn(Tree, Tree) -> Kind) -> Term {
     while items.len() > 1 {
         let mut pairs = Vec::with_capacity(items.len().div_ceil(2));
         let mut rest = items.into_iter();
         while let Some(left) = rest.next() {
             pairs.push(match rest.next() {
-                Some(right) => Term::new(left.at, Kind::Comma(Box::new(left), Box::new(right))),
+                Some(right) => Term::new(left.at, combine(Box::new(left), Box::new(right))),
                 None => left,
             });
         }

@@ -8,18 +8,18 @@ use tidewheel_engine::run::eval::{EvalError, Fuel, Scope, Var};
 use tidewheel_lang::expr::{Builder, ExprError};
 
 /// The fuel of a slice.
-pub const SLICE: Fuel = Fuel { steps: 100_000, bytes: 16 << 20 };
+pub(crate) const SLICE: Fuel = Fuel { steps: 100_000, bytes: 16 << 20 };
 /// All the fuel that a run may get at once.
-pub const FULL: Fuel = Fuel { steps: 10_000_000, bytes: 256 << 20 };
+pub(crate) const FULL: Fuel = Fuel { steps: 10_000_000, bytes: 256 << 20 };
 
 /// A dot and variables.
-pub struct World {
-    pub dot: Json,
-    pub vars: Vec<(Var, Json)>,
+pub(crate) struct World {
+    pub(crate) dot: Json,
+    pub(crate) vars: Vec<(Var, Json)>,
 }
 
 impl World {
-    pub fn of(dot: Json) -> World {
+    pub(crate) fn of(dot: Json) -> World {
         World { dot, vars: Vec::new() }
     }
 }
@@ -42,12 +42,12 @@ impl Scope for World {
 }
 
 /// Compiles and evaluates a text.
-pub fn eval(text: &str, dot: Json) -> Result<Json, EvalError> {
+pub(crate) fn eval(text: &str, dot: Json) -> Result<Json, EvalError> {
     eval_with(text, &World::of(dot), SLICE).1
 }
 
 /// What an expression used and gave.
-pub fn eval_with(text: &str, world: &World, fuel: Fuel) -> (Fuel, Result<Json, EvalError>) {
+pub(crate) fn eval_with(text: &str, world: &World, fuel: Fuel) -> (Fuel, Result<Json, EvalError>) {
     let mut builder = Builder::new();
     let id = builder.expression(text, &[]).unwrap_or_else(|error| panic!("{text}: {error}"));
     let programs = builder.finish();
@@ -57,7 +57,7 @@ pub fn eval_with(text: &str, world: &World, fuel: Fuel) -> (Fuel, Result<Json, E
 }
 
 /// The error of a text that does not compile.
-pub fn refused(text: &str) -> ExprError {
+pub(crate) fn refused(text: &str) -> ExprError {
     match Builder::new().expression(text, &[]) {
         Ok(_) => panic!("{text} compiles"),
         Err(error) => error,
@@ -65,7 +65,7 @@ pub fn refused(text: &str) -> ExprError {
 }
 
 /// A folder of the conformance data; `None`, and a word about it, if it is not there.
-pub fn conformance(folder: &str) -> Option<PathBuf> {
+pub(crate) fn conformance(folder: &str) -> Option<PathBuf> {
     let root = match std::env::var_os("TIDEWHEEL_CONFORMANCE") {
         Some(root) => PathBuf::from(root),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance"),

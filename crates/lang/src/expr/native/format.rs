@@ -62,7 +62,7 @@ pub(in super::super) fn into<'a>(format: &str, value: &Val<'a>, text: &mut Strin
                     '<' => "&lt;",
                     '>' => "&gt;",
                     '&' => "&amp;",
-                    '\'' => "&#39;",
+                    '\'' => "&apos;",
                     '"' => "&quot;",
                     other => {
                         text.push(other);
