@@ -171,7 +171,6 @@ fn text_that_is_nested_without_end_is_refused() {
         ("def f: ", "; f"),
         (".[", "]"),
         ("1 as [", "]"),
-        ("1|", "1"),
         ("1+", "1"),
         ("1//", "1"),
         (". as $x | ", "1"),
