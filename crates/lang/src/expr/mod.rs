@@ -3,8 +3,21 @@
 //! A [`Builder`] takes texts and values of a document and gives numbers for them; [`Programs`] is what stands behind the
 //! numbers. It never changes: the same expression over the same scope gives the same value and uses the same fuel.
 
+mod ast;
+mod builtin;
+mod code;
+mod compile;
+mod fast;
+mod lex;
+mod machine;
+mod native;
+mod ops;
+mod parse;
+mod paths;
 mod program;
+mod tank;
 mod template;
+mod value;
 
 use serde_json::Value as Json;
 use tidewheel_engine::id::Name;
@@ -205,6 +218,24 @@ impl Programs {
         self.exprs[expr.0 as usize].template.eval(scope, fuel)
     }
 
+    /// All values of an expression, one after another: what a preview or a test shows. The value of anything else comes
+    /// once.
+    pub fn eval_all(
+        &self,
+        expr: ExprId,
+        scope: &dyn Scope,
+        fuel: &mut Fuel,
+        mut each: impl FnMut(Json),
+    ) -> Result<(), EvalError> {
+        match &self.exprs[expr.0 as usize].template {
+            Template::Program(program) => program.run(scope, fuel, |value| {
+                each(value);
+                Ok(())
+            }),
+            template => template.eval(scope, fuel).map(each),
+        }
+    }
+
     /// Whether a value fits a schema: at most 16 violations, none = it does.
     pub fn check(&self, schema: SchemaId, value: &Json, fuel: &mut Fuel) -> Result<Vec<Violation>, EvalError> {
         self.schemas[schema.0 as usize].check(value, fuel)
@@ -236,6 +267,11 @@ impl Programs {
 }
 
 impl ExprError {
+    fn hinted(mut self, hint: &str) -> ExprError {
+        self.hint = Some(hint.to_owned());
+        self
+    }
+
     fn shifted(mut self, by: usize) -> ExprError {
         self.offset += by;
         self

@@ -1,9 +1,16 @@
 //! Tests of the language from outside.
 
+mod bombs;
 mod compile;
 mod conformance;
 mod docs;
 mod documents;
+mod durations;
+mod expressions;
+mod fast;
+mod jq;
+mod json_schema;
 mod lint;
 mod suite;
+mod support;
 mod verdict;
