@@ -85,7 +85,7 @@ impl Fast {
         tank.step(2)?;
         match self {
             Fast::Literal(value) => copy(value, tank),
-            Fast::Path(root, keys) => at(*root, keys, globals, scope, tank, |value, tank| copy(value, tank)),
+            Fast::Path(root, keys) => at(*root, keys, globals, scope, tank, copy),
             Fast::Object(parts) => {
                 let mut object = serde_json::Map::with_capacity(parts.len());
                 for (key, part) in parts {

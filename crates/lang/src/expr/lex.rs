@@ -163,7 +163,7 @@ impl Lexer<'_> {
             at
         };
         self.at = digits(self.at);
-        if bytes.get(self.at) == Some(&b'.') && !bytes.get(self.at + 1).is_some_and(|next| *next == b'.') {
+        if bytes.get(self.at) == Some(&b'.') && bytes.get(self.at + 1).is_none_or(|next| *next != b'.') {
             self.at = digits(self.at + 1);
         }
         if matches!(bytes.get(self.at), Some(b'e' | b'E')) {

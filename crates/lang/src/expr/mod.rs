@@ -135,7 +135,7 @@ impl Builder {
     pub fn expression(&mut self, text: &str, locals: &[Name]) -> Result<ExprId, ExprError> {
         let (code, offset) = template::unwrap(text).unwrap_or((text, 0));
         let program = Program::compile(code, locals).map_err(|error| error.shifted(offset))?;
-        Ok(self.add(Template::Program(program)))
+        Ok(self.add(Template::Program(Box::new(program))))
     }
 
     /// A value in which strings that are `${ ... }` are expressions, and `${ }` inside a longer string is replaced by its

@@ -29,7 +29,7 @@ pub(super) struct Host {
     /// Milliseconds since 1970: what `now` gives.
     pub(super) now: u64,
     /// Compiled regular expressions by pattern and flags.
-    pub(super) regexes: HashMap<(String, String), Rc<::regex::Regex>>,
+    pub(super) regexes: HashMap<(String, String), Rc<regex::Compiled>>,
 }
 
 impl Host {

@@ -370,7 +370,10 @@ fn write_text<'a>(text: &str, into: &mut String, tank: &mut Tank) -> Run<'a, ()>
             '\u{c}' => into.push_str("\\f"),
             control if (control as u32) < 0x20 || control == '\u{7f}' => {
                 tank.alloc(6)?;
-                into.push_str(&format!("\\u{:04x}", control as u32));
+                into.push_str("\\u00");
+                for digit in [control as u32 >> 4, control as u32 & 15] {
+                    into.push(char::from_digit(digit, 16).unwrap_or('0'));
+                }
             }
             other => into.push(other),
         }

@@ -16,7 +16,7 @@ pub(super) enum Template {
     /// No expression.
     Literal(Json),
     /// One expression.
-    Program(Program),
+    Program(Box<Program>),
     /// A string with expressions inside.
     Text(Vec<Piece>),
     /// An array.
@@ -30,7 +30,7 @@ pub(super) enum Template {
 #[derive(Debug)]
 pub(super) enum Piece {
     Plain(String),
-    Program(Program),
+    Program(Box<Program>),
 }
 
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Template {
     fn text(text: &str, locals: &[Name]) -> Result<Option<Template>, ExprError> {
         if let Some((code, offset)) = unwrap(text) {
             let program = Program::compile(code, locals).map_err(|error| error.shifted(offset))?;
-            return Ok(Some(Template::Program(program)));
+            return Ok(Some(Template::Program(Box::new(program))));
         }
         let mut pieces = Vec::new();
         let mut done = 0;
@@ -135,7 +135,7 @@ impl Template {
                 pieces.push(Piece::Plain(text[done..start].to_owned()));
             }
             let program = Program::compile(&inside[..end], locals).map_err(|error| error.shifted(start + 2))?;
-            pieces.push(Piece::Program(program));
+            pieces.push(Piece::Program(Box::new(program)));
             done = start + 2 + end + 1;
         }
         if pieces.is_empty() {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use ::regex::{Captures, Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::super::ops;
 use super::super::tank::Fault;
@@ -23,7 +24,7 @@ struct Flags {
     skip_empty: bool,
 }
 
-fn compile<'a>(host: &mut Host, pattern: &Val<'a>, flags: &Val<'a>) -> Run<'a, (Rc<Regex>, Flags)> {
+fn compile<'a>(host: &mut Host, pattern: &Val<'a>, flags: &Val<'a>) -> Run<'a, (Rc<Compiled>, Flags)> {
     let (Some(text), true) = (pattern.as_str(), matches!(flags.kind(), Kind::String | Kind::Null)) else {
         let wrong = if pattern.kind() == Kind::String { flags } else { pattern };
         return Err(Fault::raise(format!("{} cannot be matched, as it is not a string", ops::describe(wrong))));
@@ -62,7 +63,16 @@ fn compile<'a>(host: &mut Host, pattern: &Val<'a>, flags: &Val<'a>) -> Run<'a, (
         .nest_limit(64)
         .build();
     let regex = match built {
-        Ok(regex) => Rc::new(regex),
+        Ok(regex) => {
+            // It has been parsed, so that it can be again.
+            let hir = regex_syntax::ParserBuilder::new()
+                .case_insensitive(key.1.contains('i'))
+                .ignore_whitespace(key.1.contains('x'))
+                .nest_limit(64)
+                .build()
+                .parse(text);
+            Rc::new(Compiled { regex, classes: hir.map_or(u64::MAX >> 32, |hir| classes(&hir)) })
+        }
         Err(::regex::Error::CompiledTooBig(_)) => {
             return Err(Fault::raise(format!("{} (at offset 0) is too large a regex", ops::dump(pattern))));
         }
@@ -91,27 +101,54 @@ fn subject<'v, 'a>(dot: &'v Val<'a>) -> Run<'a, &'v str> {
     }
 }
 
-/// Steps of a search through so many bytes.
-fn search_steps(regex: &Regex, bytes: usize) -> u64 {
-    1 + bytes as u64 / 16 * (1 + regex.as_str().len() as u64 / 64)
+/// A compiled expression with what it costs.
+pub(in super::super) struct Compiled {
+    regex: Regex,
+    /// Classes, those in repetitions as often as they repeat.
+    classes: u64,
+}
+
+impl Compiled {
+    /// Steps of a search through so many bytes. With few classes the automaton is small and takes a nanosecond or two for a
+    /// byte; with more it may not fit into its bounds, and each byte then costs as much as there are classes.
+    fn search(&self, bytes: usize) -> u64 {
+        match self.classes {
+            0..12 => 1 + bytes as u64 / 64,
+            classes => 1 + bytes as u64 * classes / 16,
+        }
+    }
+}
+
+/// Counts the classes of an expression.
+fn classes(hir: &Hir) -> u64 {
+    match hir.kind() {
+        HirKind::Class(_) => 1,
+        HirKind::Repetition(repetition) => {
+            let times = u64::from(repetition.max.unwrap_or(repetition.min + 1).max(1));
+            classes(&repetition.sub).saturating_mul(times)
+        }
+        HirKind::Capture(capture) => classes(&capture.sub),
+        // A choice is a class too: `(a|b)` is `[ab]`.
+        HirKind::Alternation(parts) => parts.iter().map(classes).fold(1, u64::saturating_add),
+        HirKind::Concat(parts) => parts.iter().map(classes).fold(0, u64::saturating_add),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Look(_) => 0,
+    }
 }
 
 /// Calls `each` for the matches, with the bytes of the text that came before.
 fn scan<'v, 'a>(
     host: &mut Host,
-    regex: &Regex,
+    compiled: &Compiled,
     flags: &Flags,
     text: &'v str,
     mut each: impl FnMut(&mut Host, &Captures<'v>) -> Run<'a, ()>,
 ) -> Run<'a, ()> {
     let mut from = 0;
     while from <= text.len() {
-        host.tank.step(search_steps(regex, (text.len() - from).min(4096)))?;
-        let Some(found) = regex.captures_at(text, from) else {
-            return host.tank.step(search_steps(regex, text.len() - from));
-        };
+        // A search may look at all that is left, however near the match that it finds.
+        host.tank.step(MATCH_STEPS + compiled.search(text.len() - from))?;
+        let Some(found) = compiled.regex.captures_at(text, from) else { return Ok(()) };
         let Some(whole) = found.get(0) else { return Ok(()) };
-        host.tank.step(MATCH_STEPS + search_steps(regex, whole.end() - from))?;
         if !(whole.is_empty() && flags.skip_empty) {
             each(host, &found)?;
         }
@@ -198,13 +235,13 @@ fn matches<'a>(host: &mut Host, dot: Val<'a>, [pattern, flags, test]: Args<'a>) 
     let text = subject(&dot)?;
     let (regex, flags) = compile(host, &pattern, &flags)?;
     if test.truthy() && !flags.skip_empty {
-        host.tank.step(search_steps(&regex, text.len()))?;
-        return Ok(Val::Bool(regex.is_match(text)));
+        host.tank.step(regex.search(text.len()))?;
+        return Ok(Val::Bool(regex.regex.is_match(text)));
     }
     let mut found = Vec::new();
     let mut characters = Characters::new(text);
     scan(host, &regex, &flags, text, |host, captures| {
-        found.push(object(host, &regex, captures, &mut characters)?);
+        found.push(object(host, &regex.regex, captures, &mut characters)?);
         Ok(())
     })?;
     match test.truthy() {
@@ -224,7 +261,7 @@ fn pieces<'a>(host: &mut Host, dot: Val<'a>, [pattern, flags, _]: Args<'a>) -> R
         let Some(whole) = captures.get(0) else { return Ok(()) };
         let gap = Val::text(&text[done..whole.start()], &mut host.tank)?;
         done = whole.end();
-        let found = object(host, &regex, captures, &mut characters)?;
+        let found = object(host, &regex.regex, captures, &mut characters)?;
         made.push(Val::charged(vec![gap, found], &mut host.tank)?);
         Ok(())
     })?;
