@@ -250,6 +250,8 @@ pub(crate) enum Purpose {
     Lanes(QueueId, usize),
     /// A run.
     Run(RunId),
+    /// A command asks whether a run exists.
+    RunExists(u64, TenantId, RunId),
     /// Values of a run.
     RunValues(RunId, Vec<crate::run::data::BlobHash>),
     /// A command waits for the history of a run.

@@ -176,8 +176,7 @@ impl Partition {
     }
 
     /// Makes a command wait until a run is in memory. False = it is there already.
-    pub(super) fn wait_for_run(&mut self, tenant: TenantId, run: RunId, command: impl FnOnce() -> Command) -> bool {
-        self.want_run(tenant, run);
+    pub(super) fn wait_for_run(&mut self, run: RunId, command: impl FnOnce() -> Command) -> bool {
         let Some(entry) = self.runs.held.get_mut(&run) else { return false };
         if entry.head().is_some() && !matches!(entry.stage, Stage::Computing(_) | Stage::Fetching(_)) {
             return false;

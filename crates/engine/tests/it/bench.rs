@@ -6,24 +6,26 @@ use std::sync::Arc;
 use tidewheel_engine::command::{Hello, Submit};
 use tidewheel_engine::config::{QueueConfig, QueueState, TenantConfig};
 use tidewheel_engine::effect::{Grant, Submitted};
-use tidewheel_engine::id::{RequestId, SessionId, TaskId, TenantId, Token};
-use tidewheel_engine::load::{Load, LoadId, Loaded};
-use tidewheel_engine::mutation::{Mutation, NameKind, RecordKind, Recovered};
+use tidewheel_engine::id::{RequestId, RunId, SessionId, TaskId, TenantId, Token};
+use tidewheel_engine::load::{Due, Load, LoadId, Loaded, StoredRun};
+use tidewheel_engine::mutation::{Mutation, NameKind, RecordKind, Recovered, RunTimer};
 use tidewheel_engine::partition::{Options, Probe};
 use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
 use tidewheel_engine::time::Now;
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::{Batch, Command, Effect, Partition, Reply};
 
-pub const TENANT: TenantId = TenantId(1);
+pub(crate) const TENANT: TenantId = TenantId(1);
 
 /// A wall time to begin with.
-pub const START: u64 = 1_700_000_000_000;
+pub(crate) const START: u64 = 1_700_000_000_000;
 
 #[derive(Default)]
-pub struct Store {
-    pub tasks: BTreeMap<TaskId, Task>,
+pub(crate) struct Store {
+    pub(crate) tasks: BTreeMap<TaskId, Task>,
     keys: BTreeMap<[u8; 16], (TaskId, u64)>,
+    pub(crate) runs: BTreeMap<RunId, (TenantId, StoredRun)>,
+    values: BTreeMap<[u8; 32], bytes::Bytes>,
     base: Recovered,
 }
 
@@ -62,9 +64,46 @@ impl Store {
                     self.base.tenants.retain(|t| t.id != tenant.id);
                     self.base.tenants.push((*tenant).clone());
                 }
+                Mutation::PutRun(record) => {
+                    let run = record.head.identity.run;
+                    let (_, stored) = self.runs.entry(run).or_insert((record.tenant, StoredRun::default()));
+                    stored.head = Some(Box::new(record.head));
+                }
+                Mutation::AppendTurn { tenant, run, segment } => {
+                    let (_, stored) = self.runs.entry(run).or_insert((tenant, StoredRun::default()));
+                    let last = stored.segments.last().map_or(0, |segment| segment.turn);
+                    assert_eq!(segment.turn, last + 1, "turns without a gap (S12)");
+                    stored.segments.push((*segment).clone());
+                }
+                Mutation::PutRunTimer { timer, due } => {
+                    self.runs.get_mut(&timer.run).expect("it is stored").1.timers.push((timer.entry, due));
+                }
+                Mutation::DeleteRunTimer(timer) => {
+                    self.runs.get_mut(&timer.run).expect("it is stored").1.timers.retain(|t| t.0 != timer.entry);
+                }
+                Mutation::PutRunEvent { tenant, run, number, event } => {
+                    let (_, stored) = self.runs.entry(run).or_insert((tenant, StoredRun::default()));
+                    assert!(stored.events.iter().all(|(n, _)| *n != number), "numbers of events are unique");
+                    stored.events.push((number, *event));
+                }
+                Mutation::DeleteRunEvent { run, number, .. } => {
+                    let stored = &mut self.runs.get_mut(&run).expect("it is stored").1;
+                    let before = stored.events.len();
+                    stored.events.retain(|(n, _)| *n != number);
+                    assert_eq!(stored.events.len() + 1, before, "an event is taken in once");
+                }
+                Mutation::PutValue { hash, bytes } => drop(self.values.insert(hash, bytes)),
                 _ => {}
             }
         }
+    }
+
+    fn run(&self, tenant: TenantId, run: RunId, all: bool) -> Option<Box<StoredRun>> {
+        let (_, stored) = self.runs.get(&run).filter(|(owner, _)| *owner == tenant)?;
+        let mut stored = stored.clone();
+        let from = stored.head.as_ref().map_or(0, |head| head.turns);
+        stored.segments.retain(|segment| all || segment.turn > from);
+        Some(Box::new(stored))
     }
 
     fn drop_record(&mut self, kind: RecordKind, key: &str) {
@@ -80,7 +119,7 @@ impl Store {
         rows
     }
 
-    pub fn load(&self, load: &Load) -> Loaded {
+    pub(crate) fn load(&self, load: &Load) -> Loaded {
         match load {
             Load::Tasks(ids) => Loaded::Tasks(ids.iter().map(|(_, id)| self.tasks.get(id).cloned()).collect()),
             Load::Idempotency { hash, .. } => Loaded::Idempotency(self.keys.get(hash).copied()),
@@ -95,33 +134,41 @@ impl Store {
             }
             Load::Due { from, until, limit } => {
                 let waits = |t: &&Task| matches!(t.state, State::Scheduled | State::Queued) && t.due > 0;
-                let mut rows: Vec<Task> = self.tasks.values().filter(waits).cloned().collect();
-                rows.retain(|t| (t.due, t.id) > *from && t.due <= *until);
-                rows.sort_by_key(|t| (t.due, t.id));
+                let tasks = self.tasks.values().filter(waits).map(|task| Due::Task(Box::new(task.clone())));
+                let timers = self.runs.iter().flat_map(|(run, (tenant, stored))| {
+                    let timer = |entry| RunTimer { tenant: *tenant, run: *run, entry };
+                    stored.timers.iter().map(move |(entry, due)| Due::Run(timer(*entry), *due))
+                });
+                let mut rows: Vec<Due> = tasks.chain(timers).collect();
+                rows.retain(|row| row.place() > *from && row.at() <= *until);
+                rows.sort_by_key(Due::place);
                 rows.truncate(*limit);
                 Loaded::Due(rows)
             }
+            Load::Run(tenant, run) => Loaded::Run(self.run(*tenant, *run, false)),
+            Load::History(tenant, run) => Loaded::Run(self.run(*tenant, *run, true)),
+            Load::Values(hashes) => Loaded::Values(hashes.iter().map(|hash| self.values.get(hash).cloned()).collect()),
         }
     }
 }
 
-pub struct Bench {
-    pub p: Partition,
-    pub store: Store,
-    pub now: Now,
-    pub effects: Vec<Effect>,
+pub(crate) struct Bench {
+    pub(crate) p: Partition,
+    pub(crate) store: Store,
+    pub(crate) now: Now,
+    pub(crate) effects: Vec<Effect>,
     options: Options,
     last: u64,
 }
 
 /// Small windows, so that a handful of tasks meets the store.
-pub fn tight() -> Options {
+pub(crate) fn tight() -> Options {
     Options { lane_window: 2, lane_window_most: 2, line_lanes: 2, window_tasks: 0, warm_tasks: 0, ..Options::default() }
 }
 
 impl Bench {
     /// A partition with one tenant and the queue `q`.
-    pub fn new(options: Options, config: QueueConfig) -> Bench {
+    pub(crate) fn new(options: Options, config: QueueConfig) -> Bench {
         let now = Now { wall: START, mono: 0 };
         let store = Store { base: Recovered { epoch: 1, ..Recovered::default() }, ..Store::default() };
         let p = Partition::new(options.clone(), store.base.clone(), now);
@@ -131,13 +178,13 @@ impl Bench {
         bench
     }
 
-    pub fn put_tenant(&mut self, config: TenantConfig) {
+    pub(crate) fn put_tenant(&mut self, config: TenantConfig) {
         let request = self.number();
         self.apply(Command::PutTenant { request: RequestId(request), name: "t".into(), config, expected: None });
         self.settle();
     }
 
-    pub fn put_queue(&mut self, config: QueueConfig, state: QueueState) {
+    pub(crate) fn put_queue(&mut self, config: QueueConfig, state: QueueState) {
         let request = RequestId(self.number());
         let (config, state) = (Some(Box::new(config)), Some(state));
         self.apply(Command::PutQueue { request, tenant: TENANT, name: "q".into(), config, state, expected: None });
@@ -145,7 +192,7 @@ impl Bench {
     }
 
     /// Registers a package for a type, or takes the registration away.
-    pub fn register(&mut self, kind: &str, value: Option<&str>) {
+    pub(crate) fn register(&mut self, kind: &str, value: Option<&str>) {
         let (request, key, value) = (RequestId(self.number()), kind.into(), value.map(Into::into));
         let kind = RecordKind::TaskType;
         self.apply(Command::PutRecord { request, kind, tenant: TENANT, key, value, expected: None });
@@ -153,7 +200,7 @@ impl Bench {
     }
 
     /// The codes of why a task waits.
-    pub fn why(&mut self, task: TaskId) -> Vec<&'static str> {
+    pub(crate) fn why(&mut self, task: TaskId) -> Vec<&'static str> {
         let request = RequestId(self.number());
         self.apply(Command::Read { request, view: View::Why { tenant: TENANT, task } });
         self.settle();
@@ -169,18 +216,18 @@ impl Bench {
         self.last
     }
 
-    pub fn apply(&mut self, command: Command) {
+    pub(crate) fn apply(&mut self, command: Command) {
         self.p.apply(command, self.now, &self.store);
     }
 
     /// One turn; what is to be stored, if anything.
-    pub fn turn(&mut self) -> Option<(Batch, Vec<Effect>)> {
+    pub(crate) fn turn(&mut self) -> Option<(Batch, Vec<Effect>)> {
         while self.p.turn(self.now) {}
         self.p.has_output().then(|| self.p.finish_batch())
     }
 
     /// Stores a batch and performs its effects.
-    pub fn land(&mut self, (batch, effects): (Batch, Vec<Effect>)) {
+    pub(crate) fn land(&mut self, (batch, effects): (Batch, Vec<Effect>)) {
         let index = batch.index;
         if !batch.mutations.is_empty() {
             self.store.fold(batch);
@@ -189,13 +236,13 @@ impl Bench {
         self.effects.extend(effects);
     }
 
-    pub fn answer(&mut self, (id, load): (LoadId, Load)) {
+    pub(crate) fn answer(&mut self, (id, load): (LoadId, Load)) {
         let answer = self.store.load(&load);
         self.p.loaded(id, self.store.base.last_index, answer, self.now);
     }
 
     /// Turns, commits and reads until nothing is left to do.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..200 {
             let batch = self.turn();
             let loads = self.p.take_loads();
@@ -204,17 +251,50 @@ impl Bench {
             }
             batch.into_iter().for_each(|batch| self.land(batch));
             loads.into_iter().for_each(|load| self.answer(load));
+            self.compute();
         }
         panic!("it goes round in circles");
     }
 
-    pub fn pass(&mut self, ms: u64) {
+    /// Takes the turns that were handed out.
+    fn compute(&mut self) {
+        let (turns, others) =
+            std::mem::take(&mut self.effects).into_iter().partition(|e| matches!(e, Effect::Compute(_)));
+        self.effects = others;
+        for effect in turns {
+            let Effect::Compute(work) = effect else { continue };
+            let outcome = Box::new(work.run());
+            let (tenant, run, turns) = (work.tenant, work.run, work.head.turns);
+            self.apply(Command::TurnComputed { tenant, run, turns, outcome });
+        }
+    }
+
+    pub(crate) fn put_record(&mut self, kind: RecordKind, key: &str, value: &str) {
+        let request = RequestId(self.number());
+        let (key, value) = (key.into(), Some(value.into()));
+        self.apply(Command::PutRecord { request, kind, tenant: TENANT, key, value, expected: None });
+        self.settle();
+    }
+
+    /// What was answered to a command that the closure makes for a request.
+    pub(crate) fn ask(&mut self, command: impl FnOnce(RequestId) -> Command) -> Reply {
+        let request = RequestId(self.number());
+        self.apply(command(request));
+        self.settle();
+        let found = self.effects.iter().position(|e| matches!(e, Effect::Reply { request: r, .. } if *r == request));
+        match self.effects.remove(found.expect("an answer")) {
+            Effect::Reply { reply, .. } => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
         self.now = Now { wall: self.now.wall + ms, mono: self.now.mono + ms };
         self.settle();
     }
 
     /// Submits and returns the id.
-    pub fn submit(&mut self, item: Submit) -> TaskId {
+    pub(crate) fn submit(&mut self, item: Submit) -> TaskId {
         let outcome = self.submit_all(vec![item]).remove(0);
         match outcome {
             Submitted::New(id) => id,
@@ -222,7 +302,7 @@ impl Bench {
         }
     }
 
-    pub fn submit_all(&mut self, items: Vec<Submit>) -> Vec<Submitted> {
+    pub(crate) fn submit_all(&mut self, items: Vec<Submit>) -> Vec<Submitted> {
         let request = RequestId(self.number());
         self.apply(Command::Submit { request, tenant: TENANT, items });
         self.settle();
@@ -239,7 +319,7 @@ impl Bench {
     }
 
     /// Connects a worker and returns its session.
-    pub fn connect(&mut self, name: &str, hello: Hello) -> SessionId {
+    pub(crate) fn connect(&mut self, name: &str, hello: Hello) -> SessionId {
         let session = SessionId(self.number());
         let hello = Box::new(Hello { name: name.into(), ..hello });
         self.apply(Command::Connect { session, hello });
@@ -248,7 +328,7 @@ impl Bench {
     }
 
     /// Grants since the last call, of all workers.
-    pub fn granted(&mut self) -> Vec<Grant> {
+    pub(crate) fn granted(&mut self) -> Vec<Grant> {
         let effects = std::mem::take(&mut self.effects);
         let grants = effects.into_iter().filter_map(|effect| match effect {
             Effect::Grant { grants, .. } => Some(grants),
@@ -257,20 +337,20 @@ impl Bench {
         grants.flatten().collect()
     }
 
-    pub fn granted_ids(&mut self) -> Vec<TaskId> {
+    pub(crate) fn granted_ids(&mut self) -> Vec<TaskId> {
         self.granted().into_iter().map(|grant| grant.task).collect()
     }
 
     /// Tasks that run now.
-    pub fn granted_running(&self) -> Vec<TaskId> {
+    pub(crate) fn granted_running(&self) -> Vec<TaskId> {
         self.store.tasks.values().filter(|t| t.state == State::Running).map(|t| t.id).collect()
     }
 
-    pub fn succeed(&mut self, session: SessionId, id: TaskId) {
+    pub(crate) fn succeed(&mut self, session: SessionId, id: TaskId) {
         self.report(session, id, Outcome::Ok { result: Payload::None, artifacts: Vec::new() });
     }
 
-    pub fn fail(&mut self, session: SessionId, id: TaskId) {
+    pub(crate) fn fail(&mut self, session: SessionId, id: TaskId) {
         let failure = Failure { kind: "E".into(), ..Failure::ours("E", "e") };
         self.report(session, id, Outcome::Failed { failure, artifacts: Vec::new(), cancelled: false });
     }
@@ -285,24 +365,24 @@ impl Bench {
         self.store.tasks[&id].token
     }
 
-    pub fn cancel(&mut self, task: TaskId) {
+    pub(crate) fn cancel(&mut self, task: TaskId) {
         let request = RequestId(self.number());
         self.apply(Command::Cancel { request, tenant: TENANT, task, reason: "asked for".into() });
         self.settle();
     }
 
-    pub fn retry(&mut self, task: TaskId) {
+    pub(crate) fn retry(&mut self, task: TaskId) {
         let request = RequestId(self.number());
         self.apply(Command::Retry { request, tenant: TENANT, task });
         self.settle();
     }
 
-    pub fn state(&self, id: TaskId) -> State {
+    pub(crate) fn state(&self, id: TaskId) -> State {
         self.store.tasks[&id].state
     }
 
     /// The process dies and another one opens the store.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let mut base = self.store.base.clone();
         base.epoch += 1;
         self.store.base.epoch = base.epoch;
@@ -312,6 +392,10 @@ impl Bench {
             self.store.tasks.values().filter(|t| t.queue == queue.id).for_each(|t| counts[t.state as usize] += 1);
             base.counts.push((queue.id, counts));
         }
+        let waits = |(run, (tenant, stored)): (&RunId, &(TenantId, StoredRun))| {
+            (!stored.events.is_empty()).then_some((*tenant, *run))
+        };
+        base.waiting_runs = self.store.runs.iter().filter_map(waits).collect();
         assert!(base.names.iter().all(|n| matches!(n.0, NameKind::Type | NameKind::Worker)));
         self.effects.clear();
         self.p = Partition::new(self.options.clone(), base, self.now);
@@ -320,7 +404,7 @@ impl Bench {
 }
 
 /// A task of type `a` in queue `q`.
-pub fn task(spec: Spec) -> Submit {
+pub(crate) fn task(spec: Spec) -> Submit {
     Submit {
         kind: "a".into(),
         queue: "q".into(),
@@ -334,11 +418,11 @@ pub fn task(spec: Spec) -> Submit {
 }
 
 /// A task with an ordering key.
-pub fn ordered(key: &str) -> Submit {
+pub(crate) fn ordered(key: &str) -> Submit {
     task(Spec { ordering_key: Some(key.into()), ..Spec::default() })
 }
 
 /// A worker with so many permits.
-pub fn worker(permits: u32) -> Hello {
+pub(crate) fn worker(permits: u32) -> Hello {
     Hello { permits, ..Hello::default() }
 }

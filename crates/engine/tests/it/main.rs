@@ -8,6 +8,7 @@ mod order;
 mod overload;
 mod placement;
 mod run;
+mod runs;
 mod time;
 mod types;
 mod window;

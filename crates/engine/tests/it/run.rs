@@ -5,7 +5,7 @@ mod events;
 mod flow;
 mod forks;
 mod history;
-mod kit;
+pub(crate) mod kit;
 mod limits;
 mod maps;
 mod random;

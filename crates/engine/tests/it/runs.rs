@@ -1,0 +1,317 @@
+//! Runs inside a partition: turns in batches, tasks, timers, other runs, and a crash after every commit.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tidewheel_engine::command::{RunAction, StartRun};
+use tidewheel_engine::config::{QueueConfig, QueueState};
+use tidewheel_engine::effect::Refusal;
+use tidewheel_engine::id::{RequestId, RunId, SessionId};
+use tidewheel_engine::mutation::RecordKind;
+use tidewheel_engine::partition::{Options, WithCompiler};
+use tidewheel_engine::run::act::Outcome;
+use tidewheel_engine::run::data::Data;
+use tidewheel_engine::run::eval::{Compiler, Definition};
+use tidewheel_engine::run::head::{Head, Phase};
+use tidewheel_engine::run::plan::ParentClose;
+use tidewheel_engine::task::{Outcome as Ended, Payload, State};
+use tidewheel_engine::view::View;
+use tidewheel_engine::{Command, Reply};
+
+use crate::bench::{Bench, TENANT, worker};
+use crate::run::kit::{Flowchart, Handler, S};
+
+/// Flowcharts by the text that stands for them.
+#[derive(Debug)]
+struct Charts(Vec<Arc<Flowchart>>);
+
+impl Compiler for Charts {
+    fn compile(&self, document: &[u8]) -> Result<Arc<dyn Definition>, String> {
+        let at: usize = std::str::from_utf8(document).unwrap().parse().unwrap();
+        Ok(self.0[at].clone())
+    }
+}
+
+/// A partition that knows these workflows: the first is `test/flow`, the second `test/other`.
+fn bench(charts: &[&[S]]) -> Bench {
+    bench_with(charts, Options::default())
+}
+
+fn bench_with(charts: &[&[S]], options: Options) -> Bench {
+    let made = charts.iter().enumerate().map(|(at, statements)| {
+        let mut chart = Flowchart::of(statements);
+        chart.plan.hash = [at as u8; 32];
+        Arc::new(chart)
+    });
+    let compiler = WithCompiler(Some(Arc::new(Charts(made.collect()))));
+    let mut bench = Bench::new(Options { compiler, ..options }, QueueConfig::default());
+    let config = Some(Box::new(QueueConfig::default()));
+    let state = Some(QueueState::Active);
+    bench.ask(|request| Command::PutQueue {
+        request,
+        tenant: TENANT,
+        name: "default".into(),
+        config,
+        state,
+        expected: None,
+    });
+    for at in 0..charts.len() {
+        let hash: String = [at as u8; 32].iter().map(|byte| format!("{byte:02x}")).collect();
+        bench.put_record(RecordKind::Definition, &hash, &at.to_string());
+        let name = ["flow", "other"][at];
+        bench.put_record(RecordKind::Workflow, &format!("test/{name}/1.0.0"), &format!("{hash} {{}}"));
+    }
+    bench
+}
+
+fn start(name: &str) -> StartRun {
+    StartRun {
+        namespace: "test".into(),
+        name: name.into(),
+        version: "latest".into(),
+        input: Data::of(json!({"n": 1})).0,
+        correlation: None,
+        claim: None,
+    }
+}
+
+fn started(bench: &mut Bench) -> RunId {
+    let reply = bench.ask(|request| Command::StartRun { request, tenant: TENANT, start: Box::new(start("flow")) });
+    match reply {
+        Reply::Run(head) => head.identity.run,
+        other => panic!("not started: {other:?}"),
+    }
+}
+
+fn head(bench: &mut Bench, run: RunId) -> Head {
+    match bench.ask(|request| Command::Read { request, view: View::Run { tenant: TENANT, run } }) {
+        Reply::Run(head) => *head,
+        other => panic!("no run: {other:?}"),
+    }
+}
+
+fn act(bench: &mut Bench, run: RunId, action: RunAction) -> Reply {
+    bench.ask(|request| Command::ActOnRun { request, tenant: TENANT, run, action })
+}
+
+/// Ends every task that was granted, with its input as the result.
+fn work(bench: &mut Bench, session: SessionId) -> usize {
+    let grants = bench.granted();
+    for grant in &grants {
+        let outcome = Ended::Ok { result: grant.input.clone(), artifacts: Vec::new() };
+        bench.apply(Command::Results { session, results: vec![(grant.task, grant.token, outcome)] });
+        bench.settle();
+    }
+    grants.len()
+}
+
+/// Fails every attempt until none comes any more.
+fn fail_all(bench: &mut Bench) {
+    for _ in 0..5 {
+        let session = bench.connect("w", worker(1));
+        while let Some(grant) = bench.granted().pop() {
+            bench.fail(session, grant.task);
+        }
+        bench.pass(60_000);
+    }
+}
+
+fn output(head: &Head) -> serde_json::Value {
+    match &head.outcome {
+        Some(Outcome::Ok(data)) => data.written(),
+        other => panic!("no output: {other:?}"),
+    }
+}
+
+#[test]
+fn a_run_without_outside_work_is_over_when_it_is_answered() {
+    let mut bench = bench(&[&[S::Lit(json!(1)), S::Lit(json!({"a": 2}))]]);
+    let run = started(&mut bench);
+    let head = head(&mut bench, run);
+    assert_eq!((head.phase, output(&head)), (Phase::Completed, json!({"a": 2})));
+    let (_, stored) = &bench.store.runs[&run];
+    assert_eq!(stored.segments.len(), 1, "one turn");
+    assert!(stored.events.is_empty() && stored.timers.is_empty());
+}
+
+#[test]
+fn steps_are_tasks_and_their_results_take_the_run_on() {
+    let mut bench = bench(&[&[S::Task("a"), S::Task("b"), S::Task("c")]]);
+    let session = bench.connect("w", worker(4));
+    let run = started(&mut bench);
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        let grants = bench.granted();
+        assert_eq!(grants.len(), 1);
+        kinds.push(grants[0].kind.to_string());
+        let result = Payload::Inline(json!({"step": kinds.len()}).to_string().into());
+        let outcome = Ended::Ok { result, artifacts: Vec::new() };
+        bench.apply(Command::Results { session, results: vec![(grants[0].task, grants[0].token, outcome)] });
+        bench.settle();
+    }
+    assert_eq!(kinds, ["a", "b", "c"]);
+    let head = head(&mut bench, run);
+    assert_eq!((head.phase, output(&head)), (Phase::Completed, json!({"step": 3})));
+    assert!(bench.store.runs[&run].1.events.is_empty(), "what came was taken in by the batch that brought it");
+}
+
+#[test]
+fn a_run_goes_on_after_a_crash_at_each_of_its_commits() {
+    let flow = [
+        S::Task("a"),
+        S::Wait(1_000),
+        S::Fork(false, vec![S::Task("b"), S::Do(vec![S::Wait(500), S::Task("c")])]),
+        S::Child(ParentClose::Cancel, true),
+        S::Map { items: json!([1, 2, 3, 4, 5]), concurrency: 2, batch: 1, collect: false },
+        S::Lit(json!("done")),
+    ];
+    let other = [S::Task("d"), S::Wait(300)];
+    // Without a cache, so that each event finds its run in the store.
+    for (cache, crashes) in [(64 << 20, false), (64 << 20, true), (0, false), (0, true)] {
+        let options = Options { run_cache: cache, ..Options::default() };
+        let mut bench = bench_with(&[&flow, &other], options);
+        let mut session = bench.connect("w", worker(4));
+        let run = started(&mut bench);
+        let mut done = 0;
+        for _ in 0..100 {
+            if crashes {
+                // Everything that was not stored is gone, the worker too.
+                bench.restart();
+                bench.pass(4_001);
+                session = bench.connect("w", worker(4));
+            }
+            done += work(&mut bench, session);
+            bench.pass(200);
+            if head(&mut bench, run).phase.ended() {
+                break;
+            }
+        }
+        let head = head(&mut bench, run);
+        assert_eq!((head.phase, output(&head)), (Phase::Completed, json!("done")), "cache {cache}, crashes {crashes}");
+        let succeeded = bench.store.tasks.values().filter(|task| task.state == State::Succeeded).count();
+        assert_eq!(succeeded, 9, "each step once: a, b, c, d and five items");
+        assert!(done >= 9);
+        for (_, stored) in bench.store.runs.values() {
+            assert!(stored.timers.is_empty() && stored.events.is_empty(), "{stored:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_run_cancels_what_it_waits_for() {
+    let flow =
+        [S::Fork(false, vec![S::Task("a"), S::Wait(60_000), S::Child(ParentClose::Cancel, true)]), S::Lit(json!(1))];
+    let mut bench = bench(&[&flow, &[S::Task("d")]]);
+    let run = started(&mut bench);
+    let waiting = |bench: &Bench| bench.store.tasks.values().filter(|task| task.state == State::Queued).count();
+    assert_eq!(waiting(&bench), 2);
+    assert!(matches!(act(&mut bench, run, RunAction::Cancel("asked for".into())), Reply::Run(_)));
+    assert_eq!(head(&mut bench, run).phase, Phase::Cancelled);
+    assert_eq!(waiting(&bench), 0);
+    for (_, stored) in bench.store.runs.values() {
+        assert_eq!(stored.head.as_ref().unwrap().phase, Phase::Cancelled, "the child too");
+        assert!(stored.timers.is_empty());
+    }
+    bench.pass(120_000);
+    assert_eq!(head(&mut bench, run).phase, Phase::Cancelled);
+}
+
+#[test]
+fn a_failed_task_is_an_error_that_a_try_catches() {
+    let flow = [S::Try(
+        vec![S::Task("a")],
+        Handler { filter: None, retry: None, handler: Some(vec![S::Lit(json!("handled"))]) },
+    )];
+    let mut bench = bench(&[&flow]);
+    let run = started(&mut bench);
+    fail_all(&mut bench);
+    let head = head(&mut bench, run);
+    assert_eq!((head.phase, output(&head)), (Phase::Completed, json!("handled")));
+}
+
+#[test]
+fn a_faulted_run_is_retried_from_what_failed_and_a_run_goes_back_to_a_key() {
+    let mut bench = bench(&[&[S::Task("a"), S::Task("b")]]);
+    let session = bench.connect("w", worker(1));
+    let run = started(&mut bench);
+    work(&mut bench, session);
+    fail_all(&mut bench);
+    assert_eq!(head(&mut bench, run).phase, Phase::Faulted);
+    assert!(matches!(act(&mut bench, run, RunAction::Resume), Reply::Refused(Refusal::Conflict(_))));
+    assert!(matches!(act(&mut bench, run, RunAction::Retry), Reply::Run(_)));
+    let session = bench.connect("w", worker(1));
+    work(&mut bench, session);
+    assert_eq!(head(&mut bench, run).phase, Phase::Completed);
+    let tasks = bench.store.tasks.len();
+    let key: tidewheel_engine::id::Name = "/task:/do/1/step#0".into();
+    let reply = act(&mut bench, run, RunAction::Reset(key.clone(), None));
+    assert!(matches!(reply, Reply::Run(_)), "{reply:?}");
+    assert_eq!(head(&mut bench, run).phase, Phase::Running);
+    assert_eq!(bench.store.tasks.len(), tasks + 1, "only the second step is done again");
+    work(&mut bench, session);
+    assert_eq!(head(&mut bench, run).phase, Phase::Completed);
+    let Reply::Run(fork) = act(&mut bench, run, RunAction::Fork(key, Some(Data::of(json!({"other": true})).0))) else {
+        panic!("no fork")
+    };
+    let fork = fork.identity.run;
+    assert_ne!(fork, run);
+    work(&mut bench, session);
+    let head = head(&mut bench, fork);
+    assert_eq!((head.phase, output(&head)), (Phase::Completed, json!({"other": true})));
+    let unknown = act(&mut bench, run, RunAction::Reset("/task:/do/9/none#0".into(), None));
+    assert!(matches!(unknown, Reply::Refused(Refusal::Conflict(_))), "{unknown:?}");
+}
+
+#[test]
+fn a_suspended_run_keeps_what_comes_and_goes_on_with_it() {
+    let mut bench = bench(&[&[S::Task("a"), S::Wait(100), S::Lit(json!("end"))]]);
+    let session = bench.connect("w", worker(1));
+    let run = started(&mut bench);
+    act(&mut bench, run, RunAction::Suspend("look first".into()));
+    work(&mut bench, session);
+    bench.restart();
+    bench.pass(10_000);
+    assert_eq!(head(&mut bench, run).phase, Phase::Suspended);
+    act(&mut bench, run, RunAction::Resume);
+    bench.pass(200);
+    assert_eq!(head(&mut bench, run).phase, Phase::Completed);
+}
+
+#[test]
+fn the_same_key_starts_one_run() {
+    let mut bench = bench(&[&[S::Wait(1_000)]]);
+    let claimed = |body| Box::new(StartRun { claim: Some(([9; 16], body)), ..start("flow") });
+    let ask = |bench: &mut Bench, body| {
+        bench.ask(|request: RequestId| Command::StartRun { request, tenant: TENANT, start: claimed(body) })
+    };
+    let Reply::Run(first) = ask(&mut bench, 1) else { panic!("not started") };
+    bench.restart();
+    let Reply::Run(again) = ask(&mut bench, 1) else { panic!("not started") };
+    assert_eq!(first.identity.run, again.identity.run);
+    assert!(matches!(ask(&mut bench, 2), Reply::Refused(Refusal::IdempotencyMismatch { .. })));
+}
+
+#[test]
+fn another_tenant_sees_no_run() {
+    let mut bench = bench(&[&[S::Wait(1_000)]]);
+    let run = started(&mut bench);
+    let tenant = tidewheel_engine::id::TenantId(99);
+    for restart in [false, true] {
+        if restart {
+            bench.restart();
+        }
+        let reply = bench.ask(|request| Command::Read { request, view: View::Run { tenant, run } });
+        assert!(matches!(reply, Reply::Refused(Refusal::NotFound)), "{reply:?}");
+    }
+    // Whoever asks first: what comes for the owner is not lost in between.
+    bench.restart();
+    let view = View::Run { tenant, run };
+    bench.apply(Command::Read { request: RequestId(1 << 40), view });
+    bench.pass(1_000);
+    assert_eq!(head(&mut bench, run).phase, Phase::Completed);
+    let run = started(&mut bench);
+    let action = RunAction::Cancel("mine".into());
+    let reply = bench.ask(|request| Command::ActOnRun { request, tenant, run, action });
+    assert!(matches!(reply, Reply::Refused(Refusal::NotFound)), "{reply:?}");
+    assert_eq!(head(&mut bench, run).phase, Phase::Waiting);
+}
