@@ -32,6 +32,7 @@ mod python;
 mod rest;
 mod runner;
 mod sandbox;
+mod script;
 mod seccomp;
 mod serve;
 mod shell;

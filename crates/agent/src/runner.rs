@@ -351,7 +351,7 @@ impl Runner {
             self.fail_all(&unit.members, &Fault::new("invalid-input", "the input is not JSON", false));
         } else if grant.r#type.starts_with(noop::PREFIX) {
             unit.members.iter().for_each(|id| self.builtin(*id, now));
-        } else if grant.entrypoint.is_empty() && grant.r#type == shell::TYPE {
+        } else if grant.entrypoint.is_empty() && shell::TYPES.contains(&grant.r#type.as_str()) {
             self.shell_queue.extend(unit.members);
         } else if grant.entrypoint.is_empty() || grant.package.is_empty() {
             let why = format!("the grant of a task of type `{}` names no package to run it", grant.r#type);

@@ -20,35 +20,67 @@ use crate::pump::{Item, Pump, Said, Stream};
 use crate::sandbox::{Sandbox, View};
 
 pub(crate) const TYPE: &str = "shell";
+/// Types of tasks that are command lines.
+pub(crate) const TYPES: [&str; 3] = [TYPE, crate::script::SHELL, crate::script::PYTHON];
 /// Of each stream, in the result.
 const TAIL_BYTES: usize = 64 << 10;
 
+/// What a command gives.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Returns {
+    /// What it wrote, without the last line break.
+    #[default]
+    Stdout,
+    /// What it wrote as errors, without the last line break.
+    Stderr,
+    /// Its exit code.
+    Code,
+    /// All of it.
+    All,
+    /// Nothing.
+    None,
+}
+
 /// The input of the task.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Command {
-    command: String,
+    pub(crate) command: String,
     #[serde(default)]
-    args: Vec<String>,
+    pub(crate) args: Vec<String>,
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     #[serde(default)]
-    stdin: String,
+    pub(crate) stdin: String,
+    /// What it gives, where that is not all of it and an exit code other than 0 is not always an error.
+    #[serde(skip)]
+    pub(crate) returns: Option<Returns>,
+    /// Files that it finds in its folder.
+    #[serde(skip)]
+    pub(crate) files: Vec<(String, Vec<u8>)>,
 }
 
 /// Reads the input, or says what is wrong with it.
 pub(crate) fn parse(input: &[u8]) -> Result<Command, Fault> {
     let bad = |why: String| Fault::new("invalid-input", format!("shell takes {{\"command\": \"...\"}}: {why}"), false);
     let command: Command = serde_json::from_slice(input).map_err(|e| bad(e.to_string()))?;
-    let texts =
-        [&command.command].into_iter().chain(&command.args).chain(command.env.values()).chain(command.env.keys());
-    if texts.into_iter().any(|t| t.contains('\0')) {
-        return Err(bad("a text holds a zero byte".into()));
+    command.checked()
+}
+
+impl Command {
+    /// The command, if the system can take it.
+    pub(crate) fn checked(self) -> Result<Command, Fault> {
+        let bad = |why: &str| Fault::new("invalid-input", format!("the command cannot be run: {why}"), false);
+        let texts = [&self.command].into_iter().chain(&self.args).chain(self.env.values()).chain(self.env.keys());
+        if texts.into_iter().any(|t| t.contains('\0')) {
+            return Err(bad("a text holds a zero byte"));
+        }
+        if self.env.keys().any(|k| k.is_empty() || k.contains('=')) {
+            return Err(bad("the name of a variable is not usable"));
+        }
+        Ok(self)
     }
-    if command.env.keys().any(|k| k.is_empty() || k.contains('=')) {
-        return Err(bad("the name of a variable is not usable".into()));
-    }
-    Ok(command)
 }
 
 /// What a running command says to the runner.
@@ -85,6 +117,11 @@ async fn execute<E: Send + 'static>(
     events: &mpsc::Sender<E>,
     wrap: impl Fn(ShellSaid) -> E + Send + Sync + Clone + 'static,
 ) -> Result<Bytes, Fault> {
+    for (name, bytes) in &command.files {
+        let written = tokio::fs::write(place.work.join(name), bytes).await;
+        written.map_err(|e| Fault::new("worker-start", format!("the script could not be written: {e}"), true))?;
+    }
+    let returns = command.returns;
     let mut args: Vec<OsString> = vec!["-c".into(), command.command.into(), "sh".into()];
     args.extend(command.args.into_iter().map(OsString::from));
     let mut env = place.env;
@@ -136,6 +173,20 @@ async fn execute<E: Send + 'static>(
     tree.kill().await;
     let code = status.and_then(|s| s.code());
     let result = json!({ "code": code, "stdout": out.text(), "stderr": err.text() });
+    if verdict.is_none()
+        && let Some(returns) = returns
+        && (code == Some(0) || matches!(returns, Returns::Code | Returns::All))
+    {
+        let line = |text: String| json!(text.strip_suffix('\n').unwrap_or(&text));
+        let value = match returns {
+            Returns::Stdout => line(out.text()),
+            Returns::Stderr => line(err.text()),
+            Returns::Code => json!(code),
+            Returns::All => result,
+            Returns::None => json!(null),
+        };
+        return Ok(Bytes::from(value.to_string()));
+    }
     match (verdict, code) {
         (Some(verdict), _) => Err(Fault::new(verdict, describe_exit(status), false).with_detail(err.text())),
         (None, Some(0)) => Ok(Bytes::from(result.to_string())),

@@ -280,7 +280,7 @@ fn make_hello(tools: &Tools) -> Hello {
         serves: config.serves.message(),
         data: config.data.clone(),
         runs_packages: true,
-        own_types: vec![format!("{}*", noop::PREFIX), shell::TYPE.into()],
+        own_types: std::iter::once(format!("{}*", noop::PREFIX)).chain(shell::TYPES.map(String::from)).collect(),
         enforced: enforced.into_iter().collect(),
         instance: tools.instance.clone(),
         kind: config.kind.clone(),

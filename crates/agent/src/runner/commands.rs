@@ -19,7 +19,7 @@ impl Runner {
             && let Some(id) = self.shell_queue.pop_front()
         {
             let Some(attempt) = self.attempts.get_mut(id) else { continue };
-            let command = match shell::parse(&attempt.grant.input) {
+            let command = match parsed(&attempt.grant.r#type, &attempt.grant.input) {
                 Ok(command) => command,
                 Err(fault) => {
                     self.settle(id, Err(fault));
@@ -82,4 +82,9 @@ impl Runner {
             }
         }
     }
+}
+
+/// The command line of a task.
+fn parsed(kind: &str, input: &[u8]) -> Result<shell::Command, crate::error::Fault> {
+    if kind == shell::TYPE { shell::parse(input) } else { crate::script::parse(kind, input) }
 }

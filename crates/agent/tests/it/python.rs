@@ -267,6 +267,38 @@ async fn shell_commands_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn code_of_workflows_runs_and_gives_what_was_asked_for() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let run = |token: &str, kind: &str, input: serde_json::Value| Grant {
+        r#type: kind.into(),
+        ..grant(token, &input.to_string())
+    };
+    use serde_json::json;
+    let script = "import sys\nprint(greeting, sys.stdin.read().upper())\n";
+    s.grant(vec![
+        run("1", "run.shell", json!({"command": "echo", "arguments": {"--name": "a b", "-v": null}})),
+        run("2", "run.shell", json!({"command": "exit 3", "return": "code"})),
+        run("3", "run.shell", json!({"command": "echo out; echo err >&2", "return": "all"})),
+        run("4", "run.shell", json!({"command": "exit 3", "return": "stdout"})),
+        run("5", "run.python", json!({"code": script, "arguments": {"greeting": "hi"}, "stdin": "you"})),
+        run("6", "run.python", json!({"code": "import sys; print(sys.argv[1:])", "arguments": ["x", 2]})),
+        run("7", "run.python", json!({"code": "raise SystemExit('no')", "language": "python"})),
+        run("8", "run.python", json!({"nonsense": 1})),
+    ])
+    .await;
+    assert_eq!(s.ok("1").await, json!("--name=a b -v"));
+    assert_eq!(s.ok("2").await, json!(3));
+    assert_eq!(s.ok("3").await, json!({"code": 0, "stdout": "out\n", "stderr": "err\n"}));
+    assert_eq!(s.failure("4").await.r#type, "exit-code");
+    assert_eq!(s.ok("5").await, json!("hi YOU"));
+    assert_eq!(s.ok("6").await, json!("['x', '2']"));
+    let failure = s.failure("7").await;
+    assert!(failure.r#type == "exit-code" && failure.detail.contains("no"), "{failure:?}");
+    assert_eq!(s.failure("8").await.r#type, "invalid-input");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_results_inputs_and_artifacts_go_through_the_blob_store() {
     let mut bench = Bench::start().await;
     let mut s = bench.connected().await;
