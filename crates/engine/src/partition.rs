@@ -296,6 +296,7 @@ pub struct Partition {
     pub(crate) pools: Vec<Pool>,
     orphans: Vec<TaskId>,
     takers: take::Takers,
+    homes: affinity::Homes,
     running: usize,
     /// No grants: the node is shutting down.
     holding: bool,
@@ -366,6 +367,7 @@ impl Partition {
             pools: Vec::new(),
             orphans: Vec::new(),
             takers: take::Takers::default(),
+            homes: affinity::Homes::default(),
             running: 0,
             holding: false,
             balancing: false,
