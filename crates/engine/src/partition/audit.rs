@@ -69,8 +69,10 @@ impl Partition {
     pub fn waits_agree(&self) -> bool {
         let named: usize = self.sessions.values().map(|s| s.awaited.len()).sum();
         let mut waiting = 0;
+        // In whatever order: they are counted.
         for (id, q) in &self.queues {
             for (class, line) in q.lines.iter().enumerate() {
+                // In whatever order, too.
                 let lanes = q.lanes.keys().filter(|lane| crate::ready::class_of_lane(**lane) == class);
                 let places = lanes.filter_map(|lane| super::affinity::awaiting(q, *id, *lane));
                 let (found, known) = places.fold((0, true), |(n, known), (session, place)| {
