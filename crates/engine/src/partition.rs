@@ -443,7 +443,9 @@ impl Partition {
             Command::PutQueue { request, tenant, name, config, state, expected } => {
                 self.put_queue(request, tenant, name, config, state, expected, now);
             }
-            Command::DeleteQueue { request, tenant, name } => self.delete_queue(request, tenant, &name),
+            Command::DeleteQueue { request, tenant, name, expected } => {
+                self.delete_queue(request, tenant, &name, expected);
+            }
             Command::PutTenant { request, name, config, expected } => self.put_tenant(request, name, config, expected),
             Command::PutRecord { request, kind, tenant, key, value, expected } => {
                 self.put_record(request, kind, tenant, key, value, expected);

@@ -8,7 +8,7 @@ use tidewheel_proto::rest;
 
 use super::blobs;
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{JsonBody, Reply, check_length, json, no_content, page, read_body, versioned, with_header};
+use super::reply::{IfMatch, JsonBody, Reply, check_length, json, no_content, page, read_body, versioned, with_header};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Operator, Viewer};
 use crate::body;
@@ -134,8 +134,7 @@ async fn get(
 ) -> Reply {
     params.only(ONE)?;
     let package = package::get(&api, &caller, &name, &version)?;
-    let etag = format!("\"{}-{}\"", package.hash, package.state);
-    versioned(&params, &etag, &package)
+    versioned(&params, &package::etag(&package), &package)
 }
 
 async fn analysis(caller: Viewer, State(api): State<Api>, Path((name, version)): Path<(String, String)>) -> Reply {
@@ -157,8 +156,13 @@ async fn yank(caller: Operator, State(api): State<Api>, Path((name, version)): P
     json(200, &package::yank(&api, &caller, &name, &version).await?)
 }
 
-async fn delete(caller: Operator, State(api): State<Api>, Path((name, version)): Path<(String, String)>) -> Reply {
-    package::delete(&api, &caller, &name, &version).await?;
+async fn delete(
+    caller: Operator,
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    IfMatch(seen): IfMatch,
+) -> Reply {
+    package::delete(&api, &caller, &name, &version, seen.as_deref()).await?;
     Ok(no_content())
 }
 

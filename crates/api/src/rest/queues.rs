@@ -120,8 +120,13 @@ async fn get(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, p
     versioned(&params, &queue::etag(&queue), &queue::shown(&queue))
 }
 
-async fn delete(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {
-    queue::delete(&api, &caller, &name).await?;
+async fn delete(
+    caller: Operator,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    IfMatch(seen): IfMatch,
+) -> Reply {
+    queue::delete(&api, &caller, &name, seen.as_deref()).await?;
     Ok(no_content())
 }
 

@@ -325,8 +325,21 @@ pub(crate) async fn yank(api: &Api, caller: &Principal, name: &str, version: &st
 
 /// Deletes a version for good: out of use first, then its record. Its content goes with the next round over the blobs that
 /// finds nothing else naming it.
-pub(crate) async fn delete(api: &Api, caller: &Principal, name: &str, version: &str) -> Result<(), Failure> {
-    get(api, caller, name, version)?;
+///
+/// `if_match`: tags of which one has to be the version's own.
+pub(crate) async fn delete(
+    api: &Api,
+    caller: &Principal,
+    name: &str,
+    version: &str,
+    if_match: Option<&str>,
+) -> Result<(), Failure> {
+    let tag = etag(&get(api, caller, name, version)?);
+    let is_meant = |tags: &str| tags.split(',').map(str::trim).any(|wanted| wanted == "*" || wanted == tag);
+    if !if_match.is_none_or(is_meant) {
+        let detail = format!("{name} {version} is {tag} now, which If-Match does not name; read it again.");
+        return Err(Failure::new(Code::PreconditionFailed, detail));
+    }
     let filter = format!("package:\"{name}@{version}\" state:queued,scheduled,running,waiting");
     let mut wanted = list_tasks::ListRequest { filter, cursor: None, limit: 1 };
     let open = loop {
@@ -347,6 +360,11 @@ pub(crate) async fn delete(api: &Api, caller: &Principal, name: &str, version: &
     }
     yank(api, caller, name, version).await?;
     records::delete(api, RecordKind::Package, caller.tenant, &key_of(name, version)).await
+}
+
+/// The version for `ETag`: the content never changes, the state does.
+pub(crate) fn etag(package: &rest::Package) -> String {
+    format!("\"{}-{}\"", package.hash, package.state)
 }
 
 /// Every version of every package, or of one, newest first.

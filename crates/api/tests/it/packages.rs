@@ -173,7 +173,16 @@ async fn a_version_is_deleted_when_no_open_task_runs_it() {
     let refused = delete(versions[0]).await.is(409);
     assert!(refused.json()["detail"].as_str().unwrap().contains(&id), "{refused:?}");
     node.post(&format!("/api/v1/tasks/{id}:cancel"), "{}").await.is(200);
-    delete(versions[0]).await.is(204);
+    let path = format!("/api/v1/packages/p/{}", versions[0].replace('+', "%2B"));
+    let tag = node.get(&path).await.header("etag").to_owned();
+    let conditional = async |tag: &str| {
+        let request = node.request(Method::DELETE, &path, &node.admin).header("if-match", tag);
+        node.send(request.body(Body::empty()).unwrap()).await
+    };
+    node.post(&format!("{path}:yank"), "{}").await.is(200);
+    assert_eq!(conditional(&tag).await.is(412).code(), "precondition-failed", "it was yanked meanwhile");
+    let tag = node.get(&path).await.header("etag").to_owned();
+    conditional(&format!("\"other\", {tag}")).await.is(204);
     delete(versions[0]).await.is(404);
     delete(versions[1]).await.is(204);
     assert_eq!(node.get("/api/v1/packages").await.json()["items"], json!([]));

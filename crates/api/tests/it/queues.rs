@@ -24,7 +24,11 @@ async fn a_queue_is_created_changed_and_deleted() {
     assert_eq!(got.json()["settings"]["concurrency"], 0, "put takes defaults");
     assert_eq!(node.call(Method::PATCH, path, r#"{"concurency":4}"#).await.is(400).code(), "invalid-field");
     assert_eq!(node.call(Method::PUT, "/api/v1/queues/a%2Fb", "{}").await.is(400).code(), "invalid-field");
-    node.call(Method::DELETE, path, Body::empty()).await.is(204);
+    let tag = node.get(path).await.header("etag").to_owned();
+    for (wanted, status) in [("\"1\"", 412), ("nonsense", 412), (tag.as_str(), 204)] {
+        let delete = node.request(Method::DELETE, path, &node.admin).header("if-match", wanted);
+        node.send(delete.body(Body::empty()).unwrap()).await.is(status);
+    }
     let got = node.get("/api/v1/queues/pdf").await.is(404);
     assert_eq!(got.code(), "unknown-queue");
     let got = node.get("/api/v1/queues/defaul/stats").await.is(404);
