@@ -120,12 +120,7 @@ async fn get(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, p
     versioned(&params, &queue::etag(&queue), &queue::shown(&queue))
 }
 
-async fn delete(
-    caller: Operator,
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    IfMatch(seen): IfMatch,
-) -> Reply {
+async fn delete(caller: Operator, State(api): State<Api>, Path(name): Path<String>, IfMatch(seen): IfMatch) -> Reply {
     queue::delete(&api, &caller, &name, seen.as_deref()).await?;
     Ok(no_content())
 }

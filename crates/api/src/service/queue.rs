@@ -154,12 +154,7 @@ pub(crate) async fn ensure(api: &Api, caller: &Principal, name: &str, config: Qu
 }
 
 /// Deletes an empty queue.
-pub(crate) async fn delete(
-    api: &Api,
-    caller: &Principal,
-    name: &str,
-    if_match: Option<&str>,
-) -> Result<(), Failure> {
+pub(crate) async fn delete(api: &Api, caller: &Principal, name: &str, if_match: Option<&str>) -> Result<(), Failure> {
     let current = find(api, caller, name)?.version;
     let expected = expected_version("queue", if_match, Some(current))?;
     let tenant = caller.tenant;

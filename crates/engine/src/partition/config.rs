@@ -118,13 +118,7 @@ impl Partition {
         self.wake_queue(id);
     }
 
-    pub(super) fn delete_queue(
-        &mut self,
-        request: RequestId,
-        tenant: TenantId,
-        name: &Name,
-        expected: Option<u64>,
-    ) {
+    pub(super) fn delete_queue(&mut self, request: RequestId, tenant: TenantId, name: &Name, expected: Option<u64>) {
         let Some(id) = self.queue_id(tenant, name) else { return self.refuse(request, Refusal::NotFound) };
         let q = &self.queues[&id];
         let current = q.queue.version;
