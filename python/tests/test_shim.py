@@ -200,6 +200,56 @@ class Asking(unittest.TestCase):
         error = self.agent.done("no")["error"]
         self.assertEqual((error["type"], error["message"], error["retryable"]), ("NotAllowed", "no asset erp here", False))
 
+    def test_items_of_queues_are_added_taken_and_settled_through_the_agent(self):
+        agent = self.agent
+        agent.start("items", "work_off", "in voices", correlation_id="corr")
+
+        def asked(op: str, body=None, problem=None):
+            message = agent.until("handle")
+            self.assertEqual((message["op"], message["queue"]), (op, "in voices"))
+            answer = {"problem": problem} if problem else {"body": body}
+            agent.send({"t": "handle_reply", "req": message["req"], **answer})
+            return message
+
+        added = asked("add_item", {"id": "task_i"})["body"]
+        self.assertEqual((added["input"], added["priority"], added["labels"], added["correlation_id"]), ({"n": 1}, 7, {"a": "b"}, "corr"))
+        self.assertEqual(len(added["idempotency_key"]), 32)
+        # A long wait is asked for in pieces.
+        took = asked("take_items", {"items": []})
+        self.assertEqual((took["body"], took["timeout_ms"]), ({"lease": "10m", "max": 1, "wait": "5000ms"}, 5000))
+        for n in (1, 2, 3):
+            asked("take_items", {"items": [{"id": f"task_{n}", "token": f"t{n}", "queue": "in voices", "input": {"n": n}, "attempt": 1}]})
+            if n == 1:
+                renewed = asked("settle_item", {"leased_until": "2030-01-01T00:00:00Z"})
+                self.assertEqual((renewed["verb"], renewed["id"], renewed["body"]), ("renew", "task_1", {"token": "t1"}))
+                done = asked("settle_item", {})
+                self.assertEqual((done["verb"], done["body"]), ("done", {"token": "t1", "result": {"booked": True}}))
+            elif n == 2:
+                failed = asked("settle_item", {})
+                self.assertEqual((failed["verb"], failed["body"]["kind"], failed["body"]["message"]), ("fail", "business", "no such customer"))
+            else:
+                # Nothing was said of it: it goes back, and that somebody else has it already is no error of the task.
+                forgotten = asked("settle_item", problem={"code": "conflict", "status": 409, "detail": "no longer yours"})
+                self.assertEqual((forgotten["verb"], forgotten["body"]["type"]), ("fail", "Unsettled"))
+        self.assertEqual(agent.done("items")["value"], ["task_i", "task_1", "task_2", "task_3"])
+
+    def test_a_refused_take_raises_in_the_task(self):
+        self.agent.start("no", "work_off", "closed")
+        for problem in ({"code": "not-allowed", "status": 403, "detail": "this agent is bound to other queues"},):
+            message = self.agent.until("handle")
+            self.agent.send({"t": "handle_reply", "req": message["req"], "problem": problem})
+        error = self.agent.done("no")["error"]
+        self.assertEqual((error["type"], error["message"], error["retryable"]), ("NotAllowed", "this agent is bound to other queues", False))
+
+    def test_a_cancelled_task_stops_waiting_for_items(self):
+        self.agent.start("stop", "work_off", "empty")
+        message = self.agent.until("handle")
+        self.agent.send({"t": "handle_reply", "req": message["req"], "body": {"id": "task_i"}})
+        message = self.agent.until("handle")
+        self.agent.send({"t": "cancel", "lease": "stop", "reason": "asked"})
+        self.agent.send({"t": "handle_reply", "req": message["req"], "body": {"items": []}})
+        self.assertTrue(self.agent.done("stop")["error"]["type"] == "Cancelled")
+
     def test_a_thread_of_the_task_reaches_the_agent(self):
         self.agent.start("thread", "in_thread")
         asked = self.agent.until("enqueue")

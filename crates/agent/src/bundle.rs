@@ -77,7 +77,7 @@ const MAX_BYTES: u64 = 2 << 30;
 pub async fn describe(dir: &Path, options: &BuildOptions) -> Result<Value, Error> {
     let workshop = Workshop::open(options).await?;
     let project = Project::read(dir)?;
-    let environment = workshop.environments.get(&project.requirements(), &project.requires_python).await?;
+    let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python).await?;
     workshop.describe(dir, &environment).await
 }
 
@@ -111,7 +111,7 @@ pub async fn build_package(source: &Path, out: &Path, options: &BuildOptions) ->
     let project = Project::read(&staged.root)?;
     let mut warnings = Vec::new();
     let lock = workshop.lock(&project, &staged.root, options.lock, &mut warnings).await?;
-    let environment = workshop.environments.get(&lock, &project.requires_python).await?;
+    let environment = workshop.environments.get(0, &lock, &project.requires_python).await?;
     let described: Described = serde_json::from_value(workshop.describe(&staged.root, &environment).await?)
         .map_err(|e| Error::Package(format!("the description of the code cannot be read: {e}")))?;
     let modules: BTreeSet<String> = (described.manifest.iter())

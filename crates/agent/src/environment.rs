@@ -1,5 +1,5 @@
-//! Virtual environments, one per (lock, Python): built by uv where it is found, else by venv and pip; kept and shared by
-//! every package with the same lock. An environment is built beside its place and moved there when it is whole, so
+//! Virtual environments, one per (tenant, lock, Python): built by uv where it is found, else by venv and pip; kept and shared by
+//! every package of a tenant with the same lock, and by no other tenant: what a build of one tenant ran has written it. An environment is built beside its place and moved there when it is whole, so
 //! that a killed build leaves nothing that looks like one. It runs no user code but what building a package runs.
 
 use std::collections::HashMap;
@@ -18,6 +18,8 @@ use crate::error::{Error, clip_front};
 use crate::python::{self, Python};
 use crate::tally::Tally;
 
+/// The number of a server's first tenant; a folder that is run in place has 0.
+const FIRST_TENANT: u32 = 1;
 /// Shown of a build that failed.
 const TAIL_BYTES: usize = 8 << 10;
 /// A build that takes longer hangs.
@@ -65,14 +67,15 @@ impl Environments {
         if is_empty(lock) && python::satisfies(&self.python.version, requires_python) {
             return Ok(self.plain());
         }
-        self.get(lock, requires_python).await
+        // A folder is run for whoever started this agent.
+        self.get(0, lock, requires_python).await
     }
 
     /// The environment of a lock; built if it is not there. An empty lock has one too: what happens to be installed on
     /// the machine must not decide whether a package runs, and its start-up files cost every process tens of milliseconds.
-    pub(crate) async fn get(&self, lock: &str, requires_python: &str) -> Result<Environment, Error> {
+    pub(crate) async fn get(&self, tenant: u32, lock: &str, requires_python: &str) -> Result<Environment, Error> {
         let fits = python::satisfies(&self.python.version, requires_python);
-        let key = key_of(lock, &self.python.version, if fits { "" } else { requires_python });
+        let key = key_of(tenant, lock, &self.python.version, if fits { "" } else { requires_python });
         let place = self.dir.join(&key);
         let flight = self.flights.lock().entry(key.clone()).or_default().clone();
         let _one = flight.lock().await;
@@ -197,8 +200,12 @@ fn is_empty(lock: &str) -> bool {
     lock.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
 
-fn key_of(lock: &str, version: &str, requires: &str) -> String {
+fn key_of(tenant: u32, lock: &str, version: &str, requires: &str) -> String {
     let mut hasher = Sha256::new();
+    // The first tenant is the only one of most servers: its environments keep the names they always had.
+    if tenant > FIRST_TENANT {
+        hasher.update(tenant.to_be_bytes());
+    }
     for part in [lock, version, requires] {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);
@@ -297,8 +304,14 @@ mod tests {
     fn comments_are_an_empty_lock_and_the_key_depends_on_all_parts() {
         assert!(is_empty("# nothing\n\n"));
         assert!(!is_empty("a==1"));
-        let keys =
-            [key_of("a", "3.11", ""), key_of("a", "3.12", ""), key_of("a3", ".11", ""), key_of("a", "3.11", ">=3.12")];
-        assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), 4);
+        let keys = [
+            key_of(0, "a", "3.11", ""),
+            key_of(0, "a", "3.12", ""),
+            key_of(0, "a3", ".11", ""),
+            key_of(0, "a", "3.11", ">=3.12"),
+            key_of(2, "a", "3.11", ""),
+            key_of(3, "a", "3.11", ""),
+        ];
+        assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), keys.len());
     }
 }

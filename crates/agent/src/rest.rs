@@ -1,4 +1,5 @@
-//! What a task asks the server through its agent: submit further tasks, look at them, wait for them. The agent uses its own
+//! What a task asks the server through its agent: submit further tasks, look at them, wait for them, add, take and settle
+//! items of queues. The agent uses its own
 //! token; the shim has no network. Every answer is a frame for the shim, a problem included.
 
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub(crate) struct Rest {
     /// Certificates the server's one is checked against, instead of the machine's.
     authority: Option<Arc<[u8]>>,
     reread: Option<Reread>,
+    /// The tenant of the task that asks, for an agent that serves several.
+    tenant: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -38,9 +41,13 @@ struct Live {
 /// The parts of a `handle` message that matter here.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Handle {
+struct Handle<'a> {
     timeout_ms: u64,
     reason: String,
+    queue: String,
+    verb: String,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +70,7 @@ impl Rest {
         let authority: Option<Arc<[u8]>> = config.ca.as_ref().map(read).transpose()?.map(Into::into);
         let live = Self::dial(&config.credential, authority.as_deref())?;
         let base = format!("{}/api/v1", config.server.trim_end_matches('/'));
-        Ok(Self { live: Arc::new(RwLock::new(live)), base, authority, reread: config.reread.clone() })
+        Ok(Self { live: Arc::new(RwLock::new(live)), base, authority, reread: config.reread.clone(), tenant: None })
     }
 
     fn dial(credential: &Credential, authority: Option<&[u8]>) -> Result<Live, Error> {
@@ -93,6 +100,11 @@ impl Rest {
         true
     }
 
+    /// The same, for a task of this tenant.
+    pub(crate) fn within(&self, tenant: Option<Arc<str>>) -> Rest {
+        Rest { tenant, ..self.clone() }
+    }
+
     /// The answer to `enqueue`: ids, or the first problem.
     pub(crate) async fn enqueue(&self, req: Bytes, items: Bytes) -> Bytes {
         let mut body = BytesMut::with_capacity(items.len() + 12);
@@ -117,7 +129,13 @@ impl Rest {
 
     /// The answer to `handle`.
     pub(crate) async fn handle(&self, req: Bytes, op: &str, id: &str, body: Bytes) -> Bytes {
-        let more: Handle = serde_json::from_slice(&body).unwrap_or_default();
+        let more: Handle<'_> = serde_json::from_slice(&body).unwrap_or_default();
+        if matches!(op, "add_item" | "take_items" | "settle_item") {
+            return match self.item(op, id, &more).await {
+                Ok(text) => reply("handle_reply", &req, "body", &text),
+                Err(text) => reply("handle_reply", &req, "problem", &text),
+            };
+        }
         let known = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if !known {
             return reply("handle_reply", &req, "problem", &problem("the id of the task is not readable"));
@@ -139,6 +157,30 @@ impl Rest {
             Ok(text) => reply("handle_reply", &req, "body", &text),
             Err(text) => reply("handle_reply", &req, "problem", &text),
         }
+    }
+
+    /// Items of a queue: added, taken, settled. The server decides whether this agent may. An add carries its idempotency key
+    /// in its body. A take whose answer is lost costs its items' lease, so it is repeated only where nothing was taken.
+    async fn item(&self, op: &str, id: &str, more: &Handle<'_>) -> Result<Bytes, Vec<u8>> {
+        let name = path_part(&more.queue).ok_or_else(|| problem("a queue is named by a text"))?;
+        let body =
+            more.body.map_or_else(|| Bytes::from_static(b"{}"), |body| Bytes::copy_from_slice(body.get().as_bytes()));
+        let usual = Duration::from_secs(30);
+        let (path, time) = match op {
+            "add_item" => (format!("/queues/{name}/items"), usual),
+            "take_items" => {
+                let wait = Duration::from_millis(more.timeout_ms).min(LONGEST_WAIT);
+                (format!("/queues/{name}/items:take"), wait + usual)
+            }
+            _ => {
+                let verb = ["done", "fail", "postpone", "renew"].into_iter().find(|verb| *verb == more.verb);
+                let (Some(verb), Some(id)) = (verb, path_part(id)) else {
+                    return Err(problem("an item is settled by its id, with done, fail, postpone or renew"));
+                };
+                (format!("/queues/{name}/items/{id}:{verb}"), usual)
+            }
+        };
+        self.call(Method::POST, &path, Some(body), time).await
     }
 
     /// The record of a task that has ended, as the shim reads it: state, result, error.
@@ -180,6 +222,9 @@ impl Rest {
             let Live { http, credential } = self.live.read().clone();
             let authorization = credential.authorization();
             let mut request = http.request(method.clone(), &url).header("authorization", authorization).timeout(time);
+            if let Some(tenant) = &self.tenant {
+                request = request.header("tidewheel-tenant", &**tenant);
+            }
             if let Some(body) = &body {
                 request = request.header("content-type", "application/json").body(body.clone());
             }
@@ -249,6 +294,20 @@ pub(crate) fn no_asset(req: &[u8]) -> Bytes {
 /// What a task asked for cannot be had now, and may be later.
 pub(crate) fn not_now(req: &[u8], why: &str) -> Bytes {
     reply("handle_reply", req, "problem", &problem(why))
+}
+
+/// A name as one part of a path; nothing for one that is none.
+fn path_part(name: &str) -> Option<String> {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
+            // Dots too: `..` would lead out of the path.
+            other => write!(out, "%{other:02X}").ok()?,
+        }
+    }
+    (!name.is_empty() && name.len() <= 256).then_some(out)
 }
 
 fn as_problem(status: StatusCode, text: &Bytes) -> Vec<u8> {

@@ -116,6 +116,8 @@ pub(crate) struct Runner {
     hello: Hello,
     pub(crate) attempts: Attempts,
     pub(crate) pool: Pool,
+    /// Names of tenants, where this agent serves several: what a task asks of the server is asked in its own.
+    pub(crate) tenants: std::collections::HashMap<u32, Arc<str>>,
     /// Command lines: waiting ones, and what runs.
     shell_queue: std::collections::VecDeque<AttemptId>,
     shell_served: Instant,
@@ -177,6 +179,7 @@ impl Runner {
             hello,
             attempts: Attempts::default(),
             pool: Pool::default(),
+            tenants: Default::default(),
             shell_queue: Default::default(),
             shell_served: now,
             shells: Default::default(),
@@ -292,7 +295,10 @@ impl Runner {
 
     fn message(&mut self, message: In, now: Instant) {
         match message {
-            In::Grants(grants) => grants_by_batch(grants.grants).into_iter().for_each(|group| self.take(group, now)),
+            In::Grants(grants) => {
+                self.tenants.extend(grants.tenants.into_iter().map(|(number, name)| (number, name.into())));
+                grants_by_batch(grants.grants).into_iter().for_each(|group| self.take(group, now));
+            }
             In::Cancel(cancel) => {
                 if let Some(id) = self.attempts.find(&cancel.token) {
                     let grace = Duration::from_millis(cancel.grace_ms.into());
@@ -312,7 +318,7 @@ impl Runner {
                 self.outgoing.other.push(Wire::Credit(Credit { permits: 0, buffer: 0 }));
                 self.give_back(|_| true);
             }
-            In::PackageHint(hint) => self.prefetch(hint.packages),
+            In::PackageHint(hint) => self.prefetch(hint.tenant, hint.packages),
             In::Welcome(_) | In::Ack(_) | In::LogAck(_) | In::Reconnect(_) => {}
         }
     }
@@ -375,7 +381,7 @@ impl Runner {
 
     /// Fetches packages and builds their environments, one after the other. It is an optimisation: what fails here is tried
     /// again, and reported, when a task needs it.
-    fn prefetch(&self, packages: Vec<String>) {
+    fn prefetch(&self, tenant: u32, packages: Vec<String>) {
         let wanted = packages.into_iter().filter(|hash| hash.starts_with("sha256:")).take(MAX_HINTS);
         let wanted: Vec<String> = wanted.collect();
         if wanted.is_empty() || self.draining.is_some() {
@@ -389,7 +395,7 @@ impl Runner {
         let (tools, events, tally) = (self.tools.clone(), self.events.clone(), self.state.tally.clone());
         tokio::spawn(async move {
             for hash in wanted {
-                match tools.home(&hash, Bytes::new()).await {
+                match tools.home(tenant, &hash, Bytes::new()).await {
                     Ok(_) => drop(events.send(Event::Prefetched(hash)).await),
                     Err(error) => {
                         tracing::warn!(%hash, %error, "a package could not be fetched ahead");

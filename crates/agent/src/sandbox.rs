@@ -100,10 +100,13 @@ impl Sandbox {
         if !wanted {
             return Ok(false);
         }
-        if self.program.is_some() {
+        if self.program.is_some() && self.filter.is_some() {
             return Ok(true);
         }
-        let why = if self.setting == Isolation::Off {
+        let why = if self.program.is_some() {
+            "isolation is required, and system calls of tasks cannot be filtered on this machine: it needs a kernel with \
+             CONFIG_SECCOMP_FILTER, and bubblewrap 0.1.5 or later"
+        } else if self.setting == Isolation::Off {
             "isolation is switched off on this agent, and the server requires it"
         } else {
             "isolation is required, and bubblewrap is missing or cannot make namespaces on this machine"

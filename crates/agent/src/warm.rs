@@ -1,4 +1,4 @@
-//! Warm processes: lanes (one per package, limits and isolation) with the work that waits for each, the processes that
+//! Warm processes: lanes (one per tenant, package, limits and isolation) with the work that waits for each, the processes that
 //! serve them, and the pace of every function, from which follows how much is sent ahead. Bookkeeping only: the runner
 //! starts, feeds and ends the processes.
 
@@ -33,6 +33,8 @@ const QUIET_RUNS: u32 = 16;
 /// What has to be equal for two attempts to share a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LaneKey {
+    /// A process keeps what its tasks leave in it: memory, a working folder, open connections.
+    pub(crate) tenant: u32,
     pub(crate) package: String,
     pub(crate) limits: Limits,
     pub(crate) isolated: bool,
@@ -283,7 +285,7 @@ mod tests {
 
     fn pool() -> (Pool, LaneId, ProcId) {
         let mut pool = Pool::default();
-        let key = LaneKey { package: "p".into(), limits: Limits::default(), isolated: false };
+        let key = LaneKey { tenant: 0, package: "p".into(), limits: Limits::default(), isolated: false };
         let (lane, _) = pool.lane(key, Instant::now());
         let id = pool.number();
         pool.procs.insert(id, proc(lane));

@@ -13,6 +13,8 @@ use crate::text::nearest;
 /// Nothing is left, and when to ask again: the draft standard's header, on what was refused for a bound, and on what a
 /// throttled queue let in.
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// How many are taken in a second now, on what was refused for a rate.
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// An error on its way out. Boxed: the good path should not carry its size.
 #[derive(Debug, Clone)]
@@ -103,10 +105,11 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Failure {
             failure.0.retry_after = Some(seconds(retry_after_ms));
             failure
         }
-        Refusal::Throttled { what, retry_after_ms } => {
+        Refusal::Throttled { what, retry_after_ms, per_second } => {
             let detail = format!("{what} is deep, so a part of what comes is not taken now; nothing was stored.");
             let mut failure = Failure::new(Code::RateLimited, sentence(&detail));
             failure.0.retry_after = Some(seconds(retry_after_ms));
+            failure.0.rate = Some(per_second);
             failure
         }
         Refusal::IdempotencyMismatch { task } => Failure::new(
@@ -203,6 +206,11 @@ pub(crate) fn render(failure: Failure, path: &str, response: &mut Response) {
             && let Ok(value) = HeaderValue::from_str(&format!("\"default\";r=0;t={seconds}"))
         {
             headers.insert(RATE_LIMIT, value);
+        }
+        if let Some(rate) = problem.rate
+            && let Ok(value) = HeaderValue::from_str(&format!("\"default\";q={rate};w=1"))
+        {
+            headers.insert(RATE_LIMIT_POLICY, value);
         }
     }
     if problem.code == Code::Unauthenticated {

@@ -228,12 +228,12 @@ impl Sessions {
     }
 
     /// Asks a session to fetch a package; forgets an earlier failure. A full stream misses it.
-    pub(crate) fn hint(&self, session: SessionId, hash: &str) {
+    pub(crate) fn hint(&self, session: SessionId, tenant: TenantId, hash: &str) {
         if let Some(stream) = self.0.lock().get_mut(&session) {
             if stream.serves.packages.get(hash).is_some_and(Option::is_some) {
                 stream.serves.packages.remove(hash);
             }
-            let hint = v1::PackageHint { packages: vec![format!("sha256:{hash}")] };
+            let hint = v1::PackageHint { packages: vec![format!("sha256:{hash}")], tenant: tenant.0 };
             let message = v1::ServerMessage { message: Some(v1::server_message::Message::PackageHint(hint)) };
             let _ = stream.out.try_send(Ok(message));
         }

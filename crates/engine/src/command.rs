@@ -385,6 +385,8 @@ pub enum Command {
         tenant: TenantId,
         /// Name.
         name: Name,
+        /// Refused unless this is the current version.
+        expected: Option<u64>,
     },
     /// Create or change a tenant.
     PutTenant {

@@ -196,6 +196,8 @@ pub enum Refusal {
         what: Name,
         /// When to come again.
         retry_after_ms: u64,
+        /// Tasks that it takes in a second now, at least 1.
+        per_second: u32,
     },
     /// Same idempotency key, other body.
     IdempotencyMismatch {

@@ -37,6 +37,11 @@ pub const LONG_MS: u64 = 600_000;
 /// How long a task waits for the worker of its affinity key, where its queue says nothing else. Long enough for a worker to
 /// finish what it has at hand, short enough that a stuck one does not hold its keys up.
 pub const AFFINITY_WAIT_MS: u64 = 5_000;
+/// Lanes of one line that wait for workers of their affinity keys, for each lane that the line may have beside: 4,096 with
+/// [`LINE_LANES`], about a kilobyte each. Above, a key goes to whoever is free.
+pub const WAITING_LINES: usize = 16;
+/// Affinity keys whose worker is remembered, about 40 bytes each. It is found anew by a look at all sessions.
+pub const KNOWN_HOMES: usize = 65_536;
 /// Executor keys that one worker may name: each is compared with every lane it is looked at for.
 pub const SERVED_EXECUTORS: usize = 64;
 /// Data that a task may name as being near: each is compared with what a worker holds.

@@ -21,6 +21,7 @@ mod run_acts;
 mod run_commands;
 mod runs;
 mod scan;
+mod step_types;
 mod submit;
 mod take;
 mod timer;
@@ -326,6 +327,9 @@ pub struct Partition {
     orphans: Vec<TaskId>,
     takers: take::Takers,
     pub(crate) runs: runs::Runs,
+    /// What is registered for steps of runs, as it was last read.
+    step_types: HashMap<(TenantId, Name), Arc<step_types::StepType>>,
+    homes: affinity::Homes,
     running: usize,
     /// No grants: the node is shutting down.
     holding: bool,
@@ -397,6 +401,8 @@ impl Partition {
             orphans: Vec::new(),
             takers: take::Takers::default(),
             runs: runs::Runs::default(),
+            step_types: HashMap::new(),
+            homes: affinity::Homes::default(),
             running: 0,
             holding: false,
             balancing: false,
@@ -472,7 +478,9 @@ impl Partition {
             Command::PutQueue { request, tenant, name, config, state, expected } => {
                 self.put_queue(request, tenant, name, config, state, expected, now);
             }
-            Command::DeleteQueue { request, tenant, name } => self.delete_queue(request, tenant, &name),
+            Command::DeleteQueue { request, tenant, name, expected } => {
+                self.delete_queue(request, tenant, &name, expected);
+            }
             Command::PutTenant { request, name, config, expected } => self.put_tenant(request, name, config, expected),
             Command::PutRecord { request, kind, tenant, key, value, expected } => {
                 self.put_record(request, kind, tenant, key, value, expected);

@@ -93,6 +93,8 @@ bugs! {
     IgnoredServes,
     /// A task waits for its key's worker without an end.
     EndlessAffinity,
+    /// Lanes that wait for their key's worker take the places of others.
+    CrowdingAffinity,
     /// A scan for lanes forgets that something was left to the store after its first read.
     BlindScan,
     /// The lease of a taken item never runs out.

@@ -214,6 +214,8 @@ pub struct Line {
     pub ring: VecDeque<i64>,
     /// Lanes of the class in memory.
     pub lanes: usize,
+    /// Those of them that wait for the worker of their affinity key.
+    pub waiting: usize,
     /// There may be lanes in the store that are not in memory.
     pub unloaded: bool,
     /// Where the skip scan goes on.
@@ -237,6 +239,11 @@ pub struct Line {
 }
 
 impl Line {
+    /// Lanes that take a place. Those that wait for their key's worker stand aside: however many they are, others go on.
+    pub fn places(&self) -> usize {
+        self.lanes - self.waiting
+    }
+
     /// Something may have become possible for lanes that are only in the store: a scan has to look at all of them again,
     /// also when one is under way that has passed some already.
     pub fn rescan(&mut self) {

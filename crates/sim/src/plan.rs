@@ -240,7 +240,7 @@ fn placement(rng: &mut Rng, load: &mut LoadPlan, tenants: &mut [TenantPlan], wor
     load.expected = half(rng, 0.4);
     load.near = half(rng, 0.3);
     for queue in tenants.iter_mut().flat_map(|tenant| &mut tenant.queues) {
-        queue.affinity_wait_ms = *rng.pick(&[0, 200, 1_000, 5_000]);
+        queue.affinity_wait_ms = *rng.pick(&[0, 200, 1_000, 20_000]);
         if load.affine > 0.0 && rng.chance(0.5) {
             queue.policy = Policy::ConsistentHash;
         }

@@ -105,12 +105,15 @@ impl Moved {
 }
 
 /// When blobs were last put or found. A blob that is found is about to be named, however old it is: it must not be deleted
-/// between the two. Deleting takes the gate alone, finding and small puts share it. A file of any size is copied outside of
-/// it, touched before and looked for after, so that a slow one holds nobody up.
+/// between the two. Deleting takes the gate alone, finding shares it. Whatever is written is written outside of it, so that a
+/// slow upload holds nobody up: small bytes count as being written for as long as it takes, a file is touched before and
+/// looked for after.
 #[derive(Debug)]
 struct Touches {
     gate: tokio::sync::RwLock<()>,
     last: Mutex<HashMap<(u32, Hash), Instant>>,
+    /// Being written: how many are at it. Their own time keeps them afterwards, so that no put has to be remembered.
+    writing: Mutex<HashMap<(u32, Hash), u32>>,
     /// All were touched then at the latest, if ever since the start.
     all: Mutex<Option<Instant>>,
     /// What was put or found before that, nobody knows any more: it counts as touched then.
@@ -123,6 +126,7 @@ impl Touches {
         Touches {
             gate: tokio::sync::RwLock::default(),
             last: Mutex::default(),
+            writing: Mutex::default(),
             all: Mutex::default(),
             born: Instant::now(),
             fresh: FRESH,
@@ -139,7 +143,16 @@ impl Touches {
         last.insert((tenant, hash), now);
     }
 
+    /// Not old until this is dropped.
+    fn write(&self, tenant: u32, hash: Hash) -> Writing<'_> {
+        *lock(&self.writing).entry((tenant, hash)).or_default() += 1;
+        Writing { touches: self, blob: (tenant, hash) }
+    }
+
     fn is_old(&self, tenant: u32, hash: Hash, age: Duration) -> bool {
+        if lock(&self.writing).contains_key(&(tenant, hash)) {
+            return false;
+        }
         let touched = lock(&self.last).get(&(tenant, hash)).copied();
         let touched = touched.or(*lock(&self.all)).unwrap_or(self.born);
         touched.elapsed() >= age
@@ -147,6 +160,24 @@ impl Touches {
 
     fn forget(&self, age: Duration) {
         lock(&self.last).retain(|_, touched| touched.elapsed() < age);
+    }
+}
+
+/// A blob that is being written, see [`Touches::write`].
+struct Writing<'a> {
+    touches: &'a Touches,
+    blob: (u32, Hash),
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut writing = lock(&self.touches.writing);
+        if let Some(count) = writing.get_mut(&self.blob) {
+            *count -= 1;
+            if *count == 0 {
+                writing.remove(&self.blob);
+            }
+        }
     }
 }
 
@@ -248,10 +279,13 @@ impl ObjectBlobs {
     async fn put_bytes(&self, tenant: u32, bytes: Bytes) -> Result<Hash, Error> {
         let hash: Hash = Sha256::digest(&bytes).into();
         let key = self.key(tenant, &hash);
-        let _open = self.touches.gate.read().await;
-        if self.find(tenant, hash, &key).await?.is_some() {
-            return Ok(hash);
-        }
+        let _writing = {
+            let _open = self.touches.gate.read().await;
+            if self.find(tenant, hash, &key).await?.is_some() {
+                return Ok(hash);
+            }
+            self.touches.write(tenant, hash)
+        };
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let size = bytes.len() as u64;
         match self.store.put_opts(&key, bytes.into(), options).await {
@@ -524,6 +558,51 @@ mod tests {
         let (stored, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("nobody waits for it");
         assert_eq!(stored.expect("stored"), (hash, 4));
         assert_eq!(blobs.read(1, hash, 0, 9).await.expect("read"), "slow");
+    }
+
+    /// A bucket without anything in it, whose server answers a put when it is told to.
+    fn slow_bucket(asked: std::sync::mpsc::Sender<()>, go_on: std::sync::mpsc::Receiver<()>) -> ObjectBlobs {
+        use std::io::{BufRead, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = std::io::BufReader::new(stream.expect("a connection"));
+                let mut request = String::new();
+                while stream.read_line(&mut request).expect("a request") > 2 {}
+                let put = request.starts_with("PUT");
+                if put {
+                    asked.send(()).expect("the test listens");
+                    go_on.recv().expect("the test goes on");
+                }
+                let status = if put { "200 OK\r\netag: \"x\"" } else { "404 Not Found" };
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.get_mut().write_all(answer.as_bytes()).expect("an answer");
+            }
+        });
+        let (access_key_id, secret_access_key) = ("key".to_owned(), "secret".to_owned());
+        let settings =
+            S3Settings { bucket: "b".into(), endpoint, access_key_id, secret_access_key, ..Default::default() };
+        ObjectBlobs::s3(&S3Settings { allow_http: true, ..settings }).expect("the settings make sense")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slow_put_of_small_bytes_held_up_the_sweep_and_with_it_every_other_put() {
+        let (asked, hears) = std::sync::mpsc::channel();
+        let (tells, go_on) = std::sync::mpsc::channel();
+        let blobs = slow_bucket(asked, go_on);
+        let hash = Hash::from(Sha256::digest(b"slow"));
+        let others = async {
+            tokio::task::spawn_blocking(move || hears.recv().expect("a put")).await.expect("it comes");
+            // The put is under way. What is being written is left alone, and nobody waits to hear it.
+            assert!(!blobs.remove(1, hash, Duration::ZERO).await.expect("asked"));
+            assert!(blobs.touches.gate.try_write().is_ok(), "the gate is open");
+            tells.send(()).expect("the server listens");
+        };
+        let both = async { tokio::join!(blobs.put(1, Bytes::from_static(b"slow")), others) };
+        let (stored, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("nobody waits for it");
+        assert_eq!(stored.expect("stored"), hash);
+        assert!(lock(&blobs.touches.writing).is_empty());
     }
 
     #[tokio::test]

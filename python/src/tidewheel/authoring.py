@@ -275,8 +275,8 @@ class Queue:
         if not hasattr(backend, "take_items"):
             from .errors import TidewheelError
 
-            raise TidewheelError("items are added and taken over a connection to the server, which a task in an agent does not "
-                                 "have: do it in a program of its own, or give take() a client")
+            raise TidewheelError("there are no items of queues here: run it in an agent or with a connection to a server, or give "
+                                 "take() a client")
         return backend
 
     def _body(self, type: str, input: "Any", options: "Mapping[str, Any]") -> "Dict[str, Any]":

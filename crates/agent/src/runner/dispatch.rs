@@ -45,7 +45,7 @@ impl Runner {
         }
         let limits = limits_of(&attempt.grant, &self.tools.config.limits);
         let token = attempt.grant.token.clone();
-        let key = LaneKey { package: attempt.grant.package.clone(), limits, isolated };
+        let key = LaneKey { tenant: attempt.grant.tenant, package: attempt.grant.package.clone(), limits, isolated };
         let (id, new) = self.pool.lane(key, now);
         let lane = self.pool.lanes.get_mut(&id).expect("the pool just named it");
         lane.last_used = now;
@@ -58,10 +58,10 @@ impl Runner {
     /// Fetches the package and builds the environment, apart.
     pub(super) fn prepare(&self, id: LaneId, token: Bytes) {
         let Some(lane) = self.pool.lanes.get(&id) else { return };
-        let (generation, hash) = (lane.generation, lane.key.package.clone());
+        let (generation, tenant, hash) = (lane.generation, lane.key.tenant, lane.key.package.clone());
         let (tools, events) = (self.tools.clone(), self.events.clone());
         tokio::spawn(async move {
-            let home = tools.home(&hash, token).await.map(Arc::new).map_err(Fault::from);
+            let home = tools.home(tenant, &hash, token).await.map(Arc::new).map_err(Fault::from);
             let _ = events.send(Event::LaneReady(id, generation, home)).await;
         });
     }
@@ -406,12 +406,14 @@ impl Runner {
                 }
             }
             FromShim::Enqueue { req, items } => {
-                self.ask(id, |tools| async move { tools.rest.enqueue(req, items).await });
+                let tenant = self.tenant_of(id);
+                self.ask(id, |tools| async move { tools.rest.within(tenant).enqueue(req, items).await });
             }
             FromShim::Handle { req, op, body, .. } if op == "fetch" => self.fetch_for(id, req, &body),
             FromShim::Handle { req, op, body, .. } if op == "file" => self.file_for(id, req, &body),
             FromShim::Handle { req, op, id: task, body } => {
-                self.ask(id, |tools| async move { tools.rest.handle(req, &op, &task, body).await });
+                let tenant = self.tenant_of(id);
+                self.ask(id, |tools| async move { tools.rest.within(tenant).handle(req, &op, &task, body).await });
             }
             FromShim::Asset { req } => {
                 if let Some(frames) = &proc.frames {
@@ -435,6 +437,12 @@ impl Runner {
             }
             FromShim::Started { .. } | FromShim::Done { .. } => {}
         }
+    }
+
+    /// The name of the tenant whose tasks a process runs, where this agent serves several.
+    fn tenant_of(&self, id: ProcId) -> Option<Arc<str>> {
+        let lane = self.pool.lanes.get(&self.pool.procs.get(&id)?.lane)?;
+        self.tenants.get(&lane.key.tenant).cloned()
     }
 
     /// Whether an attempt is with that process. Code names the attempt that it speaks for, and could name the one of another

@@ -260,14 +260,14 @@ impl Runner {
 }
 
 impl Tools {
-    pub(super) async fn home(&self, hash: &str, token: Bytes) -> Result<Home, crate::error::Error> {
+    pub(super) async fn home(&self, tenant: u32, hash: &str, token: Bytes) -> Result<Home, crate::error::Error> {
         let environments = self.environments.as_ref().expect("grants for Python are refused without it");
         let package = self.packages.get(hash, token, &environments.python).await?;
         let (lock, requires) = (&package.manifest.lock, &package.manifest.requires_python);
         let environment = if hash.starts_with("local:") {
             environments.get_local(lock, requires).await?
         } else {
-            environments.get(lock, requires).await?
+            environments.get(tenant, lock, requires).await?
         };
         Ok(Home { package, environment })
     }

@@ -182,7 +182,7 @@ async fn packages_that_will_be_needed_are_fetched_ahead() {
     let mut s = bench.connected().await;
     let unknown = format!("sha256:{}", "0".repeat(64));
     let packages = vec!["../../etc".into(), "local:x".into(), unknown, bench.package.clone()];
-    s.send(ToAgent::PackageHint(PackageHint { packages })).await;
+    s.send(ToAgent::PackageHint(PackageHint { packages, tenant: 1 })).await;
     let folder = bench.dir.path().join("packages").join(&bench.package["sha256:".len()..]);
     eventually("the package is here", || folder.is_dir()).await;
     let built = || {

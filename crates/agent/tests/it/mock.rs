@@ -182,7 +182,7 @@ impl Session {
     }
 
     pub(crate) async fn grant(&self, grants: Vec<Grant>) {
-        self.send(ToAgent::Grants(Grants { grants })).await;
+        self.send(ToAgent::Grants(Grants { grants, ..Grants::default() })).await;
     }
 
     /// Takes the next message in; false at the end of the stream.
@@ -386,6 +386,18 @@ fn rest(submitted: Arc<Mutex<Vec<serde_json::Value>>>) -> axum::Router {
     use axum::routing::{get, post};
     use serde_json::{Value, json};
     let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let asked = submitted.clone();
+    let items = move |Path(path): Path<String>, headers: axum::http::HeaderMap, Json(body): Json<Value>| {
+        let tenant = headers.get("tidewheel-tenant").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let answer = match path.rsplit_once(':') {
+            Some((_, "take")) => {
+                json!({ "items": [{ "id": "task_i", "token": "t", "queue": "q", "input": 7, "attempt": 1 }] })
+            }
+            _ => json!({ "id": "task_i" }),
+        };
+        asked.lock().push(json!({ "path": path, "tenant": tenant, "body": body }));
+        async move { Json(answer) }
+    };
     let batch = move |Json(body): Json<Value>| {
         // Refused once: the agent has to repeat it.
         let refused = busy.swap(false, std::sync::atomic::Ordering::Relaxed);
@@ -413,6 +425,7 @@ fn rest(submitted: Arc<Mutex<Vec<serde_json::Value>>>) -> axum::Router {
         Json(json!({ "id": id, "state": "failed", "error": error }))
     };
     axum::Router::new()
+        .route("/api/v1/queues/{*path}", post(items))
         .route("/api/v1/tasks:batch", post(batch))
         .route("/api/v1/tasks/{id}/result", get(result))
         .route("/api/v1/tasks/{id}", get(record).post(|| async { Json(json!({})) }))

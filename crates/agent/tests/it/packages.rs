@@ -74,6 +74,7 @@ async fn of_a_new_version_only_parts_that_are_not_here_are_fetched_and_of_a_know
     let hash = hash_of(&version(1));
     std::fs::remove_dir_all(bench.dir.path().join("packages").join(&hash["sha256:".len()..])).expect("removed");
     s.send(tidewheel_proto::v1::server_message::Message::PackageHint(tidewheel_proto::v1::PackageHint {
+        tenant: 1,
         packages: vec![hash.clone()],
     }))
     .await;

@@ -47,6 +47,25 @@ async fn a_warm_process_imports_its_package_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_process_of_one_tenant_ran_the_task_of_another() {
+    let mut bench = Bench::start_with(|c| c.permits = 1).await;
+    let mut s = bench.connected().await;
+    let mut seen = Vec::new();
+    for (token, tenant) in [("1", 1), ("2", 2), ("3", 1), ("4", 2)] {
+        s.grant(vec![Grant { tenant, ..bench.python(token, "where", "null") }]).await;
+        seen.push(s.ok(token).await);
+    }
+    assert_ne!(seen[0], seen[1], "the same package, another tenant, another process");
+    assert_eq!((&seen[0], &seen[1]), (&seen[2], &seen[3]), "each stays warm for its own tenant");
+    let environments = std::fs::read_dir(bench.dir.path().join("envs")).expect("a folder").flatten();
+    assert_eq!(
+        environments.filter(|e| e.path().join("bin/python").exists()).count(),
+        2,
+        "what a build wrote is its tenant's"
+    );
+}
+
 /// Many calls of a function that was quick so far, of which the first waits for a file: what was sent ahead to its process is
 /// taken back and done by others, cancelled, or given back, all while it still waits.
 #[tokio::test(flavor = "multi_thread")]
@@ -456,4 +475,26 @@ async fn a_task_submits_and_awaits_others_through_its_agent() {
     let submitted = bench.submitted.lock();
     assert_eq!(submitted.len(), 1, "the refused submit was repeated once");
     assert_eq!(submitted[0]["tasks"].as_array().map(Vec::len), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_takes_items_through_its_agent_in_its_own_tenant() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    // An agent of several tenants is told their names; one of one tenant is not, and its token says it.
+    let names = [(2, "ann".to_owned()), (3, "bob".to_owned())];
+    for (token, tenant, name) in [("1", 2, "ann"), ("2", 3, "bob"), ("3", 0, "")] {
+        bench.submitted.lock().clear();
+        let grants = vec![Grant { tenant, ..bench.python(token, "work_off", r#"["in voices/../x"]"#) }];
+        s.send(ToAgent::Grants(tidewheel_proto::v1::Grants { grants, tenants: names.clone().into() })).await;
+        assert_eq!(s.ok(token).await, serde_json::json!(["task_i", 7]));
+        let asked = bench.submitted.lock().clone();
+        let paths: Vec<&str> = asked.iter().map(|a| a["path"].as_str().expect("a path")).collect();
+        // The name is one part of the path, whatever is in it; an item is settled in the queue that it came from.
+        let queue = "in voices/../x";
+        assert_eq!(paths, [&format!("{queue}/items"), &format!("{queue}/items:take"), "q/items/task_i:done"]);
+        assert!(asked.iter().all(|a| a["tenant"] == name), "{asked:?}");
+        assert_eq!((&asked[0]["body"]["input"]["n"], &asked[1]["body"]["lease"]), (&1.into(), &"10m".into()));
+        assert_eq!((&asked[2]["body"]["result"], &asked[2]["body"]["token"]), (&8.into(), &"t".into()));
+    }
 }

@@ -137,6 +137,18 @@ def fan_out():
 
 
 @task
+def work_off(name):
+    """Adds an item to a queue and works one off, all through the agent."""
+    from tidewheel import queue
+
+    seen = [queue(name).add({"n": 1}).id]
+    for item in queue(name).take(lease="10m", limit=1):
+        item.done(item.input + 1)
+        seen.append(item.input)
+    return seen
+
+
+@task
 def wait_for(path):
     while not os.path.exists(path):
         time.sleep(0.005)

@@ -185,9 +185,9 @@ pub(crate) fn usage(message: Option<v1::Usage>) -> Usage {
 }
 
 /// Grants as one message. All tokens of the batch share one allocation.
-pub(crate) fn grants(sealer: &Sealer, grants: &[Grant]) -> v1::Grants {
+pub(crate) fn grants(sealer: &Sealer, grants: &[Grant], tenants: std::collections::HashMap<u32, String>) -> v1::Grants {
     let mut tokens = BytesMut::with_capacity(grants.len() * TOKEN_BYTES);
-    v1::Grants { grants: grants.iter().map(|grant| one_grant(sealer, &mut tokens, grant)).collect() }
+    v1::Grants { grants: grants.iter().map(|grant| one_grant(sealer, &mut tokens, grant)).collect(), tenants }
 }
 
 fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant {

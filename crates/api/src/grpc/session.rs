@@ -7,7 +7,7 @@
 //! the lease ends. Log lines go to a task of their own with a queue of [`LOG_MESSAGES`], so that results do not wait
 //! for them; the acknowledgement of lines comes after they are on disk.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use tidewheel_engine::Command;
 use tidewheel_engine::command::Beat;
 use tidewheel_engine::effect::Grant;
-use tidewheel_engine::id::{SessionId, TaskId, TenantId, Token, WorkerId};
+use tidewheel_engine::id::{Name, SessionId, TaskId, TenantId, Token, WorkerId};
 use tidewheel_engine::limit;
 use tidewheel_engine::task::{Outcome, Payload};
 use tidewheel_engine::view::{Answer, View};
@@ -72,7 +72,7 @@ struct Link {
     caller: Principal,
     /// `None` = every tenant.
     tenant: Option<TenantId>,
-    name: tidewheel_engine::id::Name,
+    name: Name,
     /// It runs the code of packages, so that its grants have to name them.
     runs_packages: bool,
     session: SessionId,
@@ -83,6 +83,8 @@ struct Link {
     out: Out,
     held: HashMap<TaskId, Held>,
     ended: VecDeque<(TaskId, Token)>,
+    /// Tenants whose names it knows, where it serves several.
+    told: HashSet<TenantId>,
     /// Results of this stream that were stored.
     accepted: u64,
     logs: mpsc::Sender<(u64, Vec<Line>)>,
@@ -126,9 +128,9 @@ async fn open(
     let tenant = if caller.system && !caller.tenant_named { None } else { Some(caller.tenant) };
     let sealer = Sealer::new(api.runtime.token_key(), tenant);
     let mut hello = convert::hello(&message, tenant, api.runtime.now_ms()).map_err(Status::invalid_argument)?;
-    let walled = hello.enforced.iter().any(|(k, v)| &**k == "sandbox" && !matches!(&**v, "" | "none"));
-    if api.config.require_isolation && &*hello.kind.0 == "agent" && !walled {
-        return Err(Status::failed_precondition("this server takes isolated agents only: no sandbox is reported"));
+    let runs_code = &*hello.kind.0 == "agent" || message.runs_packages;
+    if api.config.require_isolation && runs_code {
+        check_walls(&hello.enforced).map_err(Status::failed_precondition)?;
     }
     if let Some(bound) = &caller.enrolment {
         enrolment::bind(bound, &mut hello).map_err(Status::permission_denied)?;
@@ -165,10 +167,39 @@ async fn open(
         out: out.clone(),
         held: HashMap::new(),
         ended: VecDeque::new(),
+        told: HashSet::new(),
         accepted: 0,
         logs,
     };
     Ok((link, session))
+}
+
+/// What a server with several tenants asks of an agent that runs their code: how the wall is called in `Hello.enforced`, what is
+/// missing without it, and how to get it.
+const WALLS: [(&str, &str, &str); 2] = [
+    (
+        "sandbox",
+        "its tasks would see the machine and each other",
+        "install bubblewrap, allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), and \
+         start the agent without --no-isolation",
+    ),
+    (
+        "seccomp",
+        "its tasks could make system calls that lead around the sandbox",
+        "use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or arm64, and bubblewrap 0.1.5 or later",
+    ),
+];
+
+/// Fewer walls than asked for are none: the first that is missing, in words for whoever runs the agent.
+fn check_walls(enforced: &[(Name, Name)]) -> Result<(), String> {
+    let is_up = |wall: &str| enforced.iter().any(|(k, v)| &**k == wall && !matches!(&**v, "" | "none"));
+    match WALLS.iter().find(|(wall, ..)| !is_up(wall)) {
+        Some((wall, missing, remedy)) => Err(format!(
+            "this server has several tenants and takes isolated agents only (tenancy.multiTenant), and this one has no {wall}: \
+             {missing}. To have it, {remedy}; `tidewheel agent status` shows which walls are up"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// What an operator set goes over what the worker says.
@@ -305,14 +336,22 @@ impl Link {
     }
 
     async fn send_grants(&mut self, grants: &mut Vec<Grant>) -> Result<(), Status> {
+        let mut names = HashMap::new();
         for grant in grants.iter_mut() {
+            // What a task asks through its worker is asked in the task's tenant.
+            if self.tenant.is_none()
+                && self.told.insert(grant.tenant)
+                && let Some(tenant) = self.api.runtime.directory().tenant_by_id(grant.tenant)
+            {
+                names.insert(grant.tenant.0, tenant.name.to_string());
+            }
             if self.runs_packages && grant.spec.package.is_none() {
                 add_package(&self.api, grant);
             }
             let held = Held { token: grant.token, attempt: grant.attempt, tenant: grant.tenant };
             self.held.insert(grant.task, held);
         }
-        let message = convert::grants(&self.sealer, grants);
+        let message = convert::grants(&self.sealer, grants, names);
         grants.clear();
         self.send(ToClient::Grants(message)).await
     }

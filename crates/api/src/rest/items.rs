@@ -1,11 +1,11 @@
 //! `/queues/{name}/items`: work for whoever takes it, as transactions.
 
 use axum::extract::State;
-use axum::http::{Method, header};
+use axum::http::Method;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SORT};
-use super::reply::{Items, JsonBody, Reply, json, page, with_header};
+use super::reply::{Items, JsonBody, Reply, json, page, written};
 use super::route::{Param, Route};
 use super::tasks::{SubmitHeaders, created, waited};
 use crate::auth::guard::{Submitter, Viewer};
@@ -109,8 +109,7 @@ fn of<'a>(place: &'a Place, token: &'a str) -> Wanted<'a> {
 }
 
 fn settled(api: &Api, task: &tidewheel_engine::task::Task) -> Reply {
-    let response = json(200, &convert::task(&api.runtime.directory(), task, true))?;
-    Ok(with_header(response, header::ETAG, &convert::task_etag(task)))
+    written(None, &convert::task_etag(task), &convert::task(&api.runtime.directory(), task, true))
 }
 
 async fn done(caller: Submitter, State(api): State<Api>, place: Place, JsonBody(bytes): JsonBody) -> Reply {

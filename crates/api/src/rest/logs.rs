@@ -1,12 +1,12 @@
 //! `/logs` and the logs of a task.
 
 use axum::extract::State;
-use axum::http::{Method, header};
+use axum::http::Method;
 use axum::response::IntoResponse;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path};
-use super::reply::{Reply, json, narrowed, with_header};
+use super::reply::{Reply, json, narrowed, with_next};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Viewer};
 use crate::live::stream::{self, LastEvent};
@@ -55,13 +55,7 @@ async fn search(caller: Viewer, State(api): State<Api>, params: Params) -> Reply
         found.histogram = Some(logs::histogram(&api, &caller, &list.filter, buckets as usize).await?);
     }
     let response = narrowed(&params, &found)?;
-    Ok(match &found.next_cursor {
-        Some(cursor) => {
-            let link = format!("</api/v1/logs?{}>; rel=\"next\"", params.with_cursor(cursor));
-            with_header(response, header::LINK, &link)
-        }
-        None => response,
-    })
+    Ok(with_next(response, "/api/v1/logs", &params, found.next_cursor.as_deref()))
 }
 
 pub(super) async fn of_task(

@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{Conditions, JsonBody, Reply, json, page, versioned};
+use super::reply::{JsonBody, Reply, json, page, versioned};
 use super::route::{Param, Route};
 use super::tasks::bulk;
 use crate::auth::guard::{Operator, Viewer};
@@ -64,16 +64,10 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     page("/api/v1/operations", &params, &found)
 }
 
-async fn get(
-    caller: Viewer,
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    params: Params,
-    conditions: Conditions,
-) -> Reply {
+async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(ONE)?;
     let (shown, version) = operation::get_versioned(&api, &caller, &id)?;
-    versioned(&conditions, &params, &format!("\"{version}\""), &shown)
+    versioned(&params, &format!("\"{version}\""), &shown)
 }
 
 async fn items(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {

@@ -8,7 +8,7 @@ use tidewheel_proto::rest;
 
 use super::blobs;
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{Conditions, JsonBody, Reply, check_length, json, page, read_body, versioned, with_header};
+use super::reply::{IfMatch, JsonBody, Reply, check_length, json, no_content, page, read_body, versioned, with_header};
 use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Operator, Viewer};
 use crate::body;
@@ -67,6 +67,14 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::POST, "/packages/{name}/{version}:yank", "yankPackage", "Takes a version out of use.", yank)
             .answers::<rest::Package>(200, "Yanked."),
         Route::new(
+            Method::DELETE,
+            "/packages/{name}/{version}",
+            "deletePackage",
+            "Deletes a version that no task which has not ended runs; new tasks get the newest one that is left.",
+            delete,
+        )
+        .answers_plain(204, "Deleted.", ""),
+        Route::new(
             Method::POST,
             "/packages/{name}/{version}:prefetch",
             "prefetchPackage",
@@ -123,12 +131,10 @@ async fn get(
     State(api): State<Api>,
     Path((name, version)): Path<(String, String)>,
     params: Params,
-    conditions: Conditions,
 ) -> Reply {
     params.only(ONE)?;
     let package = package::get(&api, &caller, &name, &version)?;
-    let etag = format!("\"{}-{}\"", package.hash, package.state);
-    versioned(&conditions, &params, &etag, &package)
+    versioned(&params, &package::etag(&package), &package)
 }
 
 async fn analysis(caller: Viewer, State(api): State<Api>, Path((name, version)): Path<(String, String)>) -> Reply {
@@ -148,6 +154,16 @@ async fn content(
 
 async fn yank(caller: Operator, State(api): State<Api>, Path((name, version)): Path<(String, String)>) -> Reply {
     json(200, &package::yank(&api, &caller, &name, &version).await?)
+}
+
+async fn delete(
+    caller: Operator,
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    IfMatch(seen): IfMatch,
+) -> Reply {
+    package::delete(&api, &caller, &name, &version, seen.as_deref()).await?;
+    Ok(no_content())
 }
 
 async fn prefetch(

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
+use axum::http::header;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use tidewheel_proto::code::Code;
@@ -40,14 +41,19 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// The parameters of a query.
+/// The parameters of a query, and which version of the answer the caller has.
 #[derive(Default)]
-pub(crate) struct Params(Vec<(String, String)>);
+pub(crate) struct Params {
+    pairs: Vec<(String, String)>,
+    /// `If-None-Match`.
+    has: Option<String>,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Failure;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        Params::parse(parts.uri.query())
+        let has = parts.headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Ok(Params { has, ..Params::parse(parts.uri.query())? })
     }
 }
 
@@ -68,12 +74,19 @@ impl Params {
                 return Err(Failure::query("", "too many parameters"));
             }
         }
-        Ok(Params(out))
+        Ok(Params { pairs: out, has: None })
+    }
+
+    /// Whether the caller already has the answer with this tag.
+    pub(crate) fn has(&self, etag: &str) -> bool {
+        let opaque = |tag: &str| tag.trim_start_matches("W/").to_owned();
+        let is = |tag: &str| tag == "*" || opaque(tag) == opaque(etag);
+        self.has.as_deref().is_some_and(|list| list.split(',').any(|tag| is(tag.trim())))
     }
 
     /// Refuses what the route does not know.
     pub(crate) fn only(&self, known: &[Param]) -> Result<(), Failure> {
-        for (name, _) in &self.0 {
+        for (name, _) in &self.pairs {
             if !known.iter().any(|(k, _)| k == name) {
                 let hint = match nearest(name, known.iter().map(|(k, _)| *k)) {
                     Some(near) => format!("did you mean '{near}'?"),
@@ -87,7 +100,7 @@ impl Params {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// A flag: present alone, or `true`, `1`.
@@ -136,7 +149,7 @@ impl Params {
     /// The same query with another cursor, for the `Link` header.
     pub(crate) fn with_cursor(&self, cursor: &str) -> String {
         let mut out = String::new();
-        for (name, value) in self.0.iter().filter(|(name, _)| name != "cursor") {
+        for (name, value) in self.pairs.iter().filter(|(name, _)| name != "cursor") {
             out.push_str(&format!("{}={}&", encode(name), encode(value)));
         }
         out.push_str("cursor=");

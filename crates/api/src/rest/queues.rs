@@ -1,12 +1,12 @@
 //! `/queues`.
 
 use axum::extract::State;
-use axum::http::{Method, header};
+use axum::http::Method;
 use tidewheel_engine::config::QueueState;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT};
-use super::reply::{Conditions, JsonBody, Reply, hashed, json, no_content, page, versioned, with_header};
+use super::reply::{IfMatch, JsonBody, Reply, hashed, no_content, page, versioned, written};
 use super::route::{Param, Route};
 use super::tasks::bulk;
 use crate::auth::guard::{Operator, Viewer};
@@ -84,63 +84,50 @@ async fn put(
     caller: Operator,
     State(api): State<Api>,
     Path(name): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    write(&api, &caller, &name, &conditions, &bytes, Write::Put).await
+    write(&api, &caller, &name, seen.as_deref(), &bytes, Write::Put).await
 }
 
 async fn patch(
     caller: Operator,
     State(api): State<Api>,
     Path(name): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    write(&api, &caller, &name, &conditions, &bytes, Write::Patch).await
+    write(&api, &caller, &name, seen.as_deref(), &bytes, Write::Patch).await
 }
 
 async fn write(
     api: &Api,
     caller: &crate::auth::Principal,
     name: &str,
-    conditions: &Conditions,
+    seen: Option<&str>,
     bytes: &[u8],
     write: Write,
 ) -> Reply {
     let settings: rest::QueueSettings = body::parse_or_default(bytes)?;
-    let (queue, is_new) = queue::put(api, caller, name, &settings, write, conditions.if_match.as_deref()).await?;
-    let response = json(if is_new { 201 } else { 200 }, &queue::shown(&queue))?;
-    let response = with_header(response, header::ETAG, &queue::etag(&queue));
-    Ok(if is_new { with_header(response, header::LOCATION, &format!("/api/v1/queues/{name}")) } else { response })
+    let (queue, is_new) = queue::put(api, caller, name, &settings, write, seen).await?;
+    let place = is_new.then(|| format!("/api/v1/queues/{name}"));
+    written(place.as_deref(), &queue::etag(&queue), &queue::shown(&queue))
 }
 
-async fn get(
-    caller: Viewer,
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    params: Params,
-    conditions: Conditions,
-) -> Reply {
+async fn get(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
     params.only(ONE)?;
     let queue = queue::find(&api, &caller, &name)?;
-    versioned(&conditions, &params, &queue::etag(&queue), &queue::shown(&queue))
+    versioned(&params, &queue::etag(&queue), &queue::shown(&queue))
 }
 
-async fn delete(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {
-    queue::delete(&api, &caller, &name).await?;
+async fn delete(caller: Operator, State(api): State<Api>, Path(name): Path<String>, IfMatch(seen): IfMatch) -> Reply {
+    queue::delete(&api, &caller, &name, seen.as_deref()).await?;
     Ok(no_content())
 }
 
-async fn stats(
-    caller: Viewer,
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    params: Params,
-    conditions: Conditions,
-) -> Reply {
+async fn stats(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
     params.only(ONE)?;
-    hashed(&conditions, &params, &queue::stats(&api, &caller, &name).await?)
+    hashed(&params, &queue::stats(&api, &caller, &name).await?)
 }
 
 async fn pause(caller: Operator, State(api): State<Api>, Path(name): Path<String>) -> Reply {
@@ -157,7 +144,7 @@ async fn drain(caller: Operator, State(api): State<Api>, Path(name): Path<String
 
 async fn set(api: &Api, caller: &crate::auth::Principal, name: &str, state: QueueState) -> Reply {
     let queue = queue::set_state(api, caller, name, state).await?;
-    Ok(with_header(json(200, &queue::shown(&queue))?, header::ETAG, &queue::etag(&queue)))
+    written(None, &queue::etag(&queue), &queue::shown(&queue))
 }
 
 async fn purge(caller: Operator, State(api): State<Api>, Path(name): Path<String>, JsonBody(bytes): JsonBody) -> Reply {

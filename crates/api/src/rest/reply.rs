@@ -126,25 +126,13 @@ fn check_json_type(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(Code::UnsupportedMediaType, detail))
 }
 
-/// Headers that make a request conditional or repeatable.
-pub(crate) struct Conditions {
-    pub(crate) if_match: Option<String>,
-    pub(crate) if_none_match: Option<String>,
-}
+/// The version that a write is to change: `If-Match`.
+pub(crate) struct IfMatch(pub(crate) Option<String>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Conditions {
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Failure;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let read = |name: HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        Ok(Conditions { if_match: read(header::IF_MATCH), if_none_match: read(header::IF_NONE_MATCH) })
-    }
-}
-
-impl Conditions {
-    /// Whether the caller already has this version.
-    pub(crate) fn has(&self, etag: &str) -> bool {
-        let is = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == etag;
-        self.if_none_match.as_deref().is_some_and(|list| list.split(',').any(|tag| is(tag.trim())))
+        Ok(IfMatch(parts.headers.get(header::IF_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned)))
     }
 }
 
@@ -181,41 +169,59 @@ pub(crate) fn with_header(mut response: Response, name: HeaderName, value: &str)
     response
 }
 
-/// JSON with an `ETag`, or 304 when the caller has it; only the wanted fields.
-pub(crate) fn versioned<T: Serialize>(conditions: &Conditions, params: &Params, etag: &str, value: &T) -> Reply {
-    if conditions.has(etag) {
+/// What a write answers: 200, or 201 with its address where it made something, with the version that it is now.
+pub(crate) fn written<T: Serialize>(made: Option<&str>, etag: &str, value: &T) -> Reply {
+    let response = with_header(json(if made.is_some() { 201 } else { 200 }, value)?, header::ETAG, etag);
+    Ok(match made {
+        Some(location) => with_header(response, header::LOCATION, location),
+        None => response,
+    })
+}
+
+/// An answer with its `ETag`, or 304 when the caller has it.
+pub(crate) fn unless_known(params: &Params, etag: &str, response: impl FnOnce() -> Reply) -> Reply {
+    let response = if params.has(etag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return Ok(with_header(response, header::ETAG, etag));
-    }
-    let response = match params.get("fields") {
-        None => json(200, value)?,
-        Some(fields) => {
-            let mut value = to_value(value)?;
-            project(&mut value, fields);
-            json(200, &value)?
-        }
+        response
+    } else {
+        response()?
     };
     Ok(with_header(response, header::ETAG, etag))
 }
 
-/// The same for what has no version of its own: the tag is made of what would be sent.
-pub(crate) fn hashed<T: Serialize>(conditions: &Conditions, params: &Params, value: &T) -> Reply {
-    let bytes = serde_json::to_vec(value).map_err(|_| Failure::internal("an answer does not serialise"))?;
-    let etag = format!("\"{}\"", &blake3::hash(&bytes).to_hex()[..20]);
-    versioned(conditions, params, &etag, value)
+/// JSON with an `ETag`, or 304 when the caller has it; only the wanted fields.
+pub(crate) fn versioned<T: Serialize>(params: &Params, etag: &str, value: &T) -> Reply {
+    unless_known(params, etag, || {
+        let Some(fields) = params.get("fields") else { return json(200, value) };
+        let mut value = to_value(value)?;
+        project(&mut value, fields);
+        json(200, &value)
+    })
 }
 
-/// A page with its `Link` and only the wanted fields.
+/// The same for what has no version of its own: the tag is made of what would be sent.
+pub(crate) fn hashed<T: Serialize>(params: &Params, value: &T) -> Reply {
+    versioned(params, &format!("\"{}\"", digest(value)?), value)
+}
+
+fn digest<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let bytes = serde_json::to_vec(value).map_err(|_| Failure::internal("an answer does not serialise"))?;
+    Ok(blake3::hash(&bytes).to_hex()[..20].to_owned())
+}
+
+/// A page with its `Link` and only the wanted fields, or 304 when the caller has it. The tag is made of what is in it, each
+/// time it is asked for, so that a page is never older than the newest write that was acknowledged; it is a weak one, because
+/// `as_of` goes on while the items stay the same.
 pub(crate) fn page<T: Serialize>(path: &str, params: &Params, page: &Page<T>) -> Reply {
-    let response = narrowed(params, page)?;
-    Ok(match &page.next_cursor {
-        Some(cursor) => {
-            let link = format!("<{path}?{}>; rel=\"next\"", params.with_cursor(cursor));
-            with_header(response, header::LINK, &link)
-        }
-        None => response,
-    })
+    let etag = format!("W/\"{}\"", digest(&(&page.items, &page.next_cursor, &page.searched_back_to))?);
+    unless_known(params, &etag, || Ok(with_next(narrowed(params, page)?, path, params, page.next_cursor.as_deref())))
+}
+
+/// A page with the address of the next one.
+pub(crate) fn with_next(response: Response, path: &str, params: &Params, cursor: Option<&str>) -> Response {
+    let Some(cursor) = cursor else { return response };
+    with_header(response, header::LINK, &format!("<{path}?{}>; rel=\"next\"", params.with_cursor(cursor)))
 }
 
 /// A list with only the wanted fields of its `items`.

@@ -1,11 +1,11 @@
 //! `/routing`.
 
 use axum::extract::State;
-use axum::http::{Method, header};
+use axum::http::Method;
 use tidewheel_proto::rest;
 
 use super::params::{FIELDS, Params};
-use super::reply::{Conditions, JsonBody, Reply, json, versioned, with_header};
+use super::reply::{IfMatch, JsonBody, Reply, json, versioned, written};
 use super::route::{Param, Route};
 use crate::auth::guard::{Operator, Viewer};
 use crate::body;
@@ -28,16 +28,16 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn get(caller: Viewer, State(api): State<Api>, params: Params, conditions: Conditions) -> Reply {
+async fn get(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     params.only(ONE)?;
     let found = routing::get(&api, &caller);
-    versioned(&conditions, &params, &routing::etag(&found), &found)
+    versioned(&params, &routing::etag(&found), &found)
 }
 
-async fn put(caller: Operator, State(api): State<Api>, conditions: Conditions, JsonBody(bytes): JsonBody) -> Reply {
+async fn put(caller: Operator, State(api): State<Api>, IfMatch(seen): IfMatch, JsonBody(bytes): JsonBody) -> Reply {
     let wanted: rest::Routing = body::parse(&bytes)?;
-    let now = routing::put(&api, &caller, wanted, conditions.if_match.as_deref()).await?;
-    Ok(with_header(json(200, &now)?, header::ETAG, &routing::etag(&now)))
+    let now = routing::put(&api, &caller, wanted, seen.as_deref()).await?;
+    written(None, &routing::etag(&now), &now)
 }
 
 async fn test(caller: Viewer, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {

@@ -15,7 +15,8 @@ use tidewheel_proto::{id, rest};
 
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT, WAIT};
 use super::reply::{
-    BatchBody, Conditions, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, versioned, with_header,
+    BatchBody, IfMatch, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, unless_known, versioned, with_header,
+    written,
 };
 use super::route::{Param, Route};
 use super::{logs, stream};
@@ -285,35 +286,29 @@ async fn counts(caller: Viewer, State(api): State<Api>) -> Reply {
     json(200, &rest::TaskCounts { counts, relation: "eq".to_owned(), as_of: api.runtime.committed_index() })
 }
 
-async fn get(
-    caller: Anyone,
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    params: Params,
-    conditions: Conditions,
-) -> Reply {
+async fn get(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(ONE)?;
     let wait = params.duration("wait")?.unwrap_or(Duration::ZERO);
     let task = wait_task::wait(&api, &caller, task_id(&id)?, wait).await?;
     let etag = convert::task_etag(&task);
     let shown = get_task::shown(&api, &caller, &task).await?;
-    versioned(&conditions, &params, &etag, &shown)
+    versioned(&params, &etag, &shown)
 }
 
 async fn patch(
     caller: Operator,
     State(api): State<Api>,
     Path(id): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
     let change = Action::patch(&body::parse::<rest::PatchTask>(&bytes)?)?;
-    act(&api, &caller, &id, &conditions, &change).await
+    act(&api, &caller, &id, seen.as_deref(), &change).await
 }
 
-async fn act(api: &Api, caller: &crate::auth::Principal, id: &str, conditions: &Conditions, action: &Action) -> Reply {
-    let (task, etag) = checked(api, caller, task_id(id)?, conditions.if_match.as_deref(), action).await?;
-    Ok(with_header(json(200, &task)?, header::ETAG, &etag))
+async fn act(api: &Api, caller: &crate::auth::Principal, id: &str, seen: Option<&str>, action: &Action) -> Reply {
+    let (task, etag) = checked(api, caller, task_id(id)?, seen, action).await?;
+    written(None, &etag, &task)
 }
 
 /// Code that runs in a worker may cancel what it submitted through the worker's token.
@@ -321,33 +316,33 @@ async fn cancel(
     caller: Submitter,
     State(api): State<Api>,
     Path(id): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
     let body: rest::ActionBody = body::parse_or_default(&bytes)?;
-    act(&api, &caller, &id, &conditions, &Action::cancel(body.reason.as_deref())?).await
+    act(&api, &caller, &id, seen.as_deref(), &Action::cancel(body.reason.as_deref())?).await
 }
 
 async fn retry(
     caller: Operator,
     State(api): State<Api>,
     Path(id): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
     let _: rest::ActionBody = body::parse_or_default(&bytes)?;
-    act(&api, &caller, &id, &conditions, &Action::Retry).await
+    act(&api, &caller, &id, seen.as_deref(), &Action::Retry).await
 }
 
 async fn reprioritise(
     caller: Operator,
     State(api): State<Api>,
     Path(id): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
     let body: rest::ActionBody = body::parse_or_default(&bytes)?;
-    act(&api, &caller, &id, &conditions, &Action::reprioritise(body.priority.as_ref())?).await
+    act(&api, &caller, &id, seen.as_deref(), &Action::reprioritise(body.priority.as_ref())?).await
 }
 
 async fn bulk_cancel(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
@@ -398,20 +393,20 @@ async fn result(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, 
     if task.state != TaskState::Succeeded {
         return Err(no_result(&task));
     }
-    let etag = convert::task_etag(&task);
     let payload = task.ending.as_ref().map_or(&Payload::None, |ending| &ending.result);
-    let response = match payload {
-        Payload::Inline(bytes) => bytes_of(200, "application/json", bytes.clone()),
-        Payload::None | Payload::Cold => bytes_of(200, "application/json", "null".into()),
-        Payload::Blob { hash, size } => {
-            let parts = blob::stream(&api, caller.tenant, *hash, 0, *size);
-            let mut response = bytes_of(200, "application/json", bytes::Bytes::new());
-            *response.body_mut() = axum::body::Body::from_stream(parts);
-            let response = with_header(response, header::CONTENT_LENGTH, &size.to_string());
-            with_header(response, HeaderName::from_static("tidewheel-blob"), &hash_text(hash))
-        }
-    };
-    Ok(with_header(response, header::ETAG, &etag))
+    unless_known(&params, &convert::task_etag(&task), || {
+        Ok(match payload {
+            Payload::Inline(bytes) => bytes_of(200, "application/json", bytes.clone()),
+            Payload::None | Payload::Cold => bytes_of(200, "application/json", "null".into()),
+            Payload::Blob { hash, size } => {
+                let parts = blob::stream(&api, caller.tenant, *hash, 0, *size);
+                let mut response = bytes_of(200, "application/json", bytes::Bytes::new());
+                *response.body_mut() = axum::body::Body::from_stream(parts);
+                let response = with_header(response, header::CONTENT_LENGTH, &size.to_string());
+                with_header(response, HeaderName::from_static("tidewheel-blob"), &hash_text(hash))
+            }
+        })
+    })
 }
 
 fn no_result(task: &Task) -> Failure {

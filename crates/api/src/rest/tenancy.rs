@@ -5,7 +5,7 @@ use axum::http::{Method, header};
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{Conditions, JsonBody, Reply, hashed, json, no_content, page, versioned, with_header};
+use super::reply::{IfMatch, JsonBody, Reply, hashed, json, no_content, page, versioned, with_header, written};
 use super::route::{Param, Route};
 use crate::auth::Principal;
 use crate::auth::guard::{Admin, Anyone, SystemAdmin, Viewer};
@@ -69,49 +69,37 @@ async fn tenants(caller: Viewer, State(api): State<Api>, params: Params) -> Repl
     page("/api/v1/tenants", &params, &found)
 }
 
-async fn get_tenant(
-    caller: Viewer,
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    params: Params,
-    conditions: Conditions,
-) -> Reply {
+async fn get_tenant(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
     params.only(ONE)?;
     let found = tenant::find(&api, &caller, &name)?;
-    versioned(&conditions, &params, &format!("\"{}\"", found.version), &tenant::shown(&found))
+    versioned(&params, &format!("\"{}\"", found.version), &tenant::shown(&found))
 }
 
 async fn put_tenant(
     caller: SystemAdmin,
     State(api): State<Api>,
     Path(name): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    write(&api, &caller, &name, (&bytes, &conditions), Write::Put).await
+    write(&api, &caller, &name, (&bytes, seen.as_deref()), Write::Put).await
 }
 
 async fn patch_tenant(
     caller: SystemAdmin,
     State(api): State<Api>,
     Path(name): Path<String>,
-    conditions: Conditions,
+    IfMatch(seen): IfMatch,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    write(&api, &caller, &name, (&bytes, &conditions), Write::Patch).await
+    write(&api, &caller, &name, (&bytes, seen.as_deref()), Write::Patch).await
 }
 
-async fn write(
-    api: &Api,
-    caller: &Principal,
-    name: &str,
-    (bytes, conditions): (&[u8], &Conditions),
-    write: Write,
-) -> Reply {
+async fn write(api: &Api, caller: &Principal, name: &str, (bytes, seen): (&[u8], Option<&str>), write: Write) -> Reply {
     let settings: rest::PutTenant = body::parse_or_default(bytes)?;
-    let (tenant, is_new) = tenant::put(api, caller, name, &settings, write, conditions.if_match.as_deref()).await?;
-    let response = json(if is_new { 201 } else { 200 }, &tenant::shown(&tenant))?;
-    Ok(with_header(response, header::ETAG, &format!("\"{}\"", tenant.version)))
+    let (tenant, is_new) = tenant::put(api, caller, name, &settings, write, seen).await?;
+    let place = is_new.then(|| format!("/api/v1/tenants/{name}"));
+    written(place.as_deref(), &format!("\"{}\"", tenant.version), &tenant::shown(&tenant))
 }
 
 async fn create(caller: Admin, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
@@ -129,15 +117,9 @@ async fn tokens(caller: Admin, State(api): State<Api>, params: Params) -> Reply 
     page("/api/v1/tokens", &params, &found)
 }
 
-async fn get_token(
-    caller: Admin,
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    params: Params,
-    conditions: Conditions,
-) -> Reply {
+async fn get_token(caller: Admin, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(ONE)?;
-    hashed(&conditions, &params, &token::get(&api, &caller, &id)?)
+    hashed(&params, &token::get(&api, &caller, &id)?)
 }
 
 async fn revoke(caller: Admin, State(api): State<Api>, Path(id): Path<String>) -> Reply {

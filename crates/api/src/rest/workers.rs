@@ -5,7 +5,7 @@ use axum::http::Method;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, FILTER, Params, Path, SHORT_LIMIT};
-use super::reply::{Conditions, JsonBody, Reply, hashed, json, page};
+use super::reply::{JsonBody, Reply, hashed, json, page};
 use super::route::{Param, Route};
 use crate::auth::guard::{Operator, Viewer};
 use crate::body;
@@ -46,15 +46,9 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     page("/api/v1/workers", &params, &found)
 }
 
-async fn get(
-    caller: Viewer,
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    params: Params,
-    conditions: Conditions,
-) -> Reply {
+async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(ONE)?;
-    hashed(&conditions, &params, &worker::shown(&api, &worker::find(&api, &caller, &id).await?))
+    hashed(&params, &worker::shown(&api, &worker::find(&api, &caller, &id).await?))
 }
 
 async fn patch(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {

@@ -5,6 +5,8 @@
 //! Order, which makes it safe: first the old blobs are listed, then everything that names any is read, then each that is
 //! left is deleted, unless it was touched meanwhile (`Blobs::remove` looks under the same lock that a put takes). A blob
 //! that is put or found again after the list is kept by that; one that was named before the list is found by the reading.
+//! A task may come during the reading and name an old blob in the text of its input, which touches nothing: the reading
+//! goes from the newest task to the oldest, and then again over those that came meanwhile, until none has.
 //!
 //! It costs a listing of the blobs per round, and only if some are old and not part of a package, a reading of the tasks.
 //! Nothing of it is on the way of a task.
@@ -13,7 +15,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tidewheel_engine::id::TenantId;
+use tidewheel_engine::id::{TaskId, TenantId};
 use tidewheel_engine::mutation::RecordKind;
 use tidewheel_engine::task::{Payload, Task};
 use tidewheel_runtime::Runtime;
@@ -127,6 +129,26 @@ async fn unname_outcomes(runtime: &Runtime, tenant: TenantId, left: &mut HashSet
 }
 
 async fn unname_tasks(runtime: &Runtime, tenant: TenantId, left: &mut HashSet<Hash>) -> Result<(), Error> {
+    let mut known = None;
+    loop {
+        let newest = unname_tasks_since(runtime, tenant, known, left).await?;
+        if newest <= known || left.is_empty() {
+            return Ok(());
+        }
+        known = newest;
+    }
+}
+
+/// Reads the tasks that came after one, newest first; the newest of them. Ids keep the order of time by the millisecond only:
+/// what came in the second before is read again.
+async fn unname_tasks_since(
+    runtime: &Runtime,
+    tenant: TenantId,
+    known: Option<TaskId>,
+    left: &mut HashSet<Hash>,
+) -> Result<Option<TaskId>, Error> {
+    let from = known.map(|id| TaskId(id.0.saturating_sub(1_000 << 80)));
+    let mut newest = known;
     let mut before = None;
     while !left.is_empty() {
         let store = runtime.store().clone();
@@ -146,16 +168,17 @@ async fn unname_tasks(runtime: &Runtime, tenant: TenantId, left: &mut HashSet<Ha
             Ok::<_, Error>((whole, next))
         });
         let (tasks, next) = read.await.map_err(|_| Error::Failed("a read of the store panicked".to_owned()))??;
-        for task in &tasks {
+        newest = newest.max(tasks.first().map(|task| task.id));
+        for task in tasks.iter().filter(|task| Some(task.id) > from) {
             unname_task(runtime, task, left).await?;
         }
-        if next.is_none() {
-            return Ok(());
+        if next.is_none() || next <= from {
+            break;
         }
         before = next;
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
+    Ok(newest)
 }
 
 fn is_cold(payload: &Payload) -> bool {

@@ -16,7 +16,7 @@ use super::archive::{Kind, analyse};
 use super::blob::{self, Uploaded};
 use super::parts::{self, Content, Parts};
 use super::task_type::{StoredType, entry_defaults};
-use super::{queue, queue_settings, records, rollout, spec};
+use super::{list_tasks, queue, queue_settings, records, rollout, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -289,7 +289,9 @@ pub(crate) async fn register(api: &Api, tenant: TenantId, package: &rest::Packag
             doc: entry.doc.clone(),
             schema_in: entry.schema_in.clone(),
             defaults: entry.defaults.clone(),
-        };
+            step: serde_json::Value::Null,
+        }
+        .with_step(&entry.name);
         records::put(api, RecordKind::TaskType, tenant, &entry.name, &stored, None).await?.map_err(from_refusal)?;
     }
     Ok(())
@@ -321,6 +323,50 @@ pub(crate) async fn yank(api: &Api, caller: &Principal, name: &str, version: &st
         }
     }
     Ok(package)
+}
+
+/// Deletes a version for good: out of use first, then its record. Its content goes with the next round over the blobs that
+/// finds nothing else naming it.
+///
+/// `if_match`: tags of which one has to be the version's own.
+pub(crate) async fn delete(
+    api: &Api,
+    caller: &Principal,
+    name: &str,
+    version: &str,
+    if_match: Option<&str>,
+) -> Result<(), Failure> {
+    let tag = etag(&get(api, caller, name, version)?);
+    let is_meant = |tags: &str| tags.split(',').map(str::trim).any(|wanted| wanted == "*" || wanted == tag);
+    if !if_match.is_none_or(is_meant) {
+        let detail = format!("{name} {version} is {tag} now, which If-Match does not name; read it again.");
+        return Err(Failure::new(Code::PreconditionFailed, detail));
+    }
+    let filter = format!("package:\"{name}@{version}\" state:queued,scheduled,running,waiting");
+    let mut wanted = list_tasks::ListRequest { filter, cursor: None, limit: 1 };
+    let open = loop {
+        let found = list_tasks::list(api, caller, &wanted).await?;
+        // A page may end before the search does.
+        match (found.items.into_iter().next(), found.next_cursor) {
+            (None, Some(next)) => wanted.cursor = Some(next),
+            (open, _) => break open,
+        }
+    };
+    if let Some(task) = open {
+        let detail = format!(
+            "{} has not ended and runs {name} {version}. Wait for its tasks or cancel them; until then \
+             POST /api/v1/packages/{name}/{version}:yank keeps new tasks from it.",
+            task.id
+        );
+        return Err(Failure::new(Code::Conflict, detail));
+    }
+    yank(api, caller, name, version).await?;
+    records::delete(api, RecordKind::Package, caller.tenant, &key_of(name, version)).await
+}
+
+/// The version for `ETag`: the content never changes, the state does.
+pub(crate) fn etag(package: &rest::Package) -> String {
+    format!("\"{}-{}\"", package.hash, package.state)
 }
 
 /// Every version of every package, or of one, newest first.

@@ -154,15 +154,16 @@ pub(crate) async fn ensure(api: &Api, caller: &Principal, name: &str, config: Qu
 }
 
 /// Deletes an empty queue.
-pub(crate) async fn delete(api: &Api, caller: &Principal, name: &str) -> Result<(), Failure> {
-    find(api, caller, name)?;
+pub(crate) async fn delete(api: &Api, caller: &Principal, name: &str, if_match: Option<&str>) -> Result<(), Failure> {
+    let current = find(api, caller, name)?.version;
+    let expected = expected_version("queue", if_match, Some(current))?;
     let tenant = caller.tenant;
     if let Some(rule) = routing::rule_to(api, tenant, name) {
         let detail = format!("The routing rule '{rule}' sends tasks to this queue; take the rule away first.");
         return Err(Failure::new(Code::Conflict, detail));
     }
     let name: Name = name.into();
-    let reply = api.runtime.call(move |request| Command::DeleteQueue { request, tenant, name }).await?;
+    let reply = api.runtime.call(move |request| Command::DeleteQueue { request, tenant, name, expected }).await?;
     match reply {
         Reply::Refused(Refusal::NotFound) => {
             Err(Failure::new(Code::UnknownQueue, "There is no such queue in this tenant."))

@@ -58,16 +58,16 @@ pub(crate) fn announce(api: &Api, tenant: TenantId, package: &rest::Package) {
             .filter(|holder| holder.state.is_none())
             .map(|holder| holder.session)
             .collect();
-        tell(&api, &missing, &hash).await;
+        tell(&api, tenant, &missing, &hash).await;
     });
 }
 
-async fn tell(api: &Api, sessions: &[SessionId], hash: &str) {
+async fn tell(api: &Api, tenant: TenantId, sessions: &[SessionId], hash: &str) {
     for (index, burst) in sessions.chunks(BURST).enumerate() {
         if index > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        burst.iter().for_each(|session| api.sessions.hint(*session, hash));
+        burst.iter().for_each(|session| api.sessions.hint(*session, tenant, hash));
     }
 }
 
@@ -142,7 +142,7 @@ pub(super) async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), F
     let missing: Vec<SessionId> = first.iter().filter(|h| !matches!(h.state, Some(None))).map(|h| h.session).collect();
     let mut seen: BTreeMap<Name, rest::OperationAgent> = BTreeMap::new();
     merge(&mut seen, &first, stored.created, api.runtime.now_ms(), true);
-    tell(api, &missing, &hash).await;
+    tell(api, tenant, &missing, &hash).await;
     loop {
         let now = api.runtime.now_ms();
         merge(&mut seen, &api.sessions.holders(tenant, &queues, &hash), stored.created, now, false);

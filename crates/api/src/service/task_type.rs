@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tidewheel_engine::config::RetryPolicy;
+use tidewheel_engine::config::{Backoff, RetryPolicy};
 use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::mutation::{Record, RecordKind};
 use tidewheel_engine::task::Spec;
@@ -32,6 +32,43 @@ pub(crate) struct StoredType {
     /// In the form of a submit: what the decorator says.
     #[serde(default)]
     pub(crate) defaults: Value,
+    /// What the engine gives to steps of runs that call it: the same as `defaults`, read and in plain units.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(crate) step: Value,
+}
+
+impl StoredType {
+    /// With [`StoredType::step`] filled.
+    pub(crate) fn with_step(mut self, name: &str) -> StoredType {
+        let (queue, priority, spec) = base_of(&self, name);
+        let retry = spec.retry.as_ref().map(|retry| {
+            json!({
+                "max_attempts": retry.max_attempts, "delay_ms": retry.delay_ms, "max_delay_ms": retry.max_delay_ms,
+                "jitter_ms": retry.jitter_ms, "on": names(&retry.on), "not_on": names(&retry.not_on),
+                "factor": match retry.backoff {
+                    Backoff::Constant => None,
+                    Backoff::Exponential { factor } => Some(factor),
+                },
+            })
+        });
+        let requires: Map<String, Value> =
+            spec.requires.iter().map(|(name, value)| (name.to_string(), Value::from(&**value))).collect();
+        let timeouts = &spec.timeouts;
+        self.step = json!({
+            "queue": queue.as_deref(), "priority": priority, "retry": retry, "requires": requires,
+            "timeouts": {
+                "queue_ms": timeouts.queue_ms, "start_ms": timeouts.start_ms, "run_ms": timeouts.run_ms,
+                "heartbeat_ms": timeouts.heartbeat_ms,
+            },
+            "ttl_ms": spec.ttl_ms, "cpu_millis": spec.resources.cpu_millis,
+            "memory_bytes": spec.resources.memory_bytes, "batchable": spec.batchable, "expected_ms": spec.expected_ms,
+        });
+        self
+    }
+}
+
+fn names(list: &[Name]) -> Vec<&str> {
+    list.iter().map(|name| &**name).collect()
 }
 
 /// What tasks of a type get.
@@ -157,6 +194,11 @@ pub(crate) fn defaults(api: &Api, tenant: TenantId, kind: &str) -> Option<Arc<Ty
 
 fn read(record: &Record) -> Option<TypeDefaults> {
     let stored: StoredType = serde_json::from_str(&record.value).ok()?;
+    let (queue, priority, base) = base_of(&stored, &record.key);
+    Some(TypeDefaults { queue, priority, spec: Arc::new(base), keys: InputKeys::read(&stored) })
+}
+
+fn base_of(stored: &StoredType, name: &str) -> (Option<Name>, u8, Spec) {
     let mut base = Spec {
         package: Some(stored.hash.as_str().into()),
         entrypoint: Some(stored.entrypoint.as_str().into()),
@@ -166,8 +208,8 @@ fn read(record: &Record) -> Option<TypeDefaults> {
     let wanted = entry_defaults(&stored.defaults).unwrap_or_default();
     let queue = wanted.queue.as_deref().map(Name::from);
     let priority = wanted.priority.as_ref().and_then(|p| spec::priority(p).ok()).unwrap_or(spec::DEFAULT_PRIORITY);
-    let _ = spec::overlay(&mut base, &wanted, &record.key, RetryPolicy::default);
-    Some(TypeDefaults { queue, priority, spec: Arc::new(base), keys: InputKeys::read(&stored) })
+    let _ = spec::overlay(&mut base, &wanted, name, RetryPolicy::default);
+    (queue, priority, base)
 }
 
 /// The defaults that a package entry declares, in the form of a submit.

@@ -13,7 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::listener::{Served, start};
+use crate::listener::{Served, serve_node, start};
+use crate::node::Node;
 use crate::packages::{MANIFEST, archive, put};
 
 pub(crate) async fn channel(served: &Served) -> Channel {
@@ -168,6 +169,48 @@ async fn a_task_goes_from_submit_to_result() {
     assert!(text.contains("line 2") && !text.contains("line 0") && text.contains("event: end"), "{text}");
     let workers = served.node.get("/api/v1/workers").await.is(200).json();
     assert_eq!((&workers["items"][0]["name"], &workers["items"][0]["labels"]["os"]), (&"w1".into(), &"linux".into()));
+}
+
+#[tokio::test]
+async fn a_server_of_several_tenants_took_an_agent_that_filters_no_system_calls() {
+    let config = tidewheel_api::ApiConfig { require_isolation: true, ..tidewheel_api::ApiConfig::default() };
+    let served = serve_node(Node::with(config).await).await;
+    let token = served.node.token("worker").await;
+    let agent = |walls: &[(&str, &str)]| v1::Hello {
+        kind: "agent".to_owned(),
+        runs_packages: true,
+        own_types: vec!["shell".to_owned()],
+        enforced: walls.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        ..hello(4)
+    };
+    let (up, filter) = (("sandbox", "bubblewrap"), ("seccomp", "refuses dangerous calls"));
+    for (walls, missing) in [
+        (&[][..], "no sandbox"),
+        (&[("sandbox", "none"), filter][..], "no sandbox"),
+        (&[up][..], "no seccomp"),
+        (&[up, ("seccomp", "none")][..], "no seccomp"),
+    ] {
+        // What it calls itself opens nothing: it is the code of packages that has to be walled in.
+        for kind in ["agent", "executor"] {
+            let hello = v1::Hello { kind: kind.to_owned(), ..agent(walls) };
+            let mut worker = Worker::connect(&served, &token, hello).await.unwrap();
+            let refused = worker.next().await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition);
+            let said = refused.message();
+            assert!(said.contains(missing) && said.contains("To have it") && said.contains("bubblewrap"), "{said}");
+        }
+    }
+    let mut worker = Worker::connect(&served, &token, agent(&[up, filter])).await.unwrap();
+    assert!(worker.welcome().await.require_isolation);
+    served.node.submit(r#"{"type":"shell","input":{"command":"true"}}"#).await;
+    let grants = loop {
+        if let ToWorker::Grants(grants) = worker.next().await.unwrap() {
+            break grants;
+        }
+    };
+    let tenant = grants.grants[0].tenant;
+    assert!(tenant > 0, "a grant says whose it is");
+    assert!(grants.tenants.is_empty(), "and what its own tenant is called, it knows by its token");
 }
 
 #[tokio::test]

@@ -18,7 +18,10 @@ pub(crate) struct Served {
 }
 
 pub(crate) async fn start() -> Served {
-    let node = Node::start().await;
+    serve_node(Node::start().await).await
+}
+
+pub(crate) async fn serve_node(node: Node) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

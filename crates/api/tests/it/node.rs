@@ -173,7 +173,14 @@ impl Node {
     pub(crate) async fn with(config: ApiConfig) -> Node {
         let store = MemoryStore::new();
         let logs = Arc::new(MemoryLogs::default());
-        let blobs = Arc::new(MemoryBlobs::default());
+        Node::on(config, store, logs, Arc::new(MemoryBlobs::default())).await
+    }
+
+    pub(crate) async fn with_blobs(blobs: Arc<dyn Blobs>) -> Node {
+        Node::on(ApiConfig::default(), MemoryStore::new(), Arc::new(MemoryLogs::default()), blobs).await
+    }
+
+    async fn on(config: ApiConfig, store: Arc<MemoryStore>, logs: Arc<MemoryLogs>, blobs: Arc<dyn Blobs>) -> Node {
         let runtime = Runtime::start(Config::default(), store, logs, blobs, Box::new(|why| panic!("{why}"))).unwrap();
         let admin = bootstrap_token(&runtime, "test", false, |_| Ok(())).await.unwrap().unwrap().secret;
         let router = router(runtime.clone(), config);

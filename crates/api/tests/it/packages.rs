@@ -156,6 +156,42 @@ async fn a_yanked_version_gives_way_to_the_one_before() {
 }
 
 #[tokio::test]
+async fn a_version_is_deleted_when_no_open_task_runs_it() {
+    let node = Node::start().await;
+    let versions = ["1.0+dev.1", "1.0+dev.2"];
+    for (n, version) in versions.iter().enumerate() {
+        let content = archive(&[("a.py", &n.to_string())]);
+        put(&node, &format!("/api/v1/packages/p/{}", version.replace('+', "%2B")), &content, MANIFEST).await.is(201);
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let delete = async |version: &str| {
+        let path = format!("/api/v1/packages/p/{}", version.replace('+', "%2B"));
+        node.call(Method::DELETE, &path, Body::empty()).await
+    };
+    let body = format!(r#"{{"type":"extract","package":"p@{}"}}"#, versions[0]);
+    let id = node.submit(&body).await;
+    let refused = delete(versions[0]).await.is(409);
+    assert!(refused.json()["detail"].as_str().unwrap().contains(&id), "{refused:?}");
+    node.post(&format!("/api/v1/tasks/{id}:cancel"), "{}").await.is(200);
+    let path = format!("/api/v1/packages/p/{}", versions[0].replace('+', "%2B"));
+    let tag = node.get(&path).await.header("etag").to_owned();
+    let conditional = async |tag: &str| {
+        let request = node.request(Method::DELETE, &path, &node.admin).header("if-match", tag);
+        node.send(request.body(Body::empty()).unwrap()).await
+    };
+    node.post(&format!("{path}:yank"), "{}").await.is(200);
+    assert_eq!(conditional(&tag).await.is(412).code(), "precondition-failed", "it was yanked meanwhile");
+    let tag = node.get(&path).await.header("etag").to_owned();
+    conditional(&format!("\"other\", {tag}")).await.is(204);
+    delete(versions[0]).await.is(404);
+    delete(versions[1]).await.is(204);
+    assert_eq!(node.get("/api/v1/packages").await.json()["items"], json!([]));
+    assert_eq!(node.get("/api/v1/task-types").await.json()["items"], json!([]), "nothing serves the type any more");
+    let gone = tidewheel_api::sweep_blobs(&node.runtime, std::time::Duration::from_secs(1)).await;
+    assert!(gone >= 2, "and what they were made of goes: {gone}");
+}
+
+#[tokio::test]
 async fn unsafe_and_broken_packages_are_refused() {
     let node = Node::start().await;
     let bomb = "0".repeat(64 << 20);

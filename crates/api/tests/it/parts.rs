@@ -8,11 +8,12 @@ use tidewheel_proto::v1::server_message::Message as ToWorker;
 use tidewheel_proto::v1::worker_client::WorkerClient;
 use tidewheel_proto::v1::worker_message::Message as FromWorker;
 use tidewheel_proto::{chunk, v1};
+use tidewheel_store::blob::{BlobFigures, Blobs, Pending};
 use tokio_stream::StreamExt;
 
 use crate::grpc::{Worker, channel, hello, with_token};
 use crate::listener;
-use crate::node::Node;
+use crate::node::{MemoryBlobs, Node};
 use crate::packages::{archive, put};
 use crate::tenancy::tenant;
 
@@ -316,4 +317,80 @@ async fn blobs_that_nothing_names_go_and_all_others_stay() {
     node.get(&format!("/api/v1/blobs/{small}")).await.is(200);
     node.get(&format!("/api/v1/tasks/{task}")).await.is(200);
     assert!(node.get("/api/v1/packages/pdf/1/content").await.is(200).body == bytes);
+}
+
+/// Blobs of which one is read for the first time only when somebody lets it.
+struct Held {
+    blobs: MemoryBlobs,
+    asked: tokio::sync::Notify,
+    go_on: tokio::sync::Notify,
+    hash: std::sync::OnceLock<[u8; 32]>,
+    once: std::sync::Once,
+}
+
+impl Blobs for Held {
+    fn put(&self, tenant: u32, bytes: Bytes) -> Pending<'_, [u8; 32]> {
+        self.blobs.put(tenant, bytes)
+    }
+    fn put_file<'a>(&'a self, tenant: u32, path: &'a std::path::Path) -> Pending<'a, ([u8; 32], u64)> {
+        self.blobs.put_file(tenant, path)
+    }
+    fn size(&self, tenant: u32, hash: [u8; 32]) -> Pending<'_, Option<u64>> {
+        self.blobs.size(tenant, hash)
+    }
+    fn read(&self, tenant: u32, hash: [u8; 32], offset: u64, limit: u64) -> Pending<'_, Bytes> {
+        Box::pin(async move {
+            if self.hash.get() == Some(&hash) && !self.once.is_completed() {
+                self.once.call_once(|| {});
+                self.asked.notify_one();
+                self.go_on.notified().await;
+            }
+            self.blobs.read(tenant, hash, offset, limit).await
+        })
+    }
+    fn old(&self, tenant: u32, age: std::time::Duration) -> Pending<'_, Vec<[u8; 32]>> {
+        self.blobs.old(tenant, age)
+    }
+    fn remove(&self, tenant: u32, hash: [u8; 32], age: std::time::Duration) -> Pending<'_, bool> {
+        self.blobs.remove(tenant, hash, age)
+    }
+    fn count(&self, tenant: u32) -> Pending<'_, u64> {
+        self.blobs.count(tenant)
+    }
+    fn figures(&self) -> BlobFigures {
+        self.blobs.figures()
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_came_while_the_tasks_were_read_lost_the_blob_it_names() {
+    let held = std::sync::Arc::new(Held {
+        blobs: MemoryBlobs::default(),
+        asked: tokio::sync::Notify::new(),
+        go_on: tokio::sync::Notify::new(),
+        hash: std::sync::OnceLock::new(),
+        once: std::sync::Once::new(),
+    });
+    let node = Node::with_blobs(held.clone()).await;
+    let put = async |content: &'static str| {
+        let got = node.call(Method::PUT, "/api/v1/blobs", content).await.is(201).json();
+        got["hash"].as_str().unwrap().to_owned()
+    };
+    let named = put("named in a text alone").await;
+    put("named by nothing").await;
+    let large = json!({ "type": "t", "input": "y".repeat(100_000) }).to_string();
+    node.submit(&large).await;
+    let input = Sha256::digest(json!("y".repeat(100_000)).to_string());
+    held.hash.set(input.into()).unwrap();
+    let sweep = tidewheel_api::sweep_blobs(&node.runtime, std::time::Duration::from_secs(1));
+    let others = async {
+        // The newest tasks have been read, and this one is newer.
+        held.asked.notified().await;
+        node.submit(&json!({ "type": "t", "input": { "file": named } }).to_string()).await;
+        held.go_on.notify_one();
+    };
+    let both = async { tokio::join!(sweep, others) };
+    let (gone, ()) = tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("it ends");
+    assert_eq!(gone, 1, "what nothing names goes");
+    node.get(&format!("/api/v1/blobs/{named}")).await.is(200);
 }

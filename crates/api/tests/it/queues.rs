@@ -24,7 +24,11 @@ async fn a_queue_is_created_changed_and_deleted() {
     assert_eq!(got.json()["settings"]["concurrency"], 0, "put takes defaults");
     assert_eq!(node.call(Method::PATCH, path, r#"{"concurency":4}"#).await.is(400).code(), "invalid-field");
     assert_eq!(node.call(Method::PUT, "/api/v1/queues/a%2Fb", "{}").await.is(400).code(), "invalid-field");
-    node.call(Method::DELETE, path, Body::empty()).await.is(204);
+    let tag = node.get(path).await.header("etag").to_owned();
+    for (wanted, status) in [("\"1\"", 412), ("nonsense", 412), (tag.as_str(), 204)] {
+        let delete = node.request(Method::DELETE, path, &node.admin).header("if-match", wanted);
+        node.send(delete.body(Body::empty()).unwrap()).await.is(status);
+    }
     let got = node.get("/api/v1/queues/pdf").await.is(404);
     assert_eq!(got.code(), "unknown-queue");
     let got = node.get("/api/v1/queues/defaul/stats").await.is(404);
@@ -176,4 +180,54 @@ async fn metrics_show_queues_under_every_name() {
     }
     assert!(text.ends_with("# EOF\n"));
     assert_eq!(node.call_as("", Method::GET, "/metrics", Body::empty()).await.is(401).code(), "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_list_that_did_not_change_is_304_and_is_never_older_than_an_acknowledged_write() {
+    let node = Node::start().await;
+    let known = async |path: &str, tag: &str| {
+        let request = node.request(Method::GET, path, &node.admin).header("if-none-match", tag);
+        node.send(request.body(Body::empty()).unwrap()).await
+    };
+    for path in ["/api/v1/tasks", "/api/v1/tasks?fields=id&limit=100", "/api/v1/queues/default/dead"] {
+        let mut tag = String::new();
+        for round in 0..4 {
+            let got = known(path, &tag).await.is(200);
+            assert!(got.header("etag") != tag && got.header("etag").starts_with("W/\""), "{path} {round}");
+            tag = got.header("etag").to_owned();
+            // What changed elsewhere moves `as_of`, and not the tag.
+            node.call(Method::PUT, &format!("/api/v1/tenants/t{round}"), Body::empty()).await;
+            for wanted in [tag.as_str(), "*", &format!("\"x\", {tag}"), tag.trim_start_matches("W/")] {
+                let same = known(path, wanted).await.is(304);
+                assert!(same.body.is_empty() && same.header("etag") == tag, "{path} {wanted}");
+            }
+            if path.ends_with("/dead") {
+                break;
+            }
+            node.submit(r#"{"type":"a"}"#).await;
+        }
+    }
+    let id = node.submit(r#"{"type":"builtin"}"#).await;
+    let tag = node.get(&format!("/api/v1/tasks/{id}")).await.header("etag").to_owned();
+    known(&format!("/api/v1/tasks/{id}"), &tag).await.is(304);
+}
+
+#[tokio::test]
+async fn a_throttled_queue_says_how_many_it_takes() {
+    let node = Node::start().await;
+    let settings = r#"{"max_depth":1000,"throttle_depth":100}"#;
+    node.call(Method::PUT, "/api/v1/queues/q", settings).await.is(201);
+    let mut refused = None;
+    for _ in 0..200 {
+        let got = node.post("/api/v1/tasks", r#"{"type":"a","queue":"q"}"#.to_owned()).await;
+        if got.status != 201 {
+            refused = Some(got);
+            break;
+        }
+    }
+    let got = refused.expect("it is deep").is(429);
+    let rate = got.json()["rate"].as_u64().expect("a rate");
+    assert!(rate >= 1);
+    assert_eq!(got.header("ratelimit-policy"), format!("\"default\";q={rate};w=1"));
+    assert!(got.header("ratelimit").starts_with("\"default\";r=0;t="));
 }

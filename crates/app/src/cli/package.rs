@@ -2,6 +2,7 @@
 
 mod analyse;
 mod build;
+mod delete;
 mod get;
 mod list;
 mod push;
@@ -36,6 +37,7 @@ enum PackageVerb {
     List(list::List),
     Get(get::Get),
     Yank(yank::Yank),
+    Delete(delete::Delete),
     Analyse(analyse::Analyse),
     Prefetch(rollout::Prefetch),
     Rollout(rollout::Rollout),
@@ -49,6 +51,7 @@ impl PackageCommand {
             PackageVerb::List(verb) => verb.run(ctx).await,
             PackageVerb::Get(verb) => verb.run(ctx).await,
             PackageVerb::Yank(verb) => verb.run(ctx).await,
+            PackageVerb::Delete(verb) => verb.run(ctx).await,
             PackageVerb::Analyse(verb) => verb.run(ctx).await,
             PackageVerb::Prefetch(verb) => verb.run(ctx).await,
             PackageVerb::Rollout(verb) => verb.run(ctx).await,

@@ -316,6 +316,23 @@ fn a_new_package_is_complete_and_never_overwritten() {
 }
 
 #[test]
+fn a_version_is_deleted_by_its_name_and_after_a_question() {
+    let mock = Mock::start(|asked, _| match asked.path.as_str() {
+        "/api/v1/packages/reports/1.4.1%2Bdev.7" => problem(409, "conflict", "task_1 has not ended and runs it."),
+        _ => answer(200, json!({})),
+    });
+    assert_eq!(mock.run(&["package", "delete", "reports"]).code, 2, "no version is no version");
+    assert_ne!(mock.run(&["package", "delete", "reports@1.4.0"]).code, 0, "nobody said yes");
+    assert!(mock.asked().is_empty(), "{:?}", mock.asked());
+    let gone = mock.run(&["package", "delete", "reports", "1.4.0", "--yes", "-o", "json"]);
+    assert_eq!((gone.code, gone.json()["state"].as_str()), (0, Some("deleted")), "{gone:?}");
+    let asked = mock.asked();
+    assert_eq!((asked[0].method.as_str(), asked[0].path.as_str()), ("DELETE", "/api/v1/packages/reports/1.4.0"));
+    let kept = mock.run(&["package", "delete", "reports@1.4.1+dev.7", "--yes"]);
+    assert!(kept.code != 0 && kept.err.contains("task_1 has not ended"), "{kept:?}");
+}
+
+#[test]
 fn any_call_can_be_made_by_hand() {
     let mock = Mock::always(answer(200, json!({"counts": {"queued": 3}})));
     assert_eq!(mock.run(&["api", "get", "/api/v1/tasks/counts", "--jq", ".counts.queued"]).out, "3\n");

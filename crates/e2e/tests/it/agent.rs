@@ -340,3 +340,36 @@ async fn an_agent_that_is_asked_to_end_finishes_its_tasks() -> anyhow::Result<()
     anyhow::ensure!(task["state"] == "succeeded" && task["attempt"] == 1, "{task}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_works_off_the_items_of_a_queue() -> anyhow::Result<()> {
+    need_binary!();
+    need!(python);
+    let _machine = gate::beside().await;
+    let (mut server, agent) = ready(2).await?;
+    let rest = server.rest();
+    rest.queue("invoices", &json!({})).await?;
+    for n in 1..=3 {
+        rest.post("/api/v1/queues/invoices/items", &json!({ "input": { "n": n } })).await?.ok()?;
+    }
+    let done = run(&rest, "work_off", json!({ "name": "invoices" }), json!({})).await;
+    let done = done.map_err(|e| e.context(agent.log_end()))?;
+    anyhow::ensure!(done["state"] == "succeeded" && done["result"] == json!([1, 2, 3, 4]), "{done}");
+    let items = rest.get("/api/v1/queues/invoices/items").await?.ok()?.json()?;
+    let of = |state: &str| items["items"].as_array().into_iter().flatten().filter(|i| i["state"] == state).count();
+    anyhow::ensure!((of("succeeded"), of("failed")) == (2, 2), "{items}");
+    // A queue that is not there is an error in the code, which can be caught.
+    let wrong = run(&rest, "work_off", json!({ "name": "nowhere" }), json!({})).await?;
+    anyhow::ensure!(wrong["state"] == "failed" && wrong["error"]["type"] == "NotFound", "{wrong}");
+    // One that waits for items ends with its cancel.
+    let waits = submit(&rest, "work_off", json!({ "name": "invoices", "wait": "10m" }), json!({})).await?;
+    until("it to take its own item", PATIENCE, || async {
+        let items = rest.get("/api/v1/queues/invoices/items?filter=state:succeeded").await?.ok()?.json()?;
+        Ok((items["items"].as_array().map(Vec::len) == Some(3)).then_some(()))
+    })
+    .await?;
+    rest.post(&format!("/api/v1/tasks/{waits}:cancel"), &json!({})).await?.ok()?;
+    let ended = rest.ended(&waits).await?;
+    anyhow::ensure!(ended["state"] == "cancelled", "{ended}");
+    server.still_serves().await
+}

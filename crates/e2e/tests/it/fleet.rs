@@ -120,7 +120,7 @@ async fn over_tls_an_agent_gets_a_certificate_and_no_token_opens_in_its_place() 
         .env("TIDEWHEEL_CA_FILE", &ca)
         .args(["agent", "--server", &url, "--join"])
         .arg(made["secret"].as_str().unwrap_or_default());
-    let _agent = Group::start(agent.arg("--data-dir").arg(&data), &home.path().join("agent.log"))?;
+    let mut agent_group = Group::start(agent.arg("--data-dir").arg(&data), &home.path().join("agent.log"))?;
     until("the agent to come online", PATIENCE, || async {
         let said = output(&mut admin(&["worker", "get", "safe", "-o", "json"])).await?;
         Ok((said.code == Some(0) && said.stdout.contains("\"online\"")).then_some(()))
@@ -142,6 +142,29 @@ async fn over_tls_an_agent_gets_a_certificate_and_no_token_opens_in_its_place() 
         Ok(log.contains("going on with the new one").then_some(()))
     })
     .await?;
+    // One that is due is renewed by a starting agent itself.
+    agent_group.signal(Signal::TERM);
+    agent_group.wait(PATIENCE).await?;
+    let file = data.join("identity.json");
+    let read = || -> anyhow::Result<Value> { Ok(serde_json::from_str(&std::fs::read_to_string(&file)?)?) };
+    let mut identity = read()?;
+    let old = identity["certificate"].clone();
+    anyhow::ensure!(
+        identity["expires_at"].is_string() && identity["renew_at"].is_string(),
+        "no end of the certificate"
+    );
+    identity["renew_at"] = json!("2020-01-01T00:00:00Z");
+    std::fs::write(&file, identity.to_string())?;
+    let mut agent = command(home.path());
+    agent.env("TIDEWHEEL_CA_FILE", &ca).args(["agent", "--server", &url, "--data-dir"]).arg(&data);
+    let _agent = Group::start(&mut agent, &home.path().join("renewed.log"))?;
+    until("the certificate to be renewed", PATIENCE, || async { Ok((read()?["certificate"] != old).then_some(())) })
+        .await?;
+    until("the agent to go on with it", PATIENCE, || async {
+        let log = std::fs::read_to_string(home.path().join("renewed.log"))?;
+        Ok((log.contains("was renewed") && log.contains("going on with the new one")).then_some(()))
+    })
+    .await?;
     let id = made["id"].as_str().unwrap_or_default();
     output(&mut admin(&["token", "revoke", id, "--yes"])).await?.exits(0)?;
     until("the agent to be cut off", Duration::from_secs(10), || async {
@@ -149,6 +172,65 @@ async fn over_tls_an_agent_gets_a_certificate_and_no_token_opens_in_its_place() 
         Ok((!said.stdout.contains("\"online\"")).then_some(()))
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_installed_as_a_service_without_a_secret_in_its_unit_and_removed_again() -> anyhow::Result<()> {
+    need_binary!();
+    let server = Server::start().await?;
+    let (home, config) = (server.home(), server.home().join("config"));
+    // In place of systemd: it notes what it is told, and fails when it is told to.
+    let bin = home.join("bin");
+    std::fs::create_dir_all(&bin)?;
+    let script = "#!/bin/sh\necho \"$@\" >> \"$0.log\"\n[ ! -e \"$0.broken\" ] || { echo 'not booted with systemd' >&2; exit 1; }\n";
+    std::fs::write(bin.join("systemctl"), script)?;
+    std::fs::set_permissions(bin.join("systemctl"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    let call = |args: &[&str]| {
+        let mut command = command(home);
+        command.env("XDG_CONFIG_HOME", &config).env("PATH", &path).args(["agent"]).args(args);
+        command
+    };
+    let unit = config.join("systemd/user/tidewheel-agent.service");
+    let data = home.join("service").display().to_string();
+    let url = server.url();
+    let flags = ["install-service", "--user", "--server", &url, "--data-dir", &data, "--queue", "default,mail"];
+    // Without a credential, and when systemd is not there, nothing is left behind.
+    let said = output(&mut call(&flags)).await?;
+    anyhow::ensure!(said.code == Some(3) && said.stderr.contains("no credential"), "{said:?}");
+    std::fs::write(bin.join("systemctl.broken"), "")?;
+    let token = join_token(&server, &["berlin-1"]).await?["secret"].as_str().unwrap_or_default().to_owned();
+    let with_token = [&flags[..], &["--join", &token]].concat();
+    let said = output(&mut call(&with_token)).await?;
+    anyhow::ensure!(said.code == Some(1) && said.stderr.contains("not booted"), "{said:?}");
+    anyhow::ensure!(!unit.exists(), "a unit was left behind");
+    std::fs::remove_file(bin.join("systemctl.broken"))?;
+    output(&mut call(&with_token)).await?.exits(0)?;
+    let text = std::fs::read_to_string(&unit)?;
+    anyhow::ensure!(!text.contains(&token) && !text.contains("--join"), "a secret stands in the unit:\n{text}");
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap_or_default();
+    anyhow::ensure!(line.contains(" agent ") && line.contains("--queue=default --queue=mail"), "{line}");
+    let told = std::fs::read_to_string(bin.join("systemctl.log"))?;
+    anyhow::ensure!(told.ends_with("--user enable tidewheel-agent\n--user restart tidewheel-agent\n"), "{told}");
+    // The command line of the unit is one that runs.
+    let mut words = line.split(' ');
+    let mut agent = std::process::Command::new(words.next().unwrap_or_default());
+    agent.args(words).env_clear().env("HOME", home).env("PATH", &path);
+    let _agent = Group::start(&mut agent, &home.join("service.log"))?;
+    is_online(&server.rest(), "berlin-1").await?;
+    // A unit of somebody else is left alone.
+    let foreign = unit.with_file_name("foreign.service");
+    std::fs::write(&foreign, "[Service]\nExecStart=/bin/true\n")?;
+    let said = output(&mut call(&["uninstall-service", "--user", "--service-name", "foreign"])).await?;
+    anyhow::ensure!(said.code == Some(4) && foreign.exists(), "{said:?}");
+    output(&mut call(&["uninstall-service", "--user"])).await?.exits(0)?;
+    anyhow::ensure!(
+        !unit.exists() && Path::new(&data).join("identity.json").exists(),
+        "the unit is gone, its folder is not"
+    );
+    let said = output(&mut call(&["uninstall-service", "--user"])).await?;
+    anyhow::ensure!(said.code == Some(4), "{said:?}");
+    Ok(())
 }
 
 /// A counter of `/metrics`.
@@ -232,6 +314,70 @@ async fn a_new_version_moves_what_changed_and_the_same_one_nothing() -> anyhow::
     anyhow::ensure!(said["agents"][0]["state"] == "done", "{said}");
     anyhow::ensure!(which().await? == "1.0");
     drop(agent);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_on_demand_moves_when_a_task_asks_for_it_and_a_large_input_once() -> anyhow::Result<()> {
+    need_binary!();
+    need!(python);
+    let server = Server::start().await?;
+    let rest = server.rest();
+    let data = server.home().join("agent");
+    let mut agent = Agent::start(&server, "one", &data, 2, &[]).await?;
+    let module = "import os\nfrom tidewheel import ctx, task\n\n@task\ndef plain():\n    return 1\n\n\
+                  @task\ndef size(name):\n    return os.path.getsize(ctx.file(name))\n\n\
+                  @task\ndef length(text):\n    return len(text)\n";
+    let folder = package(server.home(), "lazy", "1.0", module, &[])?;
+    let project = folder.join("pyproject.toml");
+    let text = std::fs::read_to_string(&project)? + "on-demand = [\"data/**\"]\n";
+    std::fs::write(project, text)?;
+    std::fs::create_dir_all(folder.join("data"))?;
+    std::fs::write(folder.join("data/a.txt"), noise(3_000_000))?;
+    std::fs::write(folder.join("data/b.txt"), noise(6_000_000))?;
+    deploy(&server, &folder).await?.exits(0)?;
+    let run = async |body: Value| -> anyhow::Result<Value> {
+        let id = rest.task(&body).await?;
+        Ok(rest.ended(&id).await?["result"].clone())
+    };
+    anyhow::ensure!(run(json!({ "type": "plain" })).await? == 1);
+    let settled = async |at_least: u64| -> anyhow::Result<u64> {
+        until("the agent to say what it fetched", PATIENCE, || async {
+            Ok(Some(counter(&server, FETCHED).await?).filter(|n| *n >= at_least))
+        })
+        .await
+    };
+    let begun = settled(1).await?;
+    let ask = json!({ "type": "size", "input": { "name": "data/a.txt" } });
+    anyhow::ensure!(run(ask.clone()).await? == 3_000_000);
+    let asked = settled(begun + 1).await?;
+    figure(&format!(
+        "of a package with 9 MB on demand {begun} bytes moved before its first task, {} for a file",
+        asked - begun
+    ));
+    anyhow::ensure!(begun < 1_500_000 && (500_000..5_000_000).contains(&(asked - begun)), "{begun}, {asked}");
+    // The counters stand still while the file is used again, by this agent and by one that was started anew.
+    anyhow::ensure!(run(ask.clone()).await? == 3_000_000);
+    agent.stop().await?;
+    let _agent = Agent::start(&server, "one", &data, 2, &[]).await?;
+    anyhow::ensure!(run(ask).await? == 3_000_000 && run(json!({ "type": "plain" })).await? == 1);
+    until("a hit of the cache", PATIENCE, || async {
+        Ok(Some(counter(&server, "tidewheel_package_cache_hits_total").await?).filter(|n| *n > 0))
+    })
+    .await?;
+    anyhow::ensure!(counter(&server, FETCHED).await? == asked, "a second start fetched something");
+    // An input that does not fit into a grant is read from the store for the first task alone.
+    const READ: &str = "tidewheel_blob_moved_bytes_total{direction=\"read\"}";
+    let text = noise(1_000_000);
+    let body = json!({ "type": "length", "input": { "text": text } });
+    anyhow::ensure!(run(body.clone()).await? == 1_000_000);
+    let first = counter(&server, READ).await?;
+    anyhow::ensure!(first >= 1_000_000, "{first}");
+    for _ in 0..3 {
+        anyhow::ensure!(run(body.clone()).await? == 1_000_000);
+    }
+    let again = counter(&server, READ).await? - first;
+    anyhow::ensure!(again < 1_000_000, "the input was read again: {again}");
     Ok(())
 }
 

@@ -34,6 +34,13 @@ impl Change {
     pub fn is_retry(&self) -> bool {
         self.was().is_some_and(State::is_terminal) && !self.after.state.is_terminal()
     }
+
+    /// Whether it ended and a person's retry opened it again in this one commit, so that no state in between shows: the
+    /// attempts of its policy begin anew behind those that it had.
+    pub fn was_retried_between(&self) -> bool {
+        let base = self.after.attempt_base;
+        self.before.as_ref().is_some_and(|before| base > before.attempt_base && base >= before.attempt)
+    }
 }
 
 /// What an invariant looks at.

@@ -34,7 +34,7 @@ impl Invariant for BoundedAttempts {
         }
         for change in &step.changes {
             let task = &change.after;
-            if change.is_retry() {
+            if change.is_retry() || change.was_retried_between() {
                 self.grants.insert(task.id, 0);
             }
             if !change.is_grant() {

@@ -30,6 +30,8 @@ pub struct SessionAudit {
     pub used: u32,
     /// Attempts out.
     pub attempts: u32,
+    /// Lanes that wait for it.
+    pub awaited: usize,
     /// It takes another attempt.
     pub free: bool,
 }
@@ -52,6 +54,7 @@ impl Partition {
                 worker: s.worker,
                 used: s.used,
                 attempts: u32::try_from(s.attempts.len()).unwrap_or(u32::MAX),
+                awaited: s.awaited.len(),
                 free: s.is_free(),
             })
             .collect();
@@ -60,6 +63,28 @@ impl Partition {
         audit.keys.sort();
         audit.sessions.sort_by_key(|s| s.session);
         audit
+    }
+
+    /// Whether lanes that wait for workers of their keys are counted right and named by those workers, and by no other.
+    pub fn waits_agree(&self) -> bool {
+        let named: usize = self.sessions.values().map(|s| s.awaited.len()).sum();
+        let mut waiting = 0;
+        // In whatever order: they are counted.
+        for (id, q) in &self.queues {
+            for (class, line) in q.lines.iter().enumerate() {
+                // In whatever order, too.
+                let lanes = q.lanes.keys().filter(|lane| crate::ready::class_of_lane(**lane) == class);
+                let places = lanes.filter_map(|lane| super::affinity::awaiting(q, *id, *lane));
+                let (found, known) = places.fold((0, true), |(n, known), (session, place)| {
+                    (n + 1, known && self.sessions.get(&session).is_some_and(|s| s.awaited.contains(&place)))
+                });
+                if found != line.waiting || !known {
+                    return false;
+                }
+                waiting += found;
+            }
+        }
+        named == waiting
     }
 
     /// Token of the newest grant of a task in memory.

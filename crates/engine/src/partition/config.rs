@@ -118,9 +118,13 @@ impl Partition {
         self.wake_queue(id);
     }
 
-    pub(super) fn delete_queue(&mut self, request: RequestId, tenant: TenantId, name: &Name) {
+    pub(super) fn delete_queue(&mut self, request: RequestId, tenant: TenantId, name: &Name, expected: Option<u64>) {
         let Some(id) = self.queue_id(tenant, name) else { return self.refuse(request, Refusal::NotFound) };
         let q = &self.queues[&id];
+        let current = q.queue.version;
+        if expected.is_some_and(|expected| expected != current) {
+            return self.refuse(request, Refusal::Version { current });
+        }
         let live: u64 = State::ALL.iter().filter(|s| !s.is_terminal()).map(|s| q.counts[*s as usize]).sum();
         if live > 0 {
             let text = format!("{live} tasks of the queue have not ended; drain or purge it first");

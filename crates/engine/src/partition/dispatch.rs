@@ -33,6 +33,17 @@ impl Partition {
             return false;
         }
         let mut left = self.options.grants_per_turn as u64;
+        loop {
+            self.dispatch_pools(&mut left, now);
+            // Each time some leave what waits for a worker, or a permit goes: it ends.
+            if left == 0 || !self.call_again() {
+                return left == 0;
+            }
+        }
+    }
+
+    fn dispatch_pools(&mut self, bound: &mut u64, now: Now) {
+        let mut left = *bound;
         for pool in 0..self.pools.len() {
             while left > 0 && self.pools[pool].has_free() {
                 let Some(tenant) = self.pools[pool].ring.front().copied() else { break };
@@ -53,7 +64,7 @@ impl Partition {
                 }
             }
         }
-        left == 0
+        *bound = left;
     }
 
     fn serve_tenant(&mut self, pool: usize, tenant: TenantId, bound: u64, now: Now) -> u64 {

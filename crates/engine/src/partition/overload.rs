@@ -65,7 +65,8 @@ fn throttled(intake_us: &mut u64, rate: Rate, what: &str, now: Now) -> Option<Re
         }
         Err(wait_us) => {
             let retry_after_ms = wait_us.div_ceil(1_000).max(1_000);
-            Some(Refusal::Throttled { what: what.into(), retry_after_ms })
+            let per_second = u32::try_from(1_000_000 / rate.interval_us.max(1)).unwrap_or(u32::MAX).max(1);
+            Some(Refusal::Throttled { what: what.into(), retry_after_ms, per_second })
         }
     }
 }

@@ -183,6 +183,8 @@ impl Partition {
 
     /// What such requirements need changed: their queues are looked at again by every pool that had nobody for them.
     pub(super) fn pools_changed(&mut self, concerned: impl Fn(&Requirement) -> bool) {
+        // Who has code for a type may be another one now.
+        self.homes.forget();
         let mut starved: Vec<QueueId> = Vec::new();
         for pool in &mut self.pools {
             let requirements = &self.requirements;
@@ -220,8 +222,9 @@ impl Partition {
         }
         self.sessions.get_mut(&id).expect("it was just there").place = Some((place, free));
         self.feed_starved(pool, id);
-        if !self.sessions[&id].awaited.is_empty() {
-            self.release_awaiting(id);
+        let s = &self.sessions[&id];
+        if !s.awaited.is_empty() && s.called.is_empty() {
+            self.call_awaiting(id);
         }
     }
 

@@ -96,7 +96,7 @@ impl Partition {
         if self.tasks.contains_key(&id) {
             return;
         }
-        let work = work_of(open);
+        let work = self.work_of(tenant, open);
         let placed = work.and_then(|work| {
             let queue = work.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.into());
             let found = self.queue_id(tenant, &queue);
@@ -270,44 +270,67 @@ impl Partition {
     }
 }
 
-/// What a step that is no call of a function becomes.
-fn work_of(open: OpenTask) -> Result<Work, String> {
-    let hints = open.hints;
-    let mut spec = Spec {
-        affinity_key: hints.affinity_key,
-        concurrency_key: hints.concurrency_key,
-        requires: hints.requires,
-        expected_ms: hints.sla_ms,
-        ..Spec::default()
-    };
-    let (mut queue, mut priority) = (hints.queue, hints.priority);
-    let (kind, input) = match open.target {
-        Target::Task(kind) => (kind, payload(&open.args)),
-        Target::Process(process) => (process_type(process).into(), payload(&open.args)),
-        Target::Python => {
-            let args = open.args.json().ok_or("the arguments of a Python function are larger than a run carries")?;
-            let text = |key: &str| args.get(key).and_then(Json::as_str).map(Name::from);
-            queue = text("queue").or(queue);
-            let given = args.get("priority").and_then(Json::as_u64).and_then(|n| u8::try_from(n).ok());
-            priority = given.or(priority);
-            if let Some(Json::Object(wanted)) = args.get("requires") {
-                let wanted = wanted.iter().map(|(name, value)| {
-                    (Name::from(name.as_str()), value.as_str().map_or_else(|| value.to_string(), str::to_owned).into())
-                });
-                spec.requires.extend(wanted);
-                spec.requires.sort();
+impl Partition {
+    /// What a step becomes.
+    fn work_of(&mut self, tenant: TenantId, open: OpenTask) -> Result<Work, String> {
+        let hints = open.hints;
+        let (kind, input, known, own) = match open.target {
+            Target::Task(kind) => {
+                let known = self.step_type(tenant, &kind);
+                (kind, payload(&open.args), known, Asked::default())
             }
-            spec.package = text("hash");
-            spec.entrypoint = text("entrypoint");
-            let kind = text("type").or_else(|| text("entrypoint")).ok_or("a Python call names its `entrypoint`")?;
-            let given = args.get("args").cloned().unwrap_or_else(|| Json::Object(serde_json::Map::new()));
-            (kind, inline(&given))
+            Target::Process(process) => (process_type(process).into(), payload(&open.args), None, Asked::default()),
+            Target::Python => {
+                let args =
+                    open.args.json().ok_or("the arguments of a Python function are larger than a run carries")?;
+                let text = |key: &str| args.get(key).and_then(Json::as_str);
+                let entry = text("entrypoint").ok_or("a Python call names its `entrypoint`")?;
+                let (kind, known) = self.python_function(tenant, text("package"), text("version"), entry)?;
+                let given = args.get("args").cloned().unwrap_or_else(|| Json::Object(serde_json::Map::new()));
+                (kind, inline(&given), Some(known), Asked::read(args))
+            }
+            Target::Workflow(..) => return Err("a workflow is no task".into()),
+            Target::Outbound(protocol) => return Err(format!("calls by {protocol:?} are not served here")),
+            Target::Catalog(name, version) => return Err(format!("the function {name}:{version} is not served here")),
+        };
+        let queue = own.queue.or(hints.queue).or_else(|| known.as_ref().and_then(|known| known.queue.clone()));
+        let priority = own.priority.or(hints.priority).or_else(|| known.as_ref().and_then(|known| known.priority));
+        let mut spec = known.map_or_else(|| self.plain_spec.clone(), |known| known.spec.clone());
+        let asks = hints.affinity_key.is_some() || hints.concurrency_key.is_some() || hints.sla_ms > 0;
+        if asks || !hints.requires.is_empty() || !own.requires.is_empty() {
+            let spec = Arc::make_mut(&mut spec);
+            spec.affinity_key = hints.affinity_key;
+            spec.concurrency_key = hints.concurrency_key;
+            spec.requires.extend(hints.requires.into_iter().chain(own.requires));
+            spec.requires.sort();
+            spec.requires.dedup();
+            spec.expected_ms = if hints.sla_ms > 0 { hints.sla_ms } else { spec.expected_ms };
         }
-        Target::Workflow(..) => return Err("a workflow is no task".into()),
-        Target::Outbound(protocol) => return Err(format!("calls by {protocol:?} are not served here")),
-        Target::Catalog(name, version) => return Err(format!("the function {name}:{version} is not served here")),
-    };
-    Ok(Work { kind, spec: Arc::new(spec), input, queue, priority })
+        Ok(Work { kind, spec, input, queue, priority })
+    }
+}
+
+/// What the arguments of a Python call ask for.
+#[derive(Default)]
+struct Asked {
+    queue: Option<Name>,
+    priority: Option<u8>,
+    requires: Vec<(Name, Name)>,
+}
+
+impl Asked {
+    fn read(args: &Json) -> Asked {
+        let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let wanted = args.get("requires").and_then(Json::as_object);
+        let requires = wanted.map_or_else(Vec::new, |wanted| {
+            wanted.iter().map(|(name, value)| (Name::from(name.as_str()), text(value).into())).collect()
+        });
+        Asked {
+            queue: args.get("queue").and_then(Json::as_str).map(Name::from),
+            priority: args.get("priority").and_then(Json::as_u64).and_then(|n| u8::try_from(n).ok()),
+            requires,
+        }
+    }
 }
 
 /// Task types that agents serve for code in documents.

@@ -27,7 +27,7 @@ impl Partition {
         if !line.unloaded || line.loading || line.scan_idle || (line.ring.len() >= SCAN_BELOW && !fruitless) {
             return;
         }
-        let mut room = cap.saturating_sub(line.lanes);
+        let mut room = cap.saturating_sub(line.places());
         let wanted = (cap / 4).max(1);
         if room < wanted {
             room += self.drop_parked(queue, class, wanted);
@@ -156,7 +156,7 @@ impl Partition {
             if q.lanes.contains_key(&lane_id) {
                 continue;
             }
-            if q.lines[class].lanes >= cap && self.drop_parked(queue, class, 1) == 0 {
+            if q.lines[class].places() >= cap && self.drop_parked(queue, class, 1) == 0 {
                 let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
                 line.scan_clean = false;
                 line.cursor = if single { line.cursor } else { lane_id };

@@ -31,7 +31,7 @@ impl Partition {
         let q = self.queues.get_mut(&queue).expect("a waiting task's queue exists");
         let line = &mut q.lines[class];
         if !q.lanes.contains_key(&lane_id) {
-            if line.lanes >= cap {
+            if line.places() >= cap {
                 line.unloaded = true;
                 line.scan_clean = false;
                 line.rescan();
@@ -58,7 +58,7 @@ impl Partition {
         let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("it was just there");
         if lane.ordered || lane.window.front().is_some_and(|head| head.id == id) {
             // It was parked for another head; or this task is the one that its head waits for, and no longer runs.
-            lane.parked = None;
+            self.forget_parking(queue, lane_id);
         }
         self.offer_lane(queue, lane_id);
     }
@@ -165,15 +165,21 @@ impl Partition {
     }
 
     pub(crate) fn unpark(&mut self, queue: QueueId, lane_id: i64) {
-        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id));
-        if let Some(lane) = lane {
+        self.forget_parking(queue, lane_id);
+        self.offer_lane(queue, lane_id);
+    }
+
+    /// What a lane was parked for no longer matters; it is yet to be offered.
+    fn forget_parking(&mut self, queue: QueueId, lane_id: i64) {
+        self.stop_waiting(queue, lane_id);
+        if let Some(lane) = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)) {
             lane.parked = None;
-            self.offer_lane(queue, lane_id);
         }
     }
 
     /// Takes a lane out of its line's turns.
     pub(crate) fn leave_ring(&mut self, queue: QueueId, lane_id: i64, parked: Option<Parked>) {
+        self.stop_waiting(queue, lane_id);
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         let Some(lane) = q.lanes.get_mut(&lane_id) else { return };
         lane.in_ring = false;
@@ -301,9 +307,9 @@ impl Partition {
             // Something was left to the store after the commit this read saw: it shows only when that is committed.
             self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
         }
-        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("it was just there");
         // It may have another head now than the one it was parked for.
-        lane.parked = None;
+        self.forget_parking(queue, lane_id);
+        let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("it was just there");
         if !lane.window.is_empty() {
             self.offer_lane(queue, lane_id);
         } else if !lane.spilled || !blind {

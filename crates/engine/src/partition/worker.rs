@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::affinity::Awaiting;
 use super::{MonoTimer, Partition, Run};
 use crate::command::{Beat, Hello, Usage};
 use crate::effect::{Effect, Grant, Refusal, Reply};
@@ -40,7 +41,9 @@ pub(crate) struct Session {
     /// Its pool.
     pub(crate) pool: usize,
     /// Lanes that wait for room here, see `affinity.rs`.
-    pub(crate) awaited: BTreeSet<(QueueId, i64)>,
+    pub(crate) awaited: BTreeSet<Awaiting>,
+    /// Those of them that its room was offered to, and that have not taken it yet.
+    pub(crate) called: Vec<(QueueId, i64)>,
     /// Position keys in the pool's orders while it is free, see `pool.rs`, and the permits it has free.
     pub(crate) place: Option<([u64; 3], u32)>,
     /// Number of its last grant; grants it got, in units of its weight.
@@ -92,11 +95,13 @@ impl Partition {
                 outbox: Vec::new(),
                 pool,
                 awaited: BTreeSet::new(),
+                called: Vec::new(),
                 place: None,
                 virtual_time: [0; 2],
             },
         );
         self.pools[pool].members.insert(session);
+        self.homes.forget();
         let resumed = self.claim(session, resume, now);
         self.effects.push(Effect::Welcome { session, worker, resumed });
         self.mono_wheel.insert(now.mono + self.options.lease_ms, MonoTimer::Session(session));
@@ -306,7 +311,11 @@ impl Partition {
 
     fn drop_session(&mut self, session: SessionId, reason: &str) {
         self.leave_pool(session);
+        // While it is still there, so that what waits for it is found.
+        let waiting = self.sessions.get(&session).map(|s| s.awaited.clone()).unwrap_or_default();
+        waiting.iter().for_each(|(queue, _, _, _, lane)| self.stop_waiting(*queue, *lane));
         let Some(s) = self.sessions.remove(&session) else { return };
+        self.homes.forget();
         self.pools[s.pool].members.remove(&session);
         let name = (s.hello.tenant, s.hello.name.0.clone());
         if self.session_names.get(&name) == Some(&session) {
@@ -315,7 +324,7 @@ impl Partition {
         if s.connected {
             self.effects.push(Effect::Close { session, reason: reason.into() });
         }
-        s.awaited.iter().for_each(|(queue, lane)| self.end_wait(*queue, *lane));
+        waiting.iter().for_each(|(queue, _, _, _, lane)| self.offer_lane(*queue, *lane));
         self.pool_changed(s.pool);
     }
 

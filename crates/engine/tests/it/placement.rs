@@ -314,3 +314,70 @@ fn heartbeats_tell_which_data_came_and_went() {
     let id = bench.submit(near("x"));
     assert_eq!(given(&mut bench), [(id, a)]);
 }
+
+#[test]
+fn keys_that_wait_for_a_busy_worker_shut_other_keys_out() {
+    const KEYS: usize = 600;
+    for (options, keys) in [(Options::default(), KEYS), (tight(), 20)] {
+        let line = options.line_lanes;
+        let mut bench = Bench::new(options, by_key(600_000));
+        let (a, b) = (bench.connect("a", worker(1)), bench.connect("b", worker(1)));
+        let names: Vec<String> = (0..keys).map(|n| format!("key-{n}")).collect();
+        // Which worker each key belongs to.
+        let mut of_a = Vec::new();
+        let mut of_b = Vec::new();
+        for name in &names {
+            let id = bench.submit(keyed(name));
+            let session = given(&mut bench)[0].1;
+            bench.succeed(session, id);
+            if session == a { of_a.push(name) } else { of_b.push(name) }
+        }
+        assert!(of_a.len() > line && !of_b.is_empty(), "{} {}", of_a.len(), of_b.len());
+        let all: Vec<&&String> = of_a.iter().chain(&of_b).collect();
+        let mut waits: BTreeMap<TaskId, bool> = BTreeMap::new();
+        let mut at_work = None;
+        for name in all {
+            let id = bench.submit(keyed(name));
+            waits.insert(id, of_a.contains(name));
+            at_work = at_work.or_else(|| given(&mut bench).first().copied());
+        }
+        let (first, home) = at_work.expect("the first key has a free worker");
+        assert_eq!(home, a);
+        // The worker of the others is free: each of them runs, while those of the busy one wait.
+        let b_ran =
+            |bench: &Bench| waits.iter().filter(|(id, of_a)| !**of_a && bench.state(**id) == State::Succeeded).count();
+        for _ in 0..of_b.len() {
+            let id = bench.store.tasks.values().find(|t| t.state == State::Running && t.id != first).map(|t| t.id);
+            let id = id.unwrap_or_else(|| panic!("{} of {} ran: the others are shut out", b_ran(&bench), of_b.len()));
+            bench.succeed(b, id);
+            assert!(bench.p.waits_agree());
+        }
+        assert_eq!(b_ran(&bench), of_b.len());
+        let moved = waits.iter().filter(|(id, of_a)| **of_a && bench.state(**id) == State::Succeeded).count();
+        assert!(moved == 0 || of_a.len() > line * 16, "and no key of the busy one moved, as long as they can be kept");
+        // And then its own, one after the other.
+        let mut next = Some(first);
+        while let Some(id) = next {
+            let session = if bench.p.audit().sessions.iter().any(|s| s.session == a && s.used > 0) { a } else { b };
+            bench.succeed(session, id);
+            assert!(bench.p.waits_agree());
+            next = bench.store.tasks.values().find(|t| t.state == State::Running).map(|t| t.id);
+        }
+        assert!(bench.store.tasks.values().all(|t| t.state == State::Succeeded), "none is left behind");
+    }
+}
+
+#[test]
+fn cancelled_tasks_of_keys_were_kept_in_mind_while_their_worker_was_busy() {
+    let mut bench = Bench::new(Options::default(), by_key(3_600_000));
+    bench.connect("a", worker(1));
+    bench.submit(keyed("first"));
+    for n in 0..2_000 {
+        let id = bench.submit(keyed(&format!("k{n}")));
+        assert_eq!(bench.state(id), State::Queued);
+        bench.cancel(id);
+        assert!(bench.p.waits_agree());
+    }
+    let awaited = bench.p.audit().sessions[0].awaited;
+    assert!(awaited <= 1, "{awaited} lanes are waited for, and there are no tasks");
+}

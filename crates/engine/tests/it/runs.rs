@@ -315,3 +315,40 @@ fn another_tenant_sees_no_run() {
     assert!(matches!(reply, Reply::Refused(Refusal::NotFound)), "{reply:?}");
     assert_eq!(head(&mut bench, run).phase, Phase::Waiting);
 }
+
+#[test]
+fn a_python_call_gets_what_its_registration_says() {
+    let call = |args: serde_json::Value| {
+        S::kind(move |chart, _| {
+            let target = tidewheel_engine::run::plan::Target::Python;
+            tidewheel_engine::run::plan::Kind::Call {
+                target,
+                with: chart.lit(args.clone()),
+                sealed: false,
+                awaited: true,
+            }
+        })
+    };
+    let known = json!({"package": "reports", "entrypoint": "build", "args": {"n": 1}, "requires": {"os": "linux"}});
+    let unknown = json!({"package": "reports", "entrypoint": "nothing"});
+    let mut bench = bench(&[&[call(known), call(unknown)]]);
+    let record = json!({
+        "package": "reports", "version": "1.0.0", "hash": "ab".repeat(32), "entrypoint": "reports.tasks:build",
+        "step": {"queue": "q", "priority": 8, "retry": {"max_attempts": 1}, "timeouts": {"run_ms": 5_000}},
+    });
+    bench.register("build", Some(&record.to_string()));
+    let labels = vec![("os".into(), "linux".into())];
+    let hello = tidewheel_engine::command::Hello { labels, ..worker(1) };
+    let session = bench.connect("w", hello);
+    let run = started(&mut bench);
+    let grant = bench.granted().pop().expect("a task");
+    assert_eq!((&*grant.kind, &*grant.queue, grant.priority, grant.max_attempts), ("build", "q", 8, 1));
+    assert_eq!(grant.spec.entrypoint.as_deref(), Some("reports.tasks:build"));
+    assert_eq!(grant.spec.package.as_deref(), Some(&*"ab".repeat(32)));
+    assert_eq!((grant.run_ms, grant.input), (5_000, Payload::Inline(json!({"n": 1}).to_string().into())));
+    bench.succeed(session, grant.task);
+    let head = head(&mut bench, run);
+    let Some(Outcome::Err(fault)) = &head.outcome else { panic!("{:?}", head.outcome) };
+    assert_eq!(fault.0["detail"], "there is no package reports");
+    assert!(fault.kind().ends_with("/configuration"), "{fault:?}");
+}

@@ -29,6 +29,10 @@ pub struct Problem {
     /// The shortest time to wait before a repeat, in seconds; also in the `Retry-After` header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
+    /// How many such requests are taken in a second at present, where it was refused for their rate; also in the
+    /// `RateLimit-Policy` header. It follows what is worked off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
 }
 
 /// One wrong field.
@@ -53,6 +57,7 @@ impl Problem {
             errors: Vec::new(),
             retryable: code.is_retryable(),
             retry_after: None,
+            rate: None,
         }
     }
 

@@ -90,6 +90,10 @@ impl World {
         let mono = self.node_now(process, partition).map_or(0, |now| now.mono);
         let fold = self.checkers.fold(partition);
         let Some(shell) = self.processes[&process].parts[partition].shell.as_ref() else { return };
+        if !shell.partition().waits_agree() {
+            let text = "lanes that wait for workers of their keys take the places of others".to_owned();
+            return self.checkers.fail("L2", text);
+        }
         let audit = shell.partition().audit();
         if !audit.sessions.iter().any(|s| s.free) {
             return self.checkers.dispatch.busy(partition);
@@ -111,10 +115,8 @@ impl World {
                 && audit.sessions.iter().any(|s| s.free && shell.partition().session_fits(s.session, task))
         });
         let could_go: Vec<TaskId> = could_go.collect();
-        let queues = self.plan.tenants.iter().flat_map(|tenant| &tenant.queues);
-        // Lanes that wait may fill the memory of a line, so that those behind them wait as long.
-        let patience = queues.map(|queue| queue.affinity_wait_ms).max().unwrap_or(0) * MS;
-        let allowed = 2 * SECOND + patience + self.plan.faults.read * 12 + self.plan.faults.commit * 6;
+        // Lanes that wait for their key's worker keep nobody behind them waiting.
+        let allowed = 2 * SECOND + self.plan.faults.read * 12 + self.plan.faults.commit * 6;
         let stuck = self.checkers.dispatch.could_go(partition, self.now, allowed, &could_go);
         if let Some((task, for_us)) = stuck {
             let task = &self.checkers.fold(partition).tasks[&task];

@@ -48,6 +48,8 @@ MAX_ENQUEUE_BYTES = MAX_FRAME - 64 * 1024
 MAX_FIELDS = 64 * 1024
 #: How long one question about a result stays with the agent before it is asked again.
 RESULT_WAIT_S = 30.0
+#: One question for items waits so long at most: a cancelled task stops asking.
+TAKE_WAIT_S = 5.0
 EXIT_PROTOCOL = 70
 _ANSWERS = ("enqueued", "asset_value", "handle_reply")
 
@@ -463,6 +465,37 @@ class Session:
         if not isinstance(ids, list) or len(ids) != len(part):
             raise TidewheelError("the agent answered with another number of ids than tasks were sent")
         return [str(task_id) for task_id in ids]
+
+    # -- Backend: what a queue's items ask for -----------------------------------------------------------------------
+
+    def add_item(self, queue: str, body: "Dict[str, Any]") -> str:
+        size = len(dump_bytes(body, "item"))
+        if size > MAX_ENQUEUE_BYTES:
+            raise ResultError(f"the item has {size} bytes; at most {MAX_ENQUEUE_BYTES} go into one")
+        context = CURRENT.get(None)
+        if context is not None and context.correlation_id and "correlation_id" not in body:
+            body = {**body, "correlation_id": context.correlation_id}
+        return str(self._about("add_item", "", queue=queue, body=body)["id"])
+
+    def take_items(self, queue: str, lease: str, wait: "Optional[str]" = None, most: int = 1) -> "List[Dict[str, Any]]":
+        from .. import options
+
+        end = time.monotonic() + (0.0 if wait is None else options.duration_ms(wait) / 1000)
+        while True:
+            # In pieces, so that a cancelled task does not go on waiting.
+            left = min(max(end - time.monotonic(), 0.0), TAKE_WAIT_S)
+            body: "Dict[str, Any]" = {"lease": lease, "max": most}
+            if left > 0:
+                body["wait"] = f"{int(left * 1000)}ms"
+            items = self._about("take_items", "", queue=queue, timeout_ms=int(left * 1000), body=body).get("items")
+            if items or time.monotonic() >= end:
+                return list(items or ())
+            context = CURRENT.get(None)
+            if context is not None:
+                context.check()
+
+    def settle_item(self, queue: str, id: str, verb: str, body: "Dict[str, Any]") -> "Dict[str, Any]":
+        return self._about("settle_item", id, queue=queue, verb=verb, body=body)
 
     def status(self, task_id: str) -> "Dict[str, Any]":
         return self._about("status", task_id)

@@ -153,8 +153,9 @@ impl InstallService {
         if wishes.url.is_none() && self.run.server().is_none() {
             flags.push(format!("--server={}", ctx.connection()?.url));
         }
-        flags.extend(wishes.ca_file.as_ref().map(|file| format!("--ca-file={}", absolute(file).display())));
         flags.extend(given(&matches()?));
+        let files = [("token-file", &wishes.token_file), ("ca-file", &wishes.ca_file)];
+        let files = files.into_iter().filter_map(|(flag, file)| Some((flag, absolute(file.as_deref()?)))).collect();
         Ok(Unit {
             name: self.service_name.clone(),
             user: self.user,
@@ -165,7 +166,7 @@ impl InstallService {
                 .run
                 .data_dir()
                 .map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())),
-            token_file: wishes.token_file.as_deref().map(absolute),
+            files,
             path: self.user.then(|| std::env::var("PATH").ok()).flatten(),
             drain: self.run.drain()?,
         })
@@ -187,6 +188,8 @@ impl InstallService {
         if found.is_some() {
             return Ok(found);
         }
+        // Nothing is left of a folder that was made for nothing.
+        let _ = std::fs::remove_dir(folder);
         let why = format!(
             "it would have no credential: {} holds none, and tokens of profiles and of TIDEWHEEL_TOKEN are not put into a unit",
             folder.display()

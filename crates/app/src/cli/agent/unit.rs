@@ -24,8 +24,8 @@ pub(super) struct Unit {
     pub(super) flags: Vec<String>,
     /// The data folder; `None` = systemd's place for it.
     pub(super) data_dir: Option<PathBuf>,
-    /// File with a lasting token.
-    pub(super) token_file: Option<PathBuf>,
+    /// Flags that name a file which the agent reads at its start, such as a lasting token, and the file.
+    pub(super) files: Vec<(&'static str, PathBuf)>,
     /// Of the manager of a user, who expects the same programs as in his shell.
     pub(super) path: Option<String>,
     /// Time that running attempts get.
@@ -74,9 +74,9 @@ impl Unit {
         if self.data_dir.is_none() {
             lines.push(format!("StateDirectory={}", self.name));
         }
-        if let Some(file) = &self.token_file {
+        for (flag, file) in &self.files {
             // Read by systemd, so that the service's own user need not be able to.
-            lines.push(format!("LoadCredential=token:{}", file.display().to_string().replace('%', "%%")));
+            lines.push(format!("LoadCredential={flag}:{}", file.display().to_string().replace('%', "%%")));
         }
         lines.push("ProtectSystem=full".into());
         lines
@@ -90,11 +90,10 @@ impl Unit {
             None if self.user => {}
             None => words.push("--data-dir=%S/".to_owned() + &self.name),
         }
-        match &self.token_file {
-            Some(file) if self.user => words.push(quoted(&format!("--token-file={}", file.display()))),
-            Some(_) => words.push("--token-file=%d/token".into()),
-            None => {}
-        }
+        words.extend(self.files.iter().map(|(flag, file)| match self.user {
+            true => quoted(&format!("--{flag}={}", file.display())),
+            false => format!("--{flag}=%d/{flag}"),
+        }));
         words.join(" ")
     }
 }
@@ -136,7 +135,7 @@ mod tests {
             program: "/usr/local/bin/tidewheel".into(),
             flags: vec!["--server=https://t.example".into(), "--probe=site=echo \"$X\" 5%".into()],
             data_dir: None,
-            token_file: None,
+            files: Vec::new(),
             path: None,
             drain: Duration::from_secs(30),
         }
@@ -165,15 +164,16 @@ mod tests {
     fn a_token_is_handed_over_by_systemd_and_an_account_is_named() {
         let text = Unit {
             account: Some("svc".into()),
-            token_file: Some("/etc/t 100%".into()),
+            files: vec![("token-file", "/etc/t 100%".into()), ("ca-file", "/etc/ca.pem".into())],
             data_dir: Some("/srv/agent".into()),
             ..unit()
         };
         let text = text.text();
-        for line in ["User=svc", "LoadCredential=token:/etc/t 100%%"] {
+        for line in ["User=svc", "LoadCredential=token-file:/etc/t 100%%", "LoadCredential=ca-file:/etc/ca.pem"] {
             assert!(text.lines().any(|found| found == line), "{line} is missing:\n{text}");
         }
-        assert!(text.contains("--data-dir=/srv/agent --token-file=%d/token\n") && !text.contains("StateDirectory"));
+        let end = " --data-dir=/srv/agent --token-file=%d/token-file --ca-file=%d/ca-file\n";
+        assert!(text.contains(end) && !text.contains("StateDirectory"), "{text}");
     }
 
     #[test]

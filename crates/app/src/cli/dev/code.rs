@@ -1,7 +1,9 @@
 //! The developer's code: built and uploaded at the start and after each change.
 //!
-//! A change goes the way of a deploy: a build, an upload under a version of its own, a registration. The agent in the
-//! same process fetches it like any other package, so that what works here works there.
+//! A change goes the way of a deploy: a build, an upload under a version of its own (`1.2.0+dev.<ms>`), a registration. The
+//! agent in the same process fetches it like any other package, so that what works here works there. Of a package the
+//! newest few such versions are kept, for tasks that still run them; the others are deleted, whoever uploaded them, so that
+//! days of editing do not fill the disk.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,13 +14,17 @@ use tokio::sync::mpsc;
 
 use crate::cli::Ctx;
 use crate::cli::package;
-use crate::client::Client;
+use crate::client::{Client, segment};
 use crate::fail::Outcome;
 
 /// Editors write a file in several steps, and tools write several files: what follows within this time is one change.
 const SETTLE: Duration = Duration::from_millis(60);
 /// Changes that wait to be looked at; more say nothing new.
 const CHANGES: usize = 64;
+/// Versions of one package that are kept beside the newest one.
+const KEPT: usize = 2;
+/// What the version of a change has in it.
+const MARK: &str = "+dev.";
 /// Folders whose changes are not the developer's.
 const IGNORED: &[&str] =
     &[".tidewheel", ".git", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"];
@@ -73,12 +79,29 @@ impl Code {
             return Ok(());
         }
         // A version of its own for each change: versions are immutable, and going back to earlier code is a change too.
-        let version = format!("{}+dev.{}", built.version, jiff::Timestamp::now().as_millisecond());
+        let version = format!("{}{MARK}{}", built.version, jiff::Timestamp::now().as_millisecond());
         package::push(ctx, &self.client, &built, Some(&version)).await?;
         self.hash.clone_from(&built.hash);
         let entries = built.manifest["entries"].as_array().map_or(&[][..], Vec::as_slice);
         let names: Vec<_> = entries.iter().filter_map(|entry| entry["name"].as_str()).collect();
         ctx.out.note(&format!("{}: {} ({} ms)", built.name, names.join(", "), began.elapsed().as_millis()));
+        // What cannot be deleted now, because a task still runs it, is looked at again after the next change.
+        if let Err(failure) = self.forget_superseded(&built.name).await {
+            tracing::debug!(why = %failure.text(true), "superseded versions are kept");
+        }
+        Ok(())
+    }
+
+    async fn forget_superseded(&self, name: &str) -> Outcome {
+        let listed = self.client.get(format!("/packages/{}", segment(name))).query("fields", "version").value().await?;
+        let versions = listed["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let superseded = versions.iter().filter_map(|item| item["version"].as_str()).filter(|v| v.contains(MARK));
+        for version in superseded.skip(1 + KEPT) {
+            let gone = self.client.delete(package::path(name, version)).send().await;
+            if let Err(failure) = gone {
+                tracing::debug!(version, why = %failure.text(true), "a superseded version is kept");
+            }
+        }
         Ok(())
     }
 }

@@ -106,3 +106,19 @@ def multiply(most: int):
 def good(n: int) -> int:
     time.sleep(0.02)
     return n * n
+
+
+@task
+def work_off(name, wait="1s"):
+    """Takes items of a queue until there is none: even ones are done, odd ones are wrong."""
+    from tidewheel import queue
+
+    seen = []
+    queue(name).add({"n": 4})
+    for item in queue(name).take(lease="1m", wait=wait):
+        seen.append(item.input["n"])
+        if item.input["n"] % 2:
+            item.fail("it is odd", kind="business")
+        else:
+            item.done({"half": item.input["n"] // 2})
+    return sorted(seen)
