@@ -481,7 +481,9 @@ pub fn blobs(head: &Head) -> Vec<BlobHash> {
             match &frame.step {
                 Step::For { items, .. } => see(items),
                 Step::Map(map) => map.values().for_each(&mut see),
-                Step::Listen(listen) => listen.at_hand.iter().chain(&listen.read).for_each(&mut see),
+                Step::Listen(listen) => {
+                    listen.at_hand.iter().chain(&listen.pages).chain(&listen.read).for_each(&mut see)
+                }
                 Step::Try(state) => state.error.iter().for_each(&mut see),
                 Step::Fork(branches) => {
                     for branch in branches {

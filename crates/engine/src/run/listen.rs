@@ -8,7 +8,7 @@ use super::look::Look;
 use super::machine::{End, Machine, Mode, Res, Stop};
 use super::plan::{Filter, Kind, Listen, Read, Strategy, Until};
 use crate::id::Name;
-use crate::limit::INBOX;
+use crate::limit::{INBOX, INLINE_VALUE};
 
 /// Names of correlations and what they have to be.
 pub type Known = Vec<(Name, Json)>;
@@ -16,8 +16,12 @@ pub type Known = Vec<(Name, Json)>;
 /// State of a `listen`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenState {
-    /// What was read of the events taken, or what was done for each gave.
+    /// What was read of the events taken, or what was done for each gave: those after the pages.
     pub read: Vec<Data>,
+    /// The earlier ones, an array each.
+    pub pages: Vec<Data>,
+    /// How many there are in all.
+    pub count: u64,
     /// Which filters of `all` have theirs.
     pub matched: Vec<bool>,
     /// Which filters of the `until` that waits for all of several have theirs.
@@ -35,7 +39,8 @@ pub struct ListenState {
 impl ListenState {
     /// Bytes of values.
     pub(super) fn stored(&self) -> usize {
-        self.read.iter().map(Data::stored).sum::<usize>() + self.at_hand.as_ref().map_or(0, Data::stored)
+        self.read.iter().chain(&self.pages).map(Data::stored).sum::<usize>()
+            + self.at_hand.as_ref().map_or(0, Data::stored)
     }
 }
 
@@ -119,6 +124,8 @@ impl Machine<'_> {
         };
         let state = ListenState {
             read: Vec::new(),
+            pages: Vec::new(),
+            count: 0,
             matched: parts(&listen.strategy),
             ended,
             correlations,
@@ -323,7 +330,7 @@ impl Machine<'_> {
             Strategy::All(_) => state.matched.iter().all(|matched| *matched),
             Strategy::Any(_, Some(_)) => false,
         };
-        let number = state.read.len() as u64;
+        let number = state.count;
         match &listen.foreach {
             Some(foreach) if foreach.body.is_some() => {
                 state.at_hand = Some(value.clone());
@@ -361,25 +368,44 @@ impl Machine<'_> {
         let Some(state) = self.listening_mut(id) else { return Ok(()) };
         state.at_hand = None;
         state.read.push(output);
+        state.count += 1;
         let mut complete = state.complete;
         if let Strategy::Any(_, Some(Until::Condition(until))) = &listen.strategy {
-            let so_far = self.read_so_far(id)?;
-            complete |= self.holds(*until, &Look::body(id, &so_far))?;
+            let (pages, read) = (state.pages.clone(), state.read.clone());
+            let none = Data::null();
+            let look = Look { parts: Some((&pages, &read)), ..Look::body(id, &none) };
+            complete |= self.holds(*until, &look)?;
         }
-        if complete { self.heard(id) } else { self.next_event(id) }
+        if complete {
+            return self.heard(id);
+        }
+        self.page_read(id)?;
+        self.next_event(id)
     }
 
-    fn read_so_far(&mut self, id: u32) -> Res<Data> {
-        let read = self.listening(id).map_or(Vec::new(), |state| state.read.clone());
+    /// Puts what was read aside as a page when it is too much to carry along: a `listen` may go on for ever.
+    fn page_read(&mut self, id: u32) -> Res<()> {
+        let Some(state) = self.listening_mut(id) else { return Ok(()) };
+        if state.read.iter().map(Data::stored).sum::<usize>() <= INLINE_VALUE {
+            return Ok(());
+        }
+        let read = std::mem::take(&mut state.read);
         let values = read.iter().map(|data| self.json(data).map(|json| (*json).clone())).collect::<Res<Vec<_>>>()?;
-        Ok(Data::small(Json::Array(values)))
+        let mut page = self.keep(Json::Array(values));
+        if let Data::Ref { value, .. } = &mut page {
+            *value = None;
+        }
+        if let Some(state) = self.listening_mut(id) {
+            state.pages.push(page);
+        }
+        Ok(())
     }
 
     /// The `listen` is over: an array of what was taken, in order.
     fn heard(&mut self, id: u32) -> Res<()> {
-        let read = self.read_so_far(id)?;
-        let all = self.json(&read)?;
-        let output = if read.stored() > crate::limit::INLINE_VALUE { self.keep((*all).clone()) } else { read };
+        let Some(state) = self.listening(id) else { return Ok(()) };
+        let (pages, read, count) = (state.pages.clone(), state.read.clone(), state.count);
+        let output = self.assemble(&pages, &read, count)?;
         self.finish_body(id, output, None)
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Look<'b> {
     /// Which frame of the line; none = the innermost.
     pub(super) depth: Option<usize>,
     pub(super) dot: &'b Data,
+    /// The dot is an array in parts: pages, and what follows them.
+    pub(super) parts: Option<(&'b [Data], &'b [Data])>,
     /// Whether `$input` is there.
     pub(super) input: bool,
     /// `$output`.
@@ -34,11 +36,11 @@ pub(super) struct Look<'b> {
 
 impl<'b> Look<'b> {
     pub(super) fn raw(line: u32, dot: &'b Data) -> Look<'b> {
-        Look { line, depth: None, dot, input: false, output: None, extra: &[] }
+        Look { line, depth: None, dot, parts: None, input: false, output: None, extra: &[] }
     }
 
     pub(super) fn body(line: u32, dot: &'b Data) -> Look<'b> {
-        Look { line, depth: None, dot, input: true, output: None, extra: &[] }
+        Look { line, depth: None, dot, parts: None, input: true, output: None, extra: &[] }
     }
 }
 
@@ -121,7 +123,7 @@ impl<'v> View<'v> {
                 let Some(foreach) = &listen.foreach else { return Found::No };
                 match &state.at_hand {
                     Some(event) if *foreach.item == *name => Found::Value(self.read(event)),
-                    Some(_) if *foreach.at == *name => Found::Value(Cow::Owned(Json::from(state.read.len() as u64))),
+                    Some(_) if *foreach.at == *name => Found::Value(Cow::Owned(Json::from(state.count))),
                     _ => Found::No,
                 }
             }
@@ -186,7 +188,11 @@ impl Scope for Nothing {
 
 impl Scope for View<'_> {
     fn dot(&self) -> Cow<'_, Json> {
-        self.read(self.look.dot)
+        let Some((pages, rest)) = self.look.parts else { return self.read(self.look.dot) };
+        let pages = pages.iter().map(|page| self.read(page));
+        let mut all: Vec<Json> = pages.flat_map(|page| page.as_array().cloned().unwrap_or_default()).collect();
+        all.extend(rest.iter().map(|value| self.read(value).into_owned()));
+        Cow::Owned(Json::Array(all))
     }
 
     fn var(&self, var: &Var) -> Cow<'_, Json> {

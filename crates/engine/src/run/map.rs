@@ -350,29 +350,37 @@ impl Machine<'_> {
         }
     }
 
-    /// All items are done: their results in order, or the names of the pages where they are too many for one value.
+    /// All items are done: their results in order.
     fn all_done(&mut self, id: u32) -> Res<()> {
         let Some(map) = self.map(id) else { return Ok(()) };
         let (pages, total) = (map.finished.clone(), map.total);
+        let output = self.assemble(&pages, &[], total)?;
+        self.finish_map(id, output)
+    }
+
+    /// One array of pages and what follows them; an object that names the pages where they are too large for one value.
+    pub(super) fn assemble(&mut self, pages: &[Data], rest: &[Data], count: u64) -> Res<Data> {
         let size = |page: &Data| match page {
             Data::Inline { size, .. } => u64::from(*size),
             Data::Ref { size, .. } => *size,
         };
-        let output = if pages.iter().map(size).sum::<u64>() > MAP_RESULT {
-            let pages: Vec<Json> = pages.iter().map(Data::written).collect();
-            serde_json::json!({"$pages": pages, "count": total})
-        } else if let [page] = &pages[..] {
-            let output = page.clone();
-            return self.finish_map(id, output);
-        } else {
-            let mut all = Vec::new();
-            for page in &pages {
-                all.extend(self.json(page)?.as_array().into_iter().flatten().cloned());
+        if let ([page], []) = (pages, rest) {
+            return Ok(page.clone());
+        }
+        let values = rest.iter().map(|value| self.json(value).map(|json| (*json).clone())).collect::<Res<Vec<_>>>()?;
+        if pages.iter().chain(rest).map(size).sum::<u64>() > MAP_RESULT {
+            let mut named: Vec<Json> = pages.iter().map(Data::written).collect();
+            if !values.is_empty() {
+                named.push(self.keep(Json::Array(values)).written());
             }
-            Json::Array(all)
-        };
-        let output = self.keep(output);
-        self.finish_map(id, output)
+            return Ok(self.keep(serde_json::json!({"$pages": named, "count": count})));
+        }
+        let mut all = Vec::new();
+        for page in pages {
+            all.extend(self.json(page)?.as_array().into_iter().flatten().cloned());
+        }
+        all.extend(values);
+        Ok(self.keep(Json::Array(all)))
     }
 
     fn finish_map(&mut self, id: u32, output: Data) -> Res<()> {

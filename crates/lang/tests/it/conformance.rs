@@ -13,6 +13,7 @@ use tidewheel_lang::resolve::{Options, deploy};
 use tidewheel_lang::text::Tree;
 
 use crate::documents::{Peers, documents};
+use crate::kit;
 use crate::suite::{files, folder};
 use crate::verdict;
 
@@ -29,7 +30,7 @@ pub(crate) struct Row {
 }
 
 /// The suites, in the order of the table.
-const SUITES: [fn() -> Option<Vec<Row>>; 4] = [plans, invalid, verdicts, formats];
+const SUITES: [fn() -> Option<Vec<Row>>; 6] = [kit::kit, kit::own, plans, invalid, verdicts, formats];
 
 /// Documents that become a plan.
 fn plans() -> Option<Vec<Row>> {

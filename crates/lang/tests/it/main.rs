@@ -10,6 +10,7 @@ mod expressions;
 mod fast;
 mod jq;
 mod json_schema;
+mod kit;
 mod lint;
 mod suite;
 mod support;

@@ -213,3 +213,28 @@ fn a_listen_that_a_fault_interrupted_goes_on_with_what_it_has() {
     world.event("b", "2", json!(2));
     assert_eq!(world.output(), json!([[1, 2], "t"]));
 }
+
+#[test]
+fn a_listen_that_hears_for_ever_does_not_fill_the_run() {
+    let until = |touches: bool| {
+        listen(move |chart| {
+            let enough = chart.expr(move |scope| json!(touches && scope.dot().as_array().map_or(0, Vec::len) >= 30));
+            Strategy::Any(vec![filter(chart, "a")], Some(Until::Condition(enough)))
+        })
+    };
+    let mut world = run(&[until(false)], json!(null));
+    world.checked = false;
+    for n in 0..100 {
+        world.event("a", &n.to_string(), json!("x".repeat(30_000)));
+    }
+    assert!(world.head.inline() < 128 * 1024, "{}", world.head.inline());
+    assert_eq!(world.fold(), world.head);
+    let mut world = run(&[until(true)], json!(null));
+    world.checked = false;
+    for n in 0..30 {
+        world.event("a", &n.to_string(), json!(format!("{n}{}", "x".repeat(30_000))));
+    }
+    let output = world.output();
+    assert_eq!(output.as_array().map(Vec::len), Some(30));
+    assert!(output[29].as_str().is_some_and(|text| text.starts_with("29x")));
+}

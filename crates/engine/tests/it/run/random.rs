@@ -6,9 +6,28 @@ use serde_json::json;
 use tidewheel_engine::run::act::{Event, Outcome};
 use tidewheel_engine::run::head::{Phase, Seq};
 use tidewheel_engine::run::journal::Segment;
-use tidewheel_engine::run::plan::{Flow, ParentClose};
+use tidewheel_engine::run::plan::{
+    Filter, Flow, Foreach, Kind, Listen, ParentClose, Read, Strategy as Events, Until, Yield,
+};
 
 use super::kit::{Flowchart, Handler, Outside, S, World, error, retry};
+
+/// Waits for so many events of type `k`: one for each filter, or until there are so many; each is worked on.
+fn listen(all: bool, count: usize) -> S {
+    S::kind(move |chart, at| {
+        let kind = chart.lit(json!("k"));
+        let filter = || Filter { with: vec![("type".into(), kind)], correlate: Vec::new() };
+        let body = chart.list(&[S::Task("heard")], &format!("{at}/foreach/do"));
+        let foreach = Foreach { item: "event".into(), at: "n".into(), body: Some(body), output: Yield::default() };
+        let strategy = if all {
+            Events::All((0..count).map(|_| filter()).collect())
+        } else {
+            let enough = chart.expr(move |scope| json!(scope.dot().as_array().map_or(0, Vec::len) >= count));
+            Events::Any(vec![filter()], Some(Until::Condition(enough)))
+        };
+        Kind::Listen(Listen { strategy, read: Read::Data, foreach: (!all).then_some(foreach) })
+    })
+}
 
 fn statement() -> impl Strategy<Value = S> {
     let leaf = prop_oneof![
@@ -27,6 +46,8 @@ fn statement() -> impl Strategy<Value = S> {
             batch,
             collect
         }),
+        (any::<bool>(), 1usize..3).prop_map(|(all, count)| listen(all, count)),
+        Just(listen(true, 2).timeout(25)),
         Just(S::push("end").then(Flow::End)),
         Just(S::push("exit").then(Flow::Exit)),
     ];
@@ -54,7 +75,7 @@ fn happen(world: &mut World, dice: u32, done: &mut Vec<Event>) {
         0 => world.send(Event::Suspend { reason: "r".into() }),
         1 | 2 => world.send(Event::Resume),
         3 if dice % 64 == 3 => world.send(Event::Cancel { reason: "c".into() }),
-        3 | 4 => world.event("k", &(dice % 7).to_string(), json!(dice)),
+        3 | 4 => world.event("k", &(dice % 19).to_string(), json!(dice)),
         5 => match done.last() {
             Some(event) => {
                 let before = world.head.clone();
@@ -129,7 +150,10 @@ fn settle(world: &mut World) {
         if world.head.phase.ended() {
             break;
         }
-        let Some(entry) = world.open.keys().next().copied() else { break };
+        let Some(entry) = world.open.keys().next().copied() else {
+            world.event("k", &format!("late {round}"), json!(round));
+            continue;
+        };
         end(world, entry, 16 * round + 1, &mut Vec::new());
     }
 }

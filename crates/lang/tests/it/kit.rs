@@ -1,0 +1,182 @@
+//! The conformance kit of the standard, and scenarios of our own for what it leaves out, each in memory, with a crash after
+//! every commit, with commits that are lost, and with commits that land but are reported as failed.
+
+mod gherkin;
+mod peer;
+mod shell;
+
+use serde_json::Value as Json;
+use tidewheel_engine::run::plan::Profile;
+use tidewheel_lang::compile::is_refusal;
+use tidewheel_lang::feature::Features;
+use tidewheel_lang::resolve::{Options, deploy};
+use tidewheel_lang::text::Tree;
+
+use crate::conformance::Row;
+use crate::documents::Peers;
+use crate::suite::{files, folder};
+use gherkin::{Scenario, Step};
+use shell::{Ended, Mode, Shell};
+
+const MODES: [(Mode, &str); 4] = [
+    (Mode::Memory, "in memory"),
+    (Mode::Crash, "with a crash after every commit"),
+    (Mode::Lost, "with commits that are lost"),
+    (Mode::Landed, "with commits that land but are reported as failed"),
+];
+
+/// What a scenario says about its end.
+enum Verdict {
+    Passed,
+    Refused(String),
+    Failed(String),
+}
+
+fn yaml(text: &str) -> Json {
+    match Tree::parse(text.as_bytes()) {
+        Ok(tree) => tree.json(tree.root()),
+        Err(error) => panic!("{text}: {error:?}"),
+    }
+}
+
+/// Runs a scenario; its effects are counted against those of a run without faults.
+fn play(scenario: &Scenario, profile: Profile, mode: Mode) -> Verdict {
+    let options = Options { profile: Some(profile), features: Features::all() };
+    let deployed = deploy(scenario.definition.as_bytes(), options, &Peers);
+    let Some((_, compiled)) = deployed.workflow else {
+        return match deployed.diagnostics.iter().find(|one| is_refusal(one)) {
+            Some(one) => Verdict::Refused(one.message.clone()),
+            None => Verdict::Failed(format!("{:?}", deployed.diagnostics)),
+        };
+    };
+    let input = scenario.input.as_deref().map_or(Json::Null, yaml);
+    let mut shell = Shell::new(compiled, mode);
+    let ended = shell.execute(&input);
+    for step in &scenario.steps {
+        if let Err(why) = holds(step, &ended, &shell.ran()) {
+            return Verdict::Failed(format!("{step:?}: {why}\n  ended: {ended:?}\n  ran: {:?}", shell.ran()));
+        }
+    }
+    if mode != Mode::Memory {
+        let mut calm =
+            Shell::new(deploy(scenario.definition.as_bytes(), options, &Peers).workflow.unwrap().1, Mode::Memory);
+        calm.execute(&input);
+        if calm.peer.calls != shell.peer.calls || calm.emitted.len() != shell.emitted.len() {
+            return Verdict::Failed(format!("effects differ: {:?}, calmly {:?}", shell.peer.calls, calm.peer.calls));
+        }
+    }
+    Verdict::Passed
+}
+
+/// Follows names and indexes: `a.b.0`.
+fn at<'v>(value: &'v Json, path: &str) -> Option<&'v Json> {
+    path.split('.').try_fold(value, |value, part| match value {
+        Json::Array(items) => items.get(part.parse::<usize>().ok()?),
+        other => other.get(part),
+    })
+}
+
+fn same(found: &Json, wanted: &Json) -> Result<(), String> {
+    if found == wanted { Ok(()) } else { Err(format!("found {found}, wanted {wanted}")) }
+}
+
+fn holds(step: &Step, ended: &Ended, ran: &[String]) -> Result<(), String> {
+    let output = || match ended {
+        Ended::Completed(output) => Ok(output),
+        other => Err(format!("it did not complete: {other:?}")),
+    };
+    let wanted = |name: &String, found: Option<&String>| {
+        if found == Some(name) { Ok(()) } else { Err(format!("it was {found:?}")) }
+    };
+    match step {
+        Step::Completes => output().map(|_| ()),
+        Step::CompletesWith(text) => same(output()?, &yaml(text)),
+        Step::Faults => match ended {
+            Ended::Faulted(_) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+        Step::FaultsWith(text) => match (ended, yaml(text)) {
+            (Ended::Faulted(error), Json::Object(wanted)) => {
+                wanted.iter().try_for_each(|(key, wanted)| same(error.get(key).unwrap_or(&Json::Null), wanted))
+            }
+            (other, _) => Err(format!("{other:?}")),
+        },
+        Step::HasProperties(names) => {
+            let output = output()?;
+            match names.iter().find(|name| at(output, name).is_none()) {
+                Some(missing) => Err(format!("`{missing}` is missing in {output}")),
+                None => Ok(()),
+            }
+        }
+        Step::HasValue(name, text) => same(at(output()?, name).unwrap_or(&Json::Null), &yaml(text)),
+        Step::HasItems(name, count) => {
+            let items = at(output()?, name).and_then(Json::as_array).map(Vec::len);
+            if items == Some(*count) { Ok(()) } else { Err(format!("{items:?} items")) }
+        }
+        Step::RunsFirst(name) => wanted(name, ran.first()),
+        Step::RunsLast(name) => wanted(name, ran.last()),
+        Step::RunsAfter(name, before) => {
+            let place = |wanted: &String| ran.iter().position(|name| name == wanted);
+            match (place(name), place(before)) {
+                (Some(one), Some(other)) if one > other => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+    }
+}
+
+/// The kit, once for each edition and way.
+pub(crate) fn kit() -> Option<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (version, profile) in [("v1.0.3", Profile::V1_0_3), ("main", Profile::Next)] {
+        let scenarios = scenarios_of(&files(&folder(&format!("ows/{version}/ctk/features"))?, "feature"));
+        for (mode, how) in MODES {
+            let suite = format!("conformance kit `{version}`, {how}");
+            rows.push(row(suite, &scenarios, profile, mode));
+        }
+    }
+    Some(rows)
+}
+
+/// Our own scenarios for what the kit leaves out.
+pub(crate) fn own() -> Option<Vec<Row>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/features");
+    let scenarios = scenarios_of(&files(&folder, "feature"));
+    let row = |(mode, how): (Mode, &str)| {
+        row(format!("scenarios for what the kit leaves out, {how}"), &scenarios, Profile::Next, mode)
+    };
+    Some(MODES.into_iter().map(row).collect())
+}
+
+fn scenarios_of(files: &[(String, String)]) -> Vec<Scenario> {
+    files.iter().flat_map(|(name, text)| gherkin::read(name, text)).collect()
+}
+
+fn row(suite: String, scenarios: &[Scenario], profile: Profile, mode: Mode) -> Row {
+    let mut row = Row { suite, passed: 0, refused: Vec::new(), not_run: Vec::new() };
+    let mut failed = String::new();
+    for scenario in scenarios {
+        match play(scenario, profile, mode) {
+            Verdict::Passed => row.passed += 1,
+            Verdict::Refused(why) => row.refused.push(format!("`{}`: {why}", scenario.name)),
+            Verdict::Failed(why) => failed += &format!("{}: {why}\n", scenario.name),
+        }
+    }
+    assert!(failed.is_empty(), "{}:\n{failed}", row.suite);
+    row
+}
+
+#[test]
+fn every_scenario_of_the_kit_passes_in_both_editions_and_every_way() {
+    let Some(rows) = kit() else { return };
+    for row in rows {
+        assert_eq!((row.passed, row.refused.len()), (21, 0), "{}", row.suite);
+    }
+}
+
+#[test]
+fn our_own_scenarios_pass_in_every_way() {
+    for row in own().unwrap() {
+        assert!(row.refused.is_empty() && row.passed > 10, "{}: {:?}", row.suite, row.refused);
+    }
+}

@@ -1,0 +1,83 @@
+//! The services that scenarios call, answered in the process.
+
+use serde_json::{Value as Json, json};
+use tidewheel_engine::run::act::Outcome;
+use tidewheel_engine::run::data::Data;
+use tidewheel_engine::run::fault::{Fault, Standard};
+use tidewheel_engine::run::plan::{Profile, Protocol, Target};
+
+/// Answers, and remembers what it was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    /// Calls in order.
+    pub(crate) calls: Vec<String>,
+}
+
+fn pet(id: &Json) -> Json {
+    json!({"id": id, "name": "Milou", "status": "available"})
+}
+
+impl Peer {
+    /// What a task comes to; `None` = it never ends by itself.
+    pub(crate) fn call(&mut self, target: &Target, args: &Json) -> Option<Outcome> {
+        let (method, uri) = match target {
+            Target::Outbound(Protocol::Http) => (text(&args["method"]).to_uppercase(), text(&args["endpoint"])),
+            Target::Outbound(Protocol::OpenApi) => match text(&args["operationId"]).as_str() {
+                "findPetsByStatus" => (
+                    "GET".into(),
+                    format!(
+                        "https://petstore.swagger.io/v2/pet/findByStatus?status={}",
+                        text(&args["parameters"]["status"])
+                    ),
+                ),
+                "getPetById" => {
+                    ("GET".into(), format!("https://petstore.swagger.io/v2/pet/{}", args["parameters"]["petId"]))
+                }
+                other => panic!("no operation `{other}`"),
+            },
+            other => panic!("nobody answers {other:?} {args}"),
+        };
+        self.calls.push(format!("{method} {uri}"));
+        let asked = self.calls.iter().filter(|call| call.ends_with(&uri)).count();
+        let (status, content) = answer(&uri, args, asked)?;
+        if !(200..300).contains(&status) {
+            let fault = Fault::new(Standard::Communication, Profile::Next, &format!("{uri} answered {status}"), "");
+            let mut error = (*fault.0).clone();
+            error["status"] = status.into();
+            error["instance"] = Json::Null;
+            return Some(Outcome::Err(Fault(error.into())));
+        }
+        let output = match args["output"].as_str() {
+            Some("response") => json!({
+                "request": {"method": method, "uri": uri, "headers": {}},
+                "statusCode": status, "headers": {"content-type": "application/json"}, "content": content,
+            }),
+            _ => content,
+        };
+        Some(Outcome::Ok(Data::of(output).0))
+    }
+}
+
+fn text(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn answer(uri: &str, args: &Json, asked: usize) -> Option<(u16, Json)> {
+    let path = uri.split_once("//").map_or(uri, |(_, rest)| rest);
+    Some(match path {
+        "petstore.swagger.io/v2/pet/findByStatus?status=available" => (200, json!([pet(&json!(1)), pet(&json!(2))])),
+        "httpbin.org/basic-auth/serverless-workflow/conformance-test" => {
+            let given = &args["authentication"]["basic"];
+            let right = given["username"] == "serverless-workflow" && given["password"] == "conformance-test";
+            if right { (200, json!({"authenticated": true})) } else { (401, json!({})) }
+        }
+        "never.example" => return None,
+        // Ready at the third time it is asked.
+        "flaky.example" if asked < 3 => (503, json!({})),
+        "flaky.example" => (200, json!({"asked": asked})),
+        path => match path.strip_prefix("petstore.swagger.io/v2/pet/").and_then(|id| id.parse::<u64>().ok()) {
+            Some(id) => (200, pet(&json!(id))),
+            None => (404, json!({})),
+        },
+    })
+}
