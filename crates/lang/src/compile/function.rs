@@ -12,8 +12,9 @@ use crate::model::{Statement, Text};
 use crate::text::At;
 
 /// Functions of the default catalog that this server knows of.
-const DEFAULT: [&str; 13] = [
+const DEFAULT: [&str; 14] = [
     "python",
+    "task",
     "map",
     "human",
     "saga",
@@ -148,6 +149,17 @@ impl<'t> Work<'t> {
                 let arguments = self.arguments(with);
                 self.finish_call(Target::Python, arguments, true)
             }
+            "task" => {
+                self.check_arguments(statement, with, &["type", "input"], &["type"]);
+                let part = |work: &Self, name: &str| with.and_then(|with| work.tree.get(with, name));
+                let kind = part(self, "type").and_then(|at| self.task_type(at));
+                let input = match part(self, "input") {
+                    Some(input) => self.template(input, Place::Body),
+                    None => self.dot(),
+                };
+                let Some(kind) = kind else { return self.nothing() };
+                Kind::Call { target: Target::Task(kind), with: input, sealed: false, awaited: true }
+            }
             "map" => {
                 self.require(name.at, Feature::Map);
                 self.map(statement, with)
@@ -184,19 +196,20 @@ impl<'t> Work<'t> {
     }
 
     fn map(&mut self, statement: &'t Statement, with: Option<At>) -> Kind {
-        let known = ["items", "function", "workflow", "with", "concurrency", "batch", "onError"];
+        let known = ["items", "function", "task", "workflow", "with", "concurrency", "batch", "onError"];
         self.check_arguments(statement, with, &known, &["items"]);
         let argument = |work: &Self, name: &str| with.and_then(|with| work.tree.get(with, name));
         let items = match argument(self, "items") {
             Some(items) => self.template(items, Place::Body),
             None => self.builder.literal(Json::Null),
         };
-        let target = match (argument(self, "function"), argument(self, "workflow")) {
-            (Some(function), None) => self.map_function(function),
-            (None, Some(workflow)) => self.map_workflow(workflow),
+        let target = match (argument(self, "function"), argument(self, "workflow"), argument(self, "task")) {
+            (Some(function), None, None) => self.map_function(function),
+            (None, Some(workflow), None) => self.map_workflow(workflow),
+            (None, None, Some(task)) => self.task_type(task).map(Target::Task),
             _ => {
                 let at = with.unwrap_or(statement.at);
-                self.error(at, "missing-field", "a map needs either `function` or `workflow`");
+                self.error(at, "missing-field", "a map needs one of `function`, `task`, `workflow`");
                 None
             }
         };
@@ -218,6 +231,16 @@ impl<'t> Work<'t> {
         };
         let Some(target) = target else { return self.nothing() };
         Kind::Map { items, target, with: each, concurrency, batch, collect }
+    }
+
+    /// The type of a task: a plain text, since it decides who can do it.
+    fn task_type(&mut self, at: At) -> Option<Name> {
+        let text = self.tree.text(at).filter(|text| !text.is_empty() && text.len() <= 200 && !text.contains("${"));
+        let kind = text.map(Name::from);
+        if kind.is_none() {
+            self.error(at, "wrong-value", "the type of a task is a plain text of at most 200 bytes");
+        }
+        kind
     }
 
     fn map_function(&mut self, at: At) -> Option<Target> {
