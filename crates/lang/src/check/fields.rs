@@ -113,7 +113,7 @@ impl Checker<'_> {
     /// Ends a map; some unknown fields have a reason of their own.
     pub(super) fn close_for(&mut self, fields: Fields, reasons: &[(&str, &str)]) {
         for (name, at) in self.tree.entries(fields.at) {
-            if fields.known.iter().any(|known| *known == &**name) {
+            if fields.known.contains(&&**name) {
                 continue;
             }
             let absent = fields.known.iter().copied().filter(|known| self.tree.get(fields.at, known).is_none());
@@ -141,7 +141,7 @@ impl Checker<'_> {
     /// Ends a map that may have other fields; one that nearly has the name of a known one is a warning.
     pub(super) fn open(&mut self, fields: Fields) {
         for (name, at) in self.tree.entries(fields.at).iter().take(MANY) {
-            if fields.known.iter().any(|known| *known == &**name) {
+            if fields.known.contains(&&**name) {
                 continue;
             }
             let absent = fields.known.iter().copied().filter(|known| self.tree.get(fields.at, known).is_none());
