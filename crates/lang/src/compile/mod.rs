@@ -306,10 +306,7 @@ pub fn children(document: &Document) -> Vec<WorkflowName> {
 
 /// A circle of workflows that run each other by literal names, if there is one that goes through `start`: its names from
 /// `start` back to `start`. `lookup` gives the children of a workflow, none if it is not known.
-pub fn circle(
-    start: &WorkflowName,
-    lookup: &dyn Fn(&WorkflowName) -> Vec<WorkflowName>,
-) -> Option<Vec<WorkflowName>> {
+pub fn circle(start: &WorkflowName, lookup: &dyn Fn(&WorkflowName) -> Vec<WorkflowName>) -> Option<Vec<WorkflowName>> {
     let mut path = vec![(start.clone(), lookup(start).into_iter())];
     let mut seen = std::collections::BTreeSet::new();
     while let Some((_, children)) = path.last_mut() {
