@@ -234,7 +234,7 @@ fn summary(text: &[u8], name: &str, report: &Report, colour: bool) -> String {
         count(Severity::Warning),
         count(Severity::Hint)
     );
-    if let Some(path) = report.critical_path.as_ref().filter(|path| path.work > 0) {
+    if let Some(path) = report.critical_path.as_ref().filter(|path| path.work > 1) {
         out += &format!("; {} of {} pieces of work wait for each other", path.statements.len(), path.work);
     }
     out

@@ -117,6 +117,10 @@ impl Checker<'_> {
             if fields.known.contains(&&**name) {
                 continue;
             }
+            if self.found.len() > super::MAX_FOUND && self.found.last().is_some_and(|last| last.code == "unknown-field")
+            {
+                break;
+            }
             let near = if self.found.len() < MANY { nearest(name, absent.iter().copied()) } else { None };
             let reason = reasons.iter().find(|(field, _)| *field == &**name);
             let span = self.tree.key_span(*at);
