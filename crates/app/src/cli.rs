@@ -36,6 +36,7 @@ mod top;
 mod version;
 mod whoami;
 mod worker;
+mod workflow;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -140,6 +141,8 @@ enum Verb {
     Task(task::TaskCommand),
     Queue(queue::QueueCommand),
     Routing(routing::RoutingCommand),
+    Workflow(workflow::WorkflowCommand),
+    Lint(workflow::ShortLint),
     Search(search::Search),
     Bulk(bulk::BulkCommand),
     Op(op::OpCommand),
@@ -166,7 +169,7 @@ enum Verb {
 /// The groups of the help.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["dev", "init", "exec", "deploy", "login", "logout", "whoami", "profile"]),
-    ("Work", &["task", "queue", "routing", "search", "bulk", "op"]),
+    ("Work", &["task", "workflow", "queue", "routing", "search", "bulk", "op", "lint"]),
     ("Operate", &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"]),
     ("Admin", &["tenant", "token", "backup", "config", "api", "completions", "man", "version"]),
 ];
@@ -332,6 +335,8 @@ fn run(cli: Cli) -> Outcome {
         Verb::Init(verb) => verb.run(&ctx),
         Verb::Exec(verb) => verb.run(&ctx),
         Verb::Doctor(verb) => verb.run(&ctx),
+        Verb::Workflow(verb) => verb.run(&ctx),
+        Verb::Lint(verb) => verb.run(&ctx),
         verb => client_verb(verb, &ctx),
     }
 }
@@ -386,7 +391,9 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         | Verb::Man(_)
         | Verb::Init(_)
         | Verb::Exec(_)
-        | Verb::Doctor(_) => Ok(()),
+        | Verb::Doctor(_)
+        | Verb::Workflow(_)
+        | Verb::Lint(_) => Ok(()),
     }
 }
 

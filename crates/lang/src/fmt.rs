@@ -183,8 +183,12 @@ impl Writer<'_> {
             Node::List(items) if items.is_empty() => Some("[]".to_string()),
             Node::Map(_) | Node::List(_) => {
                 let flow = self.text.get(span.start.offset as usize..).is_some_and(|rest| rest.starts_with(['{', '[']));
-                let written = self.flow(at)?;
-                (flow && span.start.line == span.end.line && written.chars().count() <= WIDTH).then_some(written)
+                // What is far too long is not even tried: it would be written once for each level around it.
+                let short = span.end.offset.saturating_sub(span.start.offset) as usize <= WIDTH * 4;
+                if !flow || !short || span.start.line != span.end.line {
+                    return None;
+                }
+                self.flow(at).filter(|written| written.chars().count() <= WIDTH)
             }
             Node::String(text) => Some(scalar(text, false)),
             Node::Null => Some("null".to_string()),

@@ -351,6 +351,8 @@ pub struct Retry {
 }
 
 /// `call`.
+// Nearly every call is one of a protocol: a box would cost what the smaller variant saves.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum Call {
     /// Of a protocol, with its arguments.

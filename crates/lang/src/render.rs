@@ -75,7 +75,7 @@ mod tests {
         let at = tree.find("/do/0/a/then").unwrap();
         let found = tree.error(at, "unknown-name", "there is no `secnod`").hint("did you mean `second`?").fix("second");
         let expected = "error[unknown-name]: there is no `secnod`\n --> flow.yaml:2:16\n  |\n2 |   - a: { then: secnod }\n  |                ^^^^^^\n  = at `/do/0/a/then`\n  = help: did you mean `second`?\n  = fix: write `second`\n\n";
-        assert_eq!(render(text, "flow.yaml", &[found.clone()], false), expected);
+        assert_eq!(render(text, "flow.yaml", std::slice::from_ref(&found), false), expected);
         assert!(render(text, "flow.yaml", &[found], true).contains("\x1b[1;31m^^^^^^\x1b[0m"));
     }
 

@@ -112,12 +112,16 @@ impl Checker<'_> {
 
     /// Ends a map; some unknown fields have a reason of their own.
     pub(super) fn close_for(&mut self, fields: Fields, reasons: &[(&str, &str)]) {
+        let absent = self.absent(&fields);
         for (name, at) in self.tree.entries(fields.at) {
-            if fields.known.iter().any(|known| *known == &**name) {
+            if fields.known.contains(&&**name) {
                 continue;
             }
-            let absent = fields.known.iter().copied().filter(|known| self.tree.get(fields.at, known).is_none());
-            let near = if self.found.len() < MANY { nearest(name, absent) } else { None };
+            if self.found.len() > super::MAX_FOUND && self.found.last().is_some_and(|last| last.code == "unknown-field")
+            {
+                break;
+            }
+            let near = if self.found.len() < MANY { nearest(name, absent.iter().copied()) } else { None };
             let reason = reasons.iter().find(|(field, _)| *field == &**name);
             let span = self.tree.key_span(*at);
             let what = fields.what;
@@ -138,14 +142,19 @@ impl Checker<'_> {
         }
     }
 
+    /// Known fields that are not there: one of them may be what a wrong name means.
+    fn absent(&self, fields: &Fields) -> Vec<&'static str> {
+        fields.known.iter().copied().filter(|known| self.tree.get(fields.at, known).is_none()).collect()
+    }
+
     /// Ends a map that may have other fields; one that nearly has the name of a known one is a warning.
     pub(super) fn open(&mut self, fields: Fields) {
+        let absent = self.absent(&fields);
         for (name, at) in self.tree.entries(fields.at).iter().take(MANY) {
-            if fields.known.iter().any(|known| *known == &**name) {
+            if fields.known.contains(&&**name) {
                 continue;
             }
-            let absent = fields.known.iter().copied().filter(|known| self.tree.get(fields.at, known).is_none());
-            if let Some(near) = nearest(name, absent) {
+            if let Some(near) = nearest(name, absent.iter().copied()) {
                 let mut found = self.tree.finding(
                     Severity::Warning,
                     *at,

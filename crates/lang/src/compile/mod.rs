@@ -287,8 +287,11 @@ pub fn is_refusal(diagnostic: &Diagnostic) -> bool {
     diagnostic.code == "not-supported" && diagnostic.severity == Severity::Error
 }
 
+/// Namespace, name and version of a workflow.
+pub type WorkflowName = (Name, Name, Name);
+
 /// The literal names of the workflows that a document runs: namespace, name, version.
-pub fn children(document: &Document) -> Vec<(Name, Name, Name)> {
+pub fn children(document: &Document) -> Vec<WorkflowName> {
     let mut found = Vec::new();
     document.visit(&mut |statement| {
         if let model::Kind::Run { run: model::Run::Workflow { namespace, name, version, .. }, .. } = &statement.kind {
@@ -303,10 +306,7 @@ pub fn children(document: &Document) -> Vec<(Name, Name, Name)> {
 
 /// A circle of workflows that run each other by literal names, if there is one that goes through `start`: its names from
 /// `start` back to `start`. `lookup` gives the children of a workflow, none if it is not known.
-pub fn circle(
-    start: &(Name, Name, Name),
-    lookup: &dyn Fn(&(Name, Name, Name)) -> Vec<(Name, Name, Name)>,
-) -> Option<Vec<(Name, Name, Name)>> {
+pub fn circle(start: &WorkflowName, lookup: &dyn Fn(&WorkflowName) -> Vec<WorkflowName>) -> Option<Vec<WorkflowName>> {
     let mut path = vec![(start.clone(), lookup(start).into_iter())];
     let mut seen = std::collections::BTreeSet::new();
     while let Some((_, children)) = path.last_mut() {

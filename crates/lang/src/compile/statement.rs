@@ -5,7 +5,7 @@ use tidewheel_engine::id::Name;
 use tidewheel_engine::run::plan::{Case, Catch, Duration, Extension, Flow, Kind, Node, NodeId, Retry};
 
 use super::expression::Place;
-use super::{MAX_DEFINITIONS, Work};
+use super::{MANY, MAX_DEFINITIONS, Work};
 use crate::diagnostic::nearest;
 use crate::model::{self, RaiseError, RetryRef, Statement, Text};
 use crate::text::At;
@@ -86,7 +86,9 @@ impl<'t> Work<'t> {
         }
         let document = self.document;
         let mut elsewhere = false;
-        document.visit(&mut |statement| elsewhere |= statement.name == then.text);
+        if self.found.len() < MANY {
+            document.visit(&mut |statement| elsewhere |= statement.name == then.text);
+        }
         let message = format!("there is no statement `{}` in this list", then.text);
         let known = siblings.iter().map(|sibling| &*sibling.name).chain(["continue", "exit", "end"]);
         if elsewhere && nearest(&then.text, known.clone()).is_none() {

@@ -12,6 +12,7 @@ mod jq;
 mod json_schema;
 mod kit;
 mod lint;
+mod resolve;
 mod suite;
 mod support;
 mod verdict;
