@@ -40,7 +40,7 @@ const COMPOSES: &str = "tidewheel";
 const BANNED_CRATES: &[(&str, &[&str])] = &[
     (
         "engine",
-        &["tokio", "rand", "getrandom", "tracing", "log", "serde_json", "chrono", "jiff", "parking_lot", "libc"],
+        &["tokio", "rand", "getrandom", "tracing", "log", "chrono", "jiff", "parking_lot", "libc"],
     ),
     ("proto", &["tokio", "rusqlite", "axum"]),
     ("store", &["tokio", "rusqlite", "axum", "tonic"]),
