@@ -5,7 +5,7 @@ use super::data::Data;
 use super::eval::{Fuel, Json, Scope, Var};
 use super::head::{List, Next, Outside, Step, Waiting};
 use super::look::Look;
-use super::machine::{End, Machine, Mode, Res, Stop};
+use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Filter, Kind, Listen, Read, Strategy, Until};
 use crate::id::Name;
 use crate::limit::{INBOX, INLINE_VALUE};
@@ -84,11 +84,8 @@ impl Scope for Nothing {
 }
 
 impl Machine<'_> {
-    /// The `type` of a filter, if it is a literal.
+    /// The `type` of a filter, if it is a literal. Looks at nothing, so that a fold may ask for it too.
     pub(super) fn literal_type(&self, filter: &Filter) -> Option<Name> {
-        if matches!(self.mode, Mode::Replay { .. }) {
-            return None;
-        }
         let (_, expr) = filter.with.iter().find(|(name, _)| &**name == "type")?;
         let mut fuel = Fuel { steps: 1_000, bytes: 65_536 };
         match self.def.eval(*expr, &Nothing, &mut fuel) {

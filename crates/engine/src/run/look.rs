@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::act::Act;
@@ -48,6 +49,7 @@ struct View<'v> {
     head: &'v Head,
     def: &'v dyn Definition,
     blobs: &'v dyn Blobs,
+    made: &'v BTreeMap<BlobHash, Arc<Json>>,
     look: &'v Look<'v>,
     line: Option<&'v Line>,
     frame: Option<&'v Frame>,
@@ -59,13 +61,15 @@ impl<'v> View<'v> {
     fn read(&self, data: &'v Data) -> Cow<'v, Json> {
         match (data.json(), data) {
             (Some(json), _) => Cow::Borrowed(json),
-            (None, Data::Ref { hash, .. }) => match self.blobs.get(hash) {
-                Some(json) => Cow::Borrowed(json),
-                None => {
-                    self.missing.borrow_mut().push(*hash);
-                    Cow::Owned(Json::Null)
+            (None, Data::Ref { hash, .. }) => {
+                match self.blobs.get(hash).or_else(|| self.made.get(hash).map(|json| &**json)) {
+                    Some(json) => Cow::Borrowed(json),
+                    None => {
+                        self.missing.borrow_mut().push(*hash);
+                        Cow::Owned(Json::Null)
+                    }
                 }
-            },
+            }
             (None, Data::Inline { .. }) => Cow::Owned(Json::Null),
         }
     }
@@ -268,7 +272,17 @@ impl Machine<'_> {
             None => line.frames.last(),
         });
         let (head, now) = (&self.head, self.now);
-        let view = View { head, def: self.def, blobs: self.blobs, look, line, frame, now, missing: RefCell::default() };
+        let view = View {
+            head,
+            def: self.def,
+            blobs: self.blobs,
+            made: &self.made,
+            look,
+            line,
+            frame,
+            now,
+            missing: RefCell::default(),
+        };
         let result = self.def.eval(expr, &view, &mut fuel);
         let missing = view.missing.into_inner();
         self.meter.charge(allowed.steps - fuel.steps.min(allowed.steps), allowed.bytes - fuel.bytes.min(allowed.bytes));
@@ -300,10 +314,16 @@ impl Machine<'_> {
     /// A new value; a large one is stored with the turn.
     pub(super) fn keep(&mut self, json: Json) -> Data {
         let (data, bytes) = Data::of(json);
-        if let (Some(bytes), Data::Ref { hash, .. }) = (bytes, &data) {
-            self.act(Act::PutBlob { hash: *hash, bytes });
+        if let (Some(bytes), Data::Ref { hash, value: Some(value), .. }) = (bytes, &data) {
+            self.put(*hash, value.clone(), bytes);
         }
         data
+    }
+
+    /// Has a blob stored with the turn.
+    pub(super) fn put(&mut self, hash: BlobHash, value: Arc<Json>, bytes: bytes::Bytes) {
+        self.made.insert(hash, value);
+        self.blobs_made.push(Act::PutBlob { hash, bytes });
     }
 
     /// Fails with a `validation` error if a value does not fit.
@@ -378,9 +398,10 @@ impl Machine<'_> {
     pub(super) fn json(&self, data: &Data) -> Res<Arc<Json>> {
         match data {
             Data::Inline { value, .. } | Data::Ref { value: Some(value), .. } => Ok(value.clone()),
-            Data::Ref { hash, value: None, .. } => match self.blobs.get(hash) {
-                Some(json) => Ok(Arc::new(json.clone())),
-                None => Err(End::Halt(Halt::Blobs(vec![*hash])).into()),
+            Data::Ref { hash, value: None, .. } => match (self.made.get(hash), self.blobs.get(hash)) {
+                (Some(json), _) => Ok(json.clone()),
+                (None, Some(json)) => Ok(Arc::new(json.clone())),
+                (None, None) => Err(End::Halt(Halt::Blobs(vec![*hash])).into()),
             },
         }
     }
@@ -412,10 +433,6 @@ impl Machine<'_> {
     fn played_value(&mut self, id: ValueId) -> Res<Data> {
         let Mode::Replay { segment, .. } = self.mode else { return Err(End::Diverged("not a fold").into()) };
         let data = segment.value(id).cloned().ok_or(End::Diverged("a value of the tape is missing"))?;
-        if let Data::Ref { hash, .. } = &data {
-            // In its place, so that the turn is as full as it was.
-            self.act(Act::PutBlob { hash: *hash, bytes: bytes::Bytes::new() });
-        }
         let id = self.value(&data);
         self.tape.push(Taped::Value(id));
         Ok(data)

@@ -1,11 +1,11 @@
 //! What a turn works on, and its bookkeeping: facts, values, acts, entries, fuel.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::act::{Act, Outcome};
-use super::data::{Blobs, Data};
-use super::eval::{Definition, Fuel};
+use super::data::{BlobHash, Blobs, Data};
+use super::eval::{Definition, Fuel, Json};
 use super::fault::{Fault, Standard};
 use super::head::{Frame, Head, Line, Next, Open, Outside, Phase, Seq, Step};
 use super::journal::{Ending, Fact, Segment, Taped, ValueId};
@@ -107,6 +107,10 @@ pub(super) struct Machine<'a> {
     pub(super) tape: Vec<Taped>,
     pub(super) values: Vec<Data>,
     pub(super) facts: Vec<Fact>,
+    /// Blobs to be stored before the commit: not among the acts that are counted, for none of them may come later.
+    pub(super) blobs_made: Vec<Act>,
+    /// What is in them: a turn may need again what it has just put aside.
+    pub(super) made: BTreeMap<BlobHash, Arc<Json>>,
     pub(super) acts: Vec<Act>,
     pub(super) ready: VecDeque<u32>,
     pub(super) begun: u32,
@@ -127,6 +131,8 @@ impl<'a> Machine<'a> {
             tape: Vec::new(),
             values: Vec::new(),
             facts: Vec::new(),
+            blobs_made: Vec::new(),
+            made: BTreeMap::new(),
             acts: Vec::new(),
             ready: VecDeque::new(),
             begun: 0,

@@ -324,7 +324,7 @@ impl Machine<'_> {
         let text = bytes::Bytes::from(serde_json::to_vec(&**value).unwrap_or_default());
         let hash = super::data::BlobHash(<sha2::Sha256 as sha2::Digest>::digest(&text).into());
         let size = text.len() as u64;
-        self.act(Act::PutBlob { hash, bytes: text });
+        self.put(hash, value.clone(), text);
         Data::Ref { hash, size, value: None }
     }
 

@@ -26,7 +26,8 @@ pub struct Turn {
     pub head: Head,
     /// Appended to its journal.
     pub segment: Segment,
-    /// What the shell has to do.
+    /// What the shell has to do: first the blobs to be stored before the commit, then at most
+    /// [`crate::limit::ACTS_PER_TURN`] other acts.
     pub acts: Vec<Act>,
     /// Whether [`Event::Continue`] has to follow, behind what others have to do.
     pub more: bool,
@@ -267,7 +268,9 @@ impl Machine<'_> {
             values: self.values,
             facts: self.facts,
         };
-        Turn { head: self.head, segment, acts: self.acts, more: self.more, snapshot }
+        let mut acts = self.blobs_made;
+        acts.append(&mut self.acts);
+        Turn { head: self.head, segment, acts, more: self.more, snapshot }
     }
 
     /// Whether an event with this source and id was seen before; if not, it is from now on.

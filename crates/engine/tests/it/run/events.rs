@@ -235,6 +235,14 @@ fn a_listen_that_hears_for_ever_does_not_fill_the_run() {
         world.event("a", &n.to_string(), json!(format!("{n}{}", "x".repeat(30_000))));
     }
     let output = world.output();
+    let mut at_once = run(&[S::Task("first"), until(true)], json!(null));
+    at_once.checked = false;
+    for n in 0..30 {
+        at_once.event("a", &n.to_string(), json!(format!("{n}{}", "x".repeat(30_000))));
+    }
+    at_once.complete("first", json!(null));
+    assert_eq!(at_once.output(), output, "events that were there before, in few turns");
+    assert_eq!(at_once.fold(), at_once.head);
     assert_eq!(output.as_array().map(Vec::len), Some(30));
     assert!(output[29].as_str().is_some_and(|text| text.starts_with("29x")));
 }

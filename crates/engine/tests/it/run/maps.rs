@@ -146,3 +146,18 @@ fn a_workflow_may_do_the_items() {
         .collect();
     assert_eq!(starts, [(Some(0), json!(0)), (Some(1), json!(1))]);
 }
+
+#[test]
+fn large_results_of_a_batch_are_blobs_of_their_own_and_none_is_put_off() {
+    let mut world = run(&[map(700, 700, 350, false)], json!(null));
+    let all = at_work(&world);
+    for (entry, first, count) in all {
+        let results =
+            (0..u64::from(count)).map(|at| Outcome::Ok(world.data(json!([first + at, "r".repeat(2_000)])))).collect();
+        world.items(entry, first, results);
+        assert!(world.head.inline() < 1 << 20, "{}", world.head.inline());
+    }
+    let output = world.output();
+    assert_eq!(output.as_array().map(Vec::len), Some(700));
+    assert_eq!(output[699][0], 699);
+}
