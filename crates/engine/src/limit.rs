@@ -122,6 +122,8 @@ pub const CHILD_DEPTH: u8 = 32;
 pub const FRAMES: usize = 256;
 /// Events that wait in a run for a `listen`. Further ones are put off until some were taken.
 pub const INBOX: usize = 1_000;
+/// Bytes of events that wait in the run itself; further ones are blobs, so that they leave room for its values.
+pub const INBOX_BYTES: usize = 256 * 1024;
 /// Events that a run remembers having seen, so that one that comes twice is taken once.
 pub const SEEN: usize = 4_096;
 /// Items of a map at work at a time, whatever its concurrency.

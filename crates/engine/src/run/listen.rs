@@ -8,7 +8,7 @@ use super::look::Look;
 use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Filter, Kind, Listen, Read, Strategy, Until};
 use crate::id::Name;
-use crate::limit::{INBOX, INLINE_VALUE};
+use crate::limit::{INBOX, INBOX_BYTES, INLINE_VALUE};
 
 /// Names of correlations and what they have to be.
 pub type Known = Vec<(Name, Json)>;
@@ -193,7 +193,9 @@ impl Machine<'_> {
         }
         self.head.arrivals += 1;
         let no = self.head.arrivals;
-        self.head.inbox.push(Waiting { no, event: event.clone() });
+        let held: usize = self.head.inbox.iter().map(|waiting| waiting.event.stored()).sum();
+        let event = if held + event.stored() > INBOX_BYTES { self.as_blob(event) } else { event.clone() };
+        self.head.inbox.push(Waiting { no, event });
         let waits = |line: &std::sync::Arc<super::head::Line>| {
             let top = line.frames.last().map(|frame| &frame.step);
             line.next == Next::Wait && matches!(top, Some(Step::Listen(state)) if state.at_hand.is_none())

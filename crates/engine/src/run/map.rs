@@ -319,7 +319,7 @@ impl Machine<'_> {
     }
 
     /// A value as a blob, however small.
-    fn as_blob(&mut self, data: &Data) -> Data {
+    pub(super) fn as_blob(&mut self, data: &Data) -> Data {
         let Data::Inline { value, .. } = data else { return data.clone() };
         let text = bytes::Bytes::from(serde_json::to_vec(&**value).unwrap_or_default());
         let hash = super::data::BlobHash(<sha2::Sha256 as sha2::Digest>::digest(&text).into());

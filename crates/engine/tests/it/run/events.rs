@@ -194,8 +194,10 @@ fn a_full_inbox_puts_events_off() {
     let mut world = run(&[S::Task("first")], json!(null));
     world.checked = false;
     for n in 0..1_001 {
-        world.event("a", &n.to_string(), json!(n));
+        world.event("a", &n.to_string(), json!(format!("{n}{}", "y".repeat(4_000))));
     }
+    assert!(world.head.inline() < 512 * 1024, "{}", world.head.inline());
+    assert_eq!(world.fold(), world.head);
     assert_eq!(world.head.inbox.len(), 1_000);
     assert!(matches!(world.acts.last(), Some(Act::Defer { .. })));
 }
