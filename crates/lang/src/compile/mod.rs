@@ -189,9 +189,9 @@ impl<'t> Work<'t> {
 
     /// An unknown name, with the nearest known one.
     fn unknown<'n>(&mut self, at: At, message: String, known: impl IntoIterator<Item = &'n str>, name: &str) {
-        let known: Vec<&str> = known.into_iter().collect();
-        let near =
-            if self.found.len() < MANY { nearest(name, known.iter().copied()).map(str::to_string) } else { None };
+        let look = self.found.len() < MANY;
+        let known: Vec<&str> = known.into_iter().take(if look { usize::MAX } else { 20 }).collect();
+        let near = if look { nearest(name, known.iter().copied()).map(str::to_string) } else { None };
         let known = &known[..known.len().min(20)];
         let hint = match &near {
             Some(near) => Some(format!("did you mean `{near}`?")),
