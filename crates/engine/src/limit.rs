@@ -106,6 +106,9 @@ pub const STATEMENTS_PER_TURN: u32 = 512;
 /// Work (steps of expressions, and statements) without anything from outside in between, after which a run that loops for
 /// ever gets a `runtime` error. About ten seconds of a core.
 pub const RUN_WORK: u64 = 10_000_000;
+/// Work of a statement besides its expressions: so a loop that does nothing ends after a million statements, before its journal
+/// fills a disk.
+pub const STATEMENT_WORK: u64 = 10;
 /// Steps of a turn in the loop of a partition: about a millisecond. What needs more is computed beside it.
 pub const SLICE_STEPS: u64 = 20_000;
 /// Bytes of values made by a turn in the loop of a partition.

@@ -8,7 +8,7 @@ use super::look::Look;
 use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Filter, Kind, Listen, Read, Strategy, Until};
 use crate::id::Name;
-use crate::limit::{INBOX, INBOX_BYTES, INLINE_VALUE};
+use crate::limit::{INBOX, INBOX_BYTES, INLINE_VALUE, STATEMENT_WORK};
 
 /// Names of correlations and what they have to be.
 pub type Known = Vec<(Name, Json)>;
@@ -213,7 +213,7 @@ impl Machine<'_> {
         let looked = state.looked;
         let at = self.head.inbox.partition_point(|waiting| waiting.no <= looked);
         let Some(waiting) = self.head.inbox.get(at).cloned() else { return Ok(()) };
-        self.meter.charge(1, 0);
+        self.meter.charge(STATEMENT_WORK, 0);
         let (fit, correlations) = self.fit(id, listen, &waiting.event)?;
         if let Some(state) = self.listening_mut(id) {
             state.looked = waiting.no;

@@ -12,7 +12,8 @@ use super::journal::{Ending, Fact, Segment, Taped, ValueId};
 use super::plan::{Node, ParentClose, Plan};
 use super::turn::{Env, Halt};
 use crate::limit::{
-    ACTS_PER_STATEMENT, ACTS_PER_TURN, EVAL_BYTES, EVAL_STEPS, RUN_WORK, SLICE_BYTES, SLICE_STEPS, STATEMENTS_PER_TURN,
+    ACTS_PER_STATEMENT, ACTS_PER_TURN, EVAL_BYTES, EVAL_STEPS, RUN_WORK, SLICE_BYTES, SLICE_STEPS, STATEMENT_WORK,
+    STATEMENTS_PER_TURN,
 };
 
 /// Whether a turn happens or is played again.
@@ -179,7 +180,7 @@ impl<'a> Machine<'a> {
                 over
             }
             Mode::Live => {
-                self.meter.charge(1, 0);
+                self.meter.charge(STATEMENT_WORK, 0);
                 self.head.work + self.meter.used > RUN_WORK
             }
         };

@@ -11,7 +11,7 @@ use super::head::{Next, Outside, Seq, Step};
 use super::look::Look;
 use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Kind, Node, ParentClose, Target};
-use crate::limit::{MAP_CONCURRENCY, MAP_PAGE, MAP_PAGES, MAP_RESULT};
+use crate::limit::{MAP_CONCURRENCY, MAP_PAGE, MAP_PAGES, MAP_RESULT, STATEMENT_WORK};
 
 /// Items of a page that are copied when one of them ends.
 const CHUNK: u64 = 50;
@@ -196,7 +196,7 @@ impl Machine<'_> {
         let page_end = (next / MAP_PAGE + 1) * MAP_PAGE;
         let count = how.batch.min(map.total - next).min(page_end - next);
         let items = map.items.clone();
-        self.meter.charge(1, 0);
+        self.meter.charge(STATEMENT_WORK, 0);
         self.open_items(id, node, &how, &items, (next, count))?;
         let Some(map) = self.map_mut(id) else { return Ok(()) };
         if map.again.is_empty() {
