@@ -15,6 +15,7 @@ use tidewheel_store::query::INDEXED_LABELS;
 
 use crate::keys::Key;
 use crate::layout::{Places, TaskKey, task_key};
+use crate::run::{self, RunOp};
 
 /// Longest input, result or ending inside a task's row. Longer ones would be copied with every transition, and a row of more
 /// than 1,002 bytes (a quarter of a page) would spill into a page of its own: input and result together stay below it.
@@ -81,6 +82,7 @@ pub(crate) enum Op {
         number: u32,
         body: Span,
     },
+    Run(RunOp),
     /// Bound as they are.
     Other(Mutation),
 }
@@ -151,14 +153,14 @@ pub(crate) fn encode(batch: Batch) -> Encoded {
     encoded
 }
 
-struct Encoder {
+pub(crate) struct Encoder {
     out: Encoded,
     /// Tasks of one submit share their spec.
     last_spec: Option<(Arc<Spec>, Span)>,
 }
 
 impl Encoder {
-    fn span(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
+    pub(crate) fn span(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
         let start = self.out.buffer.len();
         write(&mut self.out.buffer);
         // A batch is bounded by the engine to a few thousand records of at most 64 KiB, far below 4 GiB.
@@ -195,7 +197,16 @@ impl Encoder {
             Mutation::PutIdempotency { tenant, hash, task, body, expires } => {
                 self.out.keys.push(Key { tenant, hash, task, body, expires });
             }
-            other => self.out.ops.push(Op::Other(other)),
+            other => {
+                let op = match run::encode(self, other) {
+                    Ok(run) => Op::Run(run),
+                    Err(other) => Op::Other(other),
+                };
+                if let Op::Run(RunOp::Value { bytes, .. }) = &op {
+                    self.out.apart += bytes.len();
+                }
+                self.out.ops.push(op);
+            }
         }
     }
 

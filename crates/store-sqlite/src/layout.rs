@@ -1,7 +1,8 @@
 //! Keys as bytes. SQLite compares bytes with one `memcmp`, several columns field by field; so what is sorted together is
 //! one run of big-endian bytes.
 
-use tidewheel_engine::id::{QueueId, TaskId, TenantId};
+use tidewheel_engine::id::{QueueId, RunId, TaskId, TenantId};
+use tidewheel_engine::mutation::RunTimer;
 use tidewheel_engine::task::{State, Task};
 use tidewheel_store::Error;
 use tidewheel_store::query::{lane_order, stored_due};
@@ -78,4 +79,47 @@ pub(crate) fn live(state: State, lane: Option<i64>) -> Option<u8> {
         State::Queued => lane.is_none().then_some(state as u8),
         other => Some(other as u8),
     }
+}
+
+/// Tenant and id of a run.
+pub(crate) type RunKey = [u8; 20];
+/// Tenant, run, and a turn, entry or number.
+pub(crate) type PartKey = [u8; 28];
+/// Due time, run, entry, tenant.
+pub(crate) type RunTimerKey = [u8; 36];
+
+pub(crate) fn run_key(tenant: TenantId, run: RunId) -> RunKey {
+    task_key(tenant, TaskId(run.0))
+}
+
+pub(crate) fn part_key(tenant: TenantId, run: RunId, number: u64) -> PartKey {
+    let mut key = [0; 28];
+    key[..20].copy_from_slice(&run_key(tenant, run));
+    key[20..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) fn parse_part_key(bytes: &[u8]) -> Result<(TenantId, RunId, u64), Error> {
+    let split = bytes.split_last_chunk::<8>();
+    let (run, number) = split.ok_or_else(|| Error::Corrupt("the key of a run's part is not 28 bytes".to_owned()))?;
+    let (tenant, run) = parse_task_key(run)?;
+    Ok((tenant, RunId(run.0), u64::from_be_bytes(*number)))
+}
+
+pub(crate) fn run_timer_key(due: u64, run: RunId, entry: u64, tenant: TenantId) -> RunTimerKey {
+    let mut key = [0; 36];
+    key[..8].copy_from_slice(&due.to_be_bytes());
+    key[8..24].copy_from_slice(&run.0.to_be_bytes());
+    key[24..32].copy_from_slice(&entry.to_be_bytes());
+    key[32..].copy_from_slice(&tenant.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn parse_run_timer_key(bytes: &[u8]) -> Result<(RunTimer, u64), Error> {
+    let key: &RunTimerKey =
+        bytes.try_into().map_err(|_| Error::Corrupt("the key of a run's timer is not 36 bytes".to_owned()))?;
+    let number = |at: usize, length: usize| key[at..at + length].iter().fold(0, |sum, b| (sum << 8) | u128::from(*b));
+    let timer =
+        RunTimer { tenant: TenantId(number(32, 4) as u32), run: RunId(number(8, 16)), entry: number(24, 8) as u64 };
+    Ok((timer, number(0, 8) as u64))
 }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tidewheel_engine::id::{TaskId, TenantId};
-use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::id::{RunId, TaskId, TenantId};
+use tidewheel_engine::load::{Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
+use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::Task;
-use tidewheel_store::{Committed, Error, Figures, Store, TaskPage, TaskQuery};
+use tidewheel_store::{Committed, Error, Figures, RunPage, RunQuery, Store, TaskPage, TaskQuery};
 
 mod batch;
 mod checkpoint;
@@ -30,6 +32,8 @@ mod migrate;
 mod reader;
 mod recover;
 mod row;
+mod run;
+mod run_read;
 mod running;
 mod statement;
 mod sweep;
@@ -242,6 +246,28 @@ impl Store for SqliteStore {
             sweep::transaction(connection, |connection| sweep::remove(connection, &old, finished_before))
         })?;
         Ok(keys + tasks)
+    }
+
+    fn run(&self, tenant: TenantId, run: RunId) -> Result<Option<Box<StoredRun>>, Error> {
+        self.read(|connection| run_read::stored(connection, tenant, run, false))
+    }
+
+    fn turns(&self, tenant: TenantId, run: RunId, after: u64, limit: usize) -> Result<Vec<Segment>, Error> {
+        self.read(|connection| run_read::turns(connection, tenant, run, after, limit))
+    }
+
+    fn runs(&self, query: &RunQuery) -> Result<RunPage, Error> {
+        self.read(|connection| run_read::list(connection, query))
+    }
+
+    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
+        self.read(|connection| run_read::value(connection, hash))
+    }
+
+    fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error> {
+        self.inbox.run(move |connection| {
+            sweep::transaction(connection, |connection| run_read::sweep(connection, ended_before, limit))
+        })
     }
 
     fn backup(&self, path: &Path) -> Result<(), Error> {

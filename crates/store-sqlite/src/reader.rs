@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
 use tidewheel_engine::id::{QueueId, TaskId, TenantId};
-use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::load::{Due, Load, Loaded};
 use tidewheel_engine::mutation::AttemptRecord;
 use tidewheel_engine::task::Task;
 use tidewheel_store::{Error, codec};
@@ -16,7 +16,7 @@ use crate::error::During;
 use crate::keys::run::Found;
 use crate::layout::{lane_of, ready_key, task_key, timer_key};
 use crate::row::full_columns;
-use crate::{files, keys, row};
+use crate::{files, keys, row, run_read};
 
 /// Connections at once; further readers wait for one. More would only fight for two cores.
 const READERS: usize = 8;
@@ -160,8 +160,22 @@ pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) 
             Loaded::Lanes(found)
         }
         Load::Due { from, until, limit } => {
-            let (after, last) = (timer_key(from.0, from.1), timer_key(*until, TaskId(u128::MAX)));
-            Loaded::Due(tasks(connection, SELECT_DUE, params![after, last, signed(*limit as u64)])?)
+            let (after, last) = (timer_key(from.0, TaskId(from.1)), timer_key(*until, TaskId(u128::MAX)));
+            let tasks = tasks(connection, SELECT_DUE, params![after, last, signed(*limit as u64)])?;
+            let mut due: Vec<Due> = tasks.into_iter().map(|task| Due::Task(Box::new(task))).collect();
+            let timers = run_read::due(connection, *from, *until, *limit)?;
+            if !timers.is_empty() {
+                due.extend(timers);
+                due.sort_by_key(Due::place);
+                due.truncate(*limit);
+            }
+            Loaded::Due(due)
+        }
+        Load::Run(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, false)?),
+        Load::History(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, true)?),
+        Load::Values(hashes) => {
+            let found = hashes.iter().map(|hash| run_read::value(connection, hash));
+            Loaded::Values(found.collect::<Result<_, _>>()?)
         }
     }))
 }

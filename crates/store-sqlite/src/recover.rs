@@ -10,8 +10,8 @@ use tidewheel_store::{Error, codec};
 use crate::error::{self, During};
 use crate::layout::TaskKey;
 use crate::row::{self, cold_columns};
-use crate::running;
 use crate::statement::{RATE_QUEUE, RATE_TENANT, queue_state};
+use crate::{run_read, running};
 
 pub(crate) const RAISE_EPOCH: &str = "INSERT INTO partition (id, epoch, last_index, wall, seq) VALUES (?1, 1, 0, 0, 0) \
      ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING epoch, last_index, wall, seq";
@@ -77,6 +77,7 @@ pub(crate) fn fill(connection: &Connection, recovered: &mut Recovered) -> Result
         Ok((key, get(row, |r| number(r, 2))?))
     })?;
     recovered.records = all(connection, SELECT_RECORDS, record)?;
+    recovered.waiting_runs = run_read::waiting(connection)?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use tidewheel_store::{Error, codec};
 use crate::batch::{Encoded, NewRow, Op, Row, Span, signed};
 use crate::error::During;
 use crate::hot::{Binder, Hot};
+use crate::run::RunStatements;
 use crate::sweep::DELETE_MARK;
 
 pub(crate) const FENCE: &str = "UPDATE partition SET last_index = ?3, wall = max(wall, ?4), seq = max(seq, ?5) \
@@ -88,6 +89,7 @@ pub(crate) struct Statements<'c> {
     counts: Statement<'c>,
     record: Statement<'c>,
     delete_record: Statement<'c>,
+    runs: RunStatements<'c>,
 }
 
 /// An insert of several rows.
@@ -156,6 +158,7 @@ impl<'c> Statements<'c> {
             counts: connection.prepare(ADD_COUNTS)?,
             record: connection.prepare(PUT_RECORD)?,
             delete_record: connection.prepare(DELETE_RECORD)?,
+            runs: RunStatements::prepare(connection)?,
         })
     }
 
@@ -188,6 +191,7 @@ impl<'c> Statements<'c> {
                 Op::Attempt { key, number, body } => {
                     self.attempt.execute((key, number, batch.bytes(*body))).during("put an attempt")?;
                 }
+                Op::Run(op) => self.runs.apply(batch, op)?,
                 Op::Other(mutation) => self.other(mutation)?,
             }
         }
@@ -287,7 +291,14 @@ impl<'c> Statements<'c> {
             | Mutation::UpdateTask(_)
             | Mutation::PutSpec { .. }
             | Mutation::PutAttempt(_)
-            | Mutation::PutIdempotency { .. } => unreachable!("encoded apart"),
+            | Mutation::PutIdempotency { .. }
+            | Mutation::PutRun(_)
+            | Mutation::AppendTurn { .. }
+            | Mutation::PutRunTimer { .. }
+            | Mutation::DeleteRunTimer(_)
+            | Mutation::PutRunEvent { .. }
+            | Mutation::DeleteRunEvent { .. }
+            | Mutation::PutValue { .. } => unreachable!("encoded apart"),
         }
         .map(drop)
     }

@@ -17,9 +17,14 @@ use tidewheel_engine::task::{Artifact, Ending, Failure, Payload, Resources, Spec
 use crate::Error;
 
 mod head;
+mod run;
 mod wire;
 
 pub use head::{HEAD_BYTES, decode_head, encode_head};
+pub use run::{
+    RunFacts, decode_event, decode_run, decode_run_facts, decode_turn, encode_event, encode_run, encode_turn,
+    phase_number,
+};
 
 /// The version written by this program.
 pub const VERSION: u8 = 1;

@@ -6,9 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidewheel_engine::id::{QueueId, TaskId, TenantId, TypeId, WorkerId};
-use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::id::{QueueId, RunId, TaskId, TenantId, TypeId, WorkerId};
+use tidewheel_engine::load::{Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
+use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::{State, Task};
 
 pub mod blob;
@@ -17,6 +18,9 @@ pub mod conformance;
 pub mod log;
 pub mod memory;
 pub mod query;
+pub mod run;
+
+pub use run::{RunPage, RunQuery, RunRow};
 
 /// Called once, from the store's own thread, when a batch is on disk or has failed. Must not block.
 pub type Committed = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -45,6 +49,17 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets what may be forgotten: idempotency keys that are over, finished tasks changed before `finished_before`
     /// (0 = none). At most `limit` rows of each; returns how many went.
     fn sweep(&self, now: u64, finished_before: u64, limit: usize) -> Result<u64, Error>;
+    /// A run as it was last written whole, with the turns after that, its timers and what was not taken in yet.
+    fn run(&self, tenant: TenantId, run: RunId) -> Result<Option<Box<StoredRun>>, Error>;
+    /// Turns of a run after the n-th (0 = from the first), in order; at most `limit` of them.
+    fn turns(&self, tenant: TenantId, run: RunId, after: u64, limit: usize) -> Result<Vec<Segment>, Error>;
+    /// A page of runs, newest first.
+    fn runs(&self, query: &RunQuery) -> Result<RunPage, Error>;
+    /// A value that is too large to be carried along in runs, by the SHA-256 of its JSON text.
+    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, Error>;
+    /// Forgets runs that ended before a wall time, with their turns, timers and events: at most `limit` runs, those that
+    /// ended first; returns how many went. Values that they named stay: other runs may name the same.
+    fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error>;
     /// A consistent copy of the whole store at `path`, made while it runs.
     fn backup(&self, path: &std::path::Path) -> Result<(), Error>;
     /// Figures for `/metrics`.

@@ -8,14 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tidewheel_engine::config::{Queue, Tenant};
-use tidewheel_engine::id::{Name, QueueId, TaskId, TenantId, TypeId};
-use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::id::{Name, QueueId, RunId, TaskId, TenantId, TypeId};
+use tidewheel_engine::load::{Due, Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Mutation, NameKind, RateKey, Record, Recovered};
+use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::{self, Ending, Payload, Task};
 
+mod run;
+
 use crate::query::{chill, lane_order, stored_due};
+use crate::run::{RunPage, RunQuery};
 use crate::{Committed, Error, Figures, Store, TaskPage, TaskQuery, codec};
 
 type TaskKey = (TenantId, TaskId);
@@ -36,6 +41,7 @@ pub struct State {
     rates: BTreeMap<RateKey, u64>,
     counts: BTreeMap<QueueId, [i64; 9]>,
     records: BTreeMap<(u8, TenantId, Name), Arc<Record>>,
+    runs: run::Runs,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +85,7 @@ pub fn recover(state: &State, partition: u32) -> Recovered {
         counts: state.counts.iter().map(|(queue, counts)| (*queue, *counts)).collect(),
         rates: state.rates.iter().map(|(key, tat)| (*key, *tat)).collect(),
         records: state.records.values().map(|r| (**r).clone()).collect(),
+        waiting_runs: state.runs.waiting(),
         running: state.running.iter().map(|key| without_input(&state.tasks[key])).collect(),
     }
 }
@@ -115,7 +122,7 @@ pub fn apply(state: &mut State, batch: &Batch) -> Result<(), Error> {
 
 /// Refuses what contradicts the stored rows, before anything is changed.
 fn check(state: &State, batch: &Batch) -> Result<(), Error> {
-    let mut new = BTreeSet::new();
+    let (mut new, mut turns) = (BTreeSet::new(), BTreeSet::new());
     for mutation in &batch.mutations {
         match mutation {
             Mutation::InsertTask(task) => {
@@ -128,6 +135,12 @@ fn check(state: &State, batch: &Batch) -> Result<(), Error> {
                 let key = (task.tenant, task.id);
                 if !state.tasks.contains_key(&key) && !new.contains(&key) {
                     return Err(Error::Failed(format!("task {:032x} is updated but not stored", task.id.0)));
+                }
+            }
+            Mutation::AppendTurn { tenant, run, segment } => {
+                let turn = segment.turn;
+                if state.runs.has_turn(*tenant, *run, turn) || !turns.insert((*tenant, *run, turn)) {
+                    return Err(Error::Failed(format!("turn {turn} of run {run} is stored twice")));
                 }
             }
             _ => {}
@@ -176,6 +189,13 @@ impl State {
             Mutation::DeleteRecord { kind, tenant, key } => {
                 self.records.remove(&(*kind as u8, *tenant, Arc::clone(key)));
             }
+            Mutation::PutRun(_)
+            | Mutation::AppendTurn { .. }
+            | Mutation::PutRunTimer { .. }
+            | Mutation::DeleteRunTimer(_)
+            | Mutation::PutRunEvent { .. }
+            | Mutation::DeleteRunEvent { .. }
+            | Mutation::PutValue { .. } => self.runs.fold(mutation),
         }
     }
 
@@ -283,6 +303,7 @@ impl State {
             hasher.update(&tenant.0.to_le_bytes()).update(&task.to_bytes()).update(&number.to_le_bytes());
             hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
         }
+        self.runs.hash(&mut hasher);
         // The rest is small and has no floating text forms, so its debug form is canonical enough for one program.
         let rest = format!(
             "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
@@ -305,11 +326,18 @@ pub fn load(state: &State, load: &Load) -> Loaded {
             Loaded::Lanes(state.lanes(*queue, *from, *until, *lanes, *rows))
         }
         Load::Due { from, until, limit } => {
-            let after = (from.0, from.1, TenantId(u32::MAX));
+            let after = (from.0, TaskId(from.1), TenantId(u32::MAX));
             let rows = state.due.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
             let rows = rows.take_while(|row| row.0 <= *until).take(*limit);
-            Loaded::Due(rows.map(|row| (*state.tasks[&(row.2, row.1)]).clone()).collect())
+            let tasks = rows.map(|row| Due::Task(Box::new((*state.tasks[&(row.2, row.1)]).clone())));
+            let mut due: Vec<Due> = tasks.chain(state.runs.due(*from, *until).take(*limit)).collect();
+            due.sort_by_key(Due::place);
+            due.truncate(*limit);
+            Loaded::Due(due)
         }
+        Load::Run(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, false)),
+        Load::History(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, true)),
+        Load::Values(hashes) => Loaded::Values(hashes.iter().map(|hash| state.runs.value(hash)).collect()),
     }
 }
 
@@ -429,6 +457,26 @@ impl Store for MemoryStore {
 
     fn sweep(&self, now: u64, finished_before: u64, limit: usize) -> Result<u64, Error> {
         Ok(sweep(&mut self.state.lock(), now, finished_before, limit))
+    }
+
+    fn run(&self, tenant: TenantId, run: RunId) -> Result<Option<Box<StoredRun>>, Error> {
+        Ok(self.read(|state| state.runs.stored(tenant, run, false)))
+    }
+
+    fn turns(&self, tenant: TenantId, run: RunId, after: u64, limit: usize) -> Result<Vec<Segment>, Error> {
+        Ok(self.read(|state| state.runs.turns(tenant, run, after, limit)))
+    }
+
+    fn runs(&self, query: &RunQuery) -> Result<RunPage, Error> {
+        Ok(self.read(|state| state.runs.list(query, state.last_index())))
+    }
+
+    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
+        Ok(self.read(|state| state.runs.value(hash)))
+    }
+
+    fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error> {
+        Ok(self.state.lock().runs.sweep(ended_before, limit))
     }
 
     fn backup(&self, path: &std::path::Path) -> Result<(), Error> {

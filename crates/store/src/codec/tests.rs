@@ -234,7 +234,8 @@ fn decode_all(bytes: &[u8]) -> Vec<(&'static str, Option<Error>)> {
 fn a_newer_version_is_refused_as_newer() {
     for (name, ..) in decode_all(&[]) {
         let mut bytes = golden(name);
-        bytes[0] += 1;
+        // Version 3 of a head is that of a task which is a step of a run.
+        bytes[0] += if name == "head" { 2 } else { 1 };
         let error = decode_all(&bytes).into_iter().find(|(other, _)| *other == name).unwrap().1;
         assert!(matches!(error, Some(Error::TooNew(_))), "{name}: {error:?}");
     }

@@ -1,7 +1,7 @@
 //! Loads of the engine: windows of lanes and of due times.
 
 use tidewheel_engine::id::{QueueId, TaskId};
-use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::load::{Due, Load, Loaded};
 use tidewheel_engine::task::{Payload, Spec, State, Task, order_of};
 
 use super::support::{
@@ -137,9 +137,16 @@ fn scheduled(number: u64, due: u64) -> Task {
     Task { state: State::Scheduled, lane: None, due, run_at: due, ..task(number) }
 }
 
+fn task_of(due: Due) -> Task {
+    match due {
+        Due::Task(task) => *task,
+        Due::Run(..) => panic!("{due:?}"),
+    }
+}
+
 fn due(owner: &Owner, from: (u64, TaskId), until: u64, limit: usize) -> Vec<Task> {
-    match owner.load(Load::Due { from, until, limit }) {
-        Loaded::Due(tasks) => tasks,
+    match owner.load(Load::Due { from: (from.0, from.1.0, 0), until, limit }) {
+        Loaded::Due(rows) => rows.into_iter().map(task_of).collect(),
         other => panic!("{other:?}"),
     }
 }

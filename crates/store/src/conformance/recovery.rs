@@ -318,7 +318,7 @@ fn compare_reads(fixture: &dyn Fixture, state: &memory::State, born: u64) {
         assert_eq!(store.attempts(TENANT, id(number)).unwrap(), attempts);
     }
     let everything = Load::Lanes { queue: QUEUE, from: i64::MIN, until: i64::MAX, lanes: 1_000, rows: 10_000 };
-    let due = Load::Due { from: (0, TaskId(0)), until: u64::MAX, limit: 100_000 };
+    let due = Load::Due { from: (0, 0, 0), until: u64::MAX, limit: 100_000 };
     for load in [everything, due] {
         let expected: Loaded = memory::load(state, &load);
         assert_eq!(store.load(0, &load).unwrap(), (state.position(0).1, expected));
