@@ -11,6 +11,7 @@ mod idempotency;
 mod query;
 mod read;
 mod recovery;
+mod run;
 mod support;
 mod write;
 
@@ -27,7 +28,10 @@ pub type Case = (&'static str, fn(&mut dyn Fixture));
 
 /// Every case.
 pub fn cases() -> impl Iterator<Item = Case> {
-    [write::CASES, read::CASES, query::CASES, idempotency::CASES, recovery::CASES].into_iter().flatten().copied()
+    [write::CASES, read::CASES, query::CASES, idempotency::CASES, recovery::CASES, run::CASES]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// Runs every case on a store of its own, and fails with the names of those that did not hold.

@@ -17,7 +17,7 @@ use super::fields::{Field, Fields, Part, Values, Writer};
 use super::{needed, wrong};
 
 /// Phases by number. Never reordered.
-const PHASES: [Phase; 7] = [
+pub(super) const PHASES: [Phase; 7] = [
     Phase::Pending,
     Phase::Running,
     Phase::Waiting,
@@ -46,7 +46,7 @@ pub(super) fn phase(field: Field<'_>) -> Decoded<Phase> {
 }
 
 /// Kinds of entries by number, from 1. Never reordered.
-const KINDS: [EntryKind; 22] = [
+pub(super) const KINDS: [EntryKind; 22] = [
     EntryKind::Run,
     EntryKind::Do,
     EntryKind::Set,

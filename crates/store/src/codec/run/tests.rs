@@ -1,1 +1,211 @@
+//! Runs come back as they were written, whatever is in them, and stay readable.
 
+use std::sync::Arc;
+
+use tidewheel_engine::run::data::Data;
+use tidewheel_engine::run::head::{Head, Phase};
+use tidewheel_engine::run::journal::Segment;
+
+use super::*;
+use random::Random;
+
+mod random;
+mod sample;
+
+fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    out
+}
+
+fn head_bytes(head: &Head) -> Vec<u8> {
+    encoded(|out| encode_run(head, out))
+}
+
+fn turn_bytes(segment: &Segment) -> Vec<u8> {
+    encoded(|out| encode_turn(segment, out))
+}
+
+#[test]
+fn any_head_turn_and_event_comes_back_as_it_was() {
+    for seed in 0..1_500 {
+        let mut random = Random::new(seed);
+        let (head, segment, event) = (random.head(), random.segment(), random.event());
+        let bytes = head_bytes(&head);
+        assert_eq!(decode_run(&bytes).unwrap(), head, "head of seed {seed}");
+        let facts = decode_run_facts(&bytes).unwrap();
+        assert_eq!((&facts.identity, facts.phase, facts.turns), (&head.identity, head.phase, head.turns));
+        assert_eq!((&facts.input, &facts.outcome), (&head.input, &head.outcome));
+        assert_eq!(facts.attributes, *head.attributes);
+        assert_eq!(decode_turn(&turn_bytes(&segment)).unwrap(), segment, "turn of seed {seed}");
+        let bytes = encoded(|out| encode_event(&event, out));
+        assert_eq!(decode_event(&bytes).unwrap(), event, "event of seed {seed}");
+    }
+}
+
+#[test]
+fn a_read_run_is_written_as_the_same_bytes() {
+    for seed in 0..300 {
+        let bytes = head_bytes(&Random::new(seed).head());
+        let again = head_bytes(&decode_run(&bytes).unwrap());
+        assert_eq!(again, bytes, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_a_value_counts_for_is_kept() {
+    let head = sample::head();
+    assert_eq!(decode_run(&head_bytes(&head)).unwrap().inline(), head.inline());
+}
+
+#[test]
+fn a_value_that_frames_share_is_written_once_and_shared_again() {
+    let mut head = sample::head();
+    let value = Data::of(serde_json::Value::String("x".repeat(10_000))).0;
+    let mut line = (*head.lines[0]).clone();
+    for frame in &mut line.frames {
+        (frame.raw, frame.input) = (value.clone(), value.clone());
+    }
+    line.context = value;
+    head.lines = vec![Arc::new(line)];
+    let bytes = head_bytes(&head);
+    assert!(bytes.len() < 11_000, "{} bytes", bytes.len());
+    let read = decode_run(&bytes).unwrap();
+    let Data::Inline { value: first, .. } = &read.lines[0].context else { panic!() };
+    for frame in &read.lines[0].frames {
+        let Data::Inline { value, .. } = &frame.input else { panic!() };
+        assert!(Arc::ptr_eq(first, value));
+    }
+}
+
+#[test]
+fn damaged_runs_are_refused_or_read_but_never_end_the_program() {
+    let (head, turn) = (head_bytes(&sample::head()), turn_bytes(&sample::segment()));
+    let check = |bytes: &[u8]| {
+        let errors = [
+            decode_run(bytes).err(),
+            decode_run_facts(bytes).err(),
+            decode_turn(bytes).err(),
+            decode_event(bytes).err(),
+        ];
+        for error in errors.into_iter().flatten() {
+            // The number of a version may be what is damaged.
+            assert!(matches!(error, Error::Corrupt(_) | Error::TooNew(_)), "{error:?}");
+        }
+    };
+    for whole in [&head, &turn] {
+        for length in 0..whole.len() {
+            check(&whole[..length]);
+        }
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                check(&bytes);
+            }
+        }
+    }
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let mut bytes = head_bytes(&random.head());
+        for _ in 0..8 {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] = random.below(256) as u8;
+        }
+        check(&bytes);
+    }
+}
+
+#[test]
+fn runs_of_a_newer_version_or_layout_are_refused_as_newer() {
+    let mut bytes = head_bytes(&sample::head());
+    bytes[0] += 1;
+    assert!(matches!(decode_run(&bytes), Err(Error::TooNew(_))));
+    let newer = Head { version: HEAD_VERSION + 1, ..sample::head() };
+    assert!(matches!(decode_run(&head_bytes(&newer)), Err(Error::TooNew(_))));
+    let newer = Segment { revision: REVISION + 1, ..sample::segment() };
+    assert!(matches!(decode_turn(&turn_bytes(&newer)), Err(Error::TooNew(_))));
+    let mut bytes = turn_bytes(&sample::segment());
+    bytes[0] += 1;
+    assert!(matches!(decode_turn(&bytes), Err(Error::TooNew(_))));
+}
+
+#[test]
+fn fields_that_a_later_program_added_to_a_run_are_passed_over() {
+    // Field 500 in every form that there is.
+    let later: [&[u8]; 4] = [
+        &[0xA0, 0x1F, 5],
+        &[0xA2, 0x1F, 2, b'h', b'i'],
+        &[0xA1, 0x1F, 1, 2, 3, 4, 5, 6, 7, 8],
+        &[0xA5, 0x1F, 1, 2, 3, 4],
+    ];
+    for later in later {
+        let mut bytes = head_bytes(&sample::head());
+        bytes.extend_from_slice(later);
+        assert_eq!(decode_run(&bytes).unwrap(), sample::head());
+        let mut bytes = turn_bytes(&sample::segment());
+        bytes.extend_from_slice(later);
+        assert_eq!(decode_turn(&bytes).unwrap(), sample::segment());
+    }
+}
+
+/// What each version has written: a name and the bytes in hexadecimal. A file of a released version never changes.
+const GOLDEN: &str = include_str!("../golden/run1.txt");
+
+#[test]
+fn the_bytes_of_runs_are_still_written_and_read() {
+    let golden = |name: &str| {
+        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let text = line.unwrap_or_else(|| panic!("no golden bytes of {name}")).as_bytes();
+        let digit = |digit: u8| (digit as char).to_digit(16).unwrap() as u8;
+        text.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect::<Vec<u8>>()
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let written = [
+        ("head", head_bytes(&sample::head())),
+        ("full-head", head_bytes(&Random::new(7).head())),
+        ("turn", turn_bytes(&sample::segment())),
+        ("full-turn", turn_bytes(&Random::new(7).segment())),
+        ("event", encoded(|out| encode_event(&sample::segment().event, out))),
+    ];
+    for (name, bytes) in &written {
+        assert_eq!(hex(bytes), hex(&golden(name)), "{name}");
+    }
+    assert_eq!(decode_run(&golden("head")).unwrap(), sample::head());
+    assert_eq!(decode_run(&golden("full-head")).unwrap(), Random::new(7).head());
+    assert_eq!(decode_turn(&golden("turn")).unwrap(), sample::segment());
+    assert_eq!(decode_turn(&golden("full-turn")).unwrap(), Random::new(7).segment());
+    assert_eq!(decode_event(&golden("event")).unwrap(), sample::segment().event);
+}
+
+#[test]
+fn a_simple_run_is_small() {
+    let (head, turn) = (head_bytes(&sample::head()), turn_bytes(&sample::segment()));
+    println!("head {} bytes, turn {} bytes", head.len(), turn.len());
+    assert!(head.len() < 500 && turn.len() < 250);
+    assert_eq!(sample::head().phase, Phase::Running);
+}
+
+/// `cargo test --release -p tidewheel-store -- --ignored --nocapture the_codec_of_runs_is_fast`
+#[test]
+#[ignore = "a measurement"]
+fn the_codec_of_runs_is_fast() {
+    let (head, segment) = (sample::head(), sample::segment());
+    let (rounds, mut out) = (200_000u32, Vec::new());
+    let mut time = |what: &str, work: &mut dyn FnMut(&mut Vec<u8>)| {
+        let begun = std::time::Instant::now();
+        (0..rounds).for_each(|_| work(&mut out));
+        println!("{what}: {:?}", begun.elapsed() / rounds);
+    };
+    let (head_bytes, turn_bytes) = (head_bytes(&head), turn_bytes(&segment));
+    time("encode a turn", &mut |out| {
+        out.clear();
+        encode_turn(&segment, out);
+    });
+    time("decode a turn", &mut |_| drop(decode_turn(&turn_bytes).unwrap()));
+    time("encode a head", &mut |out| {
+        out.clear();
+        encode_run(&head, out);
+    });
+    time("decode a head", &mut |_| drop(decode_run(&head_bytes).unwrap()));
+}
