@@ -21,7 +21,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use tidewheel_engine::id::TaskId;
 use tidewheel_engine::load::{Load, Loaded};
 use tidewheel_engine::task::State;
 use tidewheel_engine::view::{Answer, View};
@@ -547,7 +546,7 @@ async fn fill_engine(api: &Api) -> Result<(), Failure> {
         }
     }
     let until = api.runtime.now_ms().saturating_sub(1_000);
-    let load = Load::Due { from: (0, TaskId(0)), until, limit: MOST_OVERDUE };
+    let load = Load::Due { from: (0, 0, 0), until, limit: MOST_OVERDUE };
     if let Loaded::Due(late) = api.read_store(move |store| Ok(store.load(0, &load)?.1)).await? {
         metrics.overdue.set(i64::try_from(late.len()).unwrap_or(i64::MAX));
     }

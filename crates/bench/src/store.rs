@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::json;
 use tidewheel_engine::id::{QueueId, Slot, TaskId, TenantId, TypeId};
-use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::load::{Due, Load, Loaded};
 use tidewheel_engine::mutation::{Batch, Mutation};
 use tidewheel_engine::task::State;
 use tidewheel_engine::wheel::Wheel;
@@ -141,12 +141,12 @@ pub(crate) fn timers(options: &Options, report: &mut dyn FnMut(Figure)) -> anyho
     for _ in 0..if options.quick { 100 } else { 1_000 } {
         // The next hundred from anywhere in the year.
         let from = START + random.below(SPAN / 2);
-        let load = Load::Due { from: (from, TaskId(0)), until: u64::MAX >> 1, limit: 100 };
+        let load = Load::Due { from: (from, 0, 0), until: u64::MAX >> 1, limit: 100 };
         let begun = Instant::now();
         let (_, loaded) = store.load(0, &load)?;
         windows.push(begun.elapsed().as_secs_f64() * 1000.0);
         let Loaded::Due(found) = loaded else { bail!("an answer of another kind") };
-        if found.len() != 100 || found.iter().any(|task| task.due < from) || !found.is_sorted_by_key(|task| task.due) {
+        if found.len() != 100 || found.iter().any(|row| row.at() < from) || !found.is_sorted_by_key(Due::at) {
             bail!("the next hundred from {from} on are not right");
         }
     }

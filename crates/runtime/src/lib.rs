@@ -10,6 +10,7 @@
 //!
 //! Never here: HTTP, gRPC, SQL, a concrete backend. What to do is decided in `engine::node`; this crate does it.
 
+mod compute;
 mod directory;
 mod error;
 mod mailbox;
@@ -17,6 +18,7 @@ mod metrics;
 mod partition_loop;
 mod reader;
 mod replies;
+mod run_feed;
 mod sessions;
 mod tally;
 
@@ -43,6 +45,7 @@ pub use tidewheel_store as store;
 pub use directory::Directory;
 pub use error::Error;
 pub use metrics::Metrics;
+pub use run_feed::RunChange;
 pub use sessions::{Session, ToWorker};
 
 /// How a runtime is set up.
@@ -56,6 +59,8 @@ pub struct Config {
     pub mailbox_items: usize,
     /// Threads that read for the engine.
     pub readers: usize,
+    /// Threads that take turns of runs which need more than the loop can give.
+    pub computers: usize,
     /// Secret for MACs of attempt tokens and cursors; has to survive restarts.
     pub token_key: [u8; 32],
     /// Task types that have a label of their own in metrics; the others share `other`. Each costs about 100 series per
@@ -69,6 +74,7 @@ impl Default for Config {
             options: Options::default(),
             mailbox_items: 150_000,
             readers: 2,
+            computers: 2,
             token_key: [7; 32],
             metric_types: 100,
         }
@@ -125,6 +131,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: sessions::Sessions,
     pub(crate) directory: directory::Home,
     pub(crate) feed: tokio::sync::broadcast::Sender<Arc<Vec<Change>>>,
+    pub(crate) run_feed: tokio::sync::broadcast::Sender<Arc<Vec<RunChange>>>,
     pub(crate) pressure: tokio::sync::broadcast::Sender<PressureChange>,
     /// Queues that throttle what comes, and their number, which spares the lock while there is none.
     pub(crate) throttled: (AtomicU64, parking_lot::RwLock<hashbrown::HashSet<(TenantId, Name)>>),
@@ -207,6 +214,7 @@ impl Runtime {
             sessions: sessions::Sessions::default(),
             directory: directory::Home::new(&recovered),
             feed: tokio::sync::broadcast::channel(1_024).0,
+            run_feed: tokio::sync::broadcast::channel(1_024).0,
             pressure: tokio::sync::broadcast::channel(256).0,
             throttled: Default::default(),
             store,
@@ -226,10 +234,11 @@ impl Runtime {
             config,
         });
         let reader = reader::Reader::start(&shared);
+        let pool = compute::Pool::start(&shared);
         let for_loop = shared.clone();
         let handle = std::thread::Builder::new()
             .name("partition-0".to_owned())
-            .spawn(move || partition_loop::run(&for_loop, &reader, recovered))
+            .spawn(move || partition_loop::run(&for_loop, &reader, &pool, recovered))
             .map_err(|e| Error::Unavailable(format!("the partition thread does not start: {e}")))?;
         shared.threads.lock().push(handle);
         Ok(Runtime { shared })
@@ -326,6 +335,11 @@ impl Runtime {
     /// Committed changes of tasks. A slow receiver misses some and is told so.
     pub fn feed(&self) -> tokio::sync::broadcast::Receiver<Arc<Vec<Change>>> {
         self.shared.feed.subscribe()
+    }
+
+    /// Committed changes of runs: those of a batch together. A slow receiver misses some and is told so.
+    pub fn run_feed(&self) -> tokio::sync::broadcast::Receiver<Arc<Vec<RunChange>>> {
+        self.shared.run_feed.subscribe()
     }
 
     /// Stages that queues reach, from now on. A slow receiver misses some.

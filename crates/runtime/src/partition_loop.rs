@@ -14,12 +14,13 @@ use tidewheel_engine::partition::Probe;
 use tidewheel_engine::time::Now;
 use tidewheel_engine::{Batch, Command, Effect, Mutation};
 
+use crate::compute::Pool;
 use crate::directory::ConfigChange;
 use crate::mailbox::{Event, Taken, Weights};
 use crate::reader::Reader;
 use crate::sessions::ToWorker;
 use crate::tally::{Figures, Tally, Written};
-use crate::{Change, Error, PressureChange, Shared};
+use crate::{Change, Error, PressureChange, RunChange, Shared};
 
 /// A sleep is never longer than this, so that a clock change is seen.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -34,6 +35,7 @@ struct UnderWay {
     begun: Instant,
     config: Vec<ConfigChange>,
     changes: Vec<Change>,
+    runs: Vec<RunChange>,
     tally: Tally,
 }
 
@@ -48,6 +50,7 @@ impl Probe for StoreProbe<'_> {
 struct Loop<'a> {
     shared: &'a Arc<Shared>,
     reader: &'a Reader,
+    pool: &'a Pool,
     shell: Shell,
     epoch: u32,
     clock: Clock,
@@ -59,14 +62,14 @@ struct Loop<'a> {
     abandoned: bool,
 }
 
-pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, recovered: Recovered) {
+pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader, pool: &Pool, recovered: Recovered) {
     let mut clock = Clock::default();
     let now = clock.observe(shared.raw_now());
     let epoch = recovered.epoch;
     shared.metrics.epoch.set(i64::from(epoch));
     let shell = Shell::new(shared.config.options.clone(), recovered, now);
     let (under_way, figures, intake) = (VecDeque::new(), Figures::default(), Intake::default());
-    Loop { shared, reader, shell, epoch, clock, under_way, figures, intake, abandoned: false }.run();
+    Loop { shared, reader, pool, shell, epoch, clock, under_way, figures, intake, abandoned: false }.run();
 }
 
 impl Loop<'_> {
@@ -185,6 +188,9 @@ impl Loop<'_> {
             // Nobody may be listening any more.
             let _ = self.shared.feed.send(Arc::new(done.changes));
         }
+        if !done.runs.is_empty() {
+            let _ = self.shared.run_feed.send(Arc::new(done.runs));
+        }
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
@@ -200,6 +206,8 @@ impl Loop<'_> {
 
     fn commit(&mut self, batch: Batch) {
         let listened = self.shared.feed.receiver_count() > 0;
+        let runs_listened = self.shared.run_feed.receiver_count() > 0;
+        let mut runs = Vec::new();
         let tasks = Vec::with_capacity(batch.mutations.len());
         let mut tally = Tally { mutations: batch.mutations.len(), tasks, lost: 0 };
         let mut changes = Vec::new();
@@ -232,11 +240,16 @@ impl Loop<'_> {
                     attempts.insert(attempt.task, attempt.outcome);
                 }
                 Mutation::PutSpec { task, .. } => drop(labelled.insert(*task)),
+                Mutation::PutRun(_) | Mutation::AppendTurn { .. } => {
+                    if runs_listened {
+                        RunChange::note(&mut runs, mutation);
+                    }
+                }
                 other => config.extend(ConfigChange::of(other)),
             }
         }
         let (index, epoch) = (batch.index, batch.epoch);
-        self.under_way.push_back(UnderWay { index, begun: Instant::now(), config, changes, tally });
+        self.under_way.push_back(UnderWay { index, begun: Instant::now(), config, changes, runs, tally });
         let shared = self.shared.clone();
         self.shared.store.commit(
             batch,
@@ -273,6 +286,7 @@ impl Loop<'_> {
             }
             Effect::Revoke { session, attempts } => sessions.send(session, ToWorker::Revoke(attempts)),
             Effect::Recall { session, attempts } => sessions.send(session, ToWorker::Recall(attempts)),
+            Effect::Compute(work) => self.pool.ask(work),
             Effect::Close { session, reason } => sessions.send(session, ToWorker::Close { reason }),
             Effect::Pressure { tenant, queue, from, to, waiting } => {
                 let at = self.shared.wall.load(Ordering::Relaxed);

@@ -23,6 +23,8 @@ pub enum Event {
     Loaded { process: u64, partition: usize, epoch: u32, id: LoadId, load: Load, answer: Option<(u64, Loaded)> },
     /// A process tries to open its partition again.
     Reopen { process: u64, partition: usize },
+    /// A turn of a run was computed beside the loop.
+    Computed { process: u64, partition: usize, command: Box<Command> },
     /// A client's request arrives.
     Asked { partition: usize, request: RequestId, command: Box<Command> },
     /// A client's answer arrives; `None` = the node says that it does not know.

@@ -197,6 +197,7 @@ impl World {
             Event::Reported { .. } | Event::Loaded { .. } => self.node_event(event),
             Event::Read { process, partition, epoch, id, load } => self.read_rows(process, partition, epoch, id, load),
             Event::Reopen { process, partition } => self.reopen(process, partition),
+            Event::Computed { process, partition, command } => self.computed(process, partition, command),
             Event::Asked { partition, request, command } => self.asked(partition, request, command),
             Event::Answered { request, reply } => self.answered(request, reply.map(|r| *r)),
             Event::CallTimeout { request } => self.call_timeout(request),

@@ -38,10 +38,7 @@ const COMPOSES: &str = "tidewheel";
 
 /// What must never be imported by a room, from outside the workspace.
 const BANNED_CRATES: &[(&str, &[&str])] = &[
-    (
-        "engine",
-        &["tokio", "rand", "getrandom", "tracing", "log", "chrono", "jiff", "parking_lot", "libc"],
-    ),
+    ("engine", &["tokio", "rand", "getrandom", "tracing", "log", "chrono", "jiff", "parking_lot", "libc"]),
     ("proto", &["tokio", "rusqlite", "axum"]),
     ("store", &["tokio", "rusqlite", "axum", "tonic"]),
     ("store-sqlite", &["axum", "tonic", "tokio"]),

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tidewheel_engine::command::{Hello, Submit};
 use tidewheel_engine::config::{QueueConfig, RetryPolicy, TenantConfig};
 use tidewheel_engine::effect::{Refusal, Submitted};
-use tidewheel_engine::id::{TaskId, TenantId};
-use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::id::{RunId, TaskId, TenantId};
+use tidewheel_engine::load::{Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
+use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_engine::{Command, Reply};
@@ -19,7 +20,7 @@ use tidewheel_runtime::{Config, Error, Runtime, Session, ToWorker};
 use tidewheel_store::blob::{BlobFigures, Blobs, Pending};
 use tidewheel_store::log::{Line, LogPage, LogQuery, LogStore};
 use tidewheel_store::memory::MemoryStore;
-use tidewheel_store::{Committed, Figures, Store, TaskPage, TaskQuery};
+use tidewheel_store::{Committed, Figures, RunPage, RunQuery, Store, TaskPage, TaskQuery};
 
 const TENANT: TenantId = TenantId(1);
 
@@ -62,6 +63,27 @@ impl Store for Flaky {
     }
     fn sweep(&self, now: u64, finished_before: u64, limit: usize) -> Result<u64, tidewheel_store::Error> {
         self.inner.sweep(now, finished_before, limit)
+    }
+    fn run(&self, tenant: TenantId, run: RunId) -> Result<Option<Box<StoredRun>>, tidewheel_store::Error> {
+        self.inner.run(tenant, run)
+    }
+    fn turns(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Segment>, tidewheel_store::Error> {
+        self.inner.turns(tenant, run, after, limit)
+    }
+    fn runs(&self, query: &RunQuery) -> Result<RunPage, tidewheel_store::Error> {
+        self.inner.runs(query)
+    }
+    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, tidewheel_store::Error> {
+        self.inner.value(hash)
+    }
+    fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, tidewheel_store::Error> {
+        self.inner.sweep_runs(ended_before, limit)
     }
     fn backup(&self, path: &Path) -> Result<(), tidewheel_store::Error> {
         self.inner.backup(path)

@@ -199,6 +199,14 @@ impl World {
         self.give(process, partition, *command);
     }
 
+    /// A turn of a run comes back from beside the loop.
+    pub(crate) fn computed(&mut self, process: u64, partition: usize, command: Box<Command>) {
+        if let Some(until) = self.paused(process) {
+            return self.at(until, Event::Computed { process, partition, command });
+        }
+        self.give(process, partition, *command);
+    }
+
     /// One round of the loop: commands, a turn, actions, and when to wake next.
     fn pump(&mut self, process: u64, partition: usize) {
         let Some(now) = self.node_now(process, partition) else { return };
@@ -447,6 +455,13 @@ impl World {
             Effect::Revoke { session, attempts } => self.send_to_worker(session.0, ToWorker::Revoke(attempts)),
             Effect::Recall { session, attempts } => self.send_to_worker(session.0, ToWorker::Recall(attempts)),
             Effect::Pressure { .. } => {}
+            Effect::Compute(work) => {
+                let outcome = Box::new(work.run());
+                let (tenant, run, turns) = (work.tenant, work.run, work.head.turns);
+                let command = Command::TurnComputed { tenant, run, turns, outcome };
+                let wait = self.delay();
+                self.after(wait, Event::Computed { process, partition, command: Box::new(command) });
+            }
             Effect::Close { session, .. } => {
                 self.send_to_worker(session.0, ToWorker::Close);
                 self.node_closes(session.0);
