@@ -1,6 +1,8 @@
 //! Archives of packages, put together from parts: those that another archive in the cache has are copied from it, the
-//! others are fetched. Every part is checked against its hash, wherever it came from, and the whole against its own when
-//! all of it is there: parts in which only files lie that are fetched on demand stay out until one is asked for.
+//! others are fetched. What is copied is checked part by part. Of what is fetched the whole is hashed while it comes, and
+//! parts only where the whole is not what it should be: of a fresh package no more than its edges, which are looked at first,
+//! are hashed twice. Where parts stay out, because only files lie in them that are fetched on demand, there is no whole yet,
+//! and every part is checked. Nothing gets its name in the cache before one or the other was right.
 //!
 //! `archives/<digest>/` holds `archive` and `parts`, the list; `cache` removes it when it was not used for long. What is
 //! being put together lies in `.part-<digest>/` and is taken up again where a killed agent left it.
@@ -12,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tidewheel_proto::v1::Part;
 
 use crate::blobs::Blobs;
@@ -27,6 +30,8 @@ const MAX_PARTS: usize = 65_536;
 const MAX_PART: u64 = 4 << 20;
 /// A smaller archive is fetched at once: looking at its directory first would cost more than it can save.
 const WORTH_LOOKING: u64 = 1 << 20;
+/// Read and hashed at once.
+const READ: u64 = 256 << 10;
 
 /// Where a part of an archive is: its number, and its place and length in the file.
 #[derive(Clone, Copy)]
@@ -104,21 +109,30 @@ async fn put_together(
     (shelf, file): (&Path, &Path),
     tally: &Tally,
 ) -> Result<(), Error> {
-    let broken = |_| Error::Package("the package cannot be put together".into());
     let (known, path, wanted) = (shelf.to_owned(), file.to_owned(), list.to_vec());
-    let planned = tokio::task::spawn_blocking(move || plan(&known, &path, &wanted));
-    let (out, missing, reused) = planned.await.map_err(broken)??;
+    let (out, missing, reused) = apart(move || plan(&known, &path, &wanted)).await?;
     let mut source = Source { blobs, hash, token, list, out, missing, fetched: 0 };
     let left_out = source.left_out().await?;
-    source.fetch(|slot| !left_out.iter().any(|gap| gap.start <= slot.at && slot.range().end <= gap.end)).await?;
-    tally.bytes(source.fetched, reused);
-    if !source.missing.is_empty() {
+    let stays_out = |slot: &Slot| left_out.iter().any(|gap| gap.start <= slot.at && slot.range().end <= gap.end);
+    if source.missing.iter().any(stays_out) {
+        source.fetch(|slot| !stays_out(slot), None).await?;
+        tally.bytes(source.fetched, reused);
         let bytes: u64 = source.missing.iter().map(|slot| slot.size).sum();
         tracing::info!(package = hash, bytes, "parts of files that are fetched on demand stay out");
         return Ok(());
     }
-    let path = file.to_owned();
-    let (found, _) = crate::blobs::hash_file(&path).await.map_err(Error::file("read", &path))?;
+    let mut whole = Whole::default();
+    source.fetch(|_| true, Some(&mut whole)).await?;
+    let mut found = source.finish(whole).await?;
+    if found != hash {
+        // Parts that nobody looked at yet may be damaged: those come again, each checked.
+        source.find_damaged().await?;
+        if !source.missing.is_empty() {
+            source.fetch(|_| true, None).await?;
+            found = source.finish(Whole::default()).await?;
+        }
+    }
+    tally.bytes(source.fetched, reused);
     if found != hash {
         let _ = fs::remove_file(file);
         return Err(Error::Environment {
@@ -142,7 +156,7 @@ pub(crate) async fn complete(
     let list = read_list(&text);
     let (shelf, path) = (folder.parent().expect("an archive has a shelf").to_owned(), folder.join(ARCHIVE));
     let (wanted, name) = (list.clone(), member.to_owned());
-    let looked = tokio::task::spawn_blocking(move || {
+    let looked = apart(move || {
         let out = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::file("open", &path))?;
         let size = wanted.iter().map(|part| part.size).sum();
         let places = on_demand::directory(&out, size).and_then(|directory| Places::read(&out, directory));
@@ -152,16 +166,54 @@ pub(crate) async fn complete(
         let (missing, reused) = fill(&shelf, &out, &wanted, of_member, u64::MAX)?;
         Ok::<_, Error>((out, missing, reused))
     });
-    let broken = |_| Error::Package("the package cannot be put together".into());
-    let (out, missing, reused) = looked.await.map_err(broken)??;
+    let (out, missing, reused) = looked.await?;
     let mut source = Source { blobs, hash, token, list: &list, out, missing, fetched: 0 };
-    source.fetch(|_| true).await?;
+    source.fetch(|_| true, None).await?;
     tally.bytes(source.fetched, reused);
     Ok(())
 }
 
 fn overlap(slot: &Slot, place: &Range<u64>) -> bool {
     slot.at < place.end && place.start < slot.at + slot.size
+}
+
+/// The hash of an archive, taken from its start on while its parts come.
+#[derive(Default)]
+struct Whole {
+    hasher: Sha256,
+    /// Bytes that are hashed.
+    at: u64,
+}
+
+impl Whole {
+    /// Takes a part that is about to be written. False where too much lies before it that was there already and is yet to
+    /// be hashed: reading it would hold the connection up.
+    fn take(&mut self, out: &File, slot: &Slot, part: &[u8]) -> Result<bool, Error> {
+        if slot.at < self.at || slot.at - self.at > MAX_PART {
+            return Ok(false);
+        }
+        self.read_to(out, slot.at)?;
+        self.hasher.update(part);
+        self.at += slot.size;
+        Ok(true)
+    }
+
+    /// Hashes what the file has up to there.
+    fn read_to(&mut self, out: &File, end: u64) -> Result<(), Error> {
+        let mut buffer = vec![0; READ.min(end.saturating_sub(self.at)) as usize];
+        while self.at < end {
+            let piece = &mut buffer[..READ.min(end - self.at) as usize];
+            out.read_exact_at(piece, self.at).map_err(Error::io("cannot read a package"))?;
+            self.hasher.update(&*piece);
+            self.at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, out: &File, size: u64) -> Result<String, Error> {
+        self.read_to(out, size)?;
+        Ok(format!("sha256:{}", hex::encode(self.hasher.finalize())))
+    }
 }
 
 /// An archive that is being put together.
@@ -177,13 +229,29 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Fetches those of the missing slots.
-    async fn fetch(&mut self, wanted: impl Fn(&Slot) -> bool) -> Result<(), Error> {
+    /// Fetches those of the missing slots. With `whole` they are hashed as a part of it, and the caller looks at the outcome;
+    /// otherwise each is checked against its own hash before it is written.
+    async fn fetch(&mut self, wanted: impl Fn(&Slot) -> bool, whole: Option<&mut Whole>) -> Result<(), Error> {
         let (now, later): (Vec<Slot>, Vec<Slot>) = self.missing.iter().copied().partition(|slot| wanted(slot));
         let bytes: u64 = now.iter().map(|slot| slot.size).sum();
-        fetch(self.blobs, (self.hash, self.token.clone()), self.list, now, &self.out).await?;
+        fetch(self.blobs, (self.hash, self.token.clone()), self.list, now, (&self.out, whole)).await?;
         self.missing = later;
         self.fetched += bytes;
+        Ok(())
+    }
+
+    /// The hash of the archive, of which the start is hashed.
+    async fn finish(&self, whole: Whole) -> Result<String, Error> {
+        let out = self.out.try_clone().map_err(Error::io("cannot read a package"))?;
+        let size = self.list.iter().map(|part| part.size).sum();
+        apart(move || whole.finish(&out, size)).await
+    }
+
+    /// What of the archive is not what the list says is missing.
+    async fn find_damaged(&mut self) -> Result<(), Error> {
+        let out = self.out.try_clone().map_err(Error::io("cannot read a package"))?;
+        let list = self.list.to_vec();
+        self.missing = apart(move || Ok(damaged(&out, &list))).await?;
         Ok(())
     }
 
@@ -196,12 +264,12 @@ impl Source<'_> {
         }
         // The manifest is the first member of every archive that was built with one: its part comes along.
         let end = size - on_demand::END.min(size)..size;
-        self.fetch(|slot| slot.at == 0 || overlap(slot, &end)).await?;
+        self.fetch(|slot| slot.at == 0 || overlap(slot, &end), None).await?;
         let Some(directory) = on_demand::directory(&self.out, size) else { return Ok(Vec::new()) };
-        self.fetch(|slot| overlap(slot, &directory)).await?;
+        self.fetch(|slot| overlap(slot, &directory), None).await?;
         let Some(places) = Places::read(&self.out, directory) else { return Ok(Vec::new()) };
         let Some(manifest) = places.of(crate::project::MANIFEST) else { return Ok(Vec::new()) };
-        self.fetch(|slot| overlap(slot, &manifest)).await?;
+        self.fetch(|slot| overlap(slot, &manifest), None).await?;
         let copy = self.out.try_clone().map_err(Error::io("cannot read a package"))?;
         Ok(places.left_out(&OnDemand::of_archive(copy)))
     }
@@ -244,6 +312,22 @@ fn fill(shelf: &Path, out: &File, list: &[Part], slots: Vec<Slot>, had: u64) -> 
     Ok((missing, reused))
 }
 
+/// The slots whose content is not that of their parts.
+fn damaged(out: &File, list: &[Part]) -> Vec<Slot> {
+    let mut buffer = Vec::new();
+    let mut is_whole = |slot: &Slot| {
+        buffer.resize(slot.size as usize, 0);
+        out.read_exact_at(&mut buffer, slot.at).is_ok() && is(&buffer, &list[slot.number as usize].hash)
+    };
+    slots(list).into_iter().filter(|slot| !is_whole(slot)).collect()
+}
+
+/// Runs what reads and hashes much where it holds nobody up.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Error::Package("the package cannot be put together".into()))?
+}
+
 fn is(bytes: &[u8], hash: &str) -> bool {
     crate::blobs::hash_of(bytes) == hash
 }
@@ -279,14 +363,14 @@ fn read_list(text: &str) -> Vec<Part> {
     text.lines().map_while(part).collect()
 }
 
-/// Fetches slots in their order, each written where it belongs when its hash is right; goes on behind what came when the
-/// connection breaks.
+/// Fetches slots in their order, each written where it belongs when its hash is right or when it was taken into the hash of
+/// the whole; goes on behind what came when the connection breaks.
 async fn fetch(
     blobs: &Blobs,
     (hash, token): (&str, Bytes),
     list: &[Part],
     missing: Vec<Slot>,
-    out: &File,
+    (out, mut whole): (&File, Option<&mut Whole>),
 ) -> Result<(), Error> {
     let (mut done, mut buffer) = (0, Vec::new());
     let mut tries = 0;
@@ -300,7 +384,11 @@ async fn fetch(
             while let Some(slot) = missing.get(done).filter(|slot| (buffer.len() - from) as u64 >= slot.size) {
                 let part = &buffer[from..from + slot.size as usize];
                 let wanted = &list[slot.number as usize].hash;
-                if !is(part, wanted) {
+                let taken = match &mut whole {
+                    Some(whole) => whole.take(out, slot, part)?,
+                    None => false,
+                };
+                if !taken && !is(part, wanted) {
                     return Err(Error::Environment { message: format!("{wanted} arrived damaged"), retryable: true });
                 }
                 out.write_all_at(part, slot.at).map_err(Error::io("cannot write a package"))?;
@@ -358,5 +446,30 @@ mod tests {
         fs::remove_file(shelf.join("new")).expect("gone");
         let (_, missing, _) = plan(shelf, &shelf.join("new"), &list).expect("planned");
         assert_eq!(missing.iter().map(|s| s.number).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn the_whole_is_hashed_while_parts_come_between_those_that_are_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let content = b"firstsecondthird";
+        let list = archive(dir.path(), "new", &[b"first", b"second", b"third"]);
+        let all = slots(&list);
+        let path = dir.path().join("new").join(ARCHIVE);
+        let out = OpenOptions::new().read(true).write(true).open(&path).expect("there");
+        for came in [&[][..], &[1], &[0, 1, 2], &[2]] {
+            let mut whole = Whole::default();
+            for number in came {
+                let slot = &all[*number];
+                let part = &content[slot.at as usize..slot.range().end as usize];
+                assert!(whole.take(&out, slot, part).expect("read"));
+                assert!(!whole.take(&out, slot, part).expect("read"), "it is in the hash already");
+            }
+            assert_eq!(whole.finish(&out, 16).expect("read"), crate::blobs::hash_of(content), "{came:?}");
+        }
+        let far = Slot { number: 1, at: MAX_PART + 1, size: 6 };
+        assert!(!Whole::default().take(&out, &far, b"second").expect("not read"), "it is checked by itself");
+        assert!(damaged(&out, &list).is_empty());
+        out.write_all_at(b"X", 6).expect("written");
+        assert_eq!(damaged(&out, &list).iter().map(|slot| slot.number).collect::<Vec<_>>(), [1]);
     }
 }

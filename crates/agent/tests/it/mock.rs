@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ struct Service {
     blobs: Blobs,
     /// Bytes of each part that was fetched.
     parts: Arc<Mutex<Vec<u64>>>,
+    /// Answers with parts of which one is yet to arrive damaged.
+    spoil: Arc<AtomicUsize>,
 }
 
 /// One stream of an agent.
@@ -125,8 +128,12 @@ impl Worker for Service {
         let whole = whole.ok_or_else(|| Status::not_found("no such package"))?;
         let parts = parts_of(&whole);
         self.parts.lock().extend(request.parts.iter().map(|n| parts[*n as usize].len() as u64));
-        let chosen: Vec<_> = request.parts.iter().map(|n| Bytes::from(parts[*n as usize].clone())).collect();
-        let chunks = chosen.into_iter().map(|data| Ok(BlobChunk { data, total: 0 }));
+        let mut chosen: Vec<_> = request.parts.iter().map(|n| parts[*n as usize].clone()).collect();
+        let middle = chosen.len() / 2;
+        if self.spoil.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            chosen[middle][0] ^= 1;
+        }
+        let chunks = chosen.into_iter().map(|data| Ok(BlobChunk { data: data.into(), total: 0 }));
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks.collect::<Vec<_>>()))))
     }
 
@@ -265,6 +272,8 @@ pub(crate) struct Bench {
     pub(crate) blobs: Blobs,
     /// Bytes of each part of a package that the agent fetched.
     pub(crate) parts: Arc<Mutex<Vec<u64>>>,
+    /// How many answers with parts from now on have a damaged one.
+    pub(crate) spoil: Arc<AtomicUsize>,
     /// Bodies of submits over REST.
     pub(crate) submitted: Arc<Mutex<Vec<serde_json::Value>>>,
     pub(crate) dir: tempfile::TempDir,
@@ -300,7 +309,8 @@ impl Bench {
         let (sender, sessions) = mpsc::unbounded_channel();
         let blobs: Blobs = Arc::default();
         let parts = Arc::<Mutex<Vec<u64>>>::default();
-        let service = Service { sessions: sender, blobs: blobs.clone(), parts: parts.clone() };
+        let spoil = Arc::<AtomicUsize>::default();
+        let service = Service { sessions: sender, blobs: blobs.clone(), parts: parts.clone(), spoil: spoil.clone() };
         let submitted = Arc::new(Mutex::new(Vec::new()));
         let service = server(WorkerServer::new(service).max_decoding_message_size(64 << 20));
         let router = tonic::service::Routes::new(service).into_axum_router().merge(rest(submitted.clone()));
@@ -318,7 +328,7 @@ impl Bench {
         let handle = agent.handle();
         let shutdown = CancellationToken::new();
         let agent = tokio::spawn(agent.run(shutdown.clone()));
-        Self { sessions, blobs, parts, submitted, dir, package: hash, shutdown, handle, agent, addr }
+        Self { sessions, blobs, parts, spoil, submitted, dir, package: hash, shutdown, handle, agent, addr }
     }
 
     /// The next stream the agent opens.
@@ -362,7 +372,8 @@ pub(crate) struct TlsServer {
 impl TlsServer {
     pub(crate) async fn start(identity: tonic::transport::Identity) -> Self {
         let (sender, sessions) = mpsc::unbounded_channel();
-        let service = WorkerServer::new(Service { sessions: sender, blobs: Arc::default(), parts: Arc::default() });
+        let (blobs, parts, spoil) = Default::default();
+        let service = WorkerServer::new(Service { sessions: sender, blobs, parts, spoil });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let tries = Arc::<std::sync::atomic::AtomicUsize>::default();

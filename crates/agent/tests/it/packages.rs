@@ -92,6 +92,38 @@ fn noise(mut state: u64, size: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(size).collect()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_arrived_damaged_comes_again_and_a_package_that_stays_damaged_never_runs() {
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    // Of a small archive all parts are asked for at once, of a large one the edges first.
+    for (token, size) in [("1", 700_000), ("2", 3_000_000)] {
+        let code = format!("from tidewheel import task\n\n@task\ndef answer():\n    return {size}\n");
+        let package = pack(&[("data.bin", &noise(size as u64, size)), ("app.py", code.as_bytes())], &["app"]);
+        let (hash, bytes) = (hash_of(&package), package.len() as u64);
+        bench.blobs.lock().insert(hash.clone(), package.into());
+        let folder = bench.dir.path().join("packages").join(&hash["sha256:".len()..]);
+        let of = |bench: &Bench, token: &str| Grant {
+            package: hash.clone(),
+            entrypoint: "app:answer".into(),
+            ..bench.python(token, "answer", "null")
+        };
+        let never = format!("{token}-never");
+        bench.spoil.store(usize::MAX, std::sync::atomic::Ordering::Relaxed);
+        s.grant(vec![of(&bench, &never)]).await;
+        let failed = s.failure(&never).await;
+        assert!(failed.message.contains("damaged") && failed.retryable, "{failed:?}");
+        assert!(!folder.exists());
+        // What did not arrive whole is found, and comes again alone.
+        bench.spoil.store(1, std::sync::atomic::Ordering::Relaxed);
+        bench.parts.lock().clear();
+        s.grant(vec![of(&bench, token)]).await;
+        assert_eq!(s.ok(token).await, size);
+        let again = bench.parts.lock().drain(..).sum::<u64>();
+        assert!(again < bytes * 3 / 2, "{again} of {bytes}");
+    }
+}
+
 const ON_DEMAND: &str = "import os\nfrom tidewheel import ctx, task\n\n@task\ndef nothing() -> int:\n    return VERSION\n\n\
                          @task\ndef size(name: str) -> int:\n    return os.path.getsize(ctx.file(name))\n";
 
