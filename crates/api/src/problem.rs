@@ -92,8 +92,7 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Failure {
             };
             let mut failure = Failure::new(Code::UnknownQueue, format!("There is no such queue in this tenant.{hint}"));
             // Queues of paths are looked up before a command is made, so this one was named by a field.
-            let detail = "there is no such queue".to_owned();
-            failure.0.errors.push(FieldError { pointer: "/queue".to_owned(), detail });
+            failure.0.errors.push(FieldError::new("/queue", "there is no such queue"));
             failure
         }
         Refusal::QueueDraining => Failure::new(
@@ -225,7 +224,9 @@ impl From<Failure> for tonic::Status {
         use tonic::Code as G;
         let code = match failure.code() {
             Code::MalformedBody | Code::InvalidField | Code::InvalidQuery => G::InvalidArgument,
-            Code::InvalidPackage | Code::UnsupportedMediaType | Code::MethodNotAllowed => G::InvalidArgument,
+            Code::InvalidPackage | Code::InvalidWorkflow | Code::UnsupportedMediaType | Code::MethodNotAllowed => {
+                G::InvalidArgument
+            }
             Code::TooLarge => G::OutOfRange,
             Code::Unauthenticated => G::Unauthenticated,
             Code::NotAllowed => G::PermissionDenied,

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::auth::token::TokenCache;
 use crate::config::ApiConfig;
 use crate::live::hub::Hub;
+use crate::live::runs::RunHub;
 use crate::live::sampler::Sampler;
 use crate::metrics::ApiMetrics;
 use crate::problem::Failure;
@@ -36,11 +37,14 @@ pub(crate) struct Inner {
     pub(crate) types: TypeCache,
     pub(crate) rules: RuleCache,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) runs: Arc<RunHub>,
     pub(crate) sampler: Sampler,
     pub(crate) metrics: ApiMetrics,
     pub(crate) sessions: Sessions,
     pub(crate) in_flight: InFlight,
     pub(crate) parts: PartsCache,
+    /// Held by whoever deploys or deletes a version of a workflow.
+    pub(crate) deploys: tokio::sync::Mutex<()>,
     /// Live streams that are open.
     pub(crate) streams: Arc<AtomicUsize>,
     /// Stands for "nothing special" in every submit, so that such tasks share one allocation.
@@ -60,17 +64,20 @@ impl Api {
     /// Builds the state and starts what runs beside the requests: the live hub and operations that a restart broke off.
     pub(crate) fn start(runtime: Runtime, config: ApiConfig) -> Api {
         let hub = Hub::start(&runtime);
+        let runs = RunHub::start(&runtime);
         let api = Api(Arc::new(Inner {
             started_ms: runtime.now_ms(),
             tokens: TokenCache::default(),
             types: TypeCache::default(),
             rules: RuleCache::default(),
             hub,
+            runs,
             sampler: Sampler::default(),
             metrics: ApiMetrics::new(&config.version),
             sessions: Sessions::default(),
             in_flight: InFlight::default(),
             parts: PartsCache::default(),
+            deploys: tokio::sync::Mutex::default(),
             streams: Arc::new(AtomicUsize::new(0)),
             plain_spec: Arc::new(Spec::default()),
             default_queue: "default".into(),

@@ -1,6 +1,6 @@
 //! Small rules about names and texts: which names are allowed, which known name was probably meant, how ids are read.
 
-use tidewheel_engine::id::TaskId;
+use tidewheel_engine::id::{RunId, TaskId};
 use tidewheel_proto::{code::Code, id};
 
 use crate::problem::Failure;
@@ -72,6 +72,16 @@ pub(crate) fn task_id(text: &str) -> Result<TaskId, Failure> {
 /// The public text of a task id.
 pub(crate) fn task_text(task: TaskId) -> String {
     id::format("task", task.0)
+}
+
+/// The run id in a path; see [`task_id`].
+pub(crate) fn run_id(text: &str) -> Result<RunId, Failure> {
+    id::parse("run", text).map(RunId).ok_or_else(|| Failure::not_found("run", text))
+}
+
+/// The public text of a run id.
+pub(crate) fn run_text(run: RunId) -> String {
+    id::format("run", run.0)
 }
 
 /// A fresh id: a UUIDv7 of this moment with random bits. For operations, tokens and requests; task ids come from the

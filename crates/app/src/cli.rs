@@ -25,6 +25,7 @@ mod package;
 mod profiles;
 mod queue;
 mod routing;
+mod run;
 mod search;
 mod server;
 mod sim;
@@ -142,6 +143,7 @@ enum Verb {
     Queue(queue::QueueCommand),
     Routing(routing::RoutingCommand),
     Workflow(workflow::WorkflowCommand),
+    Run(run::RunCommand),
     Lint(workflow::ShortLint),
     Search(search::Search),
     Bulk(bulk::BulkCommand),
@@ -169,7 +171,7 @@ enum Verb {
 /// The groups of the help.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["dev", "init", "exec", "deploy", "login", "logout", "whoami", "profile"]),
-    ("Work", &["task", "workflow", "queue", "routing", "search", "bulk", "op", "lint"]),
+    ("Work", &["task", "workflow", "run", "queue", "routing", "search", "bulk", "op", "lint"]),
     ("Operate", &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"]),
     ("Admin", &["tenant", "token", "backup", "config", "api", "completions", "man", "version"]),
 ];
@@ -335,7 +337,7 @@ fn run(cli: Cli) -> Outcome {
         Verb::Init(verb) => verb.run(&ctx),
         Verb::Exec(verb) => verb.run(&ctx),
         Verb::Doctor(verb) => verb.run(&ctx),
-        Verb::Workflow(verb) => verb.run(&ctx),
+        Verb::Workflow(verb) if verb.is_local() => verb.run_here(&ctx),
         Verb::Lint(verb) => verb.run(&ctx),
         verb => client_verb(verb, &ctx),
     }
@@ -370,6 +372,8 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         Verb::Search(verb) => verb.run(ctx).await,
         Verb::Bulk(verb) => verb.run(ctx).await,
         Verb::Op(verb) => verb.run(ctx).await,
+        Verb::Workflow(verb) => verb.run(ctx).await,
+        Verb::Run(verb) => verb.run(ctx).await,
         Verb::Worker(verb) => verb.run(ctx).await,
         Verb::Package(verb) => verb.run(ctx).await,
         Verb::Artifact(verb) => verb.run(ctx).await,
@@ -392,7 +396,6 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         | Verb::Init(_)
         | Verb::Exec(_)
         | Verb::Doctor(_)
-        | Verb::Workflow(_)
         | Verb::Lint(_) => Ok(()),
     }
 }

@@ -244,6 +244,12 @@ impl Request {
         self
     }
 
+    /// A workflow document.
+    pub(crate) fn raw_document(mut self, body: impl Into<Bytes>) -> Request {
+        self.body = Body::Bytes("application/yaml", body.into());
+        self
+    }
+
     /// Bytes as they are.
     pub(crate) fn raw_bytes(mut self, body: impl Into<Bytes>) -> Request {
         self.body = Body::Bytes("application/octet-stream", body.into());

@@ -85,7 +85,8 @@ impl Failure {
         if why.is_empty() {
             why = problem.title.clone();
         }
-        for field in &problem.errors {
+        // Places in a document are told with its lines by whoever has the document.
+        for field in problem.errors.iter().filter(|field| field.line.is_none()) {
             why.push_str(&format!(" [{}: {}]", field.pointer, field.detail));
         }
         let mut failure = Failure::new(exit_of(problem.code), what, why).next(next_of(problem.code));
@@ -101,6 +102,11 @@ impl Failure {
     /// The server's code, where the failure came from the server.
     pub(crate) fn code(&self) -> Option<Code> {
         self.0.problem.as_ref().map(|p| p.code)
+    }
+
+    /// The fields that the server found wrong.
+    pub(crate) fn fields(&self) -> &[tidewheel_proto::rest::FieldError] {
+        self.0.problem.as_ref().map_or(&[], |problem| &problem.errors)
     }
 
     /// The lines for people.
@@ -167,7 +173,8 @@ fn exit_of(code: Code) -> Exit {
         | Code::MethodNotAllowed
         | Code::TooLarge
         | Code::UnsupportedMediaType
-        | Code::InvalidPackage => Exit::Usage,
+        | Code::InvalidPackage
+        | Code::InvalidWorkflow => Exit::Usage,
         Code::Internal => Exit::Failed,
     }
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::{agent_config, worker_token};
+use tidewheel_engine::partition::WithCompiler;
 use tidewheel_engine::view::{Answer, View};
 use tidewheel_runtime::Runtime;
 use tidewheel_store::blob::Blobs;
@@ -419,6 +420,7 @@ fn runtime_config(config: &Config, data_dir: &Path) -> Outcome<tidewheel_runtime
     out.options.lease_ms = millis(config.duration("engine.lease"));
     out.options.cancel_grace_ms = millis(config.duration("engine.cancelGrace"));
     out.options.max_live = config.count("engine.maxLiveTasks");
+    out.options.compiler = WithCompiler(Some(Arc::new(tidewheel_lang::compile::Language)));
     Ok(out)
 }
 

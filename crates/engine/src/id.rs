@@ -77,6 +77,12 @@ impl TaskId {
         self.0.to_be_bytes()
     }
 
+    /// The id of the task of a step of a run, or of its items from `first` on: the same for the same step, so that opening it
+    /// twice is opening it once.
+    pub fn of_step(run: RunId, entry: u64, first: u64) -> TaskId {
+        TaskId(derived(run, b"task", entry, first))
+    }
+
     /// The inverse of [`TaskId::to_bytes`].
     pub fn from_bytes(bytes: [u8; 16]) -> TaskId {
         TaskId(u128::from_be_bytes(bytes))
@@ -86,6 +92,29 @@ impl TaskId {
 /// A run of a workflow. Made like a [`TaskId`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(pub u128);
+
+impl RunId {
+    /// The id of a run that a step of another one starts, or its item.
+    pub fn of_child(run: RunId, entry: u64, item: u64) -> RunId {
+        RunId(derived(run, b"run.", entry, item))
+    }
+
+    /// The milliseconds since 1970 at which it was made.
+    pub fn millis(self) -> u64 {
+        TaskId(self.0).millis()
+    }
+}
+
+/// Time and slot of the run, and a hash of what it is for.
+fn derived(run: RunId, what: &[u8; 4], entry: u64, item: u64) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&run.0.to_be_bytes()).update(what).update(&entry.to_be_bytes()).update(&item.to_be_bytes());
+    let mut tail = [0; 8];
+    tail.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    let id = TaskId(run.0);
+    let tail = u64::from_be_bytes(tail);
+    TaskId::build(id.millis(), id.slot(), (tail >> 40) as u32, tail).0
+}
 
 impl std::fmt::Display for RunId {
     /// As a UUID: `8-4-4-4-12` hexadecimal digits.

@@ -21,6 +21,7 @@ pub mod run;
 pub mod serve;
 pub mod task;
 pub mod time;
+pub mod version;
 pub mod view;
 pub mod wheel;
 

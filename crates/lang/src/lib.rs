@@ -17,4 +17,5 @@ pub mod model;
 pub mod render;
 pub mod resolve;
 pub mod schema;
+pub mod testkit;
 pub mod text;

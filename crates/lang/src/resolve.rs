@@ -16,6 +16,10 @@ use crate::text::{Tree, read_json};
 
 /// Things that one document may name elsewhere.
 const MAX_FETCHED: usize = 64;
+/// The function of the default catalog that calls Python.
+pub(crate) const PYTHON: &str = "python:1.0.0@default";
+/// The one that does it for many items.
+const MAP: &str = "map:1.0.0@default";
 /// Version of the stored form.
 const FORMAT: u64 = 1;
 
@@ -23,6 +27,13 @@ const FORMAT: u64 = 1;
 pub trait Resolver {
     /// The bytes at an address. The error is one sentence.
     fn fetch(&self, request: &Request) -> Result<Vec<u8>, String>;
+
+    /// The version of a Python package that a call is pinned to: the one it names, else the newest one that has the entry. `None` =
+    /// packages are not known here, and the call stays as it is. The error is one sentence.
+    fn package(&self, package: &str, version: Option<&str>, entrypoint: &str) -> Result<Option<String>, String> {
+        let _ = (package, version, entrypoint);
+        Ok(None)
+    }
 }
 
 /// Something to fetch.
@@ -70,6 +81,13 @@ pub(crate) struct Pinned {
     functions: BTreeMap<String, Json>,
     /// Schemas, scripts and descriptions by their URI: JSON, or text.
     resources: BTreeMap<String, Json>,
+    /// Versions of packages by [`package_key`].
+    pub(crate) packages: BTreeMap<String, String>,
+}
+
+/// The name under which a resolved document keeps the version of a package.
+pub(crate) fn package_key(package: &str, version: Option<&str>, entrypoint: &str) -> String {
+    format!("{package}@{}#{entrypoint}", version.unwrap_or("latest"))
 }
 
 impl Pinned {
@@ -147,13 +165,17 @@ impl Resolved {
             (uri.clone(), json!({ "sha256": hash, "content": content }))
         };
         let profile = if profile == Profile::Next { "next" } else { "1.0.3" };
-        let content = canonical(&json!({
+        let mut content = json!({
             "tidewheel": FORMAT,
             "profile": profile,
             "workflow": workflow,
             "functions": pinned.functions,
             "resources": pinned.resources.iter().map(resource).collect::<serde_json::Map<_, _>>(),
-        }));
+        });
+        if !pinned.packages.is_empty() {
+            content["packages"] = json!(pinned.packages);
+        }
+        let content = canonical(&content);
         let bytes = content.to_string().into_bytes();
         Resolved { hash: digest(&bytes), bytes, content }
     }
@@ -190,6 +212,9 @@ impl Resolved {
         for (uri, resource) in self.content["resources"].as_object().into_iter().flatten() {
             pinned.resources.insert(uri.clone(), resource["content"].clone());
         }
+        for (key, version) in self.content["packages"].as_object().into_iter().flatten() {
+            pinned.packages.insert(key.clone(), version.as_str().unwrap_or_default().to_string());
+        }
         let (document, found) = check(&tree, Some(self.profile()));
         let document = document.ok_or(found)?;
         compile(&tree, &document, &pinned, workflow, self.hash, features)
@@ -225,10 +250,18 @@ impl Fetch<'_> {
     fn document(&mut self, document: &Document, features: Features) {
         let mut schemas = vec![&document.input.schema, &document.output.schema];
         let mut calls: Vec<(&Text, &Document)> = Vec::new();
+        let mut calls_of_python = Vec::new();
         let mut resources = Vec::new();
         document.visit(&mut |statement| {
             schemas.extend([&statement.input.schema, &statement.output.schema, &statement.export.schema]);
             match &statement.kind {
+                Kind::Call(Call::Function { name, with: Some(with) }) if &*name.text == PYTHON => {
+                    calls_of_python.push(*with)
+                }
+                Kind::Call(Call::Function { name, with: Some(with) }) if &*name.text == MAP => {
+                    let function = self.tree.get(*with, "function").and_then(|at| self.tree.text(at));
+                    calls_of_python.extend(self.tree.get(*with, "with").filter(|_| function == Some(PYTHON)));
+                }
                 Kind::Call(Call::Function { name, .. }) => calls.push((name, document)),
                 Kind::Call(Call::Protocol { protocol, resource: Some(resource), .. })
                     if features.has(Feature::of_protocol(*protocol)) =>
@@ -257,6 +290,30 @@ impl Fetch<'_> {
         }
         for (name, document) in calls {
             self.function(name, document);
+        }
+        for with in calls_of_python {
+            self.python(with);
+        }
+    }
+
+    /// The version of the package that a Python call names. What is missing or no text is found by the compiler.
+    fn python(&mut self, with: crate::text::At) {
+        let argument = |name: &str| self.tree.get(with, name).and_then(|at| Some((at, self.tree.text(at)?)));
+        let (Some((at, package)), Some((_, entrypoint))) = (argument("package"), argument("entrypoint")) else {
+            return;
+        };
+        let version = argument("version").map(|(_, version)| version);
+        let key = package_key(package, version, entrypoint);
+        let computed = [Some(package), version, Some(entrypoint)].into_iter().flatten().any(|text| text.contains("${"));
+        if computed || self.pinned.packages.contains_key(&key) {
+            return;
+        }
+        match self.resolver.package(package, version, entrypoint) {
+            Ok(None) => {}
+            Ok(Some(version)) => {
+                self.pinned.packages.insert(key, version);
+            }
+            Err(error) => self.fail(at, "unknown-package", error),
         }
     }
 

@@ -54,6 +54,8 @@ codes! {
     UnsupportedMediaType = ("unsupported-media-type", 415, "Unsupported media type", false),
     /// A package cannot be accepted: unsafe members, no manifest, does not build.
     InvalidPackage = ("invalid-package", 422, "The package is invalid", false),
+    /// A workflow cannot be deployed: the document is not well formed, or needs what this server cannot do.
+    InvalidWorkflow = ("invalid-workflow", 422, "The workflow is invalid", false),
     /// A rate or quota of the tenant or queue is used up.
     RateLimited = ("rate-limited", 429, "Rate limit reached", true),
     /// The server is at its bound and has not accepted the request.

@@ -7,10 +7,12 @@ mod package;
 mod problem;
 mod queue;
 mod routing;
+mod run;
 mod search;
 mod task;
 mod tenancy;
 mod worker;
+mod workflow;
 
 pub use enrolment::*;
 pub use item::*;
@@ -18,10 +20,12 @@ pub use package::*;
 pub use problem::*;
 pub use queue::*;
 pub use routing::*;
+pub use run::*;
 pub use search::*;
 pub use task::*;
 pub use tenancy::*;
 pub use worker::*;
+pub use workflow::*;
 
 use serde::{Deserialize, Serialize};
 

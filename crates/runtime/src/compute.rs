@@ -55,3 +55,85 @@ fn answer(work: &Computation) -> Command {
     });
     Command::TurnComputed { tenant: work.tenant, run: work.run, turns: work.head.turns, outcome: Box::new(outcome) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tidewheel_engine::id::{RunId, TenantId};
+    use tidewheel_engine::run::act::Event;
+    use tidewheel_engine::run::data::Data;
+    use tidewheel_engine::run::eval::{Definition, EvalError, Fuel, Json, Scope, Violation};
+    use tidewheel_engine::run::head::{Head, Identity, Phase};
+    use tidewheel_engine::run::plan::{ExprId, Hints, Intake, ListId, Plan, Profile, SchemaId, Yield};
+
+    use super::*;
+
+    /// A workflow without a statement whose expressions end in a panic.
+    #[derive(Debug)]
+    struct Broken(Plan);
+
+    impl Definition for Broken {
+        fn plan(&self) -> &Plan {
+            &self.0
+        }
+        fn eval(&self, _: ExprId, _: &dyn Scope, _: &mut Fuel) -> Result<Json, EvalError> {
+            panic!("as it was told")
+        }
+        fn check(&self, _: SchemaId, _: &Json, _: &mut Fuel) -> Result<Vec<Violation>, EvalError> {
+            Ok(Vec::new())
+        }
+        fn duration(&self, _: &Json) -> Result<u64, EvalError> {
+            Ok(0)
+        }
+        fn weight(&self) -> usize {
+            0
+        }
+    }
+
+    fn work(input: Intake) -> Computation {
+        let plan = Plan {
+            hash: [1; 32],
+            namespace: "n".into(),
+            name: "w".into(),
+            version: "1".into(),
+            profile: Profile::default(),
+            input,
+            output: Yield::default(),
+            timeout: None,
+            root: ListId(0),
+            nodes: Vec::new(),
+            lists: vec![Vec::new()],
+            attributes: Vec::new(),
+            definition: ExprId(0),
+            hints: Hints::default(),
+        };
+        let identity = Arc::new(Identity::new(RunId(5), &plan));
+        Computation {
+            tenant: TenantId(1),
+            run: RunId(5),
+            head: Head::new(identity.clone()),
+            event: Event::Start { identity, input: Data::null() },
+            definition: Arc::new(Broken(plan)),
+            blobs: Arc::new(BTreeMap::new()),
+            now_ms: 1,
+        }
+    }
+
+    fn outcome(work: &Computation) -> Result<Option<Phase>, Halt> {
+        let Command::TurnComputed { tenant, run, turns, outcome } = answer(work) else { panic!("another command") };
+        assert_eq!((tenant, run, turns), (TenantId(1), RunId(5), 0));
+        (*outcome).map(|turn| turn.map(|turn| turn.head.phase))
+    }
+
+    #[test]
+    fn a_turn_comes_back_as_a_command() {
+        assert_eq!(outcome(&work(Intake::default())), Ok(Some(Phase::Completed)));
+    }
+
+    #[test]
+    fn a_turn_that_panics_leaves_the_run_as_it_is_and_the_thread_alive() {
+        let broken = Intake { from: Some(ExprId(0)), schema: None };
+        assert_eq!(outcome(&work(broken)), Err(Halt::OutOfFuel));
+    }
+}

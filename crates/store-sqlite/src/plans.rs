@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::{files, list, migrate, reader, recover, statement, sweep};
+use crate::{files, list, migrate, reader, recover, run, run_read, statement, sweep};
 
 /// What SQLite says it would do, line by line.
 #[cfg(test)]
@@ -53,14 +53,56 @@ fn a_plain_update_opens_the_table_and_nothing_else() {
     let place = files::Place::take(Path::new(":memory:")).unwrap();
     let mut connection = files::open_writer(&place.path, 1_024, false).unwrap();
     migrate::store(&mut connection).unwrap();
-    let opened = |sql: &str| {
+    let codes = |sql: &str, wanted: &str| {
         let mut statement = connection.prepare(&format!("EXPLAIN {sql}")).unwrap();
         let codes = statement.raw_query().mapped(|row| row.get::<_, String>(1));
-        codes.filter(|code| code.as_ref().unwrap() == "OpenWrite").count()
+        codes.filter(|code| code.as_ref().unwrap() == wanted).count()
     };
+    let opened = |sql: &str| codes(sql, "OpenWrite");
+    assert_eq!(opened(run::APPEND_TURN), 1);
+    // The index by which the row is found is opened with it, and stays as it is.
+    assert_eq!((codes(run::UPDATE_PLAIN, "IdxInsert"), codes(run::UPDATE_PLAIN, "IdxDelete")), (0, 0));
+    assert_eq!(codes(run::UPDATE, "IdxInsert"), 2);
     assert_eq!(opened(statement::UPDATE_PLAIN), 1);
     assert_eq!(opened(statement::UPDATE_READY), 2);
     assert_eq!(opened(statement::UPDATE_TASK), 4);
+}
+
+#[test]
+fn statements_of_runs_search_and_never_scan_or_sort() {
+    let part = |table: &str| format!("SEARCH {table} USING PRIMARY KEY (key>? AND key<?)");
+    let (turns, events, timers) = (part("run_turn"), part("run_event"), part("run_timer"));
+    let row = "SEARCH run USING INDEX run_key (key=?)";
+    let one = "SEARCH r USING INDEX run_key (key=?)";
+    let expected: &[(&str, &[&str])] = &[
+        (run::UPDATE_PLAIN, &[row]),
+        (run::UPDATE, &[row]),
+        (run::SELECT_MARKS, &[row]),
+        (run::DELETE_MARK, &["SEARCH run_mark USING PRIMARY KEY (mark=? AND key=?)"]),
+        (run::DELETE_LONG, &["SEARCH run_long USING INTEGER PRIMARY KEY (rowid=?)"]),
+        (run::DELETE_EVENT, &["SEARCH run_event USING PRIMARY KEY (key=?)"]),
+        (run::DELETE_TIMER, &["SEARCH run_timer USING PRIMARY KEY (key=?)"]),
+        (run_read::SELECT_HEAD, &[row]),
+        (run_read::SELECT_TURNS, &[&turns]),
+        (run_read::SELECT_EVENTS, &[&events]),
+        (run_read::SELECT_TIMERS, &[&timers]),
+        (run_read::SELECT_DUE, &["SEARCH run_timer USING COVERING INDEX run_timer_due (due>? AND due<?)"]),
+        (run_read::SELECT_LONG, &["SEARCH run_long USING INTEGER PRIMARY KEY (rowid=?)"]),
+        (run_read::SELECT_VALUE, &["SEARCH value USING INDEX value_hash (hash=?)"]),
+        (run_read::SELECT_NEXT_WAITING, &["SEARCH run_event USING PRIMARY KEY (key>?)"]),
+        (run_read::SELECT_BY_KEY, &["SEARCH r USING INDEX run_key (key>? AND key<?)"]),
+        (run_read::SELECT_BY_MARK, &["SEARCH m USING PRIMARY KEY (mark=? AND key>? AND key<?)", one]),
+        (run_read::SELECT_LIVE, &["SEARCH r USING INDEX run_live (live=? AND key>? AND key<?)"]),
+        (run_read::SELECT_LIVE_KEYS, &["SEARCH run USING COVERING INDEX run_live (live=? AND key>? AND key<?)"]),
+        (run_read::SELECT_ONE, &[one]),
+        (run_read::SELECT_ENDED, &["SEARCH run USING INDEX run_ended (ended>? AND ended<?)"]),
+        (run_read::DELETE_TURNS, &[&turns]),
+        (run_read::DELETE_EVENTS, &[&events]),
+        (run_read::DELETE_TIMERS, &[&timers]),
+    ];
+    for (sql, expected) in expected {
+        assert_eq!(plan(sql), *expected, "{sql}");
+    }
 }
 
 /// SQLite prepares a statement again when a value that its plan may depend on is bound anew; that costs ten times as much
@@ -85,6 +127,17 @@ fn hot_reads_are_prepared_once() {
         list::SELECT_READY,
         recover::SELECT_RANGE,
         sweep::SELECT_AFTER,
+        run_read::SELECT_HEAD,
+        run_read::SELECT_TURNS,
+        run_read::SELECT_EVENTS,
+        run_read::SELECT_TIMERS,
+        run_read::SELECT_DUE,
+        run_read::SELECT_LONG,
+        run_read::SELECT_VALUE,
+        run_read::SELECT_BY_KEY,
+        run_read::SELECT_BY_MARK,
+        run_read::SELECT_LIVE,
+        run_read::SELECT_ONE,
     ];
     for sql in statements {
         let mut statement = connection.prepare(sql).unwrap();

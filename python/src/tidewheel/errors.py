@@ -158,6 +158,7 @@ _BY_CODE = {
     "too-large": Invalid,
     "unsupported-media-type": Invalid,
     "invalid-package": Invalid,
+    "invalid-workflow": Invalid,
     "rate-limited": Overloaded,
     "overloaded": Overloaded,
     "unavailable": Overloaded,

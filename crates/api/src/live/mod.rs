@@ -2,5 +2,6 @@
 //! server-sent events that are fed from them.
 
 pub(crate) mod hub;
+pub(crate) mod runs;
 pub(crate) mod sampler;
 pub(crate) mod stream;

@@ -12,7 +12,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::Stream;
-use tidewheel_engine::id::{Name, QueueId, TaskId};
+use tidewheel_engine::id::{Name, QueueId, RunId, TaskId};
+use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::serve::PLAIN_EXECUTOR;
 use tidewheel_engine::task::State;
 use tidewheel_proto::code::Code;
@@ -22,13 +23,14 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use super::hub::{Seen, Since, TaskWatch};
+use super::runs::{self, RunWatch};
 use super::sampler::{Topic, sample};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::service::logs::{self, LinesRequest};
-use crate::service::{get_task, operation as operations};
+use crate::service::{get_task, operation as operations, run as run_service};
 use crate::state::Api;
-use crate::text::task_text;
+use crate::text::{run_text, task_text};
 use crate::units::time_text;
 
 /// Time over which changes are folded: three times a second is smooth for people and cheap for the server.
@@ -493,6 +495,62 @@ impl Source for Logs {
             }
         }
         let _ = tokio::time::timeout(LOG_POLL, signal).await;
+    }
+}
+
+/// The changes of one run: as it is now, then each change, then `end`.
+pub(crate) fn run(api: &Api, caller: &Principal, run: RunId) -> Result<Events, Failure> {
+    let base = Base::new(api, caller)?;
+    Ok(events(OneRun { base, watch: api.runs.watch(run), run, phase: None, told: None }))
+}
+
+struct OneRun {
+    base: Base,
+    watch: RunWatch,
+    run: RunId,
+    phase: Option<Phase>,
+    told: Option<rest::RunChange>,
+}
+
+impl Source for OneRun {
+    fn base(&mut self) -> &mut Base {
+        &mut self.base
+    }
+
+    async fn step(&mut self) {
+        let seen = match self.told {
+            // The first look comes from the engine; the watch is already registered.
+            None => runs::Seen::Resync,
+            Some(_) => match tokio::time::timeout(TOKEN_EVERY, self.watch.next()).await {
+                Ok(seen) => seen,
+                Err(_) => return,
+            },
+        };
+        let id = run_text(self.run);
+        let (phase, turn, at) = match seen {
+            runs::Seen::Change(change) => {
+                let Some(phase) = change.phase.or(self.phase) else { return };
+                (phase, change.turn, change.at)
+            }
+            runs::Seen::Resync => match run_service::head(&self.base.api, &self.base.caller, self.run).await {
+                Err(failure) => return self.base.end(&failure.0.detail),
+                Ok(head) => {
+                    let at = if head.ended_ms > 0 { head.ended_ms } else { self.base.api.runtime.now_ms() };
+                    (head.phase, head.turns, at)
+                }
+            },
+        };
+        self.phase = Some(phase);
+        let name = run_service::phase_name(phase).to_owned();
+        // A look may have been ahead of the feed.
+        if self.told.as_ref().is_none_or(|told| turn > told.turn || told.phase != name && turn == told.turn) {
+            let change = rest::RunChange { id, phase: name, turn, at: time_text(at) };
+            self.base.push_json("run", None, &change);
+            self.told = Some(change);
+        }
+        if phase.ended() {
+            self.base.end("the run has ended");
+        }
     }
 }
 

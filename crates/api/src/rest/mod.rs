@@ -13,11 +13,13 @@ mod queues;
 mod reply;
 mod route;
 mod routing;
+mod runs;
 mod stream;
 mod system;
 mod tasks;
 mod tenancy;
 mod workers;
+mod workflows;
 
 use axum::Router;
 use axum::extract::Request;
@@ -44,6 +46,8 @@ pub(crate) fn table() -> Vec<Route> {
     routes.extend(workers::routes());
     routes.extend(enrolments::routes());
     routes.extend(packages::routes());
+    routes.extend(workflows::routes());
+    routes.extend(runs::routes());
     routes.extend(blobs::routes());
     routes.extend(logs::routes());
     routes.extend(operations::routes());
@@ -62,12 +66,19 @@ pub(crate) fn build(api: &Api) -> Router {
             let path = format!("{prefix}{}", route.inner_path());
             let observe = api.metrics.route(route.method.as_str(), route.path);
             let mut handler = route.handler;
-            // Submits have keys of their own, per task; an enrolment is repeated with the agent's own secret, which must
+            // Submits and starts have keys of their own, per task or run; an enrolment is repeated with the agent's own secret, which must
             // not lie in a kept answer's key. A take is not kept: each idle poll would be a record that pushes out another
             // answer, and the tokens of leases would lie in it. Items whose answer is lost come back after their lease.
             let own_keys = matches!(
                 route.id,
-                "submitTask" | "submitBatch" | "addItem" | "takeItems" | "redeemEnrolment" | "rotateEnrolment"
+                "submitTask"
+                    | "submitBatch"
+                    | "startRun"
+                    | "startWorkflowRun"
+                    | "addItem"
+                    | "takeItems"
+                    | "redeemEnrolment"
+                    | "rotateEnrolment"
             );
             if route.method == Method::POST && !own_keys {
                 let state = (api.clone(), matches!(route.id, "createToken" | "createEnrolment"));

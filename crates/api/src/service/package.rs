@@ -411,6 +411,51 @@ pub(crate) fn resolve(api: &Api, caller: &Principal, wanted: &str, kind: &str) -
     Ok((hash.as_str().into(), entry.function.as_str().into()))
 }
 
+/// The version that a call in a workflow is pinned to: the one that it names, else the one that new tasks of its type get, else the
+/// newest with that entry. `entrypoint` is the name of the task, or `module:function`. The error is one sentence.
+pub(crate) fn pin(
+    api: &Api,
+    tenant: TenantId,
+    name: &str,
+    version: Option<&str>,
+    entrypoint: &str,
+) -> Result<String, String> {
+    let directory = api.runtime.directory();
+    let records = directory.records(RecordKind::Package, tenant);
+    let all: Vec<rest::Package> = records.iter().filter_map(|r| serde_json::from_str(&r.value).ok()).collect();
+    let versions: Vec<_> = all.iter().filter(|p| p.name == name).collect();
+    if versions.is_empty() {
+        let near = nearest(name, all.iter().map(|p| p.name.as_str()));
+        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        return Err(format!("there is no package `{name}` here{hint}"));
+    }
+    let is_entry = |e: &&rest::PackageEntry| e.name == entrypoint || e.function == entrypoint;
+    let package = match version {
+        Some(version) => versions.iter().find(|p| p.version == version).ok_or_else(|| {
+            let known: Vec<_> = versions.iter().map(|p| p.version.as_str()).collect();
+            format!("package `{name}` has no version {version}; it has {}", known.join(", "))
+        })?,
+        None => {
+            let brings = |p: &&&rest::Package| p.state == "active" && p.entries.iter().any(|e| is_entry(&e));
+            let rolled_out = |p: &&&rest::Package| {
+                let entry = p.entries.iter().find(is_entry);
+                let record = entry.and_then(|e| directory.record(RecordKind::TaskType, tenant, &e.name));
+                let stored = record.and_then(|r| serde_json::from_str::<StoredType>(&r.value).ok());
+                stored.is_some_and(|s| s.package == p.name && s.version == p.version)
+            };
+            let newest = versions.iter().filter(brings).max_by(|a, b| a.created_at.cmp(&b.created_at));
+            let found = versions.iter().filter(brings).find(rolled_out).or(newest);
+            found.or_else(|| versions.last()).ok_or_else(|| format!("package `{name}` has no version in use"))?
+        }
+    };
+    if !package.entries.iter().any(|e| is_entry(&e)) {
+        let known: Vec<_> = package.entries.iter().map(|e| e.name.as_str()).collect();
+        let (version, known) = (&package.version, known.join(", "));
+        return Err(format!("package `{name}` {version} has no task `{entrypoint}`; it has {known}"));
+    }
+    Ok(package.version.clone())
+}
+
 /// `name@version` of the archive with this hash, in hexadecimal digits. The same content under several names is the one
 /// that was uploaded last.
 pub(crate) fn version_of(api: &Api, caller: &Principal, hash: &str) -> Option<String> {

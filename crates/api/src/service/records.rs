@@ -27,6 +27,18 @@ pub(crate) async fn put<T: Serialize>(
     send(api, kind, tenant, key, Some(text.into()), expected).await
 }
 
+/// The same for a text that is no JSON alone.
+pub(crate) async fn put_text(
+    api: &Api,
+    kind: RecordKind,
+    tenant: TenantId,
+    key: &str,
+    text: String,
+    expected: Option<u64>,
+) -> Result<Result<Option<Arc<Record>>, Refusal>, Failure> {
+    send(api, kind, tenant, key, Some(text.into()), expected).await
+}
+
 /// Deletes a record.
 pub(crate) async fn delete(api: &Api, kind: RecordKind, tenant: TenantId, key: &str) -> Result<(), Failure> {
     send(api, kind, tenant, key, None, None).await?.map_err(from_refusal)?;

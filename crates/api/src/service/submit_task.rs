@@ -436,7 +436,7 @@ fn example(api: &Api) -> String {
 fn empty_body(api: &Api) -> Failure {
     let detail = format!("The body is empty and 'type' is missing. {}", example(api));
     let mut failure = Failure::new(Code::InvalidField, detail);
-    let field = rest::FieldError { pointer: "/type".to_owned(), detail: "this field is missing".to_owned() };
+    let field = rest::FieldError::new("/type", "this field is missing");
     failure.0.errors.push(field);
     failure
 }

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tidewheel_api::{ApiConfig, bootstrap_token, router};
 use tidewheel_engine::Command;
 use tidewheel_engine::command::Hello;
+use tidewheel_engine::partition::WithCompiler;
 use tidewheel_engine::task::{Failure, Outcome, Payload};
 use tidewheel_runtime::{Config, Runtime, Session, ToWorker};
 use tidewheel_store::blob::{BlobFigures, Blobs, Pending};
@@ -181,7 +182,9 @@ impl Node {
     }
 
     async fn on(config: ApiConfig, store: Arc<MemoryStore>, logs: Arc<MemoryLogs>, blobs: Arc<dyn Blobs>) -> Node {
-        let runtime = Runtime::start(Config::default(), store, logs, blobs, Box::new(|why| panic!("{why}"))).unwrap();
+        let mut settings = Config::default();
+        settings.options.compiler = WithCompiler(Some(Arc::new(tidewheel_lang::compile::Language)));
+        let runtime = Runtime::start(settings, store, logs, blobs, Box::new(|why| panic!("{why}"))).unwrap();
         let admin = bootstrap_token(&runtime, "test", false, |_| Ok(())).await.unwrap().unwrap().secret;
         let router = router(runtime.clone(), config);
         Node { runtime, router, admin }
@@ -219,6 +222,11 @@ impl Node {
 
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Got {
         self.call(Method::POST, path, body).await
+    }
+
+    /// The same with a path and a body of its own.
+    pub(crate) async fn post_owned(&self, path: String, body: String) -> Got {
+        self.post(&path, body).await
     }
 
     /// Submits a task and gives its id.

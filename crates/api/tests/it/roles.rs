@@ -24,7 +24,7 @@ async fn routes_admit_the_roles_they_document_and_no_other() {
                 operation["security"][0]["bearer"].as_array().unwrap().iter().map(|r| r.as_str().unwrap()).collect();
             let system = operation["description"].as_str().unwrap().contains("system scope");
             let path = path.replace("{id}", "task_00000000000000000000000000").replace("{hash}", "sha256:00");
-            let path = path.replace("{name}", "nosuch").replace("{version}", "1");
+            let path = path.replace("{name}", "nosuch").replace("{version}", "1").replace("{namespace}", "nosuch");
             if path.ends_with("/stream") {
                 // It never ends by itself; that it admits a viewer is shown by its own test.
                 continue;

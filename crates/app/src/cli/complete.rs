@@ -41,6 +41,8 @@ enum Live {
     Tokens,
     Tenants,
     Types,
+    Workflows,
+    Runs,
     Profiles,
 }
 
@@ -77,6 +79,8 @@ fn source(noun: &str, verb: &str, argument: &str) -> Option<Live> {
         ("worker", _, "worker" | "workers") => Live::Workers,
         ("package", _, "name") | ("task", "submit", "package") => Live::Packages,
         ("op", _, "id" | "ids") => Live::Operations,
+        ("workflow", _, "workflow" | "workflows") | ("run", "start", "workflow") => Live::Workflows,
+        ("run", _, "id" | "ids") => Live::Runs,
         ("token", "revoke", "ids") => Live::Tokens,
         ("tenant", "get", "name") | (_, _, "tenant") => Live::Tenants,
         _ => return None,
@@ -122,15 +126,23 @@ fn ask(live: Live) -> Option<Vec<(String, String)>> {
         Live::Tokens => ("/tokens", "id", "name"),
         Live::Tenants => ("/tenants", "name", ""),
         Live::Types => ("/task-types", "name", "doc"),
+        Live::Workflows => ("/workflows", "name", "title"),
+        Live::Runs => ("/runs", "id", "workflow"),
         Live::Profiles => return None,
     };
     let mut request = client.get(path).at_once();
-    if matches!(live, Live::Tasks) {
+    if matches!(live, Live::Tasks | Live::Runs) {
         request = request.query("limit", RECENT);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, request.value()).await }).ok()?.ok()?;
-    let mut out: Vec<_> = items(&as_page(answer)).iter().map(|item| candidate(item, name, note)).collect();
+    let page = as_page(answer);
+    let full = |item: &Value| format!("{}/{}", field(item, "namespace"), field(item, "name"));
+    let one = |item: &Value| match live {
+        Live::Workflows => (full(item), candidate(item, name, note).1),
+        _ => candidate(item, name, note),
+    };
+    let mut out: Vec<_> = items(&page).iter().map(one).collect();
     out.dedup_by(|a, b| a.0 == b.0);
     Some(out)
 }

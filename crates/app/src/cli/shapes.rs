@@ -184,6 +184,84 @@ pub(crate) const WORKER: Shape = Shape {
     ],
 };
 
+pub(crate) const WORKFLOW: Shape = Shape {
+    plural: "workflows",
+    id: "id",
+    cols: &[
+        Col::new("NAMESPACE", "namespace", Text),
+        Col::new("NAME", "name", Text),
+        Col::new("VERSION", "version", Text),
+        Col::new("LATEST", "latest", Text),
+        Col::minor("WARNINGS", "warnings", Count),
+        Col::new("TITLE", "title", Text),
+        Col::new("CREATED", "created_at", Time),
+        Col::wide("HASH", "hash", Text),
+        Col::wide("TAGS", "tags", Names),
+    ],
+};
+
+pub(crate) const RUN: Shape = Shape {
+    plural: "runs",
+    id: "id",
+    cols: &[
+        Col::new("ID", "id", Text),
+        Col::new("PHASE", "phase", State),
+        Col::minor("NAMESPACE", "namespace", Text),
+        Col::new("WORKFLOW", "workflow", Text),
+        Col::new("VERSION", "version", Text),
+        Col::new("STARTED", "started_at", Time),
+        Col::new("ENDED", "ended_at", Time),
+        Col::new("ERROR", "error.detail", Text),
+        Col::wide("REASON", "reason", Text),
+        Col::wide("PARENT", "parent", Text),
+        Col::wide("CORRELATION", "correlation_id", Text),
+        Col::wide("TURNS", "turns", Count),
+        Col::wide("ATTRIBUTES", "attributes", Names),
+    ],
+};
+
+pub(crate) const RUN_CHANGE: Shape = Shape {
+    plural: "changes",
+    id: "id",
+    cols: &[
+        Col::new("AT", "at", Time),
+        Col::new("ID", "id", Text),
+        Col::new("PHASE", "phase", State),
+        Col::new("TURN", "turn", Count),
+    ],
+};
+
+pub(crate) const JOURNAL: Shape = Shape {
+    plural: "entries",
+    id: "key",
+    cols: &[
+        Col::new("ENTRY", "entry", Count),
+        Col::new("STATUS", "status", State),
+        Col::new("KEY", "key", Text),
+        Col::new("OPENED", "opened_at", Time),
+        Col::new("DONE", "done_at", Time),
+        Col::new("ERROR", "error.detail", Text),
+        Col::minor("RETRIES", "retries", Count),
+        Col::wide("WITHIN", "within", Count),
+        Col::wide("DUE", "due_at", Time),
+        Col::wide("TASK", "task", Text),
+        Col::wide("RUN", "run", Text),
+    ],
+};
+
+pub(crate) const FINDING: Shape = Shape {
+    plural: "findings",
+    id: "code",
+    cols: &[
+        Col::new("SEVERITY", "severity", State),
+        Col::new("LINE", "line", Count),
+        Col::new("COLUMN", "column", Count),
+        Col::new("CODE", "code", Text),
+        Col::new("MESSAGE", "message", Text),
+        Col::new("HINT", "hint", Text),
+    ],
+};
+
 pub(crate) const PACKAGE: Shape = Shape {
     plural: "packages",
     id: "name+version",

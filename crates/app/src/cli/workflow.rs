@@ -1,4 +1,12 @@
-//! `tidewheel workflow`: check, format and draw workflow files. No server is needed.
+//! `tidewheel workflow`: check, format and draw workflow files, which needs no server; deploy them, and run them.
+
+mod delete;
+mod deploy;
+mod get;
+mod list;
+mod start;
+
+pub(crate) use start::{Start, follow_run, run_outcome};
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,15 +26,17 @@ use tidewheel_lang::text::{MAX_TEXT, Tree};
 use super::Ctx;
 use crate::fail::{Exit, Failure, Outcome, While};
 
-/// Check, format and draw workflow files
+/// Check, deploy and run workflows
 ///
-/// Workflows are written in the Open Workflow Specification, in YAML or JSON. These verbs work on files alone; nothing is
-/// sent anywhere, and nothing that a file names elsewhere is fetched.
+/// Workflows are written in the Open Workflow Specification, in YAML or JSON. `lint`, `fmt` and `graph` work on files alone;
+/// nothing is sent anywhere, and nothing that a file names elsewhere is fetched. `deploy` keeps a version at the server, `run`
+/// starts it; `tidewheel run` follows what was started.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:
   tidewheel workflow lint order.yaml
-  tidewheel workflow fmt --check order.yaml")]
+  tidewheel workflow deploy order.yaml
+  tidewheel workflow run shop/order --input '{\"id\": 7}' --wait")]
 pub(crate) struct WorkflowCommand {
     #[command(subcommand)]
     verb: WorkflowVerb,
@@ -34,6 +44,11 @@ pub(crate) struct WorkflowCommand {
 
 #[derive(Subcommand)]
 enum WorkflowVerb {
+    Deploy(deploy::Deploy),
+    List(list::List),
+    Get(get::Get),
+    Run(Start),
+    Delete(delete::Delete),
     Lint(Lint),
     Fmt(Fmt),
     Graph(Draw),
@@ -152,12 +167,77 @@ enum Language {
 }
 
 impl WorkflowCommand {
-    pub(crate) fn run(self, ctx: &Ctx) -> Outcome {
+    /// Whether it works on files alone, without a server.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.verb, WorkflowVerb::Lint(_) | WorkflowVerb::Fmt(_) | WorkflowVerb::Graph(_))
+    }
+
+    /// A verb that works on files alone.
+    pub(crate) fn run_here(self, ctx: &Ctx) -> Outcome {
         match self.verb {
             WorkflowVerb::Lint(verb) => verb.args.run(ctx),
             WorkflowVerb::Fmt(verb) => verb.run(ctx),
             WorkflowVerb::Graph(verb) => verb.run(ctx),
+            _ => Ok(()),
         }
+    }
+
+    pub(crate) async fn run(self, ctx: &Ctx) -> Outcome {
+        match self.verb {
+            WorkflowVerb::Deploy(verb) => verb.run(ctx).await,
+            WorkflowVerb::List(verb) => verb.run(ctx).await,
+            WorkflowVerb::Get(verb) => verb.run(ctx).await,
+            WorkflowVerb::Run(verb) => verb.run(ctx).await,
+            WorkflowVerb::Delete(verb) => verb.run(ctx).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A workflow as it is named on the command line: `namespace/name`, and maybe `/version` or `:version`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WorkflowName {
+    namespace: String,
+    name: String,
+    version: Option<String>,
+}
+
+impl std::str::FromStr for WorkflowName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<WorkflowName, String> {
+        let (workflow, version) = match text.split_once(':') {
+            Some((workflow, version)) => (workflow, Some(version)),
+            None => (text, None),
+        };
+        let parts: Vec<&str> = workflow.split('/').collect();
+        let (namespace, name, version) = match (&parts[..], version) {
+            ([namespace, name], version) => (*namespace, *name, version),
+            ([namespace, name, version], None) => (*namespace, *name, Some(*version)),
+            _ => return Err("write NAMESPACE/NAME, or NAMESPACE/NAME:VERSION".to_owned()),
+        };
+        if namespace.is_empty() || name.is_empty() || version == Some("") {
+            return Err("write NAMESPACE/NAME, or NAMESPACE/NAME:VERSION".to_owned());
+        }
+        let version = version.map(str::to_owned);
+        Ok(WorkflowName { namespace: namespace.to_owned(), name: name.to_owned(), version })
+    }
+}
+
+impl WorkflowName {
+    /// The path of the workflow, without a version.
+    fn path(&self) -> String {
+        format!("/workflows/{}/{}", crate::client::segment(&self.namespace), crate::client::segment(&self.name))
+    }
+
+    /// The path of its version; the latest if none is named.
+    fn version_path(&self) -> String {
+        format!("{}/{}", self.path(), crate::client::segment(self.version.as_deref().unwrap_or("latest")))
+    }
+
+    fn text(&self) -> String {
+        let version = self.version.as_ref().map(|version| format!(":{version}")).unwrap_or_default();
+        format!("{}/{}{version}", self.namespace, self.name)
     }
 }
 

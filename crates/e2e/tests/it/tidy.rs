@@ -21,7 +21,8 @@ const EDGES: &[(&str, &[&str])] = &[
     // 0003: blobs are tied to no database.
     ("store-blob", &["store", "engine"]),
     ("runtime", &["engine", "store"]),
-    ("api", &["runtime", "proto", "engine"]),
+    // 0013: a deploy compiles.
+    ("api", &["runtime", "proto", "engine", "lang"]),
     ("agent", &["proto"]),
     ("sim", &["engine", "store"]),
     // In-process figures come from binaries of the crate; the rest of it drives the built binary over `proto`.

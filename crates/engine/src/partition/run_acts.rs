@@ -22,27 +22,6 @@ const DEFAULT_QUEUE: &str = "default";
 /// Nobody waits for the answer.
 const NOBODY: RequestId = RequestId(0);
 
-/// The id of the task of a step: the same for the same step, so that opening it twice is opening it once.
-pub(crate) fn step_id(run: RunId, entry: Seq, first: u64) -> TaskId {
-    TaskId(derived(run, b"task", entry, first))
-}
-
-/// The id of a child run.
-fn child_id(run: RunId, entry: Seq, item: u64) -> RunId {
-    RunId(derived(run, b"run.", entry, item))
-}
-
-/// Time and slot of the run, and a hash of what it is for.
-fn derived(run: RunId, what: &[u8; 4], entry: u64, item: u64) -> u128 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&run.0.to_be_bytes()).update(what).update(&entry.to_be_bytes()).update(&item.to_be_bytes());
-    let mut tail = [0; 8];
-    tail.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    let id = TaskId(run.0);
-    let tail = u64::from_be_bytes(tail);
-    TaskId::build(id.millis(), id.slot(), (tail >> 40) as u32, tail).0
-}
-
 /// What a worker is asked to do for a step.
 struct Work {
     kind: Name,
@@ -57,7 +36,7 @@ impl Partition {
         match act {
             Act::PutBlob { hash, bytes } => self.mutations.push(Mutation::PutValue { hash: hash.0, bytes }),
             Act::OpenTask(open) => self.open_step(tenant, run, *open, now),
-            Act::CancelTask { entry } => self.cancel_step(tenant, step_id(run, entry, 0), now),
+            Act::CancelTask { entry } => self.cancel_step(tenant, TaskId::of_step(run, entry, 0), now),
             Act::CancelItems { entry } => self.cancel_items(tenant, run, before, entry),
             Act::OpenTimer { entry, due } => {
                 let timer = RunTimer { tenant, run, entry };
@@ -71,7 +50,7 @@ impl Partition {
             Act::StartChild(child) => self.start_child(tenant, run, *child, now),
             Act::CancelChild { entry } => {
                 let reason = "the run that started it ended".into();
-                self.queue_event(tenant, child_id(run, entry, 0), Event::Cancel { reason });
+                self.queue_event(tenant, RunId::of_child(run, entry, 0), Event::Cancel { reason });
             }
             Act::Finished { phase, outcome } => self.run_finished(tenant, run, phase, outcome),
             // Events of others come with a room of their own; signals go to their run by its id.
@@ -92,7 +71,7 @@ impl Partition {
     fn open_step(&mut self, tenant: TenantId, run: RunId, open: OpenTask, now: Now) {
         let (first, items) = open.items.unwrap_or((0, 0));
         let (entry, awaited) = (open.entry, open.awaited);
-        let id = step_id(run, entry, first);
+        let id = TaskId::of_step(run, entry, first);
         if self.tasks.contains_key(&id) {
             return;
         }
@@ -205,9 +184,9 @@ impl Partition {
             let items = (0..map.cursor).filter(|item| map.at_work(*item));
             let mut children = Vec::new();
             for item in items {
-                self.runs.cancels.push_back((tenant, step_id(run, entry, item)));
-                if self.runs.held.contains_key(&child_id(run, entry, item)) {
-                    children.push(child_id(run, entry, item));
+                self.runs.cancels.push_back((tenant, TaskId::of_step(run, entry, item)));
+                if self.runs.held.contains_key(&RunId::of_child(run, entry, item)) {
+                    children.push(RunId::of_child(run, entry, item));
                 }
             }
             for child in children {
@@ -228,7 +207,7 @@ impl Partition {
                 outcome,
             );
         };
-        let id = child_id(run, child.entry, child.item.unwrap_or(0));
+        let id = RunId::of_child(run, child.entry, child.item.unwrap_or(0));
         if self.runs.held.contains_key(&id) {
             return;
         }

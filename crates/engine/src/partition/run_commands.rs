@@ -59,6 +59,7 @@ impl Partition {
             correlation: start.correlation,
             depth: 0,
         });
+        self.keep_value(&start.input);
         self.begin_run(tenant, identity, start.input, now);
         self.reply_run(request, run);
     }
@@ -70,6 +71,14 @@ impl Partition {
         self.mutations.push(Mutation::PutRun(Box::new(RunRecord { tenant, changed: now.wall, head: head.clone() })));
         self.runs.held.insert(run, RunEntry::new(tenant, Stage::Ready(head), self.index));
         self.queue_event(tenant, run, Event::Start { identity, input });
+    }
+
+    /// A large value that came from outside is stored in the commit that names it.
+    fn keep_value(&mut self, data: &Data) {
+        if let Data::Ref { hash, value: Some(value), .. } = data {
+            let bytes = serde_json::to_vec(&**value).unwrap_or_default().into();
+            self.mutations.push(Mutation::PutValue { hash: hash.0, bytes });
+        }
     }
 
     pub(super) fn reply_run(&mut self, request: RequestId, run: RunId) {
@@ -136,6 +145,11 @@ impl Partition {
         };
         if let Some(why) = conflict(&action, phase) {
             return self.refuse(request, Refusal::Conflict(why.into()));
+        }
+        if let RunAction::Signal(_, _, data) | RunAction::Reset(_, Some(data)) | RunAction::Fork(_, Some(data)) =
+            &action
+        {
+            self.keep_value(data);
         }
         let event = match action {
             RunAction::Cancel(reason) => Event::Cancel { reason },

@@ -23,6 +23,7 @@ use crate::run::fold::{FoldError, Journal};
 use crate::run::head::{Head, Identity, Seq};
 use crate::run::turn::{Env, Halt, Turn, advance};
 use crate::time::Now;
+use crate::version::Version;
 use crate::wheel::TimerKey;
 
 /// All that the partition knows of runs.
@@ -43,20 +44,6 @@ pub(crate) struct Runs {
     pub(super) workflows: BTreeMap<(TenantId, Name), BTreeMap<Version, Deployed>>,
     /// Tasks of items that are to be cancelled, a few at a time.
     pub(super) cancels: VecDeque<(TenantId, crate::id::TaskId)>,
-}
-
-/// A semantic version in its order: numbers, then releases after their candidates.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version([u64; 3], bool, Name);
-
-impl Version {
-    fn read(text: &Name) -> Version {
-        let plain = text.split('+').next().unwrap_or_default();
-        let (numbers, candidate) = plain.split_once('-').map_or((plain, None), |(n, c)| (n, Some(c)));
-        let mut parts = numbers.split('.').map(|part| part.parse().unwrap_or(0));
-        let numbers = std::array::from_fn(|_| parts.next().unwrap_or(0));
-        Version(numbers, candidate.is_none(), text.clone())
-    }
 }
 
 /// A deployed version.
@@ -432,10 +419,10 @@ impl Partition {
     ) -> Option<([u8; 32], Name)> {
         let versions = self.runs.workflows.get(&(tenant, format!("{namespace}/{name}").into()))?;
         let found = if version == "latest" {
-            let released = versions.iter().rev().find(|(version, _)| version.1);
+            let released = versions.iter().rev().find(|(version, _)| version.is_release());
             released.or_else(|| versions.iter().next_back()).map(|(_, deployed)| deployed)
         } else {
-            versions.get(&Version::read(&version.into()))
+            versions.get(&Version::read(version))
         };
         found.map(|deployed| (deployed.hash, deployed.version.clone()))
     }
@@ -600,13 +587,6 @@ pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_ordered_as_semantic_versions_are() {
-        let mut versions: Vec<Name> = ["1.10.0", "1.2.0", "2.0.0-rc.1", "2.0.0", "1.2.0-beta"].map(Name::from).into();
-        versions.sort_by_key(Version::read);
-        assert_eq!(versions, ["1.2.0-beta", "1.2.0", "1.10.0", "2.0.0-rc.1", "2.0.0"].map(Name::from));
-    }
 
     #[test]
     fn a_hash_is_read_as_it_was_written() {

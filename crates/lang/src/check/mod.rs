@@ -10,12 +10,16 @@ mod event;
 mod fields;
 mod format;
 mod statement;
+mod test_file;
 
 use tidewheel_engine::run::plan::Profile;
 
 use crate::diagnostic::{Diagnostic, Severity, has_errors};
 use crate::model::Document;
 use crate::text::Tree;
+
+pub(crate) use format::semver;
+pub(crate) use test_file::test_file;
 
 /// Findings that are reported of one document.
 pub(crate) const MAX_FOUND: usize = 1_000;

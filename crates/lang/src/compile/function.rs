@@ -133,20 +133,11 @@ impl<'t> Work<'t> {
         match function {
             "python" => {
                 self.require(name.at, Feature::Python);
-                let known = [
-                    "package",
-                    "version",
-                    "range",
-                    "entrypoint",
-                    "args",
-                    "queue",
-                    "priority",
-                    "requires",
-                    "env",
-                    "assets",
-                ];
-                self.check_arguments(statement, with, &known, &["package", "entrypoint"]);
-                let arguments = self.arguments(with);
+                let mut arguments = self.arguments(with);
+                if let Some((name, value)) = self.python(statement, with) {
+                    let expr = self.builder.literal(value.clone());
+                    arguments.add(name, value, expr);
+                }
                 self.finish_call(Target::Python, arguments, true)
             }
             "task" => {
@@ -175,6 +166,50 @@ impl<'t> Work<'t> {
                 self.nothing()
             }
         }
+    }
+
+    /// Checks the arguments of a Python call, and gives the one that follows from the package as it was pinned.
+    fn python(&mut self, statement: &Statement, with: Option<At>) -> Option<(&'static str, Json)> {
+        let known =
+            ["package", "version", "entrypoint", "args", "queue", "priority", "requires", "range", "env", "assets"];
+        self.check_arguments(statement, with, &known, &["package", "entrypoint"]);
+        let with = with?;
+        let instead = [
+            ("range", "name the version under `version`, or leave it out for the newest one"),
+            ("env", "give the values as `args`"),
+            ("assets", "give the values as `args`"),
+        ];
+        for (name, hint) in instead {
+            if let Some(at) = self.tree.get(with, name) {
+                self.refuse(at, &format!("the argument `{name}` of a Python call"), hint);
+            }
+        }
+        let mut texts = [None; 3];
+        for (name, found) in ["package", "version", "entrypoint"].iter().zip(&mut texts) {
+            let Some(at) = self.tree.get(with, name) else { continue };
+            *found = self.tree.text(at).filter(|text| !text.contains("${"));
+            if found.is_none() {
+                let message = format!("`{name}` is a plain text: the package is pinned when the workflow is deployed");
+                self.error(at, "wrong-value", message).hint =
+                    Some("choose between packages with a `switch`, a call in each case".to_string());
+            }
+        }
+        let [Some(package), version, Some(entrypoint)] = texts else { return None };
+        let pinned = self.packages.get(&crate::resolve::package_key(package, version, entrypoint));
+        pinned.filter(|_| version.is_none()).map(|version| ("version", Json::from(version.as_str())))
+    }
+
+    /// The arguments of each item of a map that calls Python.
+    fn map_arguments(&mut self, statement: &Statement, with: At) -> tidewheel_engine::run::plan::ExprId {
+        let pinned = self.python(statement, Some(with));
+        let mut fields = Vec::new();
+        for (name, value) in self.entries(with) {
+            fields.push((name.to_string(), self.template(value, Place::Body)));
+        }
+        if let Some((name, value)) = pinned {
+            fields.push((name.to_string(), self.builder.literal(value)));
+        }
+        self.object(fields)
     }
 
     fn check_arguments(&mut self, statement: &Statement, with: Option<At>, known: &[&str], needed: &[&str]) {
@@ -215,7 +250,18 @@ impl<'t> Work<'t> {
         };
         let names: [Name; 2] = ["item".into(), "index".into()];
         let each = argument(self, "with");
-        let each = each.map(|each| self.with_locals(&names, |work| work.template(each, Place::Body)));
+        let python = target == Some(Target::Python);
+        if python && each.is_none() {
+            let found =
+                self.error(with.unwrap_or(statement.at), "missing-field", "a map that calls Python needs `with`");
+            found.hint = Some("give it `package`, `entrypoint` and `args`, such as `args: ${ [$item] }`".to_string());
+        }
+        let each = each.map(|each| {
+            self.with_locals(&names, |work| match python {
+                true => work.map_arguments(statement, each),
+                false => work.template(each, Place::Body),
+            })
+        });
         let concurrency = self.count(argument(self, "concurrency"), "concurrency", 10, 2_000);
         let batch = self.count(argument(self, "batch"), "batch", 1, 1_000);
         let collect = match argument(self, "onError").map(|at| (at, self.tree.text(at).map(str::to_string))) {

@@ -93,6 +93,7 @@ pub(crate) fn compile(
         document,
         features,
         resources: pinned.schemas(),
+        packages: &pinned.packages,
         builder: Builder::new(),
         nodes: Vec::new(),
         lists: Vec::new(),
@@ -130,6 +131,8 @@ struct Work<'t> {
     document: &'t Document,
     features: Features,
     resources: Resources,
+    /// Versions of packages as they were pinned.
+    packages: &'t BTreeMap<String, String>,
     builder: Builder,
     nodes: Vec<Node>,
     lists: Vec<Vec<NodeId>>,

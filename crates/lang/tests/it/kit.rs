@@ -3,20 +3,23 @@
 
 mod gherkin;
 mod peer;
-mod shell;
+
+use std::sync::Arc;
 
 use serde_json::Value as Json;
+use tidewheel_engine::run::eval::Definition;
 use tidewheel_engine::run::plan::Profile;
 use tidewheel_lang::compile::is_refusal;
 use tidewheel_lang::feature::Features;
 use tidewheel_lang::resolve::{Options, deploy};
+use tidewheel_lang::testkit::world::{Ended, Mode, START_MS, World};
 use tidewheel_lang::text::Tree;
 
 use crate::conformance::Row;
 use crate::documents::Peers;
 use crate::suite::{files, folder};
 use gherkin::{Scenario, Step};
-use shell::{Ended, Mode, Shell};
+use peer::Peer;
 
 const MODES: [(Mode, &str); 4] = [
     (Mode::Memory, "in memory"),
@@ -50,19 +53,26 @@ fn play(scenario: &Scenario, profile: Profile, mode: Mode) -> Verdict {
         };
     };
     let input = scenario.input.as_deref().map_or(Json::Null, yaml);
-    let mut shell = Shell::new(compiled, mode);
-    let ended = shell.execute(&input);
+    let documents: [Arc<dyn Definition>; 1] = [Arc::new(compiled)];
+    let run = |mode: Mode| {
+        let mut peer = Peer::default();
+        let mut world = World::new(&documents, mode, START_MS, &mut peer);
+        let ended = world.execute(input.clone(), Vec::new());
+        let name = |reference: &str| reference.rsplit('/').next().unwrap_or("").to_owned();
+        let ran: Vec<String> = world.steps.iter().map(|step| name(&step.reference)).collect();
+        let emitted = world.emitted.len();
+        (ended, ran, emitted, peer.calls)
+    };
+    let (ended, ran, emitted, calls) = run(mode);
     for step in &scenario.steps {
-        if let Err(why) = holds(step, &ended, &shell.ran()) {
-            return Verdict::Failed(format!("{step:?}: {why}\n  ended: {ended:?}\n  ran: {:?}", shell.ran()));
+        if let Err(why) = holds(step, &ended, &ran) {
+            return Verdict::Failed(format!("{step:?}: {why}\n  ended: {ended:?}\n  ran: {ran:?}"));
         }
     }
     if mode != Mode::Memory {
-        let mut calm =
-            Shell::new(deploy(scenario.definition.as_bytes(), options, &Peers).workflow.unwrap().1, Mode::Memory);
-        calm.execute(&input);
-        if calm.peer.calls != shell.peer.calls || calm.emitted.len() != shell.emitted.len() {
-            return Verdict::Failed(format!("effects differ: {:?}, calmly {:?}", shell.peer.calls, calm.peer.calls));
+        let calm = run(Mode::Memory);
+        if (calm.2, &calm.3) != (emitted, &calls) {
+            return Verdict::Failed(format!("effects differ: {calls:?}, calmly {:?}", calm.3));
         }
     }
     Verdict::Passed

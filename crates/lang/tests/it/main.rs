@@ -15,4 +15,5 @@ mod lint;
 mod resolve;
 mod suite;
 mod support;
+mod testkit;
 mod verdict;

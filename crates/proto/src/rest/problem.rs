@@ -36,12 +36,28 @@ pub struct Problem {
 }
 
 /// One wrong field.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
     /// JSON pointer into the body, or the name of the query parameter.
     pub pointer: String,
     /// What is wrong with it.
     pub detail: String,
+    /// Line in a document, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Column in characters, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// What to do about it, in a document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl FieldError {
+    /// A field and what is wrong with it.
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> FieldError {
+        FieldError { pointer: pointer.into(), detail: detail.into(), ..FieldError::default() }
+    }
 }
 
 impl Problem {
@@ -63,7 +79,7 @@ impl Problem {
 
     /// Adds a wrong field.
     pub fn with_field(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Problem {
-        self.errors.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+        self.errors.push(FieldError::new(pointer, detail));
         self
     }
 

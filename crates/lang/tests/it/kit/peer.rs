@@ -1,10 +1,9 @@
 //! The services that scenarios call, answered in the process.
 
 use serde_json::{Value as Json, json};
-use tidewheel_engine::run::act::Outcome;
-use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::fault::{Fault, Standard};
 use tidewheel_engine::run::plan::{Profile, Protocol, Target};
+use tidewheel_lang::testkit::world::{Answer, Ask, Whom};
 
 /// Answers, and remembers what it was asked.
 #[derive(Debug, Default)]
@@ -17,9 +16,9 @@ fn pet(id: &Json) -> Json {
     json!({"id": id, "name": "Milou", "status": "available"})
 }
 
-impl Peer {
-    /// What a task comes to; `None` = it never ends by itself.
-    pub(crate) fn call(&mut self, target: &Target, args: &Json) -> Option<Outcome> {
+impl tidewheel_lang::testkit::world::Peer for Peer {
+    fn answer(&mut self, ask: &Ask<'_>) -> Answer {
+        let (Whom::Task(target), args) = (ask.whom, ask.args) else { panic!("nobody runs {ask:?}") };
         let (method, uri) = match target {
             Target::Outbound(Protocol::Http) => (text(&args["method"]).to_uppercase(), text(&args["endpoint"])),
             Target::Outbound(Protocol::OpenApi) => match text(&args["operationId"]).as_str() {
@@ -39,13 +38,13 @@ impl Peer {
         };
         self.calls.push(format!("{method} {uri}"));
         let asked = self.calls.iter().filter(|call| call.ends_with(&uri)).count();
-        let (status, content) = answer(&uri, args, asked)?;
+        let Some((status, content)) = answer(&uri, args, asked) else { return Answer::Never };
         if !(200..300).contains(&status) {
             let fault = Fault::new(Standard::Communication, Profile::Next, &format!("{uri} answered {status}"), "");
             let mut error = (*fault.0).clone();
             error["status"] = status.into();
             error["instance"] = Json::Null;
-            return Some(Outcome::Err(Fault(error.into())));
+            return Answer::Ends(Err(error), 0);
         }
         let output = match args["output"].as_str() {
             Some("response") => json!({
@@ -54,7 +53,7 @@ impl Peer {
             }),
             _ => content,
         };
-        Some(Outcome::Ok(Data::of(output).0))
+        Answer::Ends(Ok(output), 0)
     }
 }
 

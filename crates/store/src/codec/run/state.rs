@@ -11,14 +11,10 @@ use tidewheel_engine::run::listen::ListenState;
 use tidewheel_engine::run::map::{MapState, Page};
 use tidewheel_engine::run::plan::Flow;
 
-use super::super::{Decoded, name};
-use super::act::fault;
+use super::super::Decoded;
+use super::act::{empty, fault};
 use super::fields::{Field, Fields, Part, Values, Writer};
 use super::{needed, wrong};
-
-fn empty() -> Name {
-    name(String::new())
-}
 
 /// `Continue`, `Exit` and `End` are 0 to 2, a position is 3 and so many.
 fn flow_number(flow: Flow) -> u64 {

@@ -1,0 +1,296 @@
+//! `/runs`, and the runs of one workflow.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{Method, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use tidewheel_engine::command::RunAction;
+use tidewheel_engine::run::head::Head;
+use tidewheel_proto::rest;
+
+use super::params::{CURSOR, FIELDS, LIMIT, Params, Path};
+use super::reply::{JsonBody, REPLAYED, Reply, json, page, versioned, with_header};
+use super::route::{Param, Route};
+use super::tasks::SubmitHeaders;
+use crate::auth::Principal;
+use crate::auth::guard::{Anyone, Operator, Submitter, Viewer};
+use crate::body;
+use crate::live::stream;
+use crate::service::list_tasks::MAX_LIMIT;
+use crate::service::run::{self, Wanted};
+use crate::service::run_journal;
+use crate::state::Api;
+use crate::text::{run_id, run_text};
+
+const NONE: &[Param] = &[];
+const WAIT: Param = ("wait", "Waits so long for the end of the run, such as `30s`; a number alone is seconds.");
+const WAITING: &[Param] = &[WAIT];
+const ONE: &[Param] = &[FIELDS, WAIT];
+const JOURNAL: &[Param] = &[CURSOR, ("limit", "Entries of the page, 1 to 1,000; default 100."), FIELDS];
+const LIST: &[Param] = &[
+    (
+        "phase",
+        "Only runs in these phases, separated by commas: pending, running, waiting, suspended, cancelled, faulted, completed.",
+    ),
+    ("workflow", "Only runs of this workflow: `namespace/name`, or a name."),
+    ("version", "Only runs of this version."),
+    ("parent", "Only runs that this run started."),
+    ("correlation", "Only runs with this correlation id."),
+    ("started_from", "Only runs started at or after this time (RFC 3339)."),
+    ("started_until", "Only runs started before this time (RFC 3339)."),
+    CURSOR,
+    LIMIT,
+    FIELDS,
+];
+
+pub(super) fn routes() -> Vec<Route> {
+    let mut all = vec![
+        Route::new(Method::POST, "/runs", "startRun", "Starts a run of a workflow.", start)
+            .query(WAITING)
+            .takes::<rest::StartRun>()
+            .answers::<rest::Run>(201, "Started.")
+            .answers::<rest::Run>(200, "The idempotency key was known: the earlier run; or the wait saw its end.")
+            .answers::<rest::Run>(202, "Started; the wait ran out before its end."),
+        Route::new(
+            Method::POST,
+            "/workflows/{namespace}/{name}/runs",
+            "startWorkflowRun",
+            "Starts a run of this workflow.",
+            start_of,
+        )
+        .query(WAITING)
+        .may_take::<rest::StartRun>()
+        .answers::<rest::Run>(201, "Started.")
+        .answers::<rest::Run>(200, "The idempotency key was known: the earlier run; or the wait saw its end.")
+        .answers::<rest::Run>(202, "Started; the wait ran out before its end."),
+        Route::new(Method::GET, "/runs", "listRuns", "Lists runs, newest first.", list)
+            .query(LIST)
+            .answers_page::<rest::Run>("A page, newest first."),
+        Route::new(
+            Method::GET,
+            "/runs/{id}",
+            "getRun",
+            "Shows a run with its input, its output or error, and what it waits for.",
+            get,
+        )
+        .query(ONE)
+        .answers::<rest::Run>(200, "The run."),
+        Route::new(Method::GET, "/runs/{id}/journal", "getRunJournal", "Shows what a run has done, in order.", journal)
+            .query(JOURNAL)
+            .answers_page::<rest::JournalEntry>("A page, oldest first."),
+        Route::new(Method::GET, "/runs/{id}/tree", "getRunTree", "Shows a run and all that it started.", tree)
+            .answers::<rest::RunTree>(200, "The run and those below it, at most 1,000."),
+        Route::new(Method::GET, "/runs/{id}/events", "watchRun", "Streams the changes of a run.", events)
+            .answers_plain(200, "Server-sent events.", "text/event-stream")
+            .raw(),
+        Route::new(
+            Method::POST,
+            "/runs/{id}/signals/{type}",
+            "signalRun",
+            "Gives a run a signal: an event of this type, which a `listen` takes.",
+            signal,
+        )
+        .may_take::<rest::SignalRun>()
+        .answers::<rest::Run>(200, "The run as it is now."),
+    ];
+    let summary = "Ends a run; what it has open is cancelled, depth first.";
+    all.push(acts(Route::new(Method::POST, "/runs/{id}:cancel", "cancelRun", summary, cancel)));
+    let summary = "Ends a run at once, without compensation.";
+    all.push(acts(Route::new(Method::POST, "/runs/{id}:terminate", "terminateRun", summary, terminate)));
+    let summary = "Holds a run; what ends meanwhile is kept until it resumes.";
+    all.push(acts(Route::new(Method::POST, "/runs/{id}:suspend", "suspendRun", summary, suspend)));
+    let summary = "Lets a suspended run go on.";
+    all.push(acts(Route::new(Method::POST, "/runs/{id}:resume", "resumeRun", summary, resume)));
+    let summary = "Lets a faulted run go on from what failed.";
+    all.push(acts(Route::new(Method::POST, "/runs/{id}:retry", "retryRun", summary, retry)));
+    let summary = "Takes a run back to an entry of its journal; the input of that statement may be another one.";
+    all.push(
+        Route::new(Method::POST, "/runs/{id}:reset", "resetRun", summary, reset)
+            .takes::<rest::GoBack>()
+            .answers::<rest::Run>(200, "The run as it is now."),
+    );
+    let summary = "Starts another run that goes on from an entry of this one's journal.";
+    all.push(
+        Route::new(Method::POST, "/runs/{id}:fork", "forkRun", summary, fork)
+            .takes::<rest::GoBack>()
+            .answers::<rest::Run>(201, "The new run."),
+    );
+    all
+}
+
+fn acts(route: Route) -> Route {
+    route.may_take::<rest::RunActionBody>().answers::<rest::Run>(200, "The run as it is now.")
+}
+
+/// How long to wait: `30s`, or seconds as a number alone.
+fn wait_of(params: &Params) -> Result<Option<Duration>, crate::problem::Failure> {
+    match params.get("wait").map(str::parse::<u32>) {
+        Some(Ok(seconds)) => Ok(Some(Duration::from_secs(seconds.into()))),
+        _ => params.duration("wait"),
+    }
+}
+
+async fn start(
+    caller: Submitter,
+    State(api): State<Api>,
+    params: Params,
+    headers: SubmitHeaders,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    started(&api, &caller, &params, &headers, None, &bytes).await
+}
+
+async fn start_of(
+    caller: Submitter,
+    State(api): State<Api>,
+    Path((namespace, name)): Path<(String, String)>,
+    (params, headers): (Params, SubmitHeaders),
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    started(&api, &caller, &params, &headers, Some((&namespace, &name)), &bytes).await
+}
+
+async fn started(
+    api: &Api,
+    caller: &Principal,
+    params: &Params,
+    headers: &SubmitHeaders,
+    path: Option<(&str, &str)>,
+    bytes: &Bytes,
+) -> Reply {
+    params.only(WAITING)?;
+    let wait = wait_of(params)?;
+    let key = headers.around()?.key;
+    let body: rest::StartRun = body::parse_or_default(bytes)?;
+    let started = run::start(api, caller, body, path, key, bytes).await?;
+    let id = started.head.identity.run;
+    let (status, head) = match wait {
+        None => (if started.replayed { 200 } else { 201 }, started.head),
+        Some(wait) => {
+            let head = run::wait(api, caller, id, wait).await?;
+            (if head.phase.ended() { 200 } else { 202 }, head)
+        }
+    };
+    let response = json(status, &run::shown(api, caller, &head).await?)?;
+    let response = with_header(response, header::LOCATION, &format!("/api/v1/runs/{}", run_text(id)));
+    Ok(if started.replayed { with_header(response, REPLAYED, "true") } else { response })
+}
+
+async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(LIST)?;
+    let limit = params.number("limit", 1..=MAX_LIMIT as u64)?.map_or(run::DEFAULT_LIMIT, |n| n as usize);
+    let wanted = Wanted {
+        phase: params.get("phase"),
+        workflow: params.get("workflow"),
+        version: params.get("version"),
+        parent: params.get("parent"),
+        correlation: params.get("correlation"),
+        started_from: params.get("started_from"),
+        started_until: params.get("started_until"),
+        cursor: params.get("cursor"),
+        limit,
+    };
+    page("/api/v1/runs", &params, &run::list(&api, &caller, &wanted).await?)
+}
+
+async fn get(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(ONE)?;
+    let wait = wait_of(&params)?.unwrap_or(Duration::ZERO);
+    let head = run::wait(&api, &caller, run_id(&id)?, wait).await?;
+    versioned(&params, &etag(&head), &run::shown(&api, &caller, &head).await?)
+}
+
+/// Every turn changes it, and nothing else does.
+fn etag(head: &Head) -> String {
+    format!("\"{}-{}\"", head.turns, run::phase_name(head.phase))
+}
+
+async fn journal(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(JOURNAL)?;
+    let limit = params.number("limit", 1..=MAX_LIMIT as u64)?.map_or(run_journal::DEFAULT_LIMIT, |n| n as usize);
+    let found = run_journal::page(&api, &caller, run_id(&id)?, params.get("cursor"), limit).await?;
+    page(&format!("/api/v1/runs/{id}/journal"), &params, &found)
+}
+
+async fn tree(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(NONE)?;
+    json(200, &run::tree(&api, &caller, run_id(&id)?).await?)
+}
+
+async fn events(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(NONE)?;
+    let run = run_id(&id)?;
+    run::head(&api, &caller, run).await?;
+    Ok(stream::run(&api, &caller, run)?.into_response())
+}
+
+async fn signal(
+    caller: Submitter,
+    State(api): State<Api>,
+    Path((id, kind)): Path<(String, String)>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    let body: rest::SignalRun = body::parse_or_default(&bytes)?;
+    let head = run::signal(&api, &caller, run_id(&id)?, &kind, body).await?;
+    answer(&api, &caller, &head).await
+}
+
+async fn answer(api: &Api, caller: &Principal, head: &Head) -> Reply {
+    let response = json(200, &run::shown(api, caller, head).await?)?;
+    Ok(with_header(response, header::ETAG, &etag(head)))
+}
+
+async fn act(
+    api: &Api,
+    caller: &Principal,
+    id: &str,
+    bytes: &[u8],
+    make: impl FnOnce(&rest::RunActionBody) -> Result<RunAction, crate::problem::Failure>,
+) -> Reply {
+    let body: rest::RunActionBody = body::parse_or_default(bytes)?;
+    let head = run::act(api, caller, run_id(id)?, make(&body)?).await?;
+    answer(api, caller, &head).await
+}
+
+async fn cancel(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    let make = |body: &rest::RunActionBody| Ok(RunAction::Cancel(run::reason(body, "cancelled by a user")?));
+    act(&api, &caller, &id, &bytes, make).await
+}
+
+async fn terminate(
+    caller: Operator,
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    let make = |body: &rest::RunActionBody| Ok(RunAction::Terminate(run::reason(body, "terminated by a user")?));
+    act(&api, &caller, &id, &bytes, make).await
+}
+
+async fn suspend(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    let make = |body: &rest::RunActionBody| Ok(RunAction::Suspend(run::reason(body, "suspended by a user")?));
+    act(&api, &caller, &id, &bytes, make).await
+}
+
+async fn resume(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    act(&api, &caller, &id, &bytes, |_| Ok(RunAction::Resume)).await
+}
+
+async fn retry(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    act(&api, &caller, &id, &bytes, |_| Ok(RunAction::Retry)).await
+}
+
+async fn reset(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    let (key, input) = run::go_back(&api, &caller, body::parse(&bytes)?).await?;
+    let head = run::act(&api, &caller, run_id(&id)?, RunAction::Reset(key, input)).await?;
+    answer(&api, &caller, &head).await
+}
+
+async fn fork(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
+    let (key, input) = run::go_back(&api, &caller, body::parse(&bytes)?).await?;
+    let head = run::act(&api, &caller, run_id(&id)?, RunAction::Fork(key, input)).await?;
+    let response = json(201, &run::shown(&api, &caller, &head).await?)?;
+    Ok(with_header(response, header::LOCATION, &format!("/api/v1/runs/{}", run_text(head.identity.run))))
+}

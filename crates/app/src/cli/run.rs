@@ -1,0 +1,186 @@
+//! `tidewheel run`: follow runs of workflows and act on them.
+
+mod act;
+mod export;
+mod go_back;
+mod journal;
+mod signal;
+mod tree;
+mod watch;
+
+use clap::{Args, Subcommand};
+
+use super::Ctx;
+use super::common::{self, Wait, WaitArg, field};
+use super::shapes::RUN;
+use super::workflow::{Start, follow_run};
+use crate::fail::Outcome;
+
+/// Follow runs of workflows and act on them
+///
+/// A run is one execution of a version of a workflow. The server keeps it durably from its start: what it has done is in its
+/// journal, and it goes on after every restart.
+#[derive(Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  tidewheel run list --phase faulted
+  tidewheel run journal run_01jd8z5r7m0000000000000000
+  tidewheel run retry run_01jd8z5r7m0000000000000000")]
+pub(crate) struct RunCommand {
+    #[command(subcommand)]
+    verb: RunVerb,
+}
+
+#[derive(Subcommand)]
+enum RunVerb {
+    Start(Start),
+    List(List),
+    Get(Get),
+    Watch(watch::Watch),
+    Journal(journal::Journal),
+    Tree(tree::Tree),
+    Cancel(act::Cancel),
+    Terminate(act::Terminate),
+    Suspend(act::Suspend),
+    Resume(act::Resume),
+    Retry(act::Retry),
+    Reset(go_back::Reset),
+    Fork(go_back::Fork),
+    Signal(signal::Signal),
+    Export(export::Export),
+}
+
+/// List runs, newest first
+///
+/// Without a condition the newest runs of all workflows; all conditions that are given hold together. A list shows each run as it
+/// was last written whole: `run get` shows it as it is now.
+#[derive(Args)]
+#[command(visible_alias = "ls")]
+#[command(after_help = "Examples:
+  tidewheel run list --phase faulted --workflow shop/order
+  tidewheel run list --started-from 2026-11-01T00:00:00Z --all -o csv
+  tidewheel run list --correlation-id order-7 --watch")]
+struct List {
+    /// Only runs in this phase: pending, running, waiting, suspended, cancelled, faulted, completed; may be several
+    #[arg(long, value_delimiter = ',', value_parser = PHASES)]
+    phase: Vec<String>,
+    /// Only runs of this workflow: NAMESPACE/NAME, or a name
+    #[arg(long, value_name = "WORKFLOW")]
+    workflow: Option<String>,
+    /// Only runs of this version
+    #[arg(long, value_name = "VERSION")]
+    of_version: Option<String>,
+    /// Only runs that this run started
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
+    /// Only runs with this correlation id
+    #[arg(long, value_name = "ID")]
+    correlation_id: Option<String>,
+    /// Only runs started at or after this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    started_from: Option<String>,
+    /// Only runs started before this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    started_until: Option<String>,
+    /// Sort what is shown by a field; `-field` for the largest first
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    sort: Option<String>,
+    /// Number of items
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Go on where an earlier page ended
+    #[arg(long, value_name = "CURSOR", conflicts_with = "all")]
+    cursor: Option<String>,
+    /// Everything, page by page
+    #[arg(long)]
+    all: bool,
+    /// Keep showing changes until interrupted
+    #[arg(long, conflicts_with_all = ["cursor", "all"])]
+    watch: bool,
+}
+
+const PHASES: [&str; 7] = ["pending", "running", "waiting", "suspended", "cancelled", "faulted", "completed"];
+
+/// Show a run with its input and output
+///
+/// Its phase, what it waits for, its output or the error that ended it. With `--wait` it first waits for the run's end.
+#[derive(Args)]
+#[command(visible_alias = "show")]
+#[command(after_help = "Examples:
+  tidewheel run get run_01jd8z5r7m0000000000000000
+  tidewheel run get run_01jd8z5r7m0000000000000000 -o json --jq .output")]
+struct Get {
+    /// Id of the run
+    id: String,
+    #[command(flatten)]
+    wait: WaitArg,
+}
+
+impl RunCommand {
+    pub(crate) async fn run(self, ctx: &Ctx) -> Outcome {
+        match self.verb {
+            RunVerb::Start(verb) => verb.run(ctx).await,
+            RunVerb::List(verb) => verb.run(ctx).await,
+            RunVerb::Get(verb) => verb.run(ctx).await,
+            RunVerb::Watch(verb) => verb.run(ctx).await,
+            RunVerb::Journal(verb) => verb.run(ctx).await,
+            RunVerb::Tree(verb) => verb.run(ctx).await,
+            RunVerb::Cancel(verb) => verb.run(ctx).await,
+            RunVerb::Terminate(verb) => verb.run(ctx).await,
+            RunVerb::Suspend(verb) => verb.run(ctx).await,
+            RunVerb::Resume(verb) => verb.run(ctx).await,
+            RunVerb::Retry(verb) => verb.run(ctx).await,
+            RunVerb::Reset(verb) => verb.run(ctx).await,
+            RunVerb::Fork(verb) => verb.run(ctx).await,
+            RunVerb::Signal(verb) => verb.run(ctx).await,
+            RunVerb::Export(verb) => verb.run(ctx).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, ctx: &Ctx) -> Outcome {
+        let client = ctx.client()?;
+        let List { sort, limit, cursor, all, watch, .. } = &self;
+        let (sort, cursor) = (sort.clone(), cursor.clone());
+        let list = common::ListArgs { filter: None, sort, limit: *limit, cursor, all: *all, watch: *watch };
+        let phases = (!self.phase.is_empty()).then(|| self.phase.join(","));
+        let make = || {
+            let request = client.get("/runs").doing("list the runs");
+            let request = request.maybe("phase", phases.as_ref()).maybe("workflow", self.workflow.as_ref());
+            let request = request.maybe("version", self.of_version.as_ref()).maybe("parent", self.parent.as_ref());
+            let request = request.maybe("correlation", self.correlation_id.as_ref());
+            request
+                .maybe("started_from", self.started_from.as_ref())
+                .maybe("started_until", self.started_until.as_ref())
+        };
+        common::list(ctx, &RUN, &list, make).await
+    }
+}
+
+impl Get {
+    async fn run(self, ctx: &Ctx) -> Outcome {
+        let client = ctx.client()?;
+        let wait = self.wait.get()?;
+        let request = client.get(path(&self.id)).doing(format!("read run {}", self.id)).next("tidewheel run list");
+        let mut run = request.value().await?;
+        if wait != Wait::No {
+            run = follow_run(ctx, &client, run, wait).await?;
+        }
+        ctx.out.one(&RUN, &run)?;
+        let waits = run.get("waiting").and_then(serde_json::Value::as_array);
+        for wait in waits.into_iter().flatten().filter(|_| ctx.out.is_for_people()) {
+            let what = field(wait, "for");
+            let which =
+                [field(wait, "task"), field(wait, "run"), field(wait, "until")].into_iter().find(|t| !t.is_empty());
+            let which = which.map(|which| format!(" ({which})")).unwrap_or_default();
+            ctx.out.note(&format!("{} waits for {what}{which}", field(wait, "statement")));
+        }
+        Ok(())
+    }
+}
+
+/// The path of a run.
+fn path(id: &str) -> String {
+    format!("/runs/{}", crate::client::segment(id))
+}
