@@ -12,6 +12,7 @@ use super::journal::journal;
 use super::mock::{Call, Mocks, short};
 use super::suite::{Expect, Suite, Test};
 use super::world::{Ended, Mode, START_MS, World};
+use crate::duration;
 
 /// Calls that are shown of a test.
 const MAX_CALLS: usize = 1_000;
@@ -221,18 +222,14 @@ fn check(expect: &Expect, once: &Once) -> Vec<Failure> {
     events(expect, once, &mut failures);
     if let Some(bound) = expect.elapsed.filter(|bound| !(bound.least..=bound.most).contains(&once.elapsed)) {
         let wanted = match (bound.least, bound.most) {
-            (least, most) if least == most => seconds(least),
-            (least, u64::MAX) => format!("at least {}", seconds(least)),
-            (0, most) => format!("at most {}", seconds(most)),
-            (least, most) => format!("{} to {}", seconds(least), seconds(most)),
+            (least, most) if least == most => duration::text(least),
+            (least, u64::MAX) => format!("at least {}", duration::text(least)),
+            (0, most) => format!("at most {}", duration::text(most)),
+            (least, most) => format!("{} to {}", duration::text(least), duration::text(most)),
         };
-        failures.push(Failure::new(format!("{} passed, not {wanted}", seconds(once.elapsed))));
+        failures.push(Failure::new(format!("{} passed, not {wanted}", duration::text(once.elapsed))));
     }
     failures
-}
-
-fn seconds(millis: u64) -> String {
-    format!("{}.{:03} s", millis / 1_000, millis % 1_000)
 }
 
 fn calls(expect: &Expect, once: &Once, failures: &mut Vec<Failure>) {
