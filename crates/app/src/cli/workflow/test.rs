@@ -179,7 +179,7 @@ impl Done {
 /// Calls and time of a test.
 fn figures(test: &Played) -> String {
     let mut parts = Vec::new();
-    match test.calls.len() {
+    match test.call_count {
         0 => {}
         1 => parts.push("1 call".to_string()),
         count => parts.push(format!("{count} calls")),
