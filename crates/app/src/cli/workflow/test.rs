@@ -138,8 +138,7 @@ impl Test {
         };
         let mut out = String::new();
         for found in &done.findings {
-            let name = found.file.as_deref().unwrap_or(&done.name);
-            out += &render(&found.text, name, &found.diagnostics, colour);
+            out += &render(&found.text, &done.place(found), &found.diagnostics, colour);
         }
         if done.tests.is_empty() {
             return out;
@@ -161,6 +160,12 @@ impl Test {
 }
 
 impl Done {
+    /// The file that something was found in.
+    fn place(&self, found: &Findings) -> String {
+        let folder = Path::new(&self.name).parent().unwrap_or(Path::new(""));
+        found.file.as_ref().map_or_else(|| self.name.clone(), |file| folder.join(file).display().to_string())
+    }
+
     fn value(&self) -> Value {
         let finding = |found: &Findings| json!({ "file": found.file.as_deref().unwrap_or(&self.name), "diagnostics": found.diagnostics });
         let mut value = json!({
