@@ -72,7 +72,11 @@ impl Test {
         let (passed, failed) = (count(true), count(false));
         let broken = done.iter().filter(|one| one.broken).count();
         let shown = || {
-            let broken = if broken > 0 { format!(", {broken} files with mistakes") } else { String::new() };
+            let broken = match broken {
+                0 => String::new(),
+                1 => ", 1 file with mistakes".to_string(),
+                many => format!(", {many} files with mistakes"),
+            };
             format!("{passed} passed, {failed} failed{broken}")
         };
         let value = json!({
