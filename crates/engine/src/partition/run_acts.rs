@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Partition, Purpose};
 use super::submit::deadline;
+use super::{Partition, Purpose};
 use crate::command::Command;
 use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId, Token, WorkerId};
 use crate::load::Load;

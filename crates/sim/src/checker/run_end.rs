@@ -105,7 +105,8 @@ pub(super) fn result(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Op
             let given = data.json().and_then(|output| output["n"].as_i64());
             let usual = given.is_some() && given == allowed.first().copied();
             let other = hurt && given.is_some_and(|given| allowed.contains(&given));
-            let text = format!("run {run} of {name} makes {data:?} of {n}, not one of {allowed:?} (a step failed: {hurt})");
+            let text =
+                format!("run {run} of {name} makes {data:?} of {n}, not one of {allowed:?} (a step failed: {hurt})");
             (!usual && !other).then_some(("S1", text))
         }
         (Phase::Faulted, outcome) if !hurt => {

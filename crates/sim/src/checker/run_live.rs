@@ -34,7 +34,10 @@ pub(super) fn look(runs: &mut Runs, partition: usize, fold: &Fold, wall: u64, no
         for (task, (entry, _, closed)) in &log.live {
             if closed.is_some_and(|since| now > since + cancelled) {
                 let state = fold.tasks.get(task).map(|task| task.state);
-                found.push(("L9", format!("task {:x} of entry {entry} of run {run} is not needed and {state:?}", task.0)));
+                found.push((
+                    "L9",
+                    format!("task {:x} of entry {entry} of run {run} is not needed and {state:?}", task.0),
+                ));
             }
         }
     }

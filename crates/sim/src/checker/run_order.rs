@@ -44,9 +44,10 @@ pub(super) fn opened(run: RunId, log: &mut Log, segment: &Segment) -> Found {
                 if !entries.keys.insert(key.clone()) {
                     found.push(("S12", format!("the key {key} of run {run} is open twice")));
                 }
-                let together = entries.kinds.get(within).is_none_or(|kind| {
-                    matches!(kind, EntryKind::Fork | EntryKind::Map | EntryKind::Event)
-                });
+                let together = entries
+                    .kinds
+                    .get(within)
+                    .is_none_or(|kind| matches!(kind, EntryKind::Fork | EntryKind::Map | EntryKind::Event));
                 let sibling = entries.open.iter().find(|(_, (of, _))| of == within);
                 if let Some((_, (_, other))) = sibling.filter(|_| !together) {
                     found.push(("S10", format!("{key} of run {run} begins before {other} has ended")));
@@ -111,7 +112,13 @@ fn differs(task: &Task, outcome: &Outcome) -> Option<String> {
 }
 
 /// A task of a run is handed out. `closed` = since when nothing is open for it.
-pub(super) fn started(run: RunId, task: &Task, closed: Option<u64>, fold: &Fold, now: u64) -> Option<(&'static str, String)> {
+pub(super) fn started(
+    run: RunId,
+    task: &Task,
+    closed: Option<u64>,
+    fold: &Fold,
+    now: u64,
+) -> Option<(&'static str, String)> {
     let running = task.state == State::Running && !task.cancelling;
     let fresh = fold.tasks.get(&TaskId(task.id.0)).is_some_and(|stored| stored.token == task.token);
     let late = closed.is_some_and(|closed| now > closed + CANCELLED_WITHIN);

@@ -221,7 +221,8 @@ impl Runs {
             };
             self.parts[partition].insert(run, log);
         }
-        let foreign = |segment: &Segment| matches!(&segment.event, Event::Start { identity, .. } if identity.run != run);
+        let foreign =
+            |segment: &Segment| matches!(&segment.event, Event::Start { identity, .. } if identity.run != run);
         let Some(log) = self.parts[partition].get_mut(&run) else { return };
         if foreign(segment) {
             // What it begins with may have gone another way than planned.
