@@ -111,7 +111,7 @@ bugs! {
     StaleSnapshot,
     /// A run hears twice that another one has ended.
     ChildEndsTwice,
-    /// The end of a task that was waiting does not reach its run.
+    /// The end of a task that was tried more than once does not reach its run.
     LostStepEnd,
     /// What a run no longer waits for goes on.
     ForgottenCancel,

@@ -24,27 +24,6 @@ const DEFAULT_QUEUE: &str = "default";
 /// Nobody waits for the answer.
 const NOBODY: RequestId = RequestId(0);
 
-/// The id of the task of a step: the same for the same step, so that opening it twice is opening it once.
-pub(crate) fn step_id(run: RunId, entry: Seq, first: u64) -> TaskId {
-    TaskId(derived(run, b"task", entry, first))
-}
-
-/// The id of a child run.
-fn child_id(run: RunId, entry: Seq, item: u64) -> RunId {
-    RunId(derived(run, b"run.", entry, item))
-}
-
-/// Time and slot of the run, and a hash of what it is for.
-fn derived(run: RunId, what: &[u8; 4], entry: u64, item: u64) -> u128 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&run.0.to_be_bytes()).update(what).update(&entry.to_be_bytes()).update(&item.to_be_bytes());
-    let mut tail = [0; 8];
-    tail.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    let id = TaskId(run.0);
-    let tail = u64::from_be_bytes(tail);
-    TaskId::build(id.millis(), id.slot(), (tail >> 40) as u32, tail).0
-}
-
 /// The task of a step that no run needs any more, with the row that keeps the wish to cancel it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unneeded {
@@ -187,7 +166,7 @@ impl Partition {
     pub(super) fn step_ended(&mut self, id: TaskId, now: Now) {
         let task = &self.tasks[&id].task;
         let Some(step) = task.step.as_deref().copied() else { return };
-        if self.options.planted.has(Bug::LostStepEnd) && self.tasks[&id].batch < self.index {
+        if self.options.planted.has(Bug::LostStepEnd) && task.attempt > 1 {
             return;
         }
         let tenant = task.tenant;
