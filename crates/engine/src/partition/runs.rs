@@ -363,8 +363,9 @@ impl Partition {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         let Stage::Ready(head) = &entry.stage else { return };
         entry.stage = Stage::Fetching(head.clone());
+        let tenant = entry.tenant;
         let wanted = hashes.iter().map(|hash| hash.0).collect();
-        self.ask(Load::Values(wanted), Purpose::RunValues(run, hashes));
+        self.ask(Load::Values(tenant, wanted), Purpose::RunValues(run, hashes));
     }
 
     /// Values that were read for a run.
@@ -530,7 +531,7 @@ impl Partition {
                 if let Some(entry) = self.runs.held.get_mut(&run) {
                     entry.stage = Stage::Loading(Some(stored));
                 }
-                self.ask(Load::Values(wanted), Purpose::RunValues(run, hashes));
+                self.ask(Load::Values(tenant, wanted), Purpose::RunValues(run, hashes));
             }
             // A journal that does not fold is damaged. What waits for it is told so; its rows stay.
             Err(_) => self.no_run(run),
