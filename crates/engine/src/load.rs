@@ -62,8 +62,9 @@ pub enum Load {
     Run(TenantId, RunId),
     /// A run with all its turns.
     History(TenantId, RunId),
-    /// Values by the SHA-256 of their bytes.
-    Values(Vec<[u8; 32]>),
+    /// Values by the SHA-256 of their bytes. One that a run has not stored itself (a large result of a task) is a blob of the
+    /// tenant.
+    Values(TenantId, Vec<[u8; 32]>),
 }
 
 /// Something due.

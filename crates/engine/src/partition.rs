@@ -255,6 +255,8 @@ pub(crate) enum Purpose {
     RunExists(u64, TenantId, RunId),
     /// Values of a run.
     RunValues(RunId, Vec<crate::run::data::BlobHash>),
+    /// The task of a step is to be cancelled.
+    Unneeded(run_acts::Unneeded),
     /// A command waits for the history of a run.
     History(u64),
     /// Due tasks that were not in memory.

@@ -101,6 +101,26 @@ bugs! {
     EndlessLease,
     /// A taken item counts as lost after a reload, as if a worker had it.
     LeaseForgottenByReload,
+    /// What comes for a run that is busy is kept by no row.
+    ForgottenRunEvent,
+    /// The row of what came for a run stays when it was taken in.
+    KeptRunEvent,
+    /// A timer of a run has no row.
+    ForgottenRunTimer,
+    /// A head is written whole without its last turn.
+    StaleSnapshot,
+    /// A run hears twice that another one has ended.
+    ChildEndsTwice,
+    /// The end of a task that was tried more than once does not reach its run.
+    LostStepEnd,
+    /// What a run no longer waits for goes on.
+    ForgottenCancel,
+    /// A turn that was taken elsewhere counts although the run moved on.
+    StaleTurn,
+    /// A run whose first turn is taken elsewhere is not stored.
+    StartWithoutHead,
+    /// The claim of a start is not kept.
+    ForgottenClaim,
 }
 
 /// Which bug is planted, if any.

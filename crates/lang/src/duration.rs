@@ -16,6 +16,19 @@ pub fn millis(value: &Json) -> Result<u64, String> {
     }
 }
 
+/// Writes a length of time for people: `3d`, `1m 30s`, `250ms`.
+pub fn text(millis: u64) -> String {
+    const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let (mut rest, mut parts) = (millis, Vec::new());
+    for (unit, length) in UNITS {
+        if rest >= length {
+            parts.push(format!("{}{unit}", rest / length));
+            rest %= length;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 fn parts_millis(parts: &serde_json::Map<String, Json>) -> Result<u64, String> {
     if parts.is_empty() {
         return Err("a duration needs at least one of days, hours, minutes, seconds, milliseconds".to_owned());

@@ -10,13 +10,19 @@ mod lost_worker;
 mod memory;
 mod overload;
 mod owner;
+mod run_end;
+mod run_journal;
+mod run_live;
+mod run_order;
+mod run_timers;
+pub(crate) mod runs;
 mod stale;
 mod visible;
 
 use std::collections::BTreeMap;
 
 use tidewheel_engine::effect::{Grant, Submitted};
-use tidewheel_engine::id::{Name, QueueId, TaskId, TenantId, Token};
+use tidewheel_engine::id::{Name, QueueId, RunId, TaskId, TenantId, Token};
 use tidewheel_engine::invariant::{Fold, Violation, Watch};
 use tidewheel_engine::partition::Audit;
 use tidewheel_engine::task::{State, Task};
@@ -48,6 +54,8 @@ pub(crate) struct Checkers {
     cancel: cancel::Cancel,
     fairness: fairness::Fairness,
     measured: bool,
+    starts: run_end::Starts,
+    pub(crate) runs: runs::Runs,
 }
 
 impl Checkers {
@@ -69,6 +77,8 @@ impl Checkers {
             cancel: cancel::Cancel::default(),
             fairness: fairness::Fairness::default(),
             measured: plan.scenario != Scenario::Swarm,
+            starts: run_end::Starts::default(),
+            runs: runs::Runs::new(plan),
         }
     }
 
@@ -78,6 +88,81 @@ impl Checkers {
 
     fn add(&mut self, id: &'static str, texts: impl IntoIterator<Item = String>) {
         texts.into_iter().for_each(|text| self.violations.push(Violation { id, text }));
+    }
+
+    fn add_all(&mut self, found: runs::Found) {
+        found.into_iter().for_each(|(id, text)| self.fail(id, text));
+    }
+
+    /// Whether it is a task that somebody submitted.
+    fn is_no_step(&self, partition: usize, task: &Task) -> bool {
+        let stored = self.watches[partition].fold().tasks.get(&task.id);
+        task.step.is_none() && stored.is_none_or(|stored| stored.step.is_none())
+    }
+
+    /// A client is told of a run.
+    pub(crate) fn run_read(&mut self, partition: usize, reply: &Reply) {
+        let Reply::Run(head) = reply else { return };
+        let run = head.identity.run;
+        let found = run_journal::read(run, self.runs.parts[partition].get(&run), head);
+        self.add_all(found);
+    }
+
+    /// A start was acknowledged.
+    pub(crate) fn run_started(
+        &mut self,
+        partition: usize,
+        tenant: TenantId,
+        run: RunId,
+        claim: Option<([u8; 16], u64)>,
+    ) {
+        let found = self.starts.told(partition, tenant, run, claim);
+        self.add_all(found);
+    }
+
+    /// A start was refused for its claim.
+    pub(crate) fn run_start_refused(
+        &mut self,
+        partition: usize,
+        tenant: TenantId,
+        run: RunId,
+        claim: Option<([u8; 16], u64)>,
+    ) {
+        let found = self.starts.refused(partition, tenant, run, claim);
+        self.add_all(found);
+    }
+
+    /// A cancel was acknowledged.
+    pub(crate) fn run_cancelled(&mut self, partition: usize, run: RunId, now: u64) {
+        let log = self.runs.parts[partition].get_mut(&run);
+        if let Some(log) = log.filter(|log| !log.head.phase.ended() && log.head.closing.is_none()) {
+            log.cancelled = Some(now);
+        }
+    }
+
+    /// Looks whether runs go on. `allowed` = how long a cancelled task may take to end.
+    pub(crate) fn look_at_runs(&mut self, partition: usize, wall: u64, now: u64, allowed: u64) {
+        let fold = self.watches[partition].fold();
+        let found = run_live::look(&mut self.runs, partition, fold, wall, now, allowed);
+        self.add_all(found);
+    }
+
+    /// Nothing can be said about runs now.
+    pub(crate) fn runs_unwell(&mut self, partition: usize, now: u64) {
+        run_live::unwell(&mut self.runs, partition, now);
+    }
+
+    fn end_runs(&mut self, partition: usize, state: &store::State) {
+        let mut found = runs::Found::new();
+        for (run, log) in &self.runs.parts[partition] {
+            found.extend(run_live::left(*run, log));
+            found.extend(run_journal::stored(*run, log, state));
+            found.extend(run_end::result(partition, *run, log, &self.runs));
+        }
+        if partition == 0 {
+            found.extend(self.starts.end(&self.runs));
+        }
+        self.add_all(found);
     }
 
     /// A new owner opened a partition.
@@ -101,6 +186,10 @@ impl Checkers {
         }
         let found = self.watches[partition].commit(batch);
         self.violations.extend(found);
+        if !self.runs.is_off() {
+            let found = self.runs.landed(partition, batch, self.watches[partition].fold(), now);
+            self.add_all(found);
+        }
     }
 
     /// A task as it is committed, before the watch folds it. Returns whether it is a grant.
@@ -124,7 +213,7 @@ impl Checkers {
                 tasks.insert(task.seq, task.id)
             };
         }
-        if task.state.is_terminal() && task.state != State::Succeeded {
+        if task.state.is_terminal() && task.state != State::Succeeded && self.is_no_step(partition, task) {
             self.failed[partition].push(task.id);
         }
         let granted = task.state == State::Running && before.is_none_or(|b| b.token != task.token);
@@ -264,6 +353,7 @@ impl Checkers {
         self.add("S1", found);
         let found = memory::end(self.watches[partition].fold(), state);
         self.add("S12", found);
+        self.end_runs(partition, state);
     }
 
     pub(crate) fn end_memory(&mut self, partition: usize, audit: &Audit, records: &[Task]) {

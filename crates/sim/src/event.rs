@@ -63,6 +63,8 @@ pub enum Event {
     Take,
     /// A taker of an item is done with it, or gives a sign of life first.
     Settle { partition: usize, tenant: TenantId, task: TaskId, token: Token, renews: bool },
+    /// A client of runs acts.
+    ActOnRuns(RunAct),
     /// The checkers look.
     Tick,
     /// The next part of the run.
@@ -132,6 +134,36 @@ pub enum Act {
     Read,
     /// Drain a worker.
     Drain,
+}
+
+/// Kinds of acts on runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is an action of the engine")]
+pub enum RunAct {
+    Start,
+    Read,
+    Signal,
+    Cancel,
+    Suspend,
+    Resume,
+    Retry,
+    Reset,
+    Fork,
+}
+
+impl RunAct {
+    /// All of them.
+    pub const ALL: [RunAct; 9] = [
+        RunAct::Start,
+        RunAct::Read,
+        RunAct::Signal,
+        RunAct::Cancel,
+        RunAct::Suspend,
+        RunAct::Resume,
+        RunAct::Retry,
+        RunAct::Reset,
+        RunAct::Fork,
+    ];
 }
 
 /// Kinds of faults.

@@ -7,6 +7,7 @@ pub mod checker;
 pub mod cli;
 pub mod disk;
 pub mod event;
+pub mod flow;
 pub mod plan;
 pub mod planted;
 pub mod rng;

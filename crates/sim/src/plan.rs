@@ -1,10 +1,14 @@
 //! What a seed stands for: settings, load and faults of one run. Each feature and each fault is left out of about half
 //! of the seeds, since a run that has everything seldom gets far into anything (swarm testing, Groce et al., 2012).
 
-use tidewheel_engine::config::{Backoff, Policy, QueueConfig, Rate, RetryPolicy, TenantConfig, Timeouts};
-use tidewheel_engine::partition::Options;
-use tidewheel_engine::serve::Serves;
+use std::sync::Arc;
 
+use tidewheel_engine::config::{Backoff, Policy, QueueConfig, Rate, RetryPolicy, TenantConfig, Timeouts};
+use tidewheel_engine::partition::{Options, WithCompiler};
+use tidewheel_engine::serve::Serves;
+use tidewheel_lang::compile::Language;
+
+use crate::flow::Flows;
 use crate::rng::Rng;
 
 /// Microseconds of a second.
@@ -44,6 +48,23 @@ pub struct Plan {
     pub load: LoadPlan,
     /// What goes wrong.
     pub faults: FaultPlan,
+    /// Durable runs.
+    pub runs: RunPlan,
+}
+
+/// What clients of durable runs do.
+#[derive(Clone, Debug, Default)]
+pub struct RunPlan {
+    /// Mean microseconds between starts; 0 = there are no runs.
+    pub every: u64,
+    /// Mean microseconds between acts of each kind; 0 = never.
+    pub act_every: u64,
+    /// A start has a claim.
+    pub claimed: f64,
+    /// A turn that is taken beside the loop comes back late.
+    pub late: f64,
+    /// What is started.
+    pub flows: Flows,
 }
 
 /// A tenant with its queues.
@@ -229,7 +250,9 @@ impl Plan {
         let options = options(&mut rng, tight);
         let (mut load, mut tenants, mut workers) = (load, tenants, workers);
         placement(&mut Rng::new(seed ^ 0x91AC_E0F5), &mut load, &mut tenants, &mut workers);
-        Plan { seed, scenario: Scenario::Swarm, length, partitions, options, tenants, workers, load, faults }
+        let mut options = options;
+        let runs = runs(&mut Rng::new(seed ^ 0x666c_6f77), &mut options);
+        Plan { seed, scenario: Scenario::Swarm, length, partitions, options, tenants, workers, load, faults, runs }
     }
 }
 
@@ -255,6 +278,24 @@ fn placement(rng: &mut Rng, load: &mut LoadPlan, tenants: &mut [TenantPlan], wor
         worker.serves.lengths = *rng.pick(&[0, 0, 0b001, 0b100, 0b011]);
         let executors: [&[&str]; 4] = [&[], &["automated"], &["e0"], &["automated", "e1"]];
         worker.serves.executors = rng.pick(&executors).iter().map(|name| (*name).into()).collect();
+    }
+}
+
+/// Durable runs, in half of the seeds. Drawn from a row of numbers of its own.
+fn runs(rng: &mut Rng, options: &mut Options) -> RunPlan {
+    if rng.chance(0.5) {
+        return RunPlan::default();
+    }
+    options.compiler = WithCompiler(Some(Arc::new(Language)));
+    if rng.chance(0.5) {
+        options.run_cache = *rng.pick(&[0, 0, 10_000]);
+    }
+    RunPlan {
+        every: rng.range(1_000, 6_000) * MS,
+        act_every: if rng.chance(0.7) { rng.range(4, 20) * SECOND } else { 0 },
+        claimed: half(rng, 0.5),
+        late: half(rng, 0.3),
+        flows: Flows::new(rng),
     }
 }
 
@@ -486,5 +527,6 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
         workers: vec![worker.clone(), worker],
         load: LoadPlan { task_every: SECOND / 10, bulk: 1, types: 1, keys: 1, run_ms, ..LoadPlan::default() },
         faults: FaultPlan { delay: 300, commit: 1_000, read: 500, ..FaultPlan::default() },
+        runs: RunPlan::default(),
     }
 }

@@ -8,6 +8,7 @@ mod fault;
 mod network;
 mod node;
 mod quiet;
+mod runs;
 mod submit;
 mod taker;
 mod tick;
@@ -23,9 +24,10 @@ use crate::event::{Event, Fault, Phase, Scheduled};
 use crate::plan::{MS, Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
-pub(crate) use client::{CallKind, Client, Item};
+pub(crate) use client::{Call, CallKind, Client, Item};
 pub(crate) use network::Conn;
 pub(crate) use node::Process;
+pub(crate) use runs::{Start, Starters};
 pub(crate) use worker::Worker;
 
 /// The wall clock when a run begins.
@@ -64,6 +66,7 @@ pub struct World {
     /// What takers of items draw from, apart from the rest: a run without items is the same with and without them.
     pub(crate) takers: Rng,
     pub(crate) client: Client,
+    pub(crate) starters: Starters,
     pub(crate) checkers: Checkers,
     pub(crate) faults: BTreeMap<&'static str, u64>,
     /// Microseconds that were leapt over with nothing but a sleeping node in them.
@@ -84,6 +87,7 @@ impl World {
         let workers = plan.workers.iter().map(|w| Worker::new(w.clone(), plan.partitions as usize)).collect();
         let client = Client::new(&plan, rng.fork());
         let checkers = Checkers::new(&plan);
+        let starters = Starters::new(plan.seed);
         let mut world = World {
             plan,
             planted,
@@ -108,6 +112,7 @@ impl World {
             workers,
             takers,
             client,
+            starters,
             checkers,
             faults: BTreeMap::new(),
             leapt: 0,
@@ -123,6 +128,7 @@ impl World {
     fn begin(&mut self) {
         self.start_node();
         self.set_up_tenants();
+        self.deploy_flows();
         for worker in 0..self.workers.len() {
             let at = self.rng.below(SECOND);
             self.at(at, Event::WorkerStarts { worker });
@@ -131,6 +137,7 @@ impl World {
             Scenario::Swarm => {
                 self.plan_acts();
                 self.start_takers();
+                self.plan_runs();
                 self.plan_faults();
             }
             Scenario::Fairness | Scenario::Aging => self.flood(),
@@ -197,7 +204,6 @@ impl World {
             Event::Reported { .. } | Event::Loaded { .. } => self.node_event(event),
             Event::Read { process, partition, epoch, id, load } => self.read_rows(process, partition, epoch, id, load),
             Event::Reopen { process, partition } => self.reopen(process, partition),
-            Event::Computed { process, partition, command } => self.computed(process, partition, command),
             Event::Asked { partition, request, command } => self.asked(partition, request, command),
             Event::Answered { request, reply } => self.answered(request, reply.map(|r| *r)),
             Event::CallTimeout { request } => self.call_timeout(request),
@@ -221,6 +227,8 @@ impl World {
             Event::Settle { partition, tenant, task, token, renews } => {
                 self.settle_item(partition, tenant, (task, token), renews);
             }
+            Event::ActOnRuns(act) => self.act_on_runs(act),
+            Event::Computed { process, partition, command } => self.computed(process, partition, command),
             Event::Tick => self.tick(),
             Event::Phase(phase) => self.enter_phase(phase),
         }

@@ -173,7 +173,7 @@ pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) 
         }
         Load::Run(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, false)?),
         Load::History(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, true)?),
-        Load::Values(hashes) => {
+        Load::Values(_, hashes) => {
             let found = hashes.iter().map(|hash| run_read::value(connection, hash));
             Loaded::Values(found.collect::<Result<_, _>>()?)
         }

@@ -337,7 +337,7 @@ pub fn load(state: &State, load: &Load) -> Loaded {
         }
         Load::Run(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, false)),
         Load::History(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, true)),
-        Load::Values(hashes) => Loaded::Values(hashes.iter().map(|hash| state.runs.value(hash)).collect()),
+        Load::Values(_, hashes) => Loaded::Values(hashes.iter().map(|hash| state.runs.value(hash)).collect()),
     }
 }
 

@@ -174,6 +174,7 @@ async fn receive(api: &Api, caller: &Principal, source: Source) -> Result<(Uploa
         Source::Parts(_, given) => Arc::new(parts::named(api, caller, &given).await?),
         Source::Blob(hash) => match parts::find(api, tenant, hash).await? {
             Some(Content::Parts(parts)) => parts,
+            Some(Content::Value(_)) => return Err(Failure::not_found("blob", &hash_text(&hash))),
             Some(Content::Blob(size)) => {
                 let bound = api.config.package_bound();
                 if size > bound.bytes {

@@ -374,7 +374,7 @@ fn query(tenant: TenantId, wanted: &Wanted<'_>) -> Result<RunQuery, Failure> {
         },
     };
     let phases = wanted.phase.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|p| !p.is_empty());
-    let phases = phases.map(|name| phase(name)).collect::<Result<Vec<_>, _>>()?;
+    let phases = phases.map(phase).collect::<Result<Vec<_>, _>>()?;
     Ok(RunQuery {
         tenant,
         phases,

@@ -1,10 +1,11 @@
-//! `tidewheel workflow`: check, format and draw workflow files, which needs no server; deploy them, and run them.
+//! `tidewheel workflow`: check, format, draw and test workflow files, which needs no server; deploy them, and run them.
 
 mod delete;
 mod deploy;
 mod get;
 mod list;
 mod start;
+mod test;
 
 pub(crate) use start::{Start, follow_run, run_outcome};
 
@@ -28,13 +29,14 @@ use crate::fail::{Exit, Failure, Outcome, While};
 
 /// Check, deploy and run workflows
 ///
-/// Workflows are written in the Open Workflow Specification, in YAML or JSON. `lint`, `fmt` and `graph` work on files alone;
-/// nothing is sent anywhere, and nothing that a file names elsewhere is fetched. `deploy` keeps a version at the server, `run`
+/// Workflows are written in the Open Workflow Specification, in YAML or JSON. `lint`, `fmt`, `graph` and `test` work on files
+/// alone; nothing is sent anywhere, and nothing that a file names elsewhere is fetched. `deploy` keeps a version at the server, `run`
 /// starts it; `tidewheel run` follows what was started.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:
   tidewheel workflow lint order.yaml
+  tidewheel workflow test order.test.yaml
   tidewheel workflow deploy order.yaml
   tidewheel workflow run shop/order --input '{\"id\": 7}' --wait")]
 pub(crate) struct WorkflowCommand {
@@ -52,6 +54,7 @@ enum WorkflowVerb {
     Lint(Lint),
     Fmt(Fmt),
     Graph(Draw),
+    Test(test::Test),
 }
 
 /// Editions of the standard.
@@ -169,7 +172,10 @@ enum Language {
 impl WorkflowCommand {
     /// Whether it works on files alone, without a server.
     pub(crate) fn is_local(&self) -> bool {
-        matches!(self.verb, WorkflowVerb::Lint(_) | WorkflowVerb::Fmt(_) | WorkflowVerb::Graph(_))
+        matches!(
+            self.verb,
+            WorkflowVerb::Lint(_) | WorkflowVerb::Fmt(_) | WorkflowVerb::Graph(_) | WorkflowVerb::Test(_)
+        )
     }
 
     /// A verb that works on files alone.
@@ -178,6 +184,7 @@ impl WorkflowCommand {
             WorkflowVerb::Lint(verb) => verb.args.run(ctx),
             WorkflowVerb::Fmt(verb) => verb.run(ctx),
             WorkflowVerb::Graph(verb) => verb.run(ctx),
+            WorkflowVerb::Test(verb) => verb.run(ctx),
             _ => Ok(()),
         }
     }

@@ -7,3 +7,4 @@ mod mock;
 mod output;
 mod profile;
 mod verb;
+mod workflow;

@@ -13,3 +13,4 @@ mod load;
 mod pressure;
 mod reload;
 mod tidy;
+mod workflows;

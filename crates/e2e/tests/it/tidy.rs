@@ -24,7 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // 0013: a deploy compiles.
     ("api", &["runtime", "proto", "engine", "lang"]),
     ("agent", &["proto"]),
-    ("sim", &["engine", "store"]),
+    ("sim", &["engine", "store", "lang"]),
     // In-process figures come from binaries of the crate; the rest of it drives the built binary over `proto`.
     ("bench", &["proto", "engine", "store", "store-sqlite", "store-blob", "runtime"]),
     ("e2e", &["proto"]),

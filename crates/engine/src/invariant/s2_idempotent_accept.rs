@@ -3,12 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::{Invariant, Step, Violation};
-use crate::id::{TaskId, TenantId};
+use crate::id::{RunId, TaskId, TenantId};
 use crate::mutation::Mutation;
 
 #[derive(Default)]
 pub(super) struct IdempotentAccept {
     keys: BTreeMap<(TenantId, [u8; 16]), (TaskId, u64)>,
+}
+
+/// Whether it is the first that is stored of a run.
+fn begins(mutation: &Mutation, run: RunId) -> bool {
+    match mutation {
+        Mutation::PutRun(record) => record.head.identity.run == run && record.head.turns <= 1,
+        Mutation::AppendTurn { run: of, segment, .. } => *of == run && segment.turn == 1,
+        _ => false,
+    }
 }
 
 impl Invariant for IdempotentAccept {
@@ -17,7 +26,7 @@ impl Invariant for IdempotentAccept {
     }
 
     fn statement(&self) -> &'static str {
-        "within its life an idempotency key of a tenant is written once and names a task that the same commit inserts"
+        "within its life an idempotency key of a tenant is written once and names a task or run that the same commit inserts"
     }
 
     fn provenance(&self) -> &'static str {
@@ -28,7 +37,7 @@ impl Invariant for IdempotentAccept {
         for mutation in &step.batch.mutations {
             let Mutation::PutIdempotency { tenant, hash, task, expires, .. } = mutation else { continue };
             let inserted = step.changes.iter().any(|c| c.before.is_none() && c.after.id == *task);
-            if !inserted {
+            if !inserted && !step.batch.mutations.iter().any(|mutation| begins(mutation, RunId(task.0))) {
                 let text =
                     format!("commit {} gives a key to task {:x}, which it does not insert", step.batch.index, task.0);
                 found.push(Violation { id: "S2", text });

@@ -65,6 +65,10 @@ impl Partition {
                     self.history_loaded(waiting.command, stored, now);
                 }
             }
+            (Purpose::Unneeded(unneeded), Loaded::Tasks(rows)) => {
+                rows.into_iter().flatten().for_each(|task| self.adopt(task));
+                self.cancel_read(unneeded, now);
+            }
             (Purpose::Fire, Loaded::Tasks(rows)) => self.fire_loaded(rows, now),
             (Purpose::Due, Loaded::Due(rows)) => self.due_loaded(rows, now),
             (purpose, loaded) => panic!("the answer {loaded:?} does not fit {purpose:?}"),

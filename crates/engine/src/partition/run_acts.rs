@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use super::Partition;
 use super::submit::deadline;
+use super::{Partition, Purpose};
 use crate::command::Command;
 use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId, Token, WorkerId};
+use crate::load::Load;
 use crate::mutation::{Mutation, RunTimer};
+use crate::planted::Bug;
 use crate::ready::lane_key;
 use crate::run::act::{Act, Event, OpenTask, Outcome, StartChild};
 use crate::run::data::{BlobHash, Data};
 use crate::run::eval::Json;
 use crate::run::fault::{Fault, Standard};
 use crate::run::head::{Head, Identity, Parent, Phase, Seq, Step as HeadStep};
-use crate::run::plan::{Process, Profile, Target};
+use crate::run::plan::{Kind, Process, Profile, Target};
 use crate::task::{Payload, Spec, State, Step, Task};
 use crate::time::Now;
 
@@ -21,6 +23,27 @@ use crate::time::Now;
 const DEFAULT_QUEUE: &str = "default";
 /// Nobody waits for the answer.
 const NOBODY: RequestId = RequestId(0);
+
+/// The task of a step that no run needs any more, with the row that keeps the wish to cancel it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unneeded {
+    pub(super) tenant: TenantId,
+    pub(super) run: RunId,
+    pub(super) entry: Seq,
+    pub(super) first: u64,
+    pub(super) number: u64,
+}
+
+/// Entry and item of an event that brings nothing but the news of a cancel.
+pub(super) fn cancelled(event: &Event) -> Option<(Seq, u64)> {
+    match event {
+        Event::Done { entry, outcome: Outcome::Cancelled } => Some((*entry, 0)),
+        Event::Items { entry, first, outcomes } if matches!(outcomes[..], [Outcome::Cancelled]) => {
+            Some((*entry, *first))
+        }
+        _ => None,
+    }
+}
 
 /// What a worker is asked to do for a step.
 struct Work {
@@ -36,11 +59,14 @@ impl Partition {
         match act {
             Act::PutBlob { hash, bytes } => self.mutations.push(Mutation::PutValue { hash: hash.0, bytes }),
             Act::OpenTask(open) => self.open_step(tenant, run, *open, now),
-            Act::CancelTask { entry } => self.cancel_step(tenant, TaskId::of_step(run, entry, 0), now),
+            Act::CancelTask { .. } if self.options.planted.has(Bug::ForgottenCancel) => {}
+            Act::CancelTask { entry } => self.cancel_step((tenant, run), entry, now),
             Act::CancelItems { entry } => self.cancel_items(tenant, run, before, entry),
             Act::OpenTimer { entry, due } => {
                 let timer = RunTimer { tenant, run, entry };
-                self.mutations.push(Mutation::PutRunTimer { timer, due });
+                if !self.options.planted.has(Bug::ForgottenRunTimer) {
+                    self.mutations.push(Mutation::PutRunTimer { timer, due });
+                }
                 self.arm_run(timer, due);
             }
             Act::CancelTimer { entry } => {
@@ -140,6 +166,9 @@ impl Partition {
     pub(super) fn step_ended(&mut self, id: TaskId, now: Now) {
         let task = &self.tasks[&id].task;
         let Some(step) = task.step.as_deref().copied() else { return };
+        if self.options.planted.has(Bug::LostStepEnd) && task.attempt > 1 {
+            return;
+        }
         let tenant = task.tenant;
         let outcome = outcome_of(task);
         if step.items == 0 {
@@ -159,38 +188,72 @@ impl Partition {
         self.queue_event(tenant, step.run, event);
     }
 
-    /// Cancels the task of a step, wherever it is.
-    pub(super) fn cancel_step(&mut self, tenant: TenantId, id: TaskId, now: Now) {
-        if let Some(entry) = self.tasks.get_mut(&id) {
-            if entry.task.state.is_terminal() {
-                return;
-            }
-            // The run does not wait for it any more.
-            entry.task.step = None;
+    /// Cancels the task of a step: at once, if it is in memory.
+    fn cancel_step(&mut self, (tenant, run): (TenantId, RunId), entry: Seq, now: Now) {
+        let id = TaskId::of_step(run, entry, 0);
+        if self.tasks.contains_key(&id) {
+            return self.cancel_task(tenant, id, now);
         }
-        self.execute(
-            Command::Cancel { request: NOBODY, tenant, task: id, reason: "the run no longer needs it".into() },
-            Vec::new(),
-            now,
-            None,
-        );
+        let unneeded = self.remember_cancel((tenant, run), entry, None);
+        self.cancel_unneeded(unneeded, now);
     }
 
-    /// Puts the tasks of the items of a map that are at work in line to be cancelled.
+    /// Keeps a cancel that cannot be made in this batch, as what it will lead to: the news that it was cancelled, which
+    /// nobody waits for.
+    fn remember_cancel(&mut self, (tenant, run): (TenantId, RunId), entry: Seq, item: Option<u64>) -> Unneeded {
+        let number = self.next_event_of(run);
+        let event = Box::new(match item {
+            None => Event::Done { entry, outcome: Outcome::Cancelled },
+            Some(first) => Event::Items { entry, first, outcomes: vec![Outcome::Cancelled] },
+        });
+        self.mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
+        Unneeded { tenant, run, entry, first: item.unwrap_or(0), number }
+    }
+
+    /// Cancels a task that is not needed; reads it first if it is not in memory. The row that keeps the wish goes with it.
+    pub(super) fn cancel_unneeded(&mut self, unneeded: Unneeded, now: Now) {
+        let id = TaskId::of_step(unneeded.run, unneeded.entry, unneeded.first);
+        if self.tasks.contains_key(&id) {
+            return self.cancel_read(unneeded, now);
+        }
+        self.ask(Load::Tasks(vec![(unneeded.tenant, id)]), Purpose::Unneeded(unneeded));
+    }
+
+    /// The task is in memory by now, if there is one.
+    pub(super) fn cancel_read(&mut self, unneeded: Unneeded, now: Now) {
+        let Unneeded { tenant, run, entry, first, number } = unneeded;
+        let id = TaskId::of_step(run, entry, first);
+        if self.tasks.contains_key(&id) {
+            self.cancel_task(tenant, id, now);
+        }
+        self.mutations.push(Mutation::DeleteRunEvent { tenant, run, number });
+    }
+
+    fn cancel_task(&mut self, tenant: TenantId, id: TaskId, now: Now) {
+        let Some(entry) = self.tasks.get_mut(&id).filter(|entry| !entry.task.state.is_terminal()) else { return };
+        // The run does not wait for it any more.
+        entry.task.step = None;
+        let reason = "the run no longer needs it".into();
+        self.execute(Command::Cancel { request: NOBODY, tenant, task: id, reason }, Vec::new(), now, None);
+    }
+
+    /// Puts the tasks of the items of a map that are at work in line to be cancelled, and cancels its runs.
     fn cancel_items(&mut self, tenant: TenantId, run: RunId, before: Option<&Head>, entry: Seq) {
-        let frames = before.into_iter().flat_map(|head| &head.lines).flat_map(|line| &line.frames);
-        for frame in frames.filter(|frame| frame.seq == entry) {
+        let Some(head) = before else { return };
+        let Some(definition) = self.definition(tenant, &head.identity.plan) else { return };
+        let plan = definition.plan();
+        for frame in head.lines.iter().flat_map(|line| &line.frames).filter(|frame| frame.seq == entry) {
             let HeadStep::Map(map) = &frame.step else { continue };
-            let items = (0..map.cursor).filter(|item| map.at_work(*item));
-            let mut children = Vec::new();
-            for item in items {
-                self.runs.cancels.push_back((tenant, TaskId::of_step(run, entry, item)));
-                if self.runs.held.contains_key(&RunId::of_child(run, entry, item)) {
-                    children.push(RunId::of_child(run, entry, item));
+            let kind = frame.place.find(plan).map(|node| &plan.node(node).kind);
+            let of_runs = matches!(kind, Some(Kind::Map { target: Target::Workflow(..), .. }));
+            for item in (0..map.cursor).filter(|item| map.at_work(*item)) {
+                if of_runs {
+                    let reason = "the run that started it ended".into();
+                    self.queue_event(tenant, RunId::of_child(run, entry, item), Event::Cancel { reason });
+                } else {
+                    let unneeded = self.remember_cancel((tenant, run), entry, Some(item));
+                    self.runs.cancels.push_back(unneeded);
                 }
-            }
-            for child in children {
-                self.queue_event(tenant, child, Event::Cancel { reason: "the run that started it ended".into() });
             }
         }
     }
@@ -234,6 +297,9 @@ impl Partition {
             None => Event::Done { entry: parent.entry, outcome },
             Some(first) => Event::Items { entry: parent.entry, first, outcomes: vec![outcome] },
         };
+        if self.options.planted.has(Bug::ChildEndsTwice) {
+            self.queue_event(tenant, parent.run, event.clone());
+        }
         self.queue_event(tenant, parent.run, event);
     }
 

@@ -47,7 +47,9 @@ impl Partition {
         }
         let run = self.new_run_id(start.claim.as_ref().map(|(hash, _)| hash), now);
         if let Some((hash, body)) = start.claim {
-            self.remember_key((tenant, hash), TaskId(run.0), body, now);
+            if !self.options.planted.has(crate::planted::Bug::ForgottenClaim) {
+                self.remember_key((tenant, hash), TaskId(run.0), body, now);
+            }
         }
         let identity = Arc::new(Identity {
             run,

@@ -16,6 +16,7 @@ use crate::id::{Name, RunId, TenantId};
 use crate::limit;
 use crate::load::{Load, StoredRun};
 use crate::mutation::{Mutation, RecordKind, RunRecord, RunTimer};
+use crate::planted::Bug;
 use crate::run::act::Event;
 use crate::run::data::BlobHash;
 use crate::run::eval::{Definition, Fuel, Json};
@@ -43,7 +44,7 @@ pub(crate) struct Runs {
     /// Versions of workflows by tenant and `namespace/name`, with the hash of their documents.
     pub(super) workflows: BTreeMap<(TenantId, Name), BTreeMap<Version, Deployed>>,
     /// Tasks of items that are to be cancelled, a few at a time.
-    pub(super) cancels: VecDeque<(TenantId, crate::id::TaskId)>,
+    pub(super) cancels: VecDeque<super::run_acts::Unneeded>,
 }
 
 /// A deployed version.
@@ -145,10 +146,19 @@ impl Partition {
         if number > 0 {
             entry.next_event += 1;
             let event = Box::new(event.clone());
-            self.mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
+            if !self.options.planted.has(Bug::ForgottenRunEvent) {
+                self.mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
+            }
         }
         entry.inbox.push_back((number, event));
         self.line_up(run);
+    }
+
+    /// Takes the number of a row that keeps something for a run in memory.
+    pub(super) fn next_event_of(&mut self, run: RunId) -> u64 {
+        let Some(entry) = self.runs.held.get_mut(&run) else { return self.index << 20 };
+        entry.next_event += 1;
+        entry.next_event - 1
     }
 
     /// Reads a run that is not in memory.
@@ -192,8 +202,8 @@ impl Partition {
     /// Lets runs go on that have something in line, each by one turn. Returns whether there is more.
     pub(super) fn serve_runs(&mut self, now: Now) -> bool {
         for _ in 0..limit::CANCELS_PER_TURN {
-            let Some((tenant, task)) = self.runs.cancels.pop_front() else { break };
-            self.cancel_step(tenant, task, now);
+            let Some(unneeded) = self.runs.cancels.pop_front() else { break };
+            self.cancel_unneeded(unneeded, now);
         }
         for _ in 0..self.runs.line.len().min(limit::RUNS_PER_TURN) {
             let Some(run) = self.runs.line.pop_front() else { break };
@@ -226,7 +236,7 @@ impl Partition {
         let env = Env { definition: &*definition, blobs: &*blobs, now_ms: now.wall };
         let mut fuel = Fuel { steps: limit::SLICE_STEPS, bytes: limit::SLICE_BYTES };
         match advance(head, event.clone(), &env, &mut fuel) {
-            Ok(None) => self.taken(tenant, run, number, &event),
+            Ok(None) => self.not_needed(tenant, run, number, &event, now),
             Ok(Some(turn)) => {
                 self.taken(tenant, run, number, &event);
                 self.take_turn(run, turn, now);
@@ -236,9 +246,31 @@ impl Partition {
         }
     }
 
+    /// The event changes nothing. One that says that something was cancelled may stand for a cancel that is still to be made.
+    fn not_needed(&mut self, tenant: TenantId, run: RunId, number: u64, event: &Event, now: Now) {
+        match super::run_acts::cancelled(event).filter(|_| number > 0) {
+            Some((entry, first)) => {
+                self.cancel_unneeded(super::run_acts::Unneeded { tenant, run, entry, first, number }, now);
+            }
+            None => self.taken(tenant, run, number, event),
+        }
+        // Its row is gone with this batch: until then it stays in memory.
+        if let Some(entry) = self.runs.held.get_mut(&run) {
+            entry.batch = self.index;
+        }
+        self.rest(run);
+    }
+
+    /// The run may be let go once what changed it last is durable.
+    fn rest(&mut self, run: RunId) {
+        if let Some(entry) = self.runs.held.get(&run) {
+            self.runs.settled.push_back((entry.batch, run));
+        }
+    }
+
     /// The event needs no row any more.
     fn taken(&mut self, tenant: TenantId, run: RunId, number: u64, event: &Event) {
-        if number > 0 {
+        if number > 0 && !self.options.planted.has(Bug::KeptRunEvent) {
             self.mutations.push(Mutation::DeleteRunEvent { tenant, run, number });
         }
         if let Event::Fired { entry } = event {
@@ -254,6 +286,13 @@ impl Partition {
             number = entry.next_event;
             entry.next_event += 1;
             let (tenant, event) = (entry.tenant, Box::new(event.clone()));
+            if let Event::Start { identity, .. } = &*event
+                && !self.options.planted.has(Bug::StartWithoutHead)
+            {
+                // It was answered, or will be, and has no turn yet that would stand for it.
+                let head = Head::new(identity.clone());
+                self.mutations.push(Mutation::PutRun(Box::new(RunRecord { tenant, changed: self.wall, head })));
+            }
             self.mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
         }
         entry.inbox.push_front((number, event));
@@ -289,8 +328,11 @@ impl Partition {
         let (tenant, head) = (entry.tenant, head.clone());
         entry.stage = Stage::Ready(head);
         let Some((number, event)) = entry.inbox.pop_front() else { return };
+        let planted = self.options.planted.has(Bug::StaleTurn);
         match outcome {
-            Ok(None) => self.taken(tenant, run, number, &event),
+            // The loop finds that out again, for nothing.
+            Ok(None) => self.put_off(run, number, event),
+            Ok(Some(turn)) if !planted && !self.follows(run, &turn, &event) => self.put_off(run, number, event),
             Ok(Some(turn)) => {
                 self.taken(tenant, run, number, &event);
                 self.take_turn(run, turn, now);
@@ -302,14 +344,28 @@ impl Partition {
         self.after_wait(run, now);
     }
 
+    /// Whether a turn that was taken elsewhere is one of this run as it is, for this event. The partition may have been loaded
+    /// anew since it was handed out, and then the run may stand at another turn of the same number.
+    fn follows(&mut self, run: RunId, turn: &Turn, event: &Event) -> bool {
+        let Some(entry) = self.runs.held.get(&run) else { return false };
+        let (tenant, blobs) = (entry.tenant, entry.blobs.clone());
+        let Some(plan) = entry.head().map(|head| head.identity.plan) else { return false };
+        let Some(definition) = self.definition(tenant, &plan) else { return false };
+        let Some(head) = self.runs.held.get(&run).and_then(RunEntry::head) else { return false };
+        let segments = std::slice::from_ref(&turn.segment);
+        let journal = Journal { from: Some(head), segments, definition: &*definition, blobs: &*blobs };
+        turn.segment.event == *event && journal.fold().is_ok_and(|head| head == turn.head)
+    }
+
     /// Values are read before an event is tried again.
     fn fetch(&mut self, run: RunId, number: u64, event: Event, hashes: Vec<BlobHash>) {
         self.put_off(run, number, event);
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         let Stage::Ready(head) = &entry.stage else { return };
         entry.stage = Stage::Fetching(head.clone());
+        let tenant = entry.tenant;
         let wanted = hashes.iter().map(|hash| hash.0).collect();
-        self.ask(Load::Values(wanted), Purpose::RunValues(run, hashes));
+        self.ask(Load::Values(tenant, wanted), Purpose::RunValues(run, hashes));
     }
 
     /// Values that were read for a run.
@@ -355,6 +411,7 @@ impl Partition {
         for command in commands {
             self.execute(command, Vec::new(), now, None);
         }
+        self.rest(run);
     }
 
     /// A turn becomes part of the batch.
@@ -369,7 +426,12 @@ impl Partition {
         entry.weight = weight;
         self.runs.settled.push_back((self.index, run));
         if turn.snapshot {
-            let record = RunRecord { tenant, changed: now.wall, head: turn.head };
+            let stale = matches!(&before, Stage::Ready(_)) && self.options.planted.has(Bug::StaleSnapshot);
+            let head = match &before {
+                Stage::Ready(before) if stale => before.clone(),
+                _ => turn.head,
+            };
+            let record = RunRecord { tenant, changed: now.wall, head };
             self.mutations.push(Mutation::PutRun(Box::new(record)));
         }
         self.mutations.push(Mutation::AppendTurn { tenant, run, segment: Arc::new(turn.segment) });
@@ -443,6 +505,10 @@ impl Partition {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         let tenant = entry.tenant;
         let Some(stored) = stored.filter(|stored| stored.head.is_some() || !stored.segments.is_empty()) else {
+            // What came for it will never be taken in.
+            let rows: Vec<u64> = entry.inbox.iter().map(|(number, _)| *number).filter(|number| *number > 0).collect();
+            let gone = rows.into_iter().map(|number| Mutation::DeleteRunEvent { tenant, run, number });
+            self.mutations.extend(gone);
             return self.no_run(run);
         };
         let plan = match (&stored.head, stored.segments.first().map(|segment| &segment.event)) {
@@ -465,7 +531,7 @@ impl Partition {
                 if let Some(entry) = self.runs.held.get_mut(&run) {
                     entry.stage = Stage::Loading(Some(stored));
                 }
-                self.ask(Load::Values(wanted), Purpose::RunValues(run, hashes));
+                self.ask(Load::Values(tenant, wanted), Purpose::RunValues(run, hashes));
             }
             // A journal that does not fold is damaged. What waits for it is told so; its rows stay.
             Err(_) => self.no_run(run),
@@ -533,8 +599,9 @@ impl Partition {
     fn release_run(&mut self, run: RunId) {
         let Some(entry) = self.runs.held.get(&run) else { return };
         let idle = matches!(entry.stage, Stage::Ready(_)) && entry.inbox.is_empty() && entry.commands.is_empty();
+        // One that is at something comes back here when it rests.
         if !idle {
-            return self.runs.cold.push_back((entry.batch, run));
+            return;
         }
         self.runs.weight = self.runs.weight.saturating_sub(entry.weight);
         self.runs.held.remove(&run);

@@ -182,10 +182,12 @@ impl Machine<'_> {
         let affinity_key = text(hints.affinity_key)?;
         let concurrency_key = text(hints.concurrency_key)?;
         let idempotency_key = text(hints.idempotency_key)?;
+        // What the document says holds where a statement says nothing.
+        let all = &self.plan.hints;
         Ok(TaskHints {
-            queue: hints.queue.clone(),
-            priority: hints.priority,
-            requires: hints.requires.clone(),
+            queue: hints.queue.clone().or_else(|| all.queue.clone()),
+            priority: hints.priority.or(all.priority),
+            requires: if hints.requires.is_empty() { all.requires.clone() } else { hints.requires.clone() },
             affinity_key,
             concurrency_key,
             idempotency_key,

@@ -147,7 +147,9 @@ impl Store {
             }
             Load::Run(tenant, run) => Loaded::Run(self.run(*tenant, *run, false)),
             Load::History(tenant, run) => Loaded::Run(self.run(*tenant, *run, true)),
-            Load::Values(hashes) => Loaded::Values(hashes.iter().map(|hash| self.values.get(hash).cloned()).collect()),
+            Load::Values(_, hashes) => {
+                Loaded::Values(hashes.iter().map(|hash| self.values.get(hash).cloned()).collect())
+            }
         }
     }
 }

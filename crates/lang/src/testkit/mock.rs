@@ -13,6 +13,11 @@ use super::compare::holds;
 use super::world::{Answer, Ask, Peer, Whom};
 use crate::expr::{Builder, Programs};
 
+/// Calls of one test.
+const CALLS: usize = 100_000;
+/// Work of the expressions of all mocks of a test together.
+pub(super) const MOCK_WORK: u64 = 2 * tidewheel_engine::limit::RUN_WORK;
+
 /// What a mock or an expectation picks out.
 #[derive(Clone, Debug)]
 pub(super) struct Pick {
@@ -66,11 +71,16 @@ pub(super) struct Mocks<'t> {
     /// How often each answered.
     pub(super) used: Vec<u64>,
     pub(super) calls: Vec<Call>,
+    /// Work that their expressions may still use.
+    pub(super) work: u64,
 }
 
 impl Peer for Mocks<'_> {
     fn answer(&mut self, ask: &Ask<'_>) -> Answer {
         let call = kind_of(ask.whom);
+        if self.calls.len() >= CALLS {
+            return Answer::Nobody(format!("the test makes more than {CALLS} calls: does a loop never end?"));
+        }
         let args = match ask.sealed {
             true => match opened(ask.args, self.secrets) {
                 Ok(args) => Cow::Owned(args),
@@ -85,7 +95,7 @@ impl Peer for Mocks<'_> {
         let answer = match found {
             Some((mock, used)) => {
                 *used += 1;
-                reply(mock, self.programs, &args, ask)
+                reply(mock, self.programs, &args, ask, &mut self.work)
             }
             None if matches!(ask.whom, Whom::Workflow(..)) => Answer::Run,
             None => Answer::Nobody(nobody(self.mocks, &self.used, ask, call, &args)),
@@ -95,7 +105,7 @@ impl Peer for Mocks<'_> {
     }
 }
 
-fn reply(mock: &Mock, programs: &Programs, args: &Json, ask: &Ask<'_>) -> Answer {
+fn reply(mock: &Mock, programs: &Programs, args: &Json, ask: &Ask<'_>, work: &mut u64) -> Answer {
     match &mock.reply {
         Reply::Never => Answer::Never,
         Reply::Error(error) => {
@@ -107,8 +117,11 @@ fn reply(mock: &Mock, programs: &Programs, args: &Json, ask: &Ask<'_>) -> Answer
             Answer::Ends(Err(error), mock.delay)
         }
         Reply::Result(result) => {
-            let mut fuel = Fuel { steps: EVAL_STEPS, bytes: EVAL_BYTES };
-            match programs.eval(*result, &Dot { dot: args, variables: &Json::Null }, &mut fuel) {
+            let allowed = EVAL_STEPS.min(*work);
+            let mut fuel = Fuel { steps: allowed, bytes: EVAL_BYTES };
+            let value = programs.eval(*result, &Dot { dot: args, variables: &Json::Null }, &mut fuel);
+            *work -= allowed - fuel.steps.min(allowed);
+            match value {
                 Ok(value) => Answer::Ends(Ok(value), mock.delay),
                 Err(error) => Answer::Nobody(format!("the result of the mock in line {}: {}", mock.line, said(error))),
             }

@@ -122,8 +122,15 @@ pub fn load(text: &[u8], beside: Option<&str>, files: &dyn Files) -> (Option<Sui
     };
     let (file, found) = crate::check::test_file(&tree);
     let Some(file) = file else { return alone(found) };
-    let mut loader =
-        Loader { tree: &tree, files, found, others: Vec::new(), documents: Vec::new(), sources: Vec::new() };
+    let mut loader = Loader {
+        tree: &tree,
+        files,
+        found,
+        others: Vec::new(),
+        documents: Vec::new(),
+        sources: Vec::new(),
+        statements: BTreeMap::new(),
+    };
     loader.documents(&file, beside);
     let sound = loader.others.is_empty() && !has_errors(&loader.found);
     let tests: Vec<Test> = if sound { file.tests.iter().map(|test| loader.test(test)).collect() } else { Vec::new() };
@@ -159,6 +166,8 @@ struct Loader<'l> {
     others: Vec<Findings>,
     documents: Vec<Arc<dyn Definition>>,
     sources: Vec<Source>,
+    /// Statements by name and by reference: their references, and whether they ask anybody.
+    statements: BTreeMap<Name, BTreeMap<Name, bool>>,
 }
 
 impl Loader<'_> {
@@ -215,6 +224,10 @@ impl Loader<'_> {
         let mut lines = BTreeMap::new();
         if let Ok(tree) = Tree::parse(&text) {
             for node in &compiled.plan().nodes {
+                let outside = matches!(node.kind, Kind::Call { .. } | Kind::Map { .. } | Kind::Child { .. });
+                for name in [&node.name, &node.reference] {
+                    self.statements.entry(name.clone()).or_default().insert(node.reference.clone(), outside);
+                }
                 let line = tree.find(&node.reference).map_or(0, |at| tree.key_span(at).start.line);
                 lines.insert(node.reference.clone(), line);
             }
@@ -225,29 +238,27 @@ impl Loader<'_> {
 
     /// The statements of a name or reference; an unknown one is reported with the nearest known one.
     fn statement(&mut self, text: &Text, asks: bool) -> BTreeSet<Name> {
-        let nodes = || self.documents.iter().flat_map(|document| &document.plan().nodes);
-        let by_reference = text.text.starts_with('/');
-        let named = |node: &&tidewheel_engine::run::plan::Node| {
-            if by_reference { node.reference == text.text } else { node.name == text.text }
-        };
-        let outside = |kind: &Kind| matches!(kind, Kind::Call { .. } | Kind::Map { .. } | Kind::Child { .. });
-        let found: Vec<_> = nodes().filter(named).collect();
-        let fit: BTreeSet<Name> =
-            found.iter().filter(|node| !asks || outside(&node.kind)).map(|node| node.reference.clone()).collect();
+        let found = self.statements.get(&text.text);
+        let fit: BTreeSet<Name> = found
+            .into_iter()
+            .flatten()
+            .filter(|(_, outside)| !asks || **outside)
+            .map(|(reference, _)| reference.clone())
+            .collect();
         if !fit.is_empty() {
             return fit;
         }
-        if !found.is_empty() {
+        if found.is_some() {
             let message =
                 format!("`{}` asks nobody: only calls, processes, workflows and maps are answered", text.text);
             self.error(text.at, "wrong-value", message);
             return fit;
         }
-        let look = self.found.len() < MANY;
-        let known: BTreeSet<Name> = nodes()
-            .filter(|node| look && (!asks || outside(&node.kind)))
-            .map(|node| if by_reference { node.reference.clone() } else { node.name.clone() })
-            .collect();
+        let (look, by_reference) = (self.found.len() < MANY, text.text.starts_with('/'));
+        let alike = |(name, all): &(&Name, &BTreeMap<Name, bool>)| {
+            look && name.starts_with('/') == by_reference && (!asks || all.values().any(|outside| *outside))
+        };
+        let known: Vec<Name> = self.statements.iter().filter(alike).map(|(name, _)| name.clone()).collect();
         let near = nearest(&text.text, known.iter().map(|name| &**name)).map(str::to_string);
         let some: Vec<&str> = known.iter().take(20).map(|name| &**name).collect();
         let some = (!some.is_empty()).then(|| format!("there is `{}`", some.join("`, `")));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use tidewheel_engine::id::{Name, RunId};
-use tidewheel_engine::limit::{EVAL_BYTES, EVAL_STEPS, SLICE_BYTES, SLICE_STEPS};
-use tidewheel_engine::run::act::{Act, Event, OpenTask, Outcome, StartChild};
+use tidewheel_engine::limit::{EVAL_BYTES, EVAL_STEPS, INBOX, SLICE_BYTES, SLICE_STEPS};
+use tidewheel_engine::run::act::{Act, Event, EventFilter, OpenTask, Outcome, StartChild};
 use tidewheel_engine::run::data::{BlobHash, Data};
 use tidewheel_engine::run::eval::{Definition, Fuel};
 use tidewheel_engine::run::fault::Fault;
@@ -23,7 +23,7 @@ pub const START_MS: u64 = 1_767_225_600_000;
 const TURNS: u64 = 20_000;
 /// Work of all runs together: twice what one may use without anything from outside.
 const WORK: u64 = 2 * tidewheel_engine::limit::RUN_WORK;
-/// Bytes that journals and values may take.
+/// Bytes of memory that journals and values may take, about.
 const BYTES: u64 = 256 << 20;
 /// Runs, the first one and all children.
 const RUNS: usize = 1_000;
@@ -31,8 +31,6 @@ const RUNS: usize = 1_000;
 const FACT_BYTES: u64 = 160;
 /// Turns up to which every load is also made from the first turn on, to be compared with the one from the last whole head.
 const COMPARED: usize = 64;
-/// How long an event waits that came while the inbox was full.
-const DEFERRED_MS: u64 = 1_000;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +115,21 @@ pub struct Run {
     /// The run that waits for it.
     parent: Option<(usize, Seq, Option<u64>)>,
     finished: Option<(Phase, Outcome)>,
+    /// Which events it wants, by the entry that does.
+    wanted: BTreeMap<Seq, Vec<EventFilter>>,
+    /// Events that came while its inbox was full.
+    deferred: Vec<Event>,
+}
+
+impl Run {
+    /// Whether an event is to be delivered to it. The run looks again itself.
+    fn wants(&self, event: &Event) -> bool {
+        let Event::Arrived { event } = event else { return true };
+        let kind = event.json().and_then(|event| event["type"].as_str());
+        let fits = |filter: &EventFilter| filter.kind.as_deref().is_none_or(|wanted| Some(wanted) == kind);
+        // What is not at hand is looked at by the run.
+        event.json().is_none() || self.wanted.values().flatten().any(fits)
+    }
 }
 
 /// A statement that was begun.
@@ -212,7 +225,13 @@ impl<'w> World<'w> {
             self.now = self.now.max(due);
             match run {
                 Some(run) => self.drive(run, event),
-                None => (0..self.runs.len()).for_each(|run| self.drive(run, event.clone())),
+                None => {
+                    for run in 0..self.runs.len() {
+                        if self.runs[run].wants(&event) {
+                            self.drive(run, event.clone());
+                        }
+                    }
+                }
             }
         }
         self.ended()
@@ -239,9 +258,9 @@ impl<'w> World<'w> {
     }
 
     fn data(&mut self, value: Json) -> Data {
-        let (data, bytes) = Data::of(value);
-        if let (Data::Ref { hash, value: Some(value), .. }, Some(bytes)) = (&data, bytes) {
-            self.bytes += bytes.len() as u64;
+        self.bytes += weight(&value);
+        let (data, _) = Data::of(value);
+        if let Data::Ref { hash, value: Some(value), .. } = &data {
             self.blobs.insert(*hash, (**value).clone());
         }
         data
@@ -250,8 +269,17 @@ impl<'w> World<'w> {
     fn begin(&mut self, document: usize, identity: Identity, input: Data, parent: Option<(usize, Seq, Option<u64>)>) {
         let identity = Arc::new(identity);
         let head = Head::new(identity.clone());
-        let (segments, whole, finished) = (Vec::new(), None, None);
-        self.runs.push(Run { document, segments, identity: identity.clone(), head, whole, parent, finished });
+        self.runs.push(Run {
+            document,
+            segments: Vec::new(),
+            identity: identity.clone(),
+            head,
+            whole: None,
+            parent,
+            finished: None,
+            wanted: BTreeMap::new(),
+            deferred: Vec::new(),
+        });
         self.schedule(self.now, Some(self.runs.len() - 1), Event::Start { identity, input });
     }
 
@@ -284,6 +312,11 @@ impl<'w> World<'w> {
             }
             if self.broken.is_some() {
                 return;
+            }
+        }
+        if !self.runs[run].deferred.is_empty() && self.runs[run].head.inbox.len() < INBOX {
+            for event in std::mem::take(&mut self.runs[run].deferred) {
+                self.schedule(self.now, Some(run), event);
             }
         }
     }
@@ -335,7 +368,7 @@ impl<'w> World<'w> {
             matches!(event, Event::Done { .. } | Event::Items { .. } | Event::Fired { .. } | Event::Arrived { .. });
         self.turns += 1;
         self.work += if outside { head.work } else { head.work.saturating_sub(self.runs[run].head.work) };
-        self.bytes += segment.values.iter().map(|value| value.stored() as u64).sum::<u64>();
+        self.bytes += segment.values.iter().filter_map(Data::json).map(weight).sum::<u64>();
         self.bytes += (segment.facts.len() + segment.tape.len()) as u64 * FACT_BYTES;
         self.note_steps(run, &segment);
         self.commits.push(run);
@@ -376,8 +409,9 @@ impl<'w> World<'w> {
     fn perform(&mut self, run: usize, act: Act) {
         match act {
             Act::PutBlob { hash, bytes } => {
-                self.bytes += bytes.len() as u64;
-                self.blobs.insert(hash, crate::text::read_json(&bytes).unwrap_or_default());
+                let value = crate::text::read_json(&bytes).unwrap_or_default();
+                self.bytes += weight(&value);
+                self.blobs.insert(hash, value);
             }
             Act::OpenTask(task) => self.open_task(run, &task),
             Act::CancelTask { entry } => self.close(run, entry, false),
@@ -392,10 +426,11 @@ impl<'w> World<'w> {
             Act::CancelTimer { entry } => self.close(run, entry, true),
             Act::Emit { event, .. } => {
                 let value = self.read(&event);
+                self.bytes += weight(&value);
                 self.emitted.push(value);
                 self.schedule(self.now, None, Event::Arrived { event });
             }
-            Act::Defer { event } => self.schedule(self.now + DEFERRED_MS, Some(run), Event::Arrived { event }),
+            Act::Defer { event } => self.runs[run].deferred.push(Event::Arrived { event }),
             Act::StartChild(child) => self.start_child(run, &child),
             Act::CancelChild { entry } => {
                 self.close(run, entry, false);
@@ -411,7 +446,13 @@ impl<'w> World<'w> {
                 }
                 self.runs[run].finished = Some((phase, outcome));
             }
-            Act::Subscribe { .. } | Act::Unsubscribe { .. } | Act::Attributes(_) => {}
+            Act::Subscribe { entry, filters } => {
+                self.runs[run].wanted.insert(entry, filters);
+            }
+            Act::Unsubscribe { entry } => {
+                self.runs[run].wanted.remove(&entry);
+            }
+            Act::Attributes(_) => {}
         }
     }
 
@@ -426,6 +467,7 @@ impl<'w> World<'w> {
 
     fn open_task(&mut self, run: usize, task: &OpenTask) {
         let args = self.read(&task.args);
+        self.bytes += weight(&args);
         let Some((first, _)) = task.items else {
             let answer = self.ask(Whom::Task(&task.target), &task.key.name, &args, task.sealed);
             if let Some((outcome, after)) = answer {
@@ -474,6 +516,7 @@ impl<'w> World<'w> {
     fn start_child(&mut self, run: usize, child: &StartChild) {
         let StartChild { namespace, name, version, entry, item, close, depth, .. } = child;
         let args = self.read(&child.input);
+        self.bytes += weight(&args);
         let whom = Whom::Workflow(namespace, name, version);
         let (outcome, after) = match self.peer.answer(&Ask {
             whom,
@@ -544,6 +587,16 @@ fn entry_of(event: &Event) -> Option<(Seq, bool)> {
         Event::Done { entry, .. } | Event::Items { entry, .. } => Some((*entry, false)),
         Event::Fired { entry } => Some((*entry, true)),
         _ => None,
+    }
+}
+
+/// Bytes that a value takes in memory, about.
+pub(super) fn weight(value: &Json) -> u64 {
+    32 + match value {
+        Json::String(text) => text.len() as u64,
+        Json::Array(items) => items.iter().map(weight).sum(),
+        Json::Object(entries) => entries.iter().map(|(key, value)| 48 + key.len() as u64 + weight(value)).sum(),
+        _ => 0,
     }
 }
 

@@ -5,6 +5,9 @@ use tidewheel_lang::feature::Features;
 use tidewheel_lang::fmt::format;
 use tidewheel_lang::lint::lint;
 use tidewheel_lang::resolve::{Offline, Options};
+use tidewheel_lang::testkit::load;
+
+use crate::testkit::Memory;
 
 #[test]
 fn every_example_of_the_language_page_is_sound_and_formatted() {
@@ -17,6 +20,34 @@ fn every_example_of_the_language_page_is_sound_and_formatted() {
         assert!(bad.is_empty(), "{bad:#?}\n{example}");
         let formatted = format(example.as_bytes()).unwrap();
         assert!(formatted == example, "formatted it is:\n{formatted}");
+    }
+}
+
+#[test]
+fn the_tests_of_the_page_about_tests_pass_and_run_every_statement() {
+    let page = include_str!("../../../../docs/guide/testing-workflows.md");
+    let examples: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [workflow, tests] = examples[..] else { panic!("{} examples", examples.len()) };
+    for example in [workflow, tests] {
+        assert_eq!(format(example.as_bytes()).unwrap(), example);
+    }
+    let files = Memory([("refund.yaml".to_string(), workflow.to_string())].into());
+    let (suite, found) = load(tests.as_bytes(), Some("refund.yaml"), &files);
+    let suite = suite.unwrap_or_else(|| panic!("{found:#?}"));
+    for crash in [false, true] {
+        let report = suite.play_all(None, crash);
+        assert!(report.failed == 0 && report.passed == 4, "{report:#?}");
+        let coverage = &suite.coverage(&report.tests)[0];
+        assert_eq!((coverage.run, coverage.statements), (5, 5), "{coverage:?}");
+        for test in &report.tests {
+            let passed = match test.elapsed_ms {
+                0 => String::new(),
+                millis => format!(", {} passed", tidewheel_lang::duration::text(millis)),
+            };
+            let calls = test.calls.len();
+            let line = format!("  ok   {} ({calls} call{}{passed})\n", test.name, if calls == 1 { "" } else { "s" });
+            assert!(page.contains(&line), "{line}");
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tidewheel_engine::Command;
-use tidewheel_engine::command::Submit;
+use tidewheel_engine::command::{RunAction, Submit};
 use tidewheel_engine::config::{QueueState, TenantConfig};
 use tidewheel_engine::effect::{Refusal, Reply};
-use tidewheel_engine::id::{RequestId, TaskId, TenantId};
+use tidewheel_engine::id::{RequestId, RunId, TaskId, TenantId};
 use tidewheel_engine::task::Spec;
 use tidewheel_engine::view::{Answer, View};
 
@@ -67,6 +67,10 @@ pub(crate) enum CallKind {
     Take(TenantId),
     /// About an accepted task.
     Task(TaskId, bool),
+    /// A run.
+    Start(Box<super::Start>),
+    /// About an acknowledged run, and what is to be done to it.
+    Run(RunId, Option<RunAction>),
     /// Anything else.
     Other,
 }
@@ -157,7 +161,7 @@ impl World {
 
     /// A call ended without an answer: what has a key is asked again, the rest may be stored or not.
     fn unknown(&mut self, call: Call) {
-        let CallKind::Submit(items) = call.kind else { return };
+        let CallKind::Submit(items) = call.kind else { return self.run_unknown(call) };
         let (mut again, lost): (Vec<Item>, Vec<Item>) =
             items.into_iter().partition(|item| item.submit.idempotency.is_some());
         lost.iter().for_each(|item| self.checkers.accept.unknown(item.marker));
@@ -193,6 +197,7 @@ impl World {
             (CallKind::Task(task, _), Reply::View(Answer::Why(reasons))) if reasons.is_empty() => {
                 self.checkers.fail("L2", format!("there is no reason why task {:x} is where it is", task.0));
             }
+            (kind @ (CallKind::Start(_) | CallKind::Run(..)), reply) => self.run_answered(call.partition, kind, reply),
             (CallKind::Take(tenant), Reply::Taken(grants)) => self.taken(call.partition, tenant, &grants),
             (CallKind::Task(task, true), Reply::Task(_)) => self.checkers.retried(call.partition, task),
             _ => {}

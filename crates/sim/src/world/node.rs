@@ -429,6 +429,7 @@ impl World {
                     part.callers.remove(&request);
                 }
                 self.checkers.replied(partition, &reply);
+                self.checkers.run_read(partition, &reply);
                 if let Reply::Taken(grants) = &reply {
                     self.checkers.sent(partition, grants);
                 }
@@ -455,13 +456,7 @@ impl World {
             Effect::Revoke { session, attempts } => self.send_to_worker(session.0, ToWorker::Revoke(attempts)),
             Effect::Recall { session, attempts } => self.send_to_worker(session.0, ToWorker::Recall(attempts)),
             Effect::Pressure { .. } => {}
-            Effect::Compute(work) => {
-                let outcome = Box::new(work.run());
-                let (tenant, run, turns) = (work.tenant, work.run, work.head.turns);
-                let command = Command::TurnComputed { tenant, run, turns, outcome };
-                let wait = self.delay();
-                self.after(wait, Event::Computed { process, partition, command: Box::new(command) });
-            }
+            Effect::Compute(work) => self.compute(process, partition, work),
             Effect::Close { session, .. } => {
                 self.send_to_worker(session.0, ToWorker::Close);
                 self.node_closes(session.0);

@@ -96,7 +96,7 @@ impl World {
         if self.phase != Some(Phase::Lift) {
             return;
         }
-        let live: u64 = (0..self.disks.len()).map(|p| self.checkers.live(p)).sum();
+        let live: u64 = (0..self.disks.len()).map(|p| self.checkers.live(p) + self.checkers.runs.live(p)).sum();
         let calls_out = !self.client.calls.is_empty();
         if live == 0 && !calls_out {
             self.over = true;
@@ -105,8 +105,9 @@ impl World {
         let waits: Vec<Option<u64>> = (0..self.disks.len()).map(|p| self.wait_of(p)).collect();
         let least = waits.into_iter().try_fold(u64::MAX, |least, wait| wait.map(|wait| wait.min(least)));
         let long = least.filter(|wait| *wait > 60_000 && !calls_out);
-        if least.is_some() || live != self.live_before {
-            self.live_before = live;
+        let moved = live.wrapping_add(self.checkers.runs.turns << 20);
+        if least.is_some() || moved != self.live_before {
+            self.live_before = moved;
             self.busy_since = self.now;
         }
         match long {
@@ -124,6 +125,9 @@ impl World {
     /// Milliseconds until the first task of a partition is due, if all its tasks only wait for their time. `None` = some
     /// can run now.
     fn wait_of(&mut self, partition: usize) -> Option<u64> {
+        if self.checkers.runs.live(partition) > 0 {
+            return None;
+        }
         let live = self.checkers.live(partition);
         if live == 0 {
             return Some(u64::MAX);
@@ -163,6 +167,9 @@ impl World {
 
     fn stuck(&mut self) {
         for partition in 0..self.disks.len() {
+            if let Some(text) = self.checkers.runs.oldest_live(partition) {
+                self.checkers.fail("L4", format!("nothing has happened for long: {text}"));
+            }
             let Some((tenant, task)) = self.checkers.oldest_live(partition) else { continue };
             let seconds = (PATIENCE + LIMITED) / SECOND;
             let state = self.checkers.fold(partition).tasks[&task].clone();

@@ -25,9 +25,30 @@ impl World {
                 self.checkers.dispatch.unwell(partition);
             }
         }
+        self.look_at_runs();
+        self.help_runs();
         self.settle();
         if !self.over && !self.asleep {
             self.after(TICK, Event::Tick);
+        }
+    }
+
+    /// L4 and L9 for runs.
+    fn look_at_runs(&mut self) {
+        if self.plan.runs.every == 0 {
+            return;
+        }
+        for partition in 0..self.disks.len() {
+            if !self.is_well(partition) || self.asleep {
+                self.checkers.runs_unwell(partition, self.now);
+                continue;
+            }
+            let wall = self.node_wall(partition);
+            let lease = self.plan.options.lease_ms * MS;
+            let grace = self.plan.options.cancel_grace_ms * MS;
+            let slack = self.plan.faults.read * 40 + self.plan.faults.commit * 20;
+            let allowed = 5 * SECOND + lease + grace + slack;
+            self.checkers.look_at_runs(partition, wall, self.now, allowed);
         }
     }
 

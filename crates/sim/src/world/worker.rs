@@ -289,7 +289,9 @@ impl World {
         let Payload::Inline(marker) = &attempt.grant.input else {
             return self.checkers.fail("S1", format!("task {:x} is granted without its input", at.0.0));
         };
-        let marker = std::str::from_utf8(marker).ok().and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+        let marker = std::str::from_utf8(marker).ok().and_then(|t| t.parse::<u64>().ok());
+        // Steps of runs carry no marker: their ids differ.
+        let marker = marker.unwrap_or(at.0.0 as u64);
         let draw = mix(mix(marker) ^ u64::from(attempt.grant.attempt));
         let part = |n: u32| ((mix(draw ^ u64::from(n)) >> 11) as f64) / (1u64 << 53) as f64;
         let load = &self.plan.load;
@@ -345,8 +347,10 @@ impl World {
             self.count("worker killed by its task");
             return self.kill_worker(worker);
         }
+        let input = self.workers[worker].links[link].attempts.get(&at).map(|attempt| attempt.grant.input.clone());
         self.drop_attempt(worker, link, at);
-        self.workers[worker].links[link].unacked.push_back((at.0, at.1, outcome(at.1, how)));
+        let outcome = step_outcome(at.1, how, input).unwrap_or_else(|| outcome(at.1, how));
+        self.workers[worker].links[link].unacked.push_back((at.0, at.1, outcome));
         self.start_waiting(worker, link);
         self.send_results(worker, link);
     }
@@ -469,6 +473,14 @@ impl World {
             self.after(wait, Event::WorkerDrains { worker, life, draining: false });
         }
     }
+}
+
+/// What a worker makes of a step of a run: one more than it was given, and by which attempt.
+fn step_outcome(token: Token, how: How, input: Option<Payload>) -> Option<Outcome> {
+    let Some(Payload::Inline(bytes)) = input.filter(|_| how == How::Ok) else { return None };
+    let n = serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("n")?.as_i64()? + 1;
+    let result = format!("{{\"by\":\"{}-{}\",\"n\":{n}}}", token.epoch, token.grant);
+    Some(Outcome::Ok { result: Payload::Inline(Bytes::from(result)), artifacts: Vec::new() })
 }
 
 /// What a worker reports. It names its token, so that a result can be traced to the attempt that made it.

@@ -321,7 +321,7 @@ fn values_by_hash(fixture: &mut dyn Fixture) {
     let wanted = vec![[2; 32], [9; 32], [1; 32], [2; 32]];
     let bytes = |byte: u8, size: usize| Some(Bytes::from(vec![byte; size]));
     let expected = vec![bytes(2, 3), None, bytes(1, 70_000), bytes(2, 3)];
-    assert_eq!(owner.load(Load::Values(wanted)), Loaded::Values(expected));
+    assert_eq!(owner.load(Load::Values(TenantId(1), wanted)), Loaded::Values(expected));
     assert_eq!(owner.store.value(&[1; 32]).unwrap(), bytes(1, 70_000));
     assert_eq!(owner.store.value(&[3; 32]).unwrap(), None);
 }

@@ -1,0 +1,394 @@
+//! Durable runs as the committed log tells them: each run's turns played again, and its rows. The checkers of runs look at
+//! this, and at nothing that the engine has in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidewheel_engine::command::RunAction;
+use tidewheel_engine::id::{Name, RunId, TaskId, TenantId};
+use tidewheel_engine::invariant::Fold;
+use tidewheel_engine::run::act::Event;
+use tidewheel_engine::run::data::BlobHash;
+use tidewheel_engine::run::eval::{Definition, Json};
+use tidewheel_engine::run::fold::Journal;
+use tidewheel_engine::run::head::{Head, Outside, Phase};
+use tidewheel_engine::run::journal::{EntryKind, Fact, Segment};
+use tidewheel_engine::task::{State, Task};
+use tidewheel_engine::{Batch, Mutation};
+
+use super::{run_end, run_journal, run_order, run_timers};
+use crate::flow::{self, Flows};
+use crate::plan::Plan;
+
+/// What a checker found: its promise, and for people.
+pub(super) type Found = Vec<(&'static str, String)>;
+
+/// A run as the log tells it.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(super) tenant: TenantId,
+    pub(super) head: Head,
+    pub(super) segments: Vec<Segment>,
+    /// Phase and next entry after each turn.
+    pub(super) marks: Vec<(Phase, u64)>,
+    /// Rows of timers, and all that there ever were.
+    pub(super) timers: BTreeMap<u64, u64>,
+    pub(super) due: BTreeMap<u64, u64>,
+    /// Rows of events.
+    pub(super) events: BTreeMap<u64, Event>,
+    /// Tasks by entry and first item.
+    pub(super) tasks: BTreeMap<(u64, u64), TaskId>,
+    /// Those that have not ended, and since when nothing is open for them.
+    pub(super) live: BTreeMap<TaskId, (u64, u64, Option<u64>)>,
+    pub(super) order: run_order::Entries,
+    /// Children whose ends were put in line, by entry and item.
+    pub(super) told: BTreeSet<(u64, u64)>,
+    /// Ends that the log has.
+    pub(super) ends: u32,
+    /// A head that was written whole, until its turn is known.
+    snapshot: Option<Head>,
+    /// Of another run whose journal this one's begins with.
+    copies: bool,
+    /// A step of it, or of a run below it, did not succeed, or somebody acted on it so that it may end otherwise.
+    pub(super) hurt: bool,
+    /// Since when it should have ended.
+    pub(super) cancelled: Option<u64>,
+    /// Since when nothing keeps it from going on.
+    pub(super) could_go: Option<u64>,
+}
+
+impl Log {
+    fn new(tenant: TenantId, head: Head) -> Log {
+        Log {
+            tenant,
+            head,
+            segments: Vec::new(),
+            marks: Vec::new(),
+            timers: BTreeMap::new(),
+            due: BTreeMap::new(),
+            events: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            live: BTreeMap::new(),
+            order: run_order::Entries::default(),
+            told: BTreeSet::new(),
+            ends: 0,
+            snapshot: None,
+            copies: false,
+            hurt: false,
+            could_go: None,
+            cancelled: None,
+        }
+    }
+
+    /// Whether something outside is open for a task's entry.
+    fn wants(&self, entry: u64, first: u64) -> bool {
+        match self.head.opened(entry).map(|open| (open.what, open.line)) {
+            Some((Outside::Items, line)) => {
+                let line = self.head.lines.iter().find(|l| l.id == line);
+                match line.and_then(|line| line.frames.last()).map(|frame| &frame.step) {
+                    Some(tidewheel_engine::run::head::Step::Map(map)) => map.at_work(first),
+                    _ => false,
+                }
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+}
+
+/// All runs of the world.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    definitions: BTreeMap<[u8; 32], Arc<dyn Definition>>,
+    pub(super) flows: Flows,
+    pub(super) parts: Vec<BTreeMap<RunId, Log>>,
+    /// Runs that have not ended.
+    pub(super) open: Vec<BTreeSet<RunId>>,
+    /// Whose task it is.
+    of_task: Vec<BTreeMap<TaskId, RunId>>,
+    /// The run of an entry, and an item, of another one.
+    pub(super) children: Vec<BTreeMap<(RunId, u64, u64), RunId>>,
+    /// Runs that somebody wanted ended.
+    pub(super) unwanted: BTreeSet<(usize, RunId)>,
+    /// Runs that somebody took back, or let go on after a fault.
+    pub(super) revived: BTreeSet<(usize, RunId)>,
+    /// Turns, for whoever waits for something to happen.
+    pub(crate) turns: u64,
+}
+
+impl Runs {
+    pub(super) fn new(plan: &Plan) -> Runs {
+        let partitions = plan.partitions as usize;
+        Runs {
+            definitions: flow::definitions(&plan.runs.flows),
+            flows: plan.runs.flows.clone(),
+            parts: (0..partitions).map(|_| BTreeMap::new()).collect(),
+            open: vec![BTreeSet::new(); partitions],
+            of_task: vec![BTreeMap::new(); partitions],
+            children: vec![BTreeMap::new(); partitions],
+            unwanted: BTreeSet::new(),
+            revived: BTreeSet::new(),
+            turns: 0,
+        }
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.definitions.is_empty()
+    }
+
+    /// A commit. `fold` has it already.
+    pub(super) fn landed(&mut self, partition: usize, batch: &Batch, fold: &Fold, now: u64) -> Found {
+        let mut found = Found::new();
+        let mut touched = BTreeSet::new();
+        for mutation in &batch.mutations {
+            match mutation {
+                Mutation::PutRun(record) => {
+                    let run = record.head.identity.run;
+                    let log = self.parts[partition]
+                        .entry(run)
+                        .or_insert_with(|| Log::new(record.tenant, Head::new(record.head.identity.clone())));
+                    if record.head.turns == log.head.turns {
+                        found.extend(run_journal::same(run, &record.head, &log.head));
+                    } else {
+                        log.snapshot = Some(record.head.clone());
+                    }
+                    touched.insert(run);
+                }
+                Mutation::AppendTurn { tenant, run, segment } => {
+                    touched.insert(*run);
+                    self.turn(partition, (*tenant, *run), segment, fold, &mut found);
+                }
+                Mutation::PutRunTimer { timer, due } => {
+                    touched.insert(timer.run);
+                    if let Some(log) = self.parts[partition].get_mut(&timer.run) {
+                        log.timers.insert(timer.entry, *due);
+                        log.due.insert(timer.entry, *due);
+                    }
+                }
+                Mutation::DeleteRunTimer(timer) => {
+                    touched.insert(timer.run);
+                    if let Some(log) = self.parts[partition].get_mut(&timer.run) {
+                        log.timers.remove(&timer.entry);
+                    }
+                }
+                Mutation::PutRunEvent { tenant, run, number, event } => {
+                    touched.insert(*run);
+                    let known = self.parts[partition].contains_key(run);
+                    if let Event::Start { identity, .. } = &**event
+                        && !known
+                    {
+                        self.parts[partition].insert(*run, Log::new(*tenant, Head::new(identity.clone())));
+                    }
+                    if let Some(log) = self.parts[partition].get_mut(run) {
+                        found.extend(run_end::put_in_line(*run, log, event));
+                        log.events.insert(*number, (**event).clone());
+                    }
+                }
+                Mutation::DeleteRunEvent { run, number, .. } => {
+                    touched.insert(*run);
+                    if let Some(log) = self.parts[partition].get_mut(run) {
+                        log.events.remove(number);
+                    }
+                }
+                Mutation::InsertTask(task) | Mutation::UpdateTask(task) => {
+                    touched.extend(self.task(partition, task, fold, now, &mut found));
+                }
+                _ => {}
+            }
+        }
+        for run in touched {
+            self.settle(partition, run, now, &mut found);
+        }
+        found
+    }
+
+    fn turn(
+        &mut self,
+        partition: usize,
+        (tenant, run): (TenantId, RunId),
+        segment: &Segment,
+        fold: &Fold,
+        found: &mut Found,
+    ) {
+        self.turns += 1;
+        let fresh = |segment: &Segment| match &segment.event {
+            Event::Start { identity, .. } => Some(Log::new(tenant, Head::new(identity.clone()))),
+            _ => None,
+        };
+        if !self.parts[partition].contains_key(&run) {
+            let Some(log) = fresh(segment) else {
+                return found.push(("S12", format!("run {run} begins with turn {}", segment.turn)));
+            };
+            self.parts[partition].insert(run, log);
+        }
+        let foreign =
+            |segment: &Segment| matches!(&segment.event, Event::Start { identity, .. } if identity.run != run);
+        let Some(log) = self.parts[partition].get_mut(&run) else { return };
+        if foreign(segment) {
+            // What it begins with may have gone another way than planned.
+            (log.copies, log.hurt) = (true, true);
+        }
+        if matches!(&segment.event, Event::Reset { identity, .. } if identity.run == run) {
+            log.copies = false;
+        }
+        let copies = log.copies;
+        if !copies {
+            found.extend(run_end::goes_on(run, log, segment));
+            found.extend(run_timers::fired(run, log, segment));
+        }
+        found.extend(run_order::opened(run, log, segment));
+        found.extend(run_journal::follows(run, log, segment));
+        if !found.is_empty() {
+            return;
+        }
+        log.segments.push(segment.clone());
+        let Some(definition) = self.definitions.get(&log.head.identity.plan) else { return };
+        let blobs = BTreeMap::<BlobHash, Json>::new();
+        let again = matches!(segment.event, Event::Reset { .. });
+        let journal = Journal {
+            from: (!again).then_some(&log.head),
+            segments: if again { &log.segments } else { &log.segments[log.segments.len() - 1..] },
+            definition: &**definition,
+            blobs: &blobs,
+        };
+        match journal.fold() {
+            Ok(head) => {
+                let before = std::mem::replace(&mut log.head, head);
+                log.marks.push((log.head.phase, log.head.next_seq));
+                if log.snapshot.as_ref().is_some_and(|whole| whole.turns == log.head.turns)
+                    && let Some(whole) = log.snapshot.take()
+                {
+                    found.extend(run_journal::same(run, &whole, &log.head));
+                }
+                if !copies {
+                    let logs = &self.parts[partition];
+                    found.extend(run_order::came(run, logs, &self.children[partition], &before, segment, fold));
+                }
+            }
+            Err(error) => found.push(("S12", format!("turn {} of run {run} does not fold: {error:?}", segment.turn))),
+        }
+        self.family(partition, run);
+    }
+
+    /// Who its parent is.
+    fn family(&mut self, partition: usize, run: RunId) {
+        let Some(log) = self.parts[partition].get(&run) else { return };
+        if let Some(parent) = &log.head.identity.parent {
+            self.children[partition].insert((parent.run, parent.entry, parent.item.unwrap_or(0)), run);
+        }
+    }
+
+    fn task(&mut self, partition: usize, task: &Task, fold: &Fold, now: u64, found: &mut Found) -> Option<RunId> {
+        let known = self.of_task[partition].get(&task.id).copied();
+        let run = known.or_else(|| task.step.as_deref().map(|step| step.run))?;
+        let log = self.parts[partition].get_mut(&run)?;
+        if let Some(step) = task.step.as_deref()
+            && known.is_none()
+        {
+            self.of_task[partition].insert(task.id, run);
+            log.tasks.insert((step.entry, step.first), task.id);
+            log.live.insert(task.id, (step.entry, step.first, None));
+        }
+        if task.state.is_terminal() {
+            log.live.remove(&task.id);
+        } else {
+            let closed = log.live.get(&task.id).and_then(|live| live.2);
+            found.extend(run_order::started(run, task, closed, fold, now));
+        }
+        if task.state.is_terminal() && task.state != State::Succeeded {
+            self.hurt(partition, run);
+        }
+        Some(run)
+    }
+
+    /// It, and whatever waits for it, may end otherwise than planned.
+    pub(super) fn hurt(&mut self, partition: usize, run: RunId) {
+        let mut at = Some(run);
+        while let Some(run) = at {
+            let Some(log) = self.parts[partition].get_mut(&run) else { break };
+            log.hurt = true;
+            at = log.head.identity.parent.as_ref().map(|parent| parent.run);
+        }
+    }
+
+    /// After a commit that touched it.
+    fn settle(&mut self, partition: usize, run: RunId, now: u64, found: &mut Found) {
+        self.family(partition, run);
+        let Some(log) = self.parts[partition].get_mut(&run) else { return };
+        if let Some(whole) = log.snapshot.take() {
+            found.extend(run_journal::same(run, &whole, &log.head));
+        }
+        found.extend(run_timers::rows(run, log));
+        let mut live = std::mem::take(&mut log.live);
+        for (entry, first, closed) in live.values_mut() {
+            *closed = if log.wants(*entry, *first) { None } else { closed.or(Some(now)) };
+        }
+        log.live = live;
+        log.could_go = None;
+        if log.head.phase.ended() || log.head.closing.is_some() {
+            log.cancelled = None;
+        }
+        if log.head.phase.ended() {
+            self.open[partition].remove(&run);
+        } else {
+            self.open[partition].insert(run);
+        }
+    }
+
+    /// A client is about to act on a run.
+    pub(crate) fn asked(&mut self, partition: usize, run: RunId, action: &RunAction) {
+        match action {
+            RunAction::Cancel(_) | RunAction::Terminate(_) => {
+                self.unwanted.insert((partition, run));
+                self.hurt(partition, run);
+            }
+            RunAction::Retry | RunAction::Reset(..) => {
+                self.revived.insert((partition, run));
+            }
+            _ => {}
+        }
+    }
+
+    /// Some key of a run that it can go back to.
+    pub(crate) fn some_key(&self, partition: usize, run: RunId, draw: u64) -> Option<Name> {
+        let log = self.parts[partition].get(&run)?;
+        let facts = log.segments.iter().flat_map(|segment| &segment.facts);
+        let keys: Vec<_> = facts
+            .filter_map(|fact| match fact {
+                Fact::Opened { key, .. } if !matches!(key.kind, EntryKind::Run) => Some(key),
+                _ => None,
+            })
+            .collect();
+        keys.get((draw % keys.len().max(1) as u64) as usize).map(|key| key.to_string().into())
+    }
+
+    pub(crate) fn tenant_of(&self, partition: usize, run: RunId) -> Option<TenantId> {
+        self.parts[partition].get(&run).map(|log| log.tenant)
+    }
+
+    /// Runs that have not ended.
+    pub(crate) fn live(&self, partition: usize) -> u64 {
+        self.open[partition].len() as u64
+    }
+
+    /// A run that has not ended, for people.
+    pub(crate) fn oldest_live(&self, partition: usize) -> Option<String> {
+        let run = self.open[partition].first()?;
+        let log = &self.parts[partition][run];
+        Some(format!(
+            "run {run} of {}: {:?}; events {:?}; timers {:?}; {:?}",
+            log.head.identity.name, log.head.phase, log.events, log.timers, log.head
+        ))
+    }
+
+    /// Runs that wait for a person or a signal, and whether they are suspended.
+    pub(crate) fn need_help(&self, partition: usize) -> Vec<(TenantId, RunId, bool)> {
+        let all = self.open[partition].iter().map(|run| (run, &self.parts[partition][run]));
+        all.filter_map(|(run, log)| {
+            let suspended = log.head.phase == Phase::Suspended;
+            let listens = log.head.open.iter().any(|(_, open)| open.what == Outside::Events);
+            (suspended || listens).then_some((log.tenant, *run, suspended))
+        })
+        .collect()
+    }
+}

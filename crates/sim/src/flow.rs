@@ -1,0 +1,306 @@
+//! Workflows of a run: some that are always there, one for each construct, and some that the seed makes up. Each is a function
+//! of one number, so that a step that is lost, done twice or out of order shows in what comes out.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Value as Json, json};
+use tidewheel_engine::run::eval::{Compiler, Definition};
+use tidewheel_lang::compile::Language;
+use tidewheel_lang::feature::Features;
+use tidewheel_lang::resolve::{Offline, Options, deploy};
+
+use crate::rng::Rng;
+
+/// Namespace of all of them.
+pub const NAMESPACE: &str = "sim";
+/// Version of all of them.
+pub const VERSION: &str = "1.0.0";
+/// Type of the signal that some wait for, and the number it brings.
+pub const SIGNAL: (&str, i64) = ("go", 7);
+/// What is put in place of the number by a handler of an error.
+const CAUGHT: i64 = 1_000;
+/// Workflows that a seed makes up.
+const MADE: usize = 3;
+
+/// A statement. Each takes `{n}` and gives `{n}`.
+#[derive(Clone, Debug)]
+enum Statement {
+    /// A task: n + 1.
+    Step(u8),
+    /// So many milliseconds.
+    Wait(u64),
+    /// n + k.
+    Add(i64),
+    /// An expression that needs more than a slice: n.
+    Heavy,
+    /// The sum of the branches.
+    Fork(Vec<Vec<Statement>>),
+    /// The first of two that give the same: n + 1.
+    Race(u64),
+    /// So many times, each with the output of the one before.
+    For(u64, Vec<Statement>),
+    /// With retries and, when they are used up, another number.
+    Try(Vec<Statement>, bool),
+    /// Another workflow.
+    Child(usize),
+    /// Tasks for 0, 1, 2 ..: n + the sum of their results.
+    Map(u64, u32),
+    /// Runs for 0, 1, 2 ..: n + the sum of their results.
+    MapRuns(u64, usize),
+    /// A signal that brings a number.
+    Listen,
+}
+
+/// A workflow.
+#[derive(Debug)]
+pub struct Flow {
+    /// Its name.
+    pub name: String,
+    /// What is stored of it.
+    pub document: String,
+    /// SHA-256 of that, in hex.
+    pub hash: String,
+    /// Compiled.
+    pub definition: Arc<dyn Definition>,
+    statements: Vec<Statement>,
+}
+
+/// The workflows of a run. Children stand before those that start them.
+#[derive(Clone, Debug, Default)]
+pub struct Flows(Vec<Arc<Flow>>);
+
+impl Flows {
+    /// Those of a seed.
+    pub fn new(rng: &mut Rng) -> Flows {
+        static FIXED: OnceLock<Vec<Arc<Flow>>> = OnceLock::new();
+        let mut all = FIXED.get_or_init(fixed).clone();
+        for number in 0..MADE {
+            let mut left = 6;
+            let made = some(rng, &all, &mut left, 0);
+            all.push(flow(&format!("made-{number}"), made, &all));
+        }
+        Flows(all)
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Flow>> {
+        self.0.iter()
+    }
+
+    /// One by chance.
+    pub fn pick(&self, rng: &mut Rng) -> Option<Arc<Flow>> {
+        (!self.0.is_empty()).then(|| rng.pick(&self.0).clone())
+    }
+
+    /// What a run may give for a number: first what it gives if no step fails.
+    pub fn results(&self, name: &str, n: i64) -> Vec<i64> {
+        let flow = self.0.iter().find(|flow| flow.name == name);
+        flow.map_or_else(Vec::new, |flow| self.walk(&flow.statements, vec![n]))
+    }
+
+    fn walk(&self, statements: &[Statement], from: Vec<i64>) -> Vec<i64> {
+        statements.iter().fold(from, |values, statement| {
+            let mut found = Vec::new();
+            for n in values.iter().flat_map(|n| self.one(statement, *n)) {
+                if !found.contains(&n) {
+                    found.push(n);
+                }
+            }
+            found
+        })
+    }
+
+    fn one(&self, statement: &Statement, n: i64) -> Vec<i64> {
+        match statement {
+            Statement::Step(_) | Statement::Race(_) => vec![n + 1],
+            Statement::Wait(_) | Statement::Heavy => vec![n],
+            Statement::Add(k) => vec![n + k],
+            Statement::Listen => vec![n + SIGNAL.1],
+            Statement::Fork(branches) => branches.iter().fold(vec![0], |sums, branch| {
+                let each = self.walk(branch, vec![n]);
+                sums.iter().flat_map(|sum| each.iter().map(move |m| sum + m)).collect()
+            }),
+            Statement::For(times, body) => (0..*times).fold(vec![n], |values, _| self.walk(body, values)),
+            Statement::Try(body, _) => {
+                let mut values = self.walk(body, vec![n]);
+                values.push(CAUGHT);
+                values
+            }
+            Statement::Child(of) => self.walk(&self.0[*of].statements, vec![n]),
+            Statement::Map(items, _) => vec![n + (0..*items as i64).map(|item| item + 1).sum::<i64>()],
+            Statement::MapRuns(items, of) => (0..*items as i64).fold(vec![n], |sums, item| {
+                let each = self.walk(&self.0[*of].statements, vec![item]);
+                sums.iter().flat_map(|sum| each.iter().map(move |m| sum + m)).collect()
+            }),
+        }
+    }
+}
+
+fn fixed() -> Vec<Arc<Flow>> {
+    use Statement::{Add, Child, For, Fork, Heavy, Listen, Map, MapRuns, Race, Step, Try, Wait};
+    let all: Vec<(&str, Vec<Statement>)> = vec![
+        ("leaf", vec![Step(0), Wait(300)]),
+        ("chain", vec![Step(0), Step(1), Add(5), Step(2)]),
+        ("waits", vec![Wait(700), Step(0), Wait(3_000), Step(1)]),
+        ("fork", vec![Fork(vec![vec![Step(0), Step(1)], vec![Wait(900), Step(2)], vec![Add(3)]]), Step(0)]),
+        ("race", vec![Race(1_500), Step(1)]),
+        ("loop", vec![For(4, vec![Step(0), Add(2)])]),
+        ("try", vec![Try(vec![Step(0), Step(1)], true), Add(1)]),
+        ("heavy", vec![Heavy, Step(0), Heavy]),
+        ("parent", vec![Child(0), Fork(vec![vec![Child(0)], vec![Step(0)]])]),
+        ("map", vec![Map(5, 2), Step(0)]),
+        ("spread", vec![MapRuns(4, 0)]),
+        ("listen", vec![Step(0), Listen, Step(1)]),
+        ("quick", vec![Add(1), Add(2)]),
+    ];
+    let mut made = Vec::new();
+    for (name, statements) in all {
+        let next = flow(name, statements, &made);
+        made.push(next);
+    }
+    made
+}
+
+/// A few statements, as deep as `left` goes.
+fn some(rng: &mut Rng, before: &[Arc<Flow>], left: &mut u64, depth: u32) -> Vec<Statement> {
+    let mut made = Vec::new();
+    let most = rng.range(1, 3);
+    for _ in 0..most {
+        *left = left.saturating_sub(1);
+        let deep = depth < 2 && *left > 0;
+        made.push(match rng.below(12) {
+            0..=3 => Statement::Step(rng.below(3) as u8),
+            4 => Statement::Wait(rng.range(1, 5_000)),
+            5 => Statement::Add(rng.range(1, 9) as i64),
+            6 if deep => {
+                let number = rng.range(2, 3);
+                Statement::Fork((0..number).map(|_| some(rng, before, left, depth + 1)).collect())
+            }
+            7 if deep => {
+                // No handler of errors in a loop: what it may give is all that was ever given.
+                let body = vec![Statement::Step(rng.below(3) as u8), Statement::Wait(rng.range(1, 900))];
+                Statement::For(rng.range(1, 3), body)
+            }
+            8 if deep => Statement::Try(some(rng, before, left, depth + 1), rng.chance(0.5)),
+            9 => Statement::Child(rng.below(before.len().min(8) as u64) as usize),
+            10 => Statement::Map(rng.range(1, 6), rng.range(1, 3) as u32),
+            11 if depth == 0 => Statement::Heavy,
+            _ => Statement::Race(rng.range(1, 4_000)),
+        });
+    }
+    made
+}
+
+fn flow(name: &str, statements: Vec<Statement>, before: &[Arc<Flow>]) -> Arc<Flow> {
+    let document = json!({
+        "document": {
+            "dsl": "1.0.3", "namespace": NAMESPACE, "name": name, "version": VERSION,
+            "metadata": {"tidewheel": {"queue": "q0"}},
+        },
+        "do": list(&statements, before),
+    });
+    let options = Options { profile: None, features: Features::all() };
+    let deployed = deploy(document.to_string().as_bytes(), options, &Offline);
+    let Some((resolved, _)) = deployed.workflow else {
+        panic!("the workflow {name} is no workflow: {:?}\n{document:#}", deployed.diagnostics)
+    };
+    let hash = resolved.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let definition = Language.compile(&resolved.bytes).expect("what was deployed is read back");
+    let document = String::from_utf8(resolved.bytes).expect("it is JSON");
+    Arc::new(Flow { name: name.to_owned(), document, hash, definition, statements })
+}
+
+fn list(statements: &[Statement], before: &[Arc<Flow>]) -> Json {
+    let named = statements.iter().enumerate();
+    named.map(|(at, statement)| json!({ format!("s{at}"): text(statement, before) })).collect()
+}
+
+fn text(statement: &Statement, before: &[Arc<Flow>]) -> Json {
+    let workflow = |of: usize| json!({"namespace": NAMESPACE, "name": before[of].name, "version": VERSION});
+    match statement {
+        Statement::Step(kind) => json!({
+            "call": "task:1.0.0@default",
+            "with": {"type": format!("s{kind}"), "input": {"n": "${ .n }"}},
+            "output": {"as": "${ {n: .n} }"},
+        }),
+        Statement::Wait(ms) => json!({"wait": {"milliseconds": ms}}),
+        Statement::Add(k) => json!({"set": {"n": format!("${{ .n + {k} }}")}}),
+        Statement::Heavy => json!({"set": {"n": "${ .n + ([range(15000)] | map(. + 1) | length) - 15000 }"}}),
+        Statement::Fork(branches) => {
+            let named = branches.iter().enumerate();
+            let branches: Json =
+                named.map(|(at, branch)| json!({ format!("b{at}"): {"do": list(branch, before)} })).collect();
+            json!({"fork": {"branches": branches}, "output": {"as": "${ {n: (map(.n) | add)} }"}})
+        }
+        Statement::Race(ms) => {
+            let late = [Statement::Wait(*ms), Statement::Add(1)];
+            let branches = json!([
+                {"a": {"do": list(&[Statement::Step(0)], before)}},
+                {"b": {"do": list(&late, before)}},
+            ]);
+            json!({"fork": {"compete": true, "branches": branches}})
+        }
+        Statement::For(times, body) => json!({
+            "for": {"each": "x", "in": format!("${{ [range({times})] }}")},
+            "do": list(body, before),
+        }),
+        Statement::Try(body, retries) => {
+            let mut catch = json!({"do": [{"caught": {"set": {"n": CAUGHT}}}]});
+            if *retries {
+                catch["retry"] = json!({"delay": {"milliseconds": 400}, "limit": {"attempt": {"count": 2}}});
+            }
+            json!({"try": list(body, before), "catch": catch})
+        }
+        Statement::Child(of) => {
+            let mut workflow = workflow(*of);
+            workflow["input"] = json!({"n": "${ .n }"});
+            json!({"run": {"workflow": workflow}})
+        }
+        Statement::Map(items, concurrency) => json!({
+            "call": "map:1.0.0@default",
+            "with": {
+                "items": format!("${{ [range({items})] }}"), "task": "s0", "with": {"n": "${ $item }"},
+                "concurrency": concurrency,
+            },
+            "output": {"as": "${ {n: ($input.n + (map(.n) | add))} }"},
+        }),
+        Statement::MapRuns(items, of) => json!({
+            "call": "map:1.0.0@default",
+            "with": {
+                "items": format!("${{ [range({items})] }}"), "workflow": workflow(*of), "with": {"n": "${ $item }"},
+                "concurrency": 2,
+            },
+            "output": {"as": "${ {n: ($input.n + (map(.n) | add))} }"},
+        }),
+        Statement::Listen => json!({
+            "listen": {"to": {"one": {"with": {"type": SIGNAL.0}}}},
+            "output": {"as": "${ {n: ($input.n + .[0].k)} }"},
+        }),
+    }
+}
+
+/// Definitions by the hash of their documents.
+pub fn definitions(flows: &Flows) -> BTreeMap<[u8; 32], Arc<dyn Definition>> {
+    flows.iter().map(|flow| (flow.definition.plan().hash, flow.definition.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_seed_makes_up_is_a_workflow() {
+        for seed in 0..40 {
+            let flows = Flows::new(&mut Rng::new(seed));
+            for flow in flows.iter() {
+                assert!(!flows.results(&flow.name, 3).is_empty());
+            }
+        }
+        let flows = Flows::new(&mut Rng::new(1));
+        assert_eq!(flows.results("chain", 1), [9]);
+        assert_eq!(flows.results("fork", 1), [10]);
+        assert_eq!(flows.results("try", 1), [4, 1_001]);
+        assert_eq!(flows.results("spread", 1), [11]);
+    }
+}
