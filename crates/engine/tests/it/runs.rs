@@ -352,3 +352,104 @@ fn a_python_call_gets_what_its_registration_says() {
     assert_eq!(fault.0["detail"], "there is no package reports");
     assert!(fault.kind().ends_with("/configuration"), "{fault:?}");
 }
+
+/// An expression that needs more than the loop of a partition gives.
+fn long() -> S {
+    S::kind(|chart, _| {
+        let steps = tidewheel_engine::limit::SLICE_STEPS * 2;
+        tidewheel_engine::run::plan::Kind::Set(chart.costly(steps, |_| Ok(json!("long"))))
+    })
+}
+
+#[test]
+fn a_run_whose_first_turn_is_taken_elsewhere_is_there_after_a_crash() {
+    let mut bench = bench(&[&[long(), S::Lit(json!("end"))]]);
+    bench.apply(Command::StartRun { request: RequestId(1 << 40), tenant: TENANT, start: Box::new(start("flow")) });
+    let first = bench.turn().expect("it is stored before it is answered");
+    bench.land(first);
+    let run = *bench.store.runs.keys().next().expect("a run");
+    assert!(bench.store.runs[&run].1.head.is_some(), "a head stands for it until its first turn");
+    // The turn that was handed out never comes back.
+    bench.restart();
+    assert_eq!(head(&mut bench, run).phase, Phase::Completed);
+}
+
+#[test]
+fn a_cancel_of_a_task_that_has_to_be_read_first_outlives_a_crash() {
+    let flow = [S::Fork(true, vec![S::Task("a"), S::Wait(1_000)]), S::Wait(3_600_000)];
+    let mut bench = bench(&[&flow]);
+    let run = started(&mut bench);
+    assert_eq!(bench.store.tasks.len(), 1);
+    // Its task is in the store alone.
+    bench.restart();
+    bench.now.wall += 2_000;
+    bench.now.mono += 2_000;
+    // The wait is over and wins; the commit that says so lands, and the read of the task does not come any more.
+    for _ in 0..8 {
+        let batch = bench.turn();
+        batch.into_iter().for_each(|batch| bench.land(batch));
+        if bench.store.runs[&run].1.segments.len() > 1 {
+            break;
+        }
+        let loads = bench.p.take_loads();
+        loads.into_iter().for_each(|load| bench.answer(load));
+    }
+    assert!(bench.store.runs[&run].1.segments.len() > 1, "the wait fired");
+    bench.restart();
+    bench.settle();
+    let states: Vec<State> = bench.store.tasks.values().map(|task| task.state).collect();
+    assert_eq!(states, [State::Cancelled]);
+    assert!(bench.store.runs[&run].1.events.is_empty(), "nothing is left to be done");
+}
+
+#[test]
+fn a_turn_that_was_taken_for_a_partition_that_was_loaded_anew_counts_for_nothing() {
+    let mut bench = bench(&[&[S::Wait(1_000), long(), S::Lit(json!("end"))]]);
+    let run = started(&mut bench);
+    bench.now.wall += 2_000;
+    bench.now.mono += 2_000;
+    let mut works = Vec::new();
+    for _ in 0..2 {
+        // Each time the turn is handed out, and the partition is loaded anew before it comes back.
+        let mut batch = bench.turn();
+        for _ in 0..4 {
+            let (next, effects) = match batch.take() {
+                Some((next, effects)) => (Some(next), effects),
+                None => (None, Vec::new()),
+            };
+            works.extend(effects.into_iter().filter_map(|effect| match effect {
+                tidewheel_engine::Effect::Compute(work) => Some(work),
+                _ => None,
+            }));
+            next.into_iter().for_each(|next| bench.land((next, Vec::new())));
+            let loads = bench.p.take_loads();
+            loads.into_iter().for_each(|load| bench.answer(load));
+            batch = bench.turn();
+        }
+        bench.now.wall += 7;
+        bench.restart();
+    }
+    for work in works {
+        let (tenant, turns, outcome) = (work.tenant, work.head.turns, Box::new(work.run()));
+        bench.apply(Command::TurnComputed { tenant, run, turns, outcome });
+    }
+    bench.settle();
+    let head = head(&mut bench, run);
+    assert_eq!((head.phase, output(&head)), (Phase::Completed, json!("end")));
+}
+
+#[test]
+fn without_a_cache_a_busy_run_does_not_keep_the_partition_from_going_on() {
+    let flow = [S::Map { items: json!([1, 2, 3, 4, 5, 6, 7, 8]), concurrency: 8, batch: 1, collect: false }];
+    let mut bench = bench_with(&[&flow], Options { run_cache: 0, ..Options::default() });
+    let session = bench.connect("w", worker(8));
+    let run = started(&mut bench);
+    let grants = bench.granted();
+    for grant in &grants {
+        // All of them end in one batch: what is behind the first waits in line while the run is read.
+        let outcome = Ended::Ok { result: grant.input.clone(), artifacts: Vec::new() };
+        bench.apply(Command::Results { session, results: vec![(grant.task, grant.token, outcome)] });
+    }
+    bench.settle();
+    assert_eq!(head(&mut bench, run).phase, Phase::Completed);
+}
