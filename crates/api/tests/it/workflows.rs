@@ -92,7 +92,7 @@ async fn bad_documents_are_refused_with_the_place_and_what_to_do() {
             "emit",
             3,
         ),
-        (&document("a", "1.0.0", "  - a: {run: {shell: {command: ls}}}\n"), "run.shell", 3),
+        (&document("a", "1.0.0", "  - a: {run: {container: {image: a}}}\n"), "run.container", 3),
         (&document("a", "1.0.0", "  - a: {call: 'human:1.0.0@default', with: {title: x}}\n"), "human", 3),
         (
             &document("a", "1.0.0", "  - a: {call: 'python:1.0.0@default', with: {package: nosuch, entrypoint: x}}\n"),
