@@ -145,7 +145,10 @@ impl FromRequest<Api> for DocumentBody {
             || essence.ends_with("+json");
         if !known {
             let shown: String = essence.chars().take(60).collect();
-            let detail = format!("This path takes application/yaml or application/json, not {shown}.");
+            let detail = format!(
+                "This path takes application/yaml or application/json, not {shown}. With curl, add -H 'Content-Type: \
+                 application/yaml'."
+            );
             return Err(Failure::new(Code::UnsupportedMediaType, detail));
         }
         let bytes = read_body(request, api.config.body_bound()).await?;
