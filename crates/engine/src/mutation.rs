@@ -118,6 +118,8 @@ pub enum Mutation {
     },
     /// A value that is too large to be carried along in runs.
     PutValue {
+        /// Owner: what another tenant made is not found by its hash.
+        tenant: TenantId,
         /// SHA-256 of the bytes.
         hash: [u8; 32],
         /// JSON text.

@@ -115,8 +115,6 @@ bugs! {
     LostStepEnd,
     /// What a run no longer waits for goes on.
     ForgottenCancel,
-    /// A turn that was taken elsewhere counts although the run moved on.
-    StaleTurn,
     /// A run whose first turn is taken elsewhere is not stored.
     StartWithoutHead,
     /// The claim of a start is not kept.

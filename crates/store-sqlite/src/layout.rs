@@ -99,6 +99,16 @@ pub(crate) fn part_key(tenant: TenantId, run: RunId, number: u64) -> PartKey {
     key
 }
 
+/// Tenant and hash of a value.
+pub(crate) type ValueKey = [u8; 36];
+
+pub(crate) fn value_key(tenant: TenantId, hash: &[u8; 32]) -> ValueKey {
+    let mut key = [0; 36];
+    key[..4].copy_from_slice(&tenant.0.to_be_bytes());
+    key[4..].copy_from_slice(hash);
+    key
+}
+
 pub(crate) fn parse_part_key(bytes: &[u8]) -> Result<(TenantId, RunId, u64), Error> {
     let split = bytes.split_last_chunk::<8>();
     let (run, number) = split.ok_or_else(|| Error::Corrupt("the key of a run's part is not 28 bytes".to_owned()))?;

@@ -260,8 +260,8 @@ impl Store for SqliteStore {
         self.read(|connection| run_read::list(connection, query))
     }
 
-    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
-        self.read(|connection| run_read::value(connection, hash))
+    fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
+        self.read(|connection| run_read::value(connection, tenant, hash))
     }
 
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error> {

@@ -173,8 +173,8 @@ pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) 
         }
         Load::Run(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, false)?),
         Load::History(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, true)?),
-        Load::Values(_, hashes) => {
-            let found = hashes.iter().map(|hash| run_read::value(connection, hash));
+        Load::Values(tenant, hashes) => {
+            let found = hashes.iter().map(|hash| run_read::value(connection, *tenant, hash));
             Loaded::Values(found.collect::<Result<_, _>>()?)
         }
     }))

@@ -14,7 +14,7 @@ use tidewheel_store::run::attribute_text;
 use crate::batch::{Encoded, Encoder, Span, mark, signed};
 use crate::error::During;
 use crate::hot::Hot;
-use crate::layout::{PartKey, RunKey, RunTimerKey, part_key, run_key, run_timer_key};
+use crate::layout::{PartKey, RunKey, RunTimerKey, ValueKey, part_key, run_key, run_timer_key, value_key};
 
 pub(crate) const UPDATE_PLAIN: &str = "UPDATE run SET changed = ?2, turns = ?3, head = ?4 \
      WHERE key = ?1 AND live IS ?5 AND ended IS ?6 AND marks = ?7";
@@ -34,7 +34,7 @@ pub(crate) const DELETE_EVENT: &str = "DELETE FROM run_event WHERE key = ?1 RETU
 const PUT_TIMER: &str =
     "INSERT INTO run_timer (key, due) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET due = excluded.due";
 pub(crate) const DELETE_TIMER: &str = "DELETE FROM run_timer WHERE key = ?1";
-const PUT_VALUE: &str = "INSERT OR IGNORE INTO value (hash, bytes) VALUES (?1, ?2)";
+const PUT_VALUE: &str = "INSERT OR IGNORE INTO value (key, bytes) VALUES (?1, ?2)";
 
 /// Longest turn or event inside its row: with its key it stays below the 1,002 bytes that a row keeps in its place.
 const SHORT_BYTES: usize = 900;
@@ -48,7 +48,7 @@ pub(crate) enum RunOp {
     DeleteTimer(PartKey),
     Event { key: PartKey, body: Span },
     DeleteEvent(PartKey),
-    Value { hash: [u8; 32], bytes: Bytes },
+    Value { key: ValueKey, bytes: Bytes },
 }
 
 /// A run as it is now.
@@ -125,7 +125,7 @@ pub(crate) fn encode(encoder: &mut Encoder, mutation: Mutation) -> Result<RunOp,
             RunOp::Event { key: part_key(tenant, run, number), body }
         }
         Mutation::DeleteRunEvent { tenant, run, number } => RunOp::DeleteEvent(part_key(tenant, run, number)),
-        Mutation::PutValue { hash, bytes } => RunOp::Value { hash, bytes },
+        Mutation::PutValue { tenant, hash, bytes } => RunOp::Value { key: value_key(tenant, &hash), bytes },
         other => return Err(other),
     })
 }
@@ -203,8 +203,8 @@ impl<'c> RunStatements<'c> {
             }
             RunOp::Event { key, body } => self.event(key, batch.bytes(*body)),
             RunOp::DeleteEvent(key) => self.delete_event(key),
-            RunOp::Value { hash, bytes } => {
-                self.put_value.execute((hash, &bytes[..])).during("put a value of a run").map(drop)
+            RunOp::Value { key, bytes } => {
+                self.put_value.execute((&key[..], &bytes[..])).during("put a value of a run").map(drop)
             }
         }
     }

@@ -11,7 +11,9 @@ use tidewheel_store::{Error, codec};
 
 use crate::batch::signed;
 use crate::error::During;
-use crate::layout::{PartKey, RunKey, parse_part_key, parse_run_timer_key, part_key, run_key, run_timer_key};
+use crate::layout::{
+    PartKey, RunKey, parse_part_key, parse_run_timer_key, part_key, run_key, run_timer_key, value_key,
+};
 use crate::run::{
     DELETE_LONG, DELETE_MARK, attribute_mark, correlation_mark, live, marks_of, parent_mark, workflow_mark,
 };
@@ -24,7 +26,7 @@ pub(crate) const SELECT_EVENTS: &str =
 pub(crate) const SELECT_TIMERS: &str = "SELECT due FROM run_timer WHERE key >= ?1 AND key <= ?2 ORDER BY key";
 pub(crate) const SELECT_DUE: &str = "SELECT due FROM run_timer WHERE due > ?1 AND due <= ?2 ORDER BY due LIMIT ?3";
 pub(crate) const SELECT_LONG: &str = "SELECT bytes FROM run_long WHERE id = ?1";
-pub(crate) const SELECT_VALUE: &str = "SELECT bytes FROM value WHERE hash = ?1";
+pub(crate) const SELECT_VALUE: &str = "SELECT bytes FROM value WHERE key = ?1";
 pub(crate) const SELECT_NEXT_WAITING: &str = "SELECT key FROM run_event WHERE key > ?1 ORDER BY key LIMIT 1";
 pub(crate) const SELECT_BY_KEY: &str =
     "SELECT r.changed, r.head FROM run r WHERE r.key >= ?1 AND r.key < ?2 ORDER BY r.key DESC";
@@ -157,9 +159,10 @@ pub(crate) fn due(
 }
 
 /// A value by its hash.
-pub(crate) fn value(connection: &Connection, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
+pub(crate) fn value(connection: &Connection, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
     let mut statement = connection.prepare_cached(SELECT_VALUE).during("read a value")?;
-    let found: Option<Vec<u8>> = statement.query_row([hash], |row| row.get(0)).optional().during("read a value")?;
+    let found: Option<Vec<u8>> =
+        statement.query_row([&value_key(tenant, hash)[..]], |row| row.get(0)).optional().during("read a value")?;
     Ok(found.map(Bytes::from))
 }
 

@@ -56,7 +56,7 @@ pub trait Store: Send + Sync + 'static {
     /// A page of runs, newest first.
     fn runs(&self, query: &RunQuery) -> Result<RunPage, Error>;
     /// A value that is too large to be carried along in runs, by the SHA-256 of its JSON text.
-    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, Error>;
+    fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error>;
     /// Forgets runs that ended before a wall time, with their turns, timers and events: at most `limit` runs, those that
     /// ended first; returns how many went. Values that they named stay: other runs may name the same.
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error>;

@@ -337,7 +337,9 @@ pub fn load(state: &State, load: &Load) -> Loaded {
         }
         Load::Run(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, false)),
         Load::History(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, true)),
-        Load::Values(_, hashes) => Loaded::Values(hashes.iter().map(|hash| state.runs.value(hash)).collect()),
+        Load::Values(tenant, hashes) => {
+            Loaded::Values(hashes.iter().map(|hash| state.runs.value(*tenant, hash)).collect())
+        }
     }
 }
 
@@ -471,8 +473,8 @@ impl Store for MemoryStore {
         Ok(self.read(|state| state.runs.list(query, state.last_index())))
     }
 
-    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
-        Ok(self.read(|state| state.runs.value(hash)))
+    fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
+        Ok(self.read(|state| state.runs.value(tenant, hash)))
     }
 
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error> {

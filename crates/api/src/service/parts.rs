@@ -388,9 +388,8 @@ pub(crate) async fn find(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<
     if let Some(parts) = of_archive(api, tenant, hash).await? {
         return Ok(Some(Content::Parts(parts)));
     }
-    // A large value that a run made: inputs of its tasks name it. Values have no owner; their hash is that of content above
-    // 64 KiB, which only those know who have seen it.
-    Ok(api.read_store(move |store| store.value(&hash)).await?.map(Content::Value))
+    // A large value that a run of the tenant made: inputs of its tasks name it.
+    Ok(api.read_store(move |store| store.value(tenant, &hash)).await?.map(Content::Value))
 }
 
 /// Finds the archive of a package, and nothing else.

@@ -328,11 +328,10 @@ impl Partition {
         let (tenant, head) = (entry.tenant, head.clone());
         entry.stage = Stage::Ready(head);
         let Some((number, event)) = entry.inbox.pop_front() else { return };
-        let planted = self.options.planted.has(Bug::StaleTurn);
         match outcome {
             // The loop finds that out again, for nothing.
             Ok(None) => self.put_off(run, number, event),
-            Ok(Some(turn)) if !planted && !self.follows(run, &turn, &event) => self.put_off(run, number, event),
+            Ok(Some(turn)) if !self.follows(run, &turn, &event) => self.put_off(run, number, event),
             Ok(Some(turn)) => {
                 self.taken(tenant, run, number, &event);
                 self.take_turn(run, turn, now);

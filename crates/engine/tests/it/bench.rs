@@ -92,7 +92,7 @@ impl Store {
                     stored.events.retain(|(n, _)| *n != number);
                     assert_eq!(stored.events.len() + 1, before, "an event is taken in once");
                 }
-                Mutation::PutValue { hash, bytes } => drop(self.values.insert(hash, bytes)),
+                Mutation::PutValue { hash, bytes, .. } => drop(self.values.insert(hash, bytes)),
                 _ => {}
             }
         }

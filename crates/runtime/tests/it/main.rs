@@ -79,8 +79,8 @@ impl Store for Flaky {
     fn runs(&self, query: &RunQuery) -> Result<RunPage, tidewheel_store::Error> {
         self.inner.runs(query)
     }
-    fn value(&self, hash: &[u8; 32]) -> Result<Option<Bytes>, tidewheel_store::Error> {
-        self.inner.value(hash)
+    fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, tidewheel_store::Error> {
+        self.inner.value(tenant, hash)
     }
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, tidewheel_store::Error> {
         self.inner.sweep_runs(ended_before, limit)

@@ -49,11 +49,11 @@ CREATE TABLE run_timer (
 
 CREATE UNIQUE INDEX run_timer_due ON run_timer (due);
 
--- Values that are too large to be carried along in runs, by the SHA-256 of their JSON text.
+-- Values that are too large to be carried along in runs, by tenant and the SHA-256 of their JSON text.
 CREATE TABLE value (
     id INTEGER PRIMARY KEY,
-    hash BLOB NOT NULL,
+    key BLOB NOT NULL,
     bytes BLOB NOT NULL
 ) STRICT;
 
-CREATE UNIQUE INDEX value_hash ON value (hash);
+CREATE UNIQUE INDEX value_key ON value (key);

@@ -315,15 +315,22 @@ fn waiting_runs_come_back(fixture: &mut dyn Fixture) {
 
 fn values_by_hash(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
-    let value = |byte: u8, size: usize| Mutation::PutValue { hash: [byte; 32], bytes: vec![byte; size].into() };
+    let value = |byte: u8, size: usize| Mutation::PutValue {
+        tenant: TenantId(1),
+        hash: [byte; 32],
+        bytes: vec![byte; size].into(),
+    };
     owner.commit(vec![value(1, 70_000), value(2, 3), value(1, 70_000)]);
     owner.commit(vec![value(2, 3)]);
     let wanted = vec![[2; 32], [9; 32], [1; 32], [2; 32]];
     let bytes = |byte: u8, size: usize| Some(Bytes::from(vec![byte; size]));
     let expected = vec![bytes(2, 3), None, bytes(1, 70_000), bytes(2, 3)];
     assert_eq!(owner.load(Load::Values(TenantId(1), wanted)), Loaded::Values(expected));
-    assert_eq!(owner.store.value(&[1; 32]).unwrap(), bytes(1, 70_000));
-    assert_eq!(owner.store.value(&[3; 32]).unwrap(), None);
+    assert_eq!(owner.store.value(TenantId(1), &[1; 32]).unwrap(), bytes(1, 70_000));
+    assert_eq!(owner.store.value(TenantId(1), &[3; 32]).unwrap(), None);
+    // Another tenant finds nothing by a hash that it knows.
+    assert_eq!(owner.store.value(TenantId(2), &[1; 32]).unwrap(), None);
+    assert_eq!(owner.load(Load::Values(TenantId(2), vec![[1; 32]])), Loaded::Values(vec![None]));
 }
 
 fn tasks_keep_their_steps(fixture: &mut dyn Fixture) {
@@ -526,7 +533,7 @@ fn sweep_forgets_runs(fixture: &mut dyn Fixture) {
         let phase = if number % 2 == 0 { Phase::Completed } else { Phase::Waiting };
         mutations.push(put(head(number, 2, phase)));
     }
-    mutations.push(Mutation::PutValue { hash: [1; 32], bytes: Bytes::from_static(b"[]") });
+    mutations.push(Mutation::PutValue { tenant: TenantId(1), hash: [1; 32], bytes: Bytes::from_static(b"[]") });
     owner.commit(mutations);
     // The n-th ended at START + n + 2.
     assert_eq!(owner.store.sweep_runs(START + 2, 100).unwrap(), 0);
@@ -545,7 +552,7 @@ fn sweep_forgets_runs(fixture: &mut dyn Fixture) {
     assert_eq!(owner.store.open(0).unwrap().waiting_runs.len(), 14);
     let by_workflow = RunQuery { namespace: Some("shop".to_owned()), name: Some("order".to_owned()), ..query() };
     assert_eq!(owner.store.runs(&by_workflow).unwrap().runs.len(), 14);
-    assert!(owner.store.value(&[1; 32]).unwrap().is_some());
+    assert!(owner.store.value(TenantId(1), &[1; 32]).unwrap().is_some());
     // What is taken up again does not go.
     owner = Owner::of(fixture);
     owner.commit(vec![put(head(12, 3, Phase::Running))]);
@@ -561,7 +568,7 @@ fn a_restart_keeps_runs(fixture: &mut dyn Fixture) {
         append(1, segment(2, 5_000)),
         put_timer(1, 3, START + 7),
         put_event(1, 1, 9_000),
-        Mutation::PutValue { hash: [1; 32], bytes: vec![5; 80_000].into() },
+        Mutation::PutValue { tenant: TenantId(1), hash: [1; 32], bytes: vec![5; 80_000].into() },
     ]);
     let before = read(&owner, 1);
     for _ in 0..2 {
@@ -570,7 +577,7 @@ fn a_restart_keeps_runs(fixture: &mut dyn Fixture) {
         owner = Owner::of(fixture);
         assert_eq!(read(&owner, 1), before);
         assert_eq!(list(&owner, &RunQuery { phases: vec![Phase::Waiting], ..query() }), [1]);
-        assert_eq!(owner.store.value(&[1; 32]).unwrap(), Some(vec![5; 80_000].into()));
+        assert_eq!(owner.store.value(TenantId(1), &[1; 32]).unwrap(), Some(vec![5; 80_000].into()));
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Runs {
     timers: BTreeMap<PartKey, u64>,
     due: BTreeSet<(u64, RunId, u64, TenantId)>,
     events: BTreeMap<PartKey, Arc<[u8]>>,
-    values: BTreeMap<[u8; 32], Bytes>,
+    values: BTreeMap<(TenantId, [u8; 32]), Bytes>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,8 +78,8 @@ impl Runs {
             Mutation::DeleteRunEvent { tenant, run, number } => {
                 self.events.remove(&(*tenant, *run, *number));
             }
-            Mutation::PutValue { hash, bytes } => {
-                self.values.insert(*hash, bytes.clone());
+            Mutation::PutValue { tenant, hash, bytes } => {
+                self.values.insert((*tenant, *hash), bytes.clone());
             }
             _ => {}
         }
@@ -132,8 +132,8 @@ impl Runs {
     }
 
     /// A value by its hash.
-    pub(super) fn value(&self, hash: &[u8; 32]) -> Option<Bytes> {
-        self.values.get(hash).cloned()
+    pub(super) fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Option<Bytes> {
+        self.values.get(&(tenant, *hash)).cloned()
     }
 
     /// Runs for which something waits.
@@ -186,7 +186,8 @@ impl Runs {
             add(bytes);
         }
         add(format!("{:?}", self.timers).as_bytes());
-        for (hash, bytes) in &self.values {
+        for ((tenant, hash), bytes) in &self.values {
+            add(&tenant.0.to_be_bytes());
             add(hash);
             add(bytes);
         }
