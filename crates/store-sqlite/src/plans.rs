@@ -88,7 +88,7 @@ fn statements_of_runs_search_and_never_scan_or_sort() {
         (run_read::SELECT_TIMERS, &[&timers]),
         (run_read::SELECT_DUE, &["SEARCH run_timer USING COVERING INDEX run_timer_due (due>? AND due<?)"]),
         (run_read::SELECT_LONG, &["SEARCH run_long USING INTEGER PRIMARY KEY (rowid=?)"]),
-        (run_read::SELECT_VALUE, &["SEARCH value USING INDEX value_hash (hash=?)"]),
+        (run_read::SELECT_VALUE, &["SEARCH value USING INDEX value_key (key=?)"]),
         (run_read::SELECT_NEXT_WAITING, &["SEARCH run_event USING PRIMARY KEY (key>?)"]),
         (run_read::SELECT_BY_KEY, &["SEARCH r USING INDEX run_key (key>? AND key<?)"]),
         (run_read::SELECT_BY_MARK, &["SEARCH m USING PRIMARY KEY (mark=? AND key>? AND key<?)", one]),
