@@ -133,23 +133,33 @@ fn keys_go_by_the_hour_from_memory_and_from_disk() {
     let sweep = |store: &SqliteStore, now| while store.sweep(now, 0, 1_000).unwrap() > 0 {};
     sweep(&store, HOUR - 1);
     assert!((0..50_000).step_by(91).all(|number| is_there(&store, number)), "none is over");
-    sweep(&store, HOUR);
-    for number in (0..50_000).step_by(91) {
-        assert_eq!(is_there(&store, number), number / 500 % 3 != 0, "key {number}");
-    }
+    // What the keeper is moving while its hour is forgotten goes with a later round, as it does in a server.
+    let rounds = |store: &SqliteStore, now, what: &str, holds: &dyn Fn(&SqliteStore) -> bool| {
+        let begun = std::time::Instant::now();
+        loop {
+            sweep(store, now);
+            if holds(store) {
+                return;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    let third = |store: &SqliteStore| {
+        assert!((0..50_000).step_by(91).all(|n| n / 500 % 3 == 0 || is_there(store, n)), "not over, and gone");
+        (0..50_000).step_by(91).all(|n| n / 500 % 3 != 0 || find(store, n).is_none())
+    };
+    rounds(&store, HOUR, "the keys of the first hour do not go", &third);
     store.close();
     let store = open(&path, 256 << 10);
-    // What was on its way from a page into a run while it was swept goes with the next round.
-    sweep(&store, HOUR);
-    for number in (0..50_000).step_by(91) {
-        assert_eq!(is_there(&store, number), number / 500 % 3 != 0, "key {number} after a restart");
-    }
-    sweep(&store, 10 * HOUR);
-    assert!((0..50_000).step_by(91).all(|number| find(&store, number).is_none()));
+    rounds(&store, HOUR, "they are back after a restart", &third);
+    let none = |store: &SqliteStore| {
+        let tables = ["key_page", "key_run", "key_run_page"];
+        (0..50_000).step_by(91).all(|number| find(store, number).is_none())
+            && tables.iter().all(|table| rows(&path, table) == 0)
+    };
+    rounds(&store, 10 * HOUR, "rows are left of keys that are over", &none);
     store.close();
-    for table in ["key_page", "key_run", "key_run_page"] {
-        assert_eq!(rows(&path, table), 0, "{table}");
-    }
 }
 
 #[test]
