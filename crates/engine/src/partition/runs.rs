@@ -446,7 +446,8 @@ impl Partition {
         }
     }
 
-    /// The run cannot go on: its document is not there. Nothing is lost; it goes on when the document is.
+    /// The run cannot go on: its document is not there. Nothing is lost: with the document back, it goes on with the next thing
+    /// that comes for it, or when the partition is opened anew.
     fn lost_definition(&mut self, run: RunId, number: u64, event: Event) {
         self.put_off(run, number, event);
     }
