@@ -22,7 +22,7 @@
 //!
 //! `plan`, `eval`: the border to the language. `data`, `fault`: values and errors. `head`, `journal`, `act`: what is stored and said.
 //! `turn`, `machine`, `look`: the turn, its bookkeeping, evaluation. `step`: from statement to statement; `body`, `catch`,
-//! `listen`, `map`: the statements; `unwind`: errors, timers, cancellation, retry. `fold`: heads from journals.
+//! `listen`, `map`: the statements; `unwind`: errors, timers, cancellation, retry; `undo`: compensations. `fold`: heads from journals.
 //!
 //! [`limit::EVAL_STEPS`]: crate::limit::EVAL_STEPS
 //! [`limit::EVAL_BYTES`]: crate::limit::EVAL_BYTES
@@ -44,4 +44,5 @@ pub mod map;
 pub mod plan;
 mod step;
 pub mod turn;
+pub mod undo;
 mod unwind;

@@ -225,15 +225,23 @@ fn waiting(head: &Head) -> Vec<rest::RunWait> {
             Outside::AttemptLimit => "attempt_timeout",
             Outside::Backoff => "retry",
             Outside::Events => "event",
+            Outside::Undo => "undo",
+            Outside::UndoPause => "undo_retry",
         };
         let frame = frame(open.owner);
         rest::RunWait {
             what: what.to_owned(),
             entry: *entry,
-            statement: frame.map(|frame| frame.place.reference.to_string()).unwrap_or_default(),
+            statement: frame
+                .map(|frame| frame.place.reference.to_string())
+                .or_else(|| {
+                    Some(head.undo.as_ref().filter(|undo| undo.owns(*entry))?.all().last()?.reference.to_string())
+                })
+                .unwrap_or_default(),
             since: frame.map(|frame| time_text(frame.started_ms)),
             until: None,
-            task: (open.what == Outside::Task).then(|| task_text(TaskId::of_step(run, *entry, 0))),
+            task: matches!(open.what, Outside::Task | Outside::Undo)
+                .then(|| task_text(TaskId::of_step(run, *entry, 0))),
             run: matches!(open.what, Outside::Child(_)).then(|| run_text(RunId::of_child(run, *entry, 0))),
         }
     };

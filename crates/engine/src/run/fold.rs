@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::act::{Act, Event};
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel};
-use super::head::{Compacted, Head, Identity, Next, Phase, Seq, Step, Waiting};
+use super::head::{Compacted, Head, Identity, Next, Outside, Phase, Seq, Step, Waiting};
 use super::journal::{Ending, Fact, REVISION, Segment, ValueId};
 use super::machine::{End, Machine, Mode};
 use super::turn::{Env, Halt, Turn};
@@ -161,6 +161,10 @@ impl Journal<'_> {
         head.work = 0;
         head.held.clear();
         head.owed.clear();
+        if let Some(undo) = current.undo.as_ref().filter(|undo| undo.unwinding || !undo.failed.is_empty()) {
+            // What is being undone is undone first; a fork has nothing to do with it.
+            head.undo = (identity.run == current.identity.run).then(|| undo.clone());
+        }
         // Children from before that moment stay, those that are still there; those of another run are not this one's.
         let forks = identity.run != current.identity.run;
         let ended =
@@ -295,6 +299,7 @@ impl Machine<'_> {
         self.cancel_of(current);
         // What was open at that moment is opened again.
         self.head.open.clear();
+        self.undo_on(current);
         for line in &mut self.head.lines {
             let forks = matches!(line.frames.last().map(|frame| &frame.step), Some(Step::Fork(_)));
             if matches!(line.next, Next::Wait | Next::Refill | Next::Listen) && !forks && !line.frames.is_empty() {

@@ -12,10 +12,11 @@ use super::fault::Fault;
 use super::listen::ListenState;
 use super::map::MapState;
 use super::plan::{Flow, NodeId, ParentClose, Plan};
+use super::undo::{Compensations, Undo};
 use crate::id::{Name, RunId};
 
-/// Layout of [`Head`]; part of what is stored.
-pub const HEAD_VERSION: u16 = 1;
+/// Layout of [`Head`]; part of what is stored. 2: has compensations.
+pub const HEAD_VERSION: u16 = 2;
 
 /// Number of an entry in the journal of a run, from 1. Never used twice, not even after a reset.
 pub type Seq = u64;
@@ -140,6 +141,8 @@ pub struct Head {
     pub owed: Vec<Act>,
     /// What of the journal was compacted.
     pub compacted: Option<Compacted>,
+    /// What is to be undone if it fails or is cancelled, or is being undone.
+    pub undo: Option<Arc<Compensations>>,
 }
 
 /// How far the journal of a run was compacted into a checkpoint.
@@ -190,6 +193,10 @@ pub enum Outside {
     Backoff,
     /// A subscription.
     Events,
+    /// A task that undoes something; its owner is 0, the run itself.
+    Undo,
+    /// The pause before an undo is tried again; as [`Outside::Undo`].
+    UndoPause,
 }
 
 /// A line of statements: the frames from the outermost statement to the one at hand.
@@ -405,6 +412,7 @@ impl Head {
             held: Vec::new(),
             owed: Vec::new(),
             compacted: None,
+            undo: None,
         }
     }
 
@@ -416,7 +424,7 @@ impl Head {
     /// Whether it could go on without anything from outside: the shell queues [`Event::Continue`] when it loads such a run.
     pub fn runnable(&self) -> bool {
         let ready = |line: &Arc<Line>| line.next.ready();
-        let goes = matches!(self.phase, Phase::Running | Phase::Waiting) && self.closing.is_none();
+        let goes = matches!(self.phase, Phase::Running | Phase::Waiting) && self.closing.is_none() && self.undo_idle();
         !self.owed.is_empty() || goes && self.lines.iter().any(ready)
     }
 
@@ -435,7 +443,8 @@ impl Head {
         };
         let line = |line: &Arc<Line>| line.context.stored() + line.frames.iter().map(frame).sum::<usize>();
         let inbox: usize = self.inbox.iter().map(|waiting| waiting.event.stored()).sum();
-        self.lines.iter().map(line).sum::<usize>() + inbox
+        let undo = self.undo.iter().flat_map(|undo| undo.all()).map(Undo::stored).sum::<usize>();
+        self.lines.iter().map(line).sum::<usize>() + inbox + undo
     }
 
     /// A line by its number.
@@ -470,6 +479,7 @@ pub fn blobs(head: &Head) -> Vec<BlobHash> {
     };
     see(&head.input);
     head.inbox.iter().for_each(|waiting| see(&waiting.event));
+    head.undo.iter().flat_map(|undo| undo.all()).for_each(|undo| see(&undo.args));
     for line in &head.lines {
         see(&line.context);
         match &line.next {

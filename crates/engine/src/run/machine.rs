@@ -241,21 +241,25 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Closes everything.
+    /// Closes everything but what undoes.
     pub(super) fn close_all(&mut self) {
         for (entry, open) in std::mem::take(&mut self.head.open) {
-            self.cancel(entry, open.what);
+            if self.owned_by_undo(entry) {
+                self.head.open.push((entry, open));
+            } else {
+                self.cancel(entry, open.what);
+            }
         }
     }
 
     fn cancel(&mut self, entry: Seq, what: Outside) {
         match what {
-            Outside::Task => self.act(Act::CancelTask { entry }),
+            Outside::Task | Outside::Undo => self.act(Act::CancelTask { entry }),
             Outside::Child(ParentClose::Cancel) => self.act(Act::CancelChild { entry }),
             Outside::Child(close) => self.head.children.push((entry, close)),
             Outside::Items => self.act(Act::CancelItems { entry }),
             Outside::Events => self.act(Act::Unsubscribe { entry }),
-            Outside::Wait | Outside::Timeout | Outside::AttemptLimit | Outside::Backoff => {
+            Outside::Wait | Outside::Timeout | Outside::AttemptLimit | Outside::Backoff | Outside::UndoPause => {
                 self.act(Act::CancelTimer { entry });
             }
         }
@@ -312,14 +316,14 @@ impl<'a> Machine<'a> {
     pub(super) fn outside_done(&mut self, entry: Seq, outcome: &Outcome) -> Result<(), End> {
         if self.head.opened(entry).is_none() {
             self.head.children.retain(|child| child.0 != entry);
-            if self.head.children.is_empty()
-                && let Some((phase, outcome)) = self.head.closing.take()
-            {
-                self.ended(phase, outcome);
-            }
+            self.may_end();
             return Ok(());
         }
         let Some(open) = self.settle(entry) else { return Ok(()) };
+        if open.what == Outside::Undo {
+            self.undone(entry, outcome);
+            return Ok(());
+        }
         self.body_ended(open.line, outcome)
     }
 

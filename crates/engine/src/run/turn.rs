@@ -69,8 +69,7 @@ pub(super) fn matters(head: &Head, event: &Event) -> bool {
         Event::Start { .. } => head.phase == Phase::Pending,
         Event::Continue => head.runnable(),
         Event::Done { entry, .. } => {
-            let open =
-                matches!(head.opened(*entry), Some(open) if matches!(open.what, Outside::Task | Outside::Child(_)));
+            let open = matches!(head.opened(*entry), Some(open) if matches!(open.what, Outside::Task | Outside::Child(_) | Outside::Undo));
             open || head.children.iter().any(|child| child.0 == *entry)
         }
         Event::Items { entry, first, outcomes } => {
@@ -99,7 +98,8 @@ fn at_work(head: &Head, entry: Seq, first: u64) -> bool {
 impl Outside {
     /// Whether a timer stands for it.
     pub fn is_timer(self) -> bool {
-        matches!(self, Outside::Wait | Outside::Timeout | Outside::AttemptLimit | Outside::Backoff)
+        use Outside::{AttemptLimit, Backoff, Timeout, UndoPause, Wait};
+        matches!(self, Wait | Timeout | AttemptLimit | Backoff | UndoPause)
     }
 }
 
@@ -148,6 +148,9 @@ impl Machine<'_> {
             }
             Event::Cancel { reason } | Event::Terminate { reason } => {
                 self.unwind_all();
+                if matches!(event, Event::Terminate { .. }) {
+                    self.head.undo = None;
+                }
                 self.head.reason = Some(reason.clone());
                 self.end_run(Phase::Cancelled, Outcome::Cancelled);
             }
@@ -168,12 +171,15 @@ impl Machine<'_> {
 
     /// Lets every line go on that can, until all wait or the turn is full.
     pub(super) fn run(&mut self) -> Result<(), End> {
-        if !matches!(self.head.phase, Phase::Running | Phase::Waiting) || self.head.closing.is_some() {
+        if self.head.undo.is_some() && self.head.phase != Phase::Suspended {
+            self.compensate();
+        }
+        if !self.may_go_on() {
             return Ok(());
         }
         self.ready.extend(self.head.lines.iter().filter(|line| line.next.ready()).map(|line| line.id));
         while let Some(id) = self.ready.pop_front() {
-            while self.head.line(id).is_some_and(|line| line.next.ready()) {
+            while self.may_go_on() && self.head.line(id).is_some_and(|line| line.next.ready()) {
                 if self.begins(id) {
                     if self.full() {
                         self.more = true;
@@ -182,9 +188,18 @@ impl Machine<'_> {
                     self.begun += 1;
                 }
                 self.step(id)?;
+                if self.head.undo.is_some() {
+                    self.compensate();
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether statements may begin and go on: not while the run holds, ends, or has something to be undone first.
+    fn may_go_on(&self) -> bool {
+        let at_work = matches!(self.head.phase, Phase::Running | Phase::Waiting);
+        at_work && self.head.closing.is_none() && self.head.undo_idle()
     }
 
     fn set_phase(&mut self, phase: Phase, reason: Option<crate::id::Name>) {
@@ -193,13 +208,20 @@ impl Machine<'_> {
         self.facts.push(Fact::Phase { phase, reason, value: None });
     }
 
-    /// The run ends with an outcome, or will when the children it has to wait for have ended.
+    /// The run ends with an outcome, or will when the children it has to wait for have ended and what is to be undone is.
     pub(super) fn end_run(&mut self, phase: Phase, outcome: Outcome) {
+        if self.head.undo.is_some() {
+            let undo = self.head.undo_mut();
+            if phase == Phase::Completed { undo.commit() } else { undo.begin() }
+        }
         self.close_all();
         // Children that ended during a suspension are not waited for.
+        let mut undone = None;
         for held in std::mem::take(&mut self.head.held) {
-            if let Event::Done { entry, .. } = held {
-                self.head.children.retain(|child| child.0 != entry);
+            match held {
+                Event::Done { entry, .. } | Event::Fired { entry } if self.owned_by_undo(entry) => undone = Some(held),
+                Event::Done { entry, .. } => self.head.children.retain(|child| child.0 != entry),
+                _ => {}
             }
         }
         for (entry, close) in std::mem::take(&mut self.head.children) {
@@ -213,11 +235,22 @@ impl Machine<'_> {
             self.head.lines.clear();
         }
         self.ready.clear();
-        if self.head.children.is_empty() {
-            self.ended(phase, outcome);
-        } else {
-            self.head.phase = Phase::Running;
-            self.head.closing = Some((phase, outcome));
+        if self.head.children.is_empty() && self.head.undo.is_none() {
+            return self.ended(phase, outcome);
+        }
+        self.head.phase = Phase::Running;
+        self.head.closing = Some((phase, outcome));
+        match undone {
+            Some(Event::Done { entry, outcome }) => {
+                self.settle(entry);
+                self.undone(entry, &outcome);
+            }
+            Some(Event::Fired { entry }) => {
+                self.settle(entry);
+                self.undo_again();
+            }
+            _ if self.head.undo.is_some() => self.compensate(),
+            _ => {}
         }
     }
 

@@ -53,7 +53,8 @@ impl Machine<'_> {
                 }
             }
             let Some((parent, at)) = self.head.line(line).and_then(|line| line.parent) else {
-                return self.fault_run(Some(id), fault);
+                self.fault_run(Some(id), fault);
+                return Ok(());
             };
             if self.competes(parent) {
                 let how = Ending::Err(self.fault_value(&fault));
@@ -105,7 +106,7 @@ impl Machine<'_> {
     }
 
     /// Nobody catches: the run faults. Its lines stay as they are, so that a retry goes on from here.
-    fn fault_run(&mut self, failed: Option<u32>, fault: Fault) -> Result<(), End> {
+    pub(super) fn fault_run(&mut self, failed: Option<u32>, fault: Fault) {
         let ids: Vec<u32> = self.head.lines.iter().map(|line| line.id).collect();
         for id in ids {
             let Some(line) = self.line_mut(id) else { continue };
@@ -121,12 +122,15 @@ impl Machine<'_> {
             }
         }
         self.end_run(Phase::Faulted, Outcome::Err(fault));
-        Ok(())
     }
 
     /// A timer is due.
     pub(super) fn fired(&mut self, entry: Seq) -> Result<(), End> {
         let Some(open) = self.settle(entry) else { return Ok(()) };
+        if open.what == Outside::UndoPause {
+            self.undo_again();
+            return Ok(());
+        }
         let id = open.line;
         let depth = self.head.line(id).and_then(|line| line.frames.iter().position(|frame| frame.seq == open.owner));
         let Some(depth) = depth else { return Ok(()) };
@@ -143,7 +147,8 @@ impl Machine<'_> {
             Outside::Timeout if id == 0 && depth == 0 => {
                 let fault =
                     Fault::new(Standard::Timeout, self.plan.profile, "the run took longer than its time limit", "/");
-                self.fault_run(None, fault)
+                self.fault_run(None, fault);
+                Ok(())
             }
             Outside::Timeout | Outside::AttemptLimit => {
                 self.unwind(id, depth + 1, None);
@@ -160,6 +165,7 @@ impl Machine<'_> {
                 }
             }
             Outside::Task | Outside::Child(_) | Outside::Items | Outside::Events => Ok(()),
+            Outside::Undo | Outside::UndoPause => Ok(()),
         }
     }
 
@@ -171,6 +177,17 @@ impl Machine<'_> {
         self.head.ended_ms = 0;
         self.head.work = 0;
         self.facts.push(Fact::Phase { phase: Phase::Running, reason: None, value: None });
+        if self.head.undo.is_some() {
+            self.head.undo_mut().resume();
+            if self.head.lines.is_empty() {
+                // Everything else of it had ended when an undo failed: it was cancelled.
+                self.head.closing = Some((Phase::Cancelled, Outcome::Cancelled));
+            }
+            self.compensate();
+            if self.head.phase.ended() || self.head.closing.is_some() {
+                return Ok(());
+            }
+        }
         self.subscribe_from_the_start();
         self.rearm();
         self.redo(|next| matches!(next, Next::Failed(_) | Next::Interrupted))
@@ -269,6 +286,8 @@ impl Machine<'_> {
         }
         for (entry, open) in &other.open {
             match open.what {
+                // What undoes goes on.
+                Outside::Undo | Outside::UndoPause => {}
                 Outside::Task => self.act(Act::CancelTask { entry: *entry }),
                 Outside::Child(_) => self.act(Act::CancelChild { entry: *entry }),
                 Outside::Items => self.act(Act::CancelItems { entry: *entry }),

@@ -18,6 +18,7 @@ mod fields;
 mod head;
 mod journal;
 mod state;
+mod undo;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,8 @@ pub fn decode_run(bytes: &[u8]) -> Decoded<Head> {
     if head.version > HEAD_VERSION {
         return Err(Error::TooNew(format!("a run's head of layout {}", head.version)));
     }
-    Ok(head)
+    // Later layouts add to earlier ones.
+    Ok(Head { version: HEAD_VERSION, ..head })
 }
 
 /// Reads of a head what lists show; the rest is passed over.

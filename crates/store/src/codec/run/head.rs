@@ -8,6 +8,7 @@ use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::eval::Json;
 use tidewheel_engine::run::head::{Compacted, Head, Identity, Line, Open, Outside, Phase, Waiting};
 use tidewheel_engine::run::plan::ParentClose;
+use tidewheel_engine::run::undo::Compensations;
 
 use super::super::Decoded;
 use super::act::{close, close_number, phase, phase_number};
@@ -85,6 +86,9 @@ impl Part for Head {
                 to.bytes(2, &compacted.chain);
             });
         }
+        if let Some(undo) = &self.undo {
+            to.part(26, &**undo);
+        }
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
@@ -122,6 +126,7 @@ impl Part for Head {
             held: body.held,
             owed: body.owed,
             compacted: body.compacted,
+            undo: body.undo,
         })
     }
 }
@@ -199,6 +204,7 @@ struct Body {
     held: Vec<tidewheel_engine::run::act::Event>,
     owed: Vec<tidewheel_engine::run::act::Act>,
     compacted: Option<Compacted>,
+    undo: Option<Arc<Compensations>>,
 }
 
 impl Body {
@@ -225,6 +231,7 @@ impl Body {
             23 => self.held.push(field.part(values)?),
             24 => self.owed.push(field.part(values)?),
             25 => self.compacted = Some(read_compacted(field)?),
+            26 => self.undo = Some(Arc::new(field.part(values)?)),
             _ => {}
         }
         Ok(())
@@ -267,6 +274,8 @@ fn write_open(to: &mut Writer<'_>, entry: u64, open: &Open) {
         Outside::Backoff => 6,
         Outside::Events => 7,
         Outside::Child(close) => 8 + close_number(close),
+        Outside::Undo => 11,
+        Outside::UndoPause => 12,
     };
     to.number(4, what);
 }
@@ -291,8 +300,10 @@ fn read_open(field: Field<'_>) -> Decoded<(u64, Open)> {
         5 => Outside::AttemptLimit,
         6 => Outside::Backoff,
         7 => Outside::Events,
-        8.. => Outside::Child(close(what - 8)?),
-        0 => return Err(wrong("what is open outside is unknown")),
+        8..=10 => Outside::Child(close(what - 8)?),
+        11 => Outside::Undo,
+        12 => Outside::UndoPause,
+        _ => return Err(wrong("what is open outside is unknown")),
     };
     Ok((entry, Open { line, owner: owner.unwrap_or(entry), what }))
 }

@@ -149,17 +149,31 @@ fn fields_that_a_later_program_added_to_a_run_are_passed_over() {
     }
 }
 
-/// What each version has written: a name and the bytes in hexadecimal. A file of a released version never changes.
-const GOLDEN: &str = include_str!("../golden/run1.txt");
+/// What each layout has written: a name and the bytes in hexadecimal. A file of a released layout never changes.
+const FIRST: &str = include_str!("../golden/run1.txt");
+/// See [`FIRST`].
+const SECOND: &str = include_str!("../golden/run2.txt");
+
+fn golden(file: &str, name: &str) -> Vec<u8> {
+    let line = file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let text = line.unwrap_or_else(|| panic!("no golden bytes of {name}")).as_bytes();
+    let digit = |digit: u8| (digit as char).to_digit(16).unwrap() as u8;
+    text.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect::<Vec<u8>>()
+}
+
+#[test]
+fn runs_of_the_first_layout_are_still_read() {
+    let golden = |name: &str| golden(FIRST, name);
+    assert_eq!(decode_run(&golden("head")).unwrap(), sample::head());
+    assert_eq!(decode_run(&golden("full-head")).unwrap(), Random::of_the_first_layout(7).head());
+    assert_eq!(decode_turn(&golden("turn")).unwrap(), sample::segment());
+    assert_eq!(decode_turn(&golden("full-turn")).unwrap(), Random::of_the_first_layout(7).segment());
+    assert_eq!(decode_event(&golden("event")).unwrap(), sample::segment().event);
+}
 
 #[test]
 fn the_bytes_of_runs_are_still_written_and_read() {
-    let golden = |name: &str| {
-        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let text = line.unwrap_or_else(|| panic!("no golden bytes of {name}")).as_bytes();
-        let digit = |digit: u8| (digit as char).to_digit(16).unwrap() as u8;
-        text.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect::<Vec<u8>>()
-    };
+    let golden = |name: &str| golden(SECOND, name);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let written = [
         ("head", head_bytes(&sample::head())),

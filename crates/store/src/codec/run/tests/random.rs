@@ -15,7 +15,8 @@ use tidewheel_engine::run::head::{
 use tidewheel_engine::run::journal::{Ending, Fact, Key, REVISION, Segment, Taped, ValueId};
 use tidewheel_engine::run::listen::ListenState;
 use tidewheel_engine::run::map::{MapState, Page};
-use tidewheel_engine::run::plan::{Flow, ParentClose, Process, Protocol, Target};
+use tidewheel_engine::run::plan::{Backoff, Flow, ParentClose, Process, Protocol, Target};
+use tidewheel_engine::run::undo::{Compensations, Undo, UndoRetry};
 
 use super::super::act::KINDS;
 
@@ -24,11 +25,18 @@ pub(super) struct Random {
     state: u64,
     /// Values that were used before: the next ones may be the same in memory.
     used: Vec<Data>,
+    /// Makes what the first layout of heads had, and nothing else.
+    first: bool,
 }
 
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
-        Random { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, used: Vec::new() }
+        Random { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, used: Vec::new(), first: false }
+    }
+
+    /// What the same seed gave when heads had their first layout.
+    pub(super) fn of_the_first_layout(seed: u64) -> Random {
+        Random { first: true, ..Random::new(seed) }
     }
 
     fn next(&mut self) -> u64 {
@@ -199,8 +207,8 @@ impl Random {
         }
     }
 
-    fn open_task(&mut self) -> OpenTask {
-        let hints = TaskHints {
+    fn hints(&mut self) -> TaskHints {
+        TaskHints {
             queue: self.maybe(Random::name),
             priority: self.maybe(|random| random.next() as u8),
             requires: self.list(3, |random| (random.name(), random.name())),
@@ -208,7 +216,11 @@ impl Random {
             concurrency_key: self.maybe(Random::name),
             idempotency_key: self.maybe(Random::name),
             sla_ms: self.number(),
-        };
+        }
+    }
+
+    fn open_task(&mut self) -> OpenTask {
+        let hints = self.hints();
         OpenTask {
             entry: self.number(),
             key: self.key(),
@@ -394,8 +406,11 @@ impl Random {
             Outside::AttemptLimit,
             Outside::Backoff,
             Outside::Events,
+            Outside::Undo,
+            Outside::UndoPause,
         ];
-        (self.number(), Open { line: self.small(), owner: self.number(), what: self.pick(&all) })
+        let all = if self.first { &all[..8] } else { &all[..] };
+        (self.number(), Open { line: self.small(), owner: self.number(), what: self.pick(all) })
     }
 
     pub(super) fn head(&mut self) -> Head {
@@ -424,6 +439,37 @@ impl Random {
             held: self.list(3, Random::event),
             owed: self.list(3, Random::act),
             compacted: self.maybe(|random| Compacted { turns: random.number(), chain: random.hash() }),
+            undo: if self.first { None } else { self.maybe(|random| Arc::new(random.compensations())) },
+        }
+    }
+
+    fn undo(&mut self) -> Undo {
+        Undo {
+            name: self.name(),
+            of: self.number(),
+            within: self.number(),
+            scope: self.name(),
+            reference: self.name(),
+            target: self.target(),
+            args: self.data(),
+            hints: self.hints(),
+            retry: UndoRetry {
+                count: self.small(),
+                delay_ms: self.number(),
+                backoff: self.pick(&[Backoff::Constant, Backoff::Exponential, Backoff::Linear]),
+            },
+            tries: self.small(),
+            failures: self.small(),
+        }
+    }
+
+    fn compensations(&mut self) -> Compensations {
+        Compensations {
+            armed: self.list(3, Random::undo),
+            running: self.maybe(|random| (random.number(), random.undo())),
+            pause: self.maybe(Random::number),
+            unwinding: self.flag(),
+            failed: self.list(2, Random::name),
         }
     }
 
