@@ -15,7 +15,7 @@ use crate::run::data::{BlobHash, Data};
 use crate::run::eval::Json;
 use crate::run::fault::{Fault, Standard};
 use crate::run::head::{Head, Identity, Parent, Phase, Seq, Step as HeadStep};
-use crate::run::plan::{Kind, Process, Profile, Target};
+use crate::run::plan::{Kind, Process, Profile, Protocol, Target};
 use crate::task::{Payload, Spec, State, Step, Task};
 use crate::time::Now;
 
@@ -335,7 +335,8 @@ impl Partition {
                 (kind, inline(&given), Some(known), Asked::read(args))
             }
             Target::Workflow(..) => return Err("a workflow is no task".into()),
-            Target::Outbound(protocol) => return Err(format!("calls by {protocol:?} are not served here")),
+            // A deploy refuses them as long as nothing serves these types.
+            Target::Outbound(protocol) => (outbound_type(protocol).into(), payload(&open.args), None, Asked::default()),
             Target::Catalog(name, version) => return Err(format!("the function {name}:{version} is not served here")),
         };
         let queue = own.queue.or(hints.queue).or_else(|| known.as_ref().and_then(|known| known.queue.clone()));
@@ -388,6 +389,18 @@ fn process_type(process: Process) -> &'static str {
     }
 }
 
+/// Task types of outbound calls.
+fn outbound_type(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "call.http",
+        Protocol::Grpc => "call.grpc",
+        Protocol::OpenApi => "call.openapi",
+        Protocol::AsyncApi => "call.asyncapi",
+        Protocol::A2a => "call.a2a",
+        Protocol::Mcp => "call.mcp",
+    }
+}
+
 fn inline(value: &Json) -> Payload {
     Payload::Inline(serde_json::to_vec(value).unwrap_or_default().into())
 }
@@ -425,8 +438,17 @@ fn outcome_of(task: &Task) -> Outcome {
         "timeout" | "start-timeout" | "queue-timeout" | "heartbeat-timeout" | "expired" => Standard::Timeout,
         _ => Standard::Runtime,
     };
-    // An error that the code named by an address is that error.
+    // An error that the code named by an address is that error; its details may be the error itself, with its status.
     let own = failure.kind.starts_with("https://").then(|| failure.kind.to_string());
+    if own.is_some()
+        && let Ok(Json::Object(mut error)) = serde_json::from_str(&failure.detail)
+    {
+        error.insert("type".into(), failure.kind.to_string().into());
+        error.entry("detail").or_insert_with(|| failure.message.to_string().into());
+        error.remove("instance");
+        error.insert("task".into(), task_text(task.id).into());
+        return Outcome::Err(Fault(Arc::new(Json::Object(error))));
+    }
     let Json::Object(mut error) = (*Fault::new(standard, Profile::default(), &failure.message, "").0).clone() else {
         return Outcome::Cancelled;
     };

@@ -12,9 +12,9 @@ use tidewheel_lang::fmt::format;
 use tidewheel_lang::resolve::{Options, deploy};
 use tidewheel_lang::text::Tree;
 
-use crate::documents::{Peers, documents};
+use crate::documents::documents;
 use crate::kit;
-use crate::suite::{files, folder};
+use crate::suite::{Peers, files, folder};
 use crate::verdict;
 
 /// Counts of one suite.
@@ -28,6 +28,9 @@ pub(crate) struct Row {
     /// Items that were not run, and why.
     pub(crate) not_run: Vec<String>,
 }
+
+/// How the part of the page begins that `tidewheel-api --test conformance` writes.
+const ON_SQLITE: &str = "\n## On SQLite\n";
 
 /// The suites, in the order of the table.
 const SUITES: [fn() -> Option<Vec<Row>>; 6] = [kit::kit, kit::own, plans, invalid, verdicts, formats];
@@ -143,10 +146,12 @@ fn the_page_of_conformance_is_what_the_suites_say() {
     }
     let page = page(&rows);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/conformance.md");
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(&path, &page).unwrap();
-    }
     let held = std::fs::read_to_string(&path).unwrap_or_default();
+    // What follows is counted by the tests of the room that has a database.
+    let (held, rest) = held.find(ON_SQLITE).map_or((&*held, ""), |at| held.split_at(at));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        return std::fs::write(&path, page + rest).unwrap();
+    }
     assert!(held == page, "docs/reference/conformance.md is stale: run the test again with UPDATE_EXPECT=1");
 }
 

@@ -5,25 +5,9 @@ use tidewheel_engine::run::plan::Profile;
 use tidewheel_lang::compile::{Language, is_refusal};
 use tidewheel_lang::diagnostic::{Diagnostic, has_errors};
 use tidewheel_lang::feature::Features;
-use tidewheel_lang::resolve::{Options, Request, Resolver, deploy};
+use tidewheel_lang::resolve::{Options, deploy};
 
-use crate::suite::{files, folder};
-
-/// Answers as the peers that the examples name would.
-pub(crate) struct Peers;
-
-impl Resolver for Peers {
-    fn fetch(&self, request: &Request) -> Result<Vec<u8>, String> {
-        let answer = match &*request.uri {
-            uri if uri.ends_with("function.yaml") => {
-                "input:\n  schema:\n    document: { type: object }\nset:\n  logged: ${ .message }\n"
-            }
-            uri if uri.starts_with("http") || uri.starts_with("file") => "{}",
-            other => return Err(format!("no peer at {other}")),
-        };
-        Ok(answer.as_bytes().to_vec())
-    }
-}
+use crate::suite::{Peers, files, folder};
 
 /// The documents of both editions: name, text, edition that has to accept it.
 pub(crate) fn documents() -> Vec<(String, String, Profile)> {

@@ -2,6 +2,7 @@
 //! every commit, with commits that are lost, and with commits that land but are reported as failed.
 
 mod gherkin;
+mod holds;
 mod peer;
 
 use std::sync::Arc;
@@ -12,13 +13,12 @@ use tidewheel_engine::run::plan::Profile;
 use tidewheel_lang::compile::is_refusal;
 use tidewheel_lang::feature::Features;
 use tidewheel_lang::resolve::{Options, deploy};
-use tidewheel_lang::testkit::world::{Ended, Mode, START_MS, World};
-use tidewheel_lang::text::Tree;
+use tidewheel_lang::testkit::world::{Mode, START_MS, World};
 
 use crate::conformance::Row;
-use crate::documents::Peers;
-use crate::suite::{files, folder};
-use gherkin::{Scenario, Step};
+use crate::suite::{Peers, files, folder};
+use gherkin::Scenario;
+use holds::{holds, yaml};
 use peer::Peer;
 
 const MODES: [(Mode, &str); 4] = [
@@ -33,13 +33,6 @@ enum Verdict {
     Passed,
     Refused(String),
     Failed(String),
-}
-
-fn yaml(text: &str) -> Json {
-    match Tree::parse(text.as_bytes()) {
-        Ok(tree) => tree.json(tree.root()),
-        Err(error) => panic!("{text}: {error:?}"),
-    }
 }
 
 /// Runs a scenario; its effects are counted against those of a run without faults.
@@ -76,63 +69,6 @@ fn play(scenario: &Scenario, profile: Profile, mode: Mode) -> Verdict {
         }
     }
     Verdict::Passed
-}
-
-/// Follows names and indexes: `a.b.0`.
-fn at<'v>(value: &'v Json, path: &str) -> Option<&'v Json> {
-    path.split('.').try_fold(value, |value, part| match value {
-        Json::Array(items) => items.get(part.parse::<usize>().ok()?),
-        other => other.get(part),
-    })
-}
-
-fn same(found: &Json, wanted: &Json) -> Result<(), String> {
-    if found == wanted { Ok(()) } else { Err(format!("found {found}, wanted {wanted}")) }
-}
-
-fn holds(step: &Step, ended: &Ended, ran: &[String]) -> Result<(), String> {
-    let output = || match ended {
-        Ended::Completed(output) => Ok(output),
-        other => Err(format!("it did not complete: {other:?}")),
-    };
-    let wanted = |name: &String, found: Option<&String>| {
-        if found == Some(name) { Ok(()) } else { Err(format!("it was {found:?}")) }
-    };
-    match step {
-        Step::Completes => output().map(|_| ()),
-        Step::CompletesWith(text) => same(output()?, &yaml(text)),
-        Step::Faults => match ended {
-            Ended::Faulted(_) => Ok(()),
-            other => Err(format!("{other:?}")),
-        },
-        Step::FaultsWith(text) => match (ended, yaml(text)) {
-            (Ended::Faulted(error), Json::Object(wanted)) => {
-                wanted.iter().try_for_each(|(key, wanted)| same(error.get(key).unwrap_or(&Json::Null), wanted))
-            }
-            (other, _) => Err(format!("{other:?}")),
-        },
-        Step::HasProperties(names) => {
-            let output = output()?;
-            match names.iter().find(|name| at(output, name).is_none()) {
-                Some(missing) => Err(format!("`{missing}` is missing in {output}")),
-                None => Ok(()),
-            }
-        }
-        Step::HasValue(name, text) => same(at(output()?, name).unwrap_or(&Json::Null), &yaml(text)),
-        Step::HasItems(name, count) => {
-            let items = at(output()?, name).and_then(Json::as_array).map(Vec::len);
-            if items == Some(*count) { Ok(()) } else { Err(format!("{items:?} items")) }
-        }
-        Step::RunsFirst(name) => wanted(name, ran.first()),
-        Step::RunsLast(name) => wanted(name, ran.last()),
-        Step::RunsAfter(name, before) => {
-            let place = |wanted: &String| ran.iter().position(|name| name == wanted);
-            match (place(name), place(before)) {
-                (Some(one), Some(other)) if one > other => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        }
-    }
 }
 
 /// The kit, once for each edition and way.

@@ -9,7 +9,7 @@ use tidewheel_lang::lint::lint;
 use tidewheel_lang::resolve::Options;
 use tidewheel_lang::text::Tree;
 
-use crate::documents::Peers;
+use crate::suite::Peers;
 use crate::suite::{files, folder};
 
 struct Official {

@@ -1,6 +1,5 @@
 //! Compensations.
 
-use tidewheel_engine::id::Name;
 use tidewheel_engine::run::act::TaskHints;
 use tidewheel_engine::run::plan::Backoff;
 use tidewheel_engine::run::undo::{Compensations, Undo, UndoRetry};
