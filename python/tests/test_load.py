@@ -119,7 +119,7 @@ class Describe(unittest.TestCase):
     def test_nothing_to_serve(self):
         self.fails("no module below", "uses tidewheel")
         self.write("one.py", "import tidewheel\n")
-        self.fails("there is no @task in one")
+        self.fails("there is no @task or @workflow in one")
         self.fails("there is no folder", arguments=("--dir", self.folder + "/none"))
 
     @unittest.skipIf(sys.version_info < (3, 11), "before 3.11 only the one entry is read")

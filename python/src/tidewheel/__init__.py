@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .context import ctx as ctx
     from .errors import Cancelled as Cancelled, Conflict as Conflict, NotAllowed as NotAllowed
     from .errors import Overloaded as Overloaded, TaskFailed as TaskFailed, Timeout as Timeout
+    from .durable import Call as Call, wf as wf
+    from .flow import Workflow as Workflow, workflow as workflow
     from .handle import Handle as Handle
     from .options import Batch as Batch, Retry as Retry
     from .secret import Secret as Secret
@@ -39,6 +41,10 @@ _HOME = {
     "Batch": "options",
     "Handle": "handle",
     "Item": "taking",
+    "workflow": "flow",
+    "Workflow": "flow",
+    "wf": "durable",
+    "Call": "durable",
     "Secret": "secret",
     "TaskFailed": "errors",
     "Timeout": "errors",
@@ -49,8 +55,8 @@ _HOME = {
 }
 
 __all__ = [
-    "Batch", "Cancelled", "Conflict", "Handle", "Item", "NotAllowed", "Overloaded", "Queue", "Retry", "Secret", "Task", "TaskFailed",
-    "Timeout", "__version__", "ctx", "queue", "task",
+    "Batch", "Call", "Cancelled", "Conflict", "Handle", "Item", "NotAllowed", "Overloaded", "Queue", "Retry", "Secret", "Task", "TaskFailed",
+    "Timeout", "Workflow", "__version__", "ctx", "queue", "task", "wf", "workflow",
 ]
 
 

@@ -19,8 +19,10 @@ from . import options as _options
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Coroutine, Dict, Generic, Iterable, Iterator, List, Mapping, Optional, ParamSpec, Tuple, TypeVar
+    from contextvars import ContextVar
     from typing import Union, overload
 
+    from .durable import Call
     from .handle import Handle
     from .options import Batch, Duration, Retry
     from .signature import Signature
@@ -39,6 +41,10 @@ registry: "List[Task[Any, Any]]" = []
 
 #: The server's bound on the name of a task type.
 MAX_NAME = 200
+
+#: The scope of the workflow that runs here, if one does. Set by `tidewheel._driver`, so that a process without workflows does
+#: not load it and a call of a task costs it nothing.
+flow: "Optional[ContextVar[Any]]" = None
 
 
 class Task(Generic[P, R]):
@@ -76,7 +82,17 @@ class Task(Generic[P, R]):
                 raise ValueError(f"{option} names {path!r}, but {function.__qualname__} has no such parameter")
 
     def __call__(self, *args: "P.args", **kwargs: "P.kwargs") -> "R":
+        """Here and now; in a workflow, as a step of its journal that some worker runs."""
+        if flow is not None:
+            scope = flow.get()
+            if scope is not None:
+                return scope.give(scope.open_task(self, args, kwargs, {}))  # type: ignore[no-any-return]
         return self.function(*args, **kwargs)
+
+    def submit(self, *args: "P.args", **kwargs: "P.kwargs") -> "Call[R]":
+        """Inside a workflow: lets a worker run it and goes on; `result()` (or `await`) gives what it returned."""
+        scope = _scope(self, "submit")
+        return scope.handle(scope.open_task(self, args, kwargs, {}))  # type: ignore[no-any-return]
 
     def __get__(self, instance: "Any", owner: "Any" = None) -> "Any":
         """As for a function: on an instance, a bound call."""
@@ -190,6 +206,18 @@ class Bound(Generic[R]):
         self._task = task
         self._options = options
 
+    def __call__(self, *args: "Any", **kwargs: "Any") -> "R":
+        """As calling the task; in a workflow, with these options."""
+        scope = None if flow is None else flow.get()
+        if scope is None:
+            return self._task.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return scope.give(scope.open_task(self._task, args, kwargs, self._options))  # type: ignore[no-any-return]
+
+    def submit(self, *args: "Any", **kwargs: "Any") -> "Call[R]":
+        """As `Task.submit`, with these options."""
+        scope = _scope(self._task, "submit")
+        return scope.handle(scope.open_task(self._task, args, kwargs, self._options))  # type: ignore[no-any-return]
+
     def enqueue(self, *args: "Any", **kwargs: "Any") -> "Handle[R]":
         """As `Task.enqueue`."""
         names = () if self._task.batch else self._task.signature.names
@@ -295,6 +323,15 @@ def queue(name: str, **options: "Any") -> Queue:
     submission through it; they are those of `Task.enqueue`. Inside a task it goes through the agent, elsewhere through
     `Client.from_env`."""
     return Queue(name, options)
+
+
+def _scope(task: "Task[Any, Any]", what: str) -> "Any":
+    scope = None if flow is None else flow.get()
+    if scope is None:
+        from .errors import WorkflowError
+
+        raise WorkflowError(f"{task.name}.{what}() works inside a running workflow only; use {task.name}.enqueue() elsewhere")
+    return scope
 
 
 def _send(task: "Optional[Task[Any, Any]]", bodies: "List[Dict[str, Any]]") -> "List[Handle[Any]]":

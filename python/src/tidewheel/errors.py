@@ -17,6 +17,8 @@ class TidewheelError(Exception):
 
     #: Whether a failed attempt may be retried; None leaves it to the task's retry policy.
     retryable: "Optional[bool]" = None
+    #: In a workflow: the key of the journal's entry that ended so.
+    key: str = ""
 
     def __init__(
         self,
@@ -56,8 +58,15 @@ class TaskFailed(TidewheelError):
     tidewheel.errors.TaskFailed: the invoice has no lines
     """
 
-    def __init__(self, detail: str = "", *, type: str = "", traceback: str = "", task_id: str = "", **fields: "Any") -> None:
+    def __init__(
+        self, detail: str = "", *, type: str = "", traceback: str = "", task_id: str = "", instance: str = "",
+        problem: "Optional[Mapping[str, Any]]" = None, **fields: "Any"
+    ) -> None:
         super().__init__(detail, **fields)
+        #: What of (RFC 7807): the task, the statement.
+        self.instance = instance
+        #: Every field of the error as the journal has it.
+        self.problem = dict(problem or {})
         #: Exception class of the task's last attempt.
         self.type = type
         #: Its traceback, as text.
@@ -70,9 +79,38 @@ class Timeout(TidewheelError):
 
 
 class Cancelled(TidewheelError):
-    """The task was cancelled. Inside a task it is raised once, at the next use of ``ctx`` after the request came."""
+    """The task or the run was cancelled. Inside a task it is raised once, at the next use of ``ctx`` after the request came; in
+    a workflow once, where it waits."""
 
     retryable = False
+
+
+class WorkflowError(TidewheelError):
+    """A workflow did what a workflow cannot do: I/O in its event loop, a thread of its own, more entries than a run may have; or
+    `wf` was used where no workflow runs."""
+
+    retryable = False
+
+
+class WorkflowStuck(TidewheelError):
+    """A workflow's code went on for too long without coming to a point where it waits."""
+
+
+class ReplayMismatch(TidewheelError):
+    """Code that is replayed asks for something else than the journal has. ``expected`` and ``actual`` are keys, or None."""
+
+    retryable = False
+
+    def __init__(
+        self, detail: str = "", *, turn: int = 0, expected: "Optional[str]" = None, actual: "Optional[str]" = None,
+        file: str = "", line: int = 0, **fields: "Any"
+    ) -> None:
+        super().__init__(detail, **fields)
+        self.turn = turn
+        self.expected = expected
+        self.actual = actual
+        self.file = file
+        self.line = line
 
 
 class Conflict(TidewheelError):

@@ -8,7 +8,7 @@
       |  -- recall {leases} -----------------> |   those that have not begun ...
       |  <- recalled {leases} --------------- |   ... go back, and nothing more is said of them
       |  -- cancel {lease} -------------------> |   also while a task runs
-      |  <- enqueue / asset / handle {req} ---- |
+      |  <- enqueue/asset/handle/history {req}- |
       |  -- enqueued / asset_value / ... {req}> |
       |  -- drain ----------------------------> |   finish what came, then exit 0
 

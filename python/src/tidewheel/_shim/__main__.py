@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Tuple
 
-    from ..authoring import Task
+    from .registered import Offer
 
 EXIT_USAGE = 2
 EXIT_LOAD = 3
@@ -50,10 +50,10 @@ def _parse(arguments: "List[str]") -> "Dict[str, str]":
     return options
 
 
-def _load(options: "Dict[str, str]") -> "Dict[str, Task[Any, Any]]":
-    """Imports what is to be served; its tasks by function. Raises LoadError."""
+def _load(options: "Dict[str, str]") -> "Offer":
+    """Imports what is to be served; its tasks and workflows by function. Raises LoadError."""
     from . import discover
-    from .registered import ManifestError, tasks
+    from .registered import ManifestError, everything
 
     # `-m` puts the working folder in front, where a file of the user's could hide a module of the standard library.
     if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", os.getcwd()):
@@ -71,11 +71,11 @@ def _load(options: "Dict[str, str]") -> "Dict[str, Task[Any, Any]]":
         )
     discover.import_all(modules)
     try:
-        found = tasks()
+        found = everything()
     except ManifestError as error:
         raise discover.LoadError(str(error)) from None
     if not found:
-        raise discover.LoadError(f"there is no @task in {', '.join(modules)}")
+        raise discover.LoadError(f"there is no @task or @workflow in {', '.join(modules)}")
     return found
 
 

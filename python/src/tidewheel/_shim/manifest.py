@@ -1,4 +1,4 @@
-"""What a package offers: one entry per task."""
+"""What a package offers: one entry per task and per workflow."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from .registered import ManifestError, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Mapping
+    from typing import Any, Dict, List, Union
 
     from ..authoring import Task
+    from ..flow import Workflow
+    from .registered import Offer
 
 
-def manifest(tasks: "Mapping[str, Task[Any, Any]]") -> "List[Dict[str, Any]]":
+def manifest(offer: "Offer") -> "List[Dict[str, Any]]":
     """The entries, with schemas. Raises `ManifestError` for a signature that cannot be described."""
     hashes: "Dict[str, str]" = {}
-    return [_entry(task, hashes) for task in tasks.values()]
+    return [_entry(item, hashes) for item in offer.values()]
 
 
-def _entry(task: "Task[Any, Any]", hashes: "Dict[str, str]") -> "Dict[str, Any]":
+def _entry(task: "Union[Task[Any, Any], Workflow[Any, Any]]", hashes: "Dict[str, str]") -> "Dict[str, Any]":
     try:
         schema_in, schema_out = task.signature.schema_in(), task.signature.schema_out()
     except TypeError as error:
@@ -28,10 +30,15 @@ def _entry(task: "Task[Any, Any]", hashes: "Dict[str, str]") -> "Dict[str, Any]"
     if module not in hashes:
         hashes[module] = _source_hash(module)
     doc = (task.__doc__ or "").strip().split("\n\n")[0]
+    ref = getattr(task, "ref", None)
+    if ref is None:
+        more: "Dict[str, Any]" = {"kind": "task"}
+    else:
+        more = {"kind": "workflow", "namespace": task.namespace, "version": task.version, "options": task.options()}  # type: ignore[union-attr]
     return {
         "fn": task.fn,
         "name": task.name,
-        "kind": "task",
+        **more,
         "doc": " ".join(doc.split()),
         "schema_in": schema_in,
         "schema_out": schema_out,

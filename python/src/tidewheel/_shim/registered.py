@@ -1,4 +1,4 @@
-"""The tasks that the imported modules have defined."""
+"""The tasks and workflows that the imported modules have defined."""
 
 from __future__ import annotations
 
@@ -8,13 +8,40 @@ from .. import authoring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict
+    from typing import Any, Dict, Union
 
     from ..authoring import Task
+    from ..flow import Workflow
+
+    #: What a package offers, by function.
+    Offer = Dict[str, Union[Task[Any, Any], Workflow[Any, Any]]]
 
 
 class ManifestError(Exception):
-    """A task that cannot be offered; the message begins with file and line."""
+    """A task or workflow that cannot be offered; the message begins with file and line."""
+
+
+def everything() -> "Offer":
+    """Tasks, then workflows. Raises `ManifestError`."""
+    return {**tasks(), **workflows()}
+
+
+def workflows() -> "Dict[str, Workflow[Any, Any]]":
+    """Every registered workflow by its function; loads nothing in a process without any."""
+    module = sys.modules.get("tidewheel.flow")
+    if module is None:
+        return {}
+    by_ref: "Dict[str, Workflow[Any, Any]]" = {}
+    found: "Dict[str, Workflow[Any, Any]]" = {}
+    for flow in module.registry:
+        if not _reachable(flow):
+            raise ManifestError(f"{place(flow)}: workflow {flow.ref} is not a module-level name, so no worker can find {flow.fn}")
+        other = by_ref.get(flow.ref)
+        if other is not None and other.fn != flow.fn:
+            raise ManifestError(f"{place(flow)}: there are two workflows {flow.ref}; the other is at {place(other)}. Give one a name= or a version=")
+        by_ref[flow.ref] = flow
+        found[flow.fn] = flow
+    return found
 
 
 def tasks() -> "Dict[str, Task[Any, Any]]":
@@ -32,7 +59,7 @@ def tasks() -> "Dict[str, Task[Any, Any]]":
     return found
 
 
-def _reachable(task: "Task[Any, Any]") -> bool:
+def _reachable(task: "Union[Task[Any, Any], Workflow[Any, Any]]") -> bool:
     owner: object = sys.modules.get(task.function.__module__)
     for part in task.function.__qualname__.split("."):
         owner = getattr(owner, part, None)
@@ -40,7 +67,7 @@ def _reachable(task: "Task[Any, Any]") -> bool:
     return owner is not None
 
 
-def place(task: "Task[Any, Any]") -> str:
-    """File and line of a task's function."""
+def place(task: "Union[Task[Any, Any], Workflow[Any, Any]]") -> str:
+    """File and line of the function."""
     code = getattr(task.function, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else task.fn

@@ -31,12 +31,15 @@ from .report import error_body, message_of, sendable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple, Union
+    from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple, Union
 
     from ..authoring import Task
+    from ..flow import Workflow
     from ..signature import Arguments
+    from .flows import Flows
     from .frame import Message
     from .link import Link
+    from .registered import Offer
     from .stdio import Output
 
 #: A function whose last call was shorter counts as quick: nothing is written before its next call, so that many leave together.
@@ -51,7 +54,7 @@ RESULT_WAIT_S = 30.0
 #: One question for items waits so long at most: a cancelled task stops asking.
 TAKE_WAIT_S = 5.0
 EXIT_PROTOCOL = 70
-_ANSWERS = ("enqueued", "asset_value", "handle_reply")
+_ANSWERS = ("enqueued", "asset_value", "handle_reply", "history")
 
 
 class UnknownFunction(Exception):
@@ -81,6 +84,24 @@ class Entry:
         return self.arguments(value)
 
 
+class FlowEntry(Entry):
+    """A workflow: its function is the driver, and the input is the whole activation."""
+
+    __slots__ = ("_workflow", "_session")
+
+    def __init__(self, workflow: "Workflow[Any, Any]", session: "Session") -> None:
+        super().__init__(workflow)  # type: ignore[arg-type]
+        self._workflow = workflow
+        self._session = session
+        self.function = self._activate
+
+    def _first_arguments(self, value: "Any") -> "Arguments":
+        return (value,), {}
+
+    def _activate(self, payload: "Any") -> "Dict[str, Any]":
+        return self._session.flows().activate(self._workflow, payload)
+
+
 class _Question:
     __slots__ = ("event", "answer", "raw")
 
@@ -93,11 +114,12 @@ class _Question:
 class Session:
     """Also the `Host` of every context and the `Backend` of every handle in this process."""
 
-    def __init__(self, link: "Link", tasks: "Mapping[str, Task[Any, Any]]", output: "Output", slots: int = 1) -> None:
+    def __init__(self, link: "Link", offer: "Offer", output: "Output", slots: int = 1) -> None:
         self.link = link
         self.output = output
         self.slots = slots
-        self.entries = {fn: Entry(task) for fn, task in tasks.items()}
+        self.entries = {fn: FlowEntry(item, self) if hasattr(item, "ref") else Entry(item) for fn, item in offer.items()}  # type: ignore[arg-type]
+        self._flows: "Optional[Flows]" = None
         self.inbox: "Deque[Message]" = deque()
         self.live: "Dict[str, Context]" = {}
         self.draining = False
@@ -361,6 +383,19 @@ class Session:
                 else:
                     asyncio.set_event_loop(self._loop)
             return self._loop
+
+    def flows(self) -> "Flows":
+        """What runs activations; loaded with the first."""
+        if self._flows is None:
+            with self._loop_lock:
+                if self._flows is None:
+                    from .. import _driver
+                    from . import stdio
+                    from .flows import Flows
+
+                    stdio.muted = _driver.muted
+                    self._flows = Flows(self)
+        return self._flows
 
     # -- results -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Optional
 
 
 class _Tap(io.RawIOBase):
@@ -33,6 +33,17 @@ class _Tap(io.RawIOBase):
     def write(self, data: "Any") -> int:
         self._before()
         return os.write(self._fd, data)
+
+
+#: Says whether what is written now was written before: a workflow's code is replayed. Set when the first one is activated.
+muted: "Optional[Callable[[], bool]]" = None
+
+
+class _Stream(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        if muted is not None and muted():
+            return len(text)
+        return super().write(text)
 
 
 class Output:
@@ -61,4 +72,4 @@ class Output:
 def _stream(fd: int, before: "Callable[[], None]") -> io.TextIOWrapper:
     raw: "Any" = io.BufferedWriter(_Tap(fd, before))
     # Never fails on a character: a log line with a wrong one is better than a failed task.
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
+    return _Stream(raw, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
