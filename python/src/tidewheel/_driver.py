@@ -201,6 +201,8 @@ class Program:
         self.replaying = False
         #: It stands where it must not be woken any more.
         self.broken = False
+        #: How often more its code may come to a wait while the test kit throws it away.
+        self.unwinding = 0
         #: User code runs a step, which may take its time.
         self.stepping = False
         self.stepped = False
@@ -398,6 +400,22 @@ class Program:
         expected = next((item["key"] for turn in later for item in turn.get("opened") or ()), None)
         self._note(expected, None, "the function has ended, and the journal goes on", None)
 
+    def unwind(self) -> None:
+        """Ends its threads, through the `finally` of the user's. For the test kit: whoever replays after each step would else
+        have a thread for each. Code that goes on all the same is left where it is."""
+        self.broken = self.replaying = True
+        self.opened = {}
+        self.unwinding = 1000
+        if self.loop is not None:
+            self.loop.ready.clear()
+        for strand in list(self.strands):
+            thread = strand.thread
+            if thread is not None:
+                thread.gate.release()
+                self.baton.acquire(True, self.stall_s)
+        if self.loop is not None:
+            self.loop.unwind()
+
     def home(self) -> "Tuple[str, int]":
         """File and line of the function."""
         code = getattr(self.workflow.function, "__code__", None)
@@ -470,6 +488,10 @@ class Program:
             return {"error": problem}
         finally:
             self.stepping = False
+
+    def failure(self) -> "Optional[BaseException]":
+        """The exception with which the function ended, itself."""
+        return None if self.main is None else self.main.error
 
     def log(self, level: str, msg: str, fields: "Dict[str, Any]", even_replaying: bool = False) -> None:
         """A line of the run's log, once."""
@@ -611,6 +633,13 @@ class Parked:
         if other is not None:
             self.forget(other)
 
+    def drop(self, run: str) -> None:
+        """Forgets the program of a run, if it is here."""
+        with self._lock:
+            program = self._programs.pop(run, None)
+        if program is not None:
+            self.forget(program)
+
     def forget(self, program: Program) -> None:
         """It will not go on here. Its threads stay; they are counted."""
         self.lost += 1
@@ -621,8 +650,12 @@ class Parked:
 _kept: "List[Program]" = []
 
 
-def activate(workflow: "Workflow[Any, Any]", payload: "Any", host: "Host", parked: "Optional[Parked]" = None, stall_s: float = STALL_S) -> "Dict[str, Any]":
-    """Runs one activation and gives its result. Raises for what is no outcome of the run: a wrong input, code that is stuck."""
+def activate(
+    workflow: "Workflow[Any, Any]", payload: "Any", host: "Host", parked: "Optional[Parked]" = None, stall_s: float = STALL_S,
+    watch: "Optional[Callable[[Program], None]]" = None,
+) -> "Dict[str, Any]":
+    """Runs one activation and gives its result. Raises for what is no outcome of the run: a wrong input, code that is stuck.
+    ``watch`` sees the program afterwards."""
     activation = Activation(payload)
     program = parked.take(activation) if parked is not None else None
     try:
@@ -640,7 +673,10 @@ def activate(workflow: "Workflow[Any, Any]", payload: "Any", host: "Host", parke
                 break
         if program.mismatch is None:
             program.play(turns[-1], live=True)
-        return program.result()
+        result = program.result()
+        if watch is not None:
+            watch(program)
+        return result
     except BaseException:
         if program is not None:
             program.broken = True

@@ -186,6 +186,18 @@ class Loop(asyncio.AbstractEventLoop):
         else:
             self._main.cancel()
 
+    def unwind(self) -> None:
+        """See `Program.unwind`."""
+        for task in list(self._tasks) + ([] if self._main is None else [self._main]):
+            main, close = self.program.main, getattr(task.get_coro(), "close", None)
+            if main is None or close is None:
+                continue
+            try:
+                main.variables.run(close)
+            except BaseException:
+                pass  # it awaits something in a `finally`
+        self.ready.clear()
+
     def future_of(self, entry: Entry) -> EntryFuture:
         """What can be awaited for an entry."""
         future = EntryFuture(self, entry)

@@ -39,6 +39,10 @@ STALL_S = 30.0
 _HERE = dirname(abspath(__file__))
 
 
+class Unwound(BaseException):
+    """How the test kit, and nobody else, ends the threads of a program that it throws away."""
+
+
 class _Thread:
     """A thread that runs one function after another."""
 
@@ -138,9 +142,12 @@ class Strand:
         self.variables.run(self._body)
         thread, self.thread = self.thread, None
         self.program.finished(self)
-        if thread is not None and len(_idle) < MAX_IDLE:
-            _idle.append(thread)
+        kept = thread is not None and len(_idle) < MAX_IDLE
+        if kept:
+            _idle.append(thread)  # type: ignore[arg-type]
         self.program.baton.release()
+        if not kept:
+            raise SystemExit  # this thread alone
 
     def _body(self) -> None:
         FLOW.set(self.scope)
@@ -153,9 +160,15 @@ class Strand:
 
     def block(self) -> None:
         """Gives the run back to the driver until somebody wakes this strand."""
-        thread = self.thread
-        self.program.baton.release()
+        program, thread = self.program, self.thread
+        if program.unwinding:
+            program.unwinding -= 1
+            if program.unwinding:
+                raise Unwound
+        program.baton.release()
         thread.gate.acquire()  # type: ignore[union-attr]
+        if program.unwinding:
+            raise Unwound
 
     def give_up(self) -> "NoReturn":
         """Stays here for good: the program is broken, and its frames must not be unwound."""

@@ -310,6 +310,11 @@ class Signature:
         return None
 
     @property
+    def positions(self) -> "List[str]":
+        """Names of the parameters that may be given by position, in order."""
+        return [p.name for p in self._positional]
+
+    @property
     def names(self) -> "List[str]":
         return [p.name for p in self._parameters]
 

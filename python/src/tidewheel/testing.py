@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 from contextvars import copy_context
 from itertools import count
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Union, overload
 
 from . import options as _options
 from .authoring import Task
@@ -30,7 +30,12 @@ from .encode import dumps
 from .errors import NotAllowed, ResultError, TidewheelError
 
 if TYPE_CHECKING:
+    import os
     from random import Random
+
+    from ._testrun import Replayed, RunOutcome
+    from .flow import Workflow
+    from .signature import Signature
 
 #: Where a virtual clock begins: 2024-01-01T00:00:00Z.
 _EPOCH_S = 1_704_067_200.0
@@ -126,7 +131,66 @@ def mock_run(
     return _Kit(task, args, kwargs, assets, labels, results).attempt(attempt, cancel)
 
 
-def run(
+if TYPE_CHECKING:
+
+    @overload
+    def run(
+        task: "Workflow[Any, Any]",
+        *args: Any,
+        mocks: Optional[Mapping[Any, Any]] = None,
+        events: "Iterable[Any]" = (),
+        signals: "Any" = None,
+        promises: "Any" = None,
+        clock: "Union[str, Clock]" = "auto",
+        cancel: "Optional[_options.Duration]" = None,
+        replay_every_step: bool = False,
+        crash_at: "Optional[str]" = None,
+        shuffle: Optional[int] = None,
+        assets: Optional[Mapping[str, Any]] = None,
+        retries: bool = True,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> "RunOutcome": ...
+    @overload
+    def run(
+        task: "Task[Any, Any]",
+        *args: Any,
+        retries: bool = True,
+        clock: "Union[str, Clock]" = "auto",
+        assets: Optional[Mapping[str, Any]] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        results: Optional[Mapping[Any, Any]] = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> Outcome: ...
+
+
+def run(task: Any, *args: Any, **kwargs: Any) -> Any:
+    """Runs a task, or a workflow, without a server. A task: see `Outcome`. A workflow: see `tidewheel._testrun`.
+
+    A task is run as a queue would: again after a failure, as its retry policy says. The pauses pass on a virtual clock; jitter
+    comes from ``seed``. A task without a policy runs once.
+
+    A workflow is run to its end, or to where it waits for what nothing sends. Its tasks and child runs are plain calls, or
+    what ``mocks`` says for them; ``events``, ``signals`` and ``promises`` are what comes from outside."""
+    from .flow import Workflow
+
+    if isinstance(task, Workflow):
+        from ._testrun import run_workflow
+
+        return run_workflow(task, args, **kwargs)
+    return _run_task(task, *args, **kwargs)
+
+
+def replay(function: "Workflow[Any, Any]", journal: "Union[str, os.PathLike[str], Mapping[str, Any]]") -> "Replayed":
+    """Goes through an exported journal (a file, or what is in it) with this code, and runs nothing else. Raises `ReplayMismatch`
+    with file and line where the code asks for something else than the journal has."""
+    from ._testrun import replay_journal
+
+    return replay_journal(function, journal)
+
+
+def _run_task(
     task: "Task[Any, Any]",
     *args: Any,
     retries: bool = True,
@@ -137,13 +201,9 @@ def run(
     seed: int = 0,
     **kwargs: Any,
 ) -> Outcome:
-    """Runs a task as a queue would: again after a failure, as its retry policy says. The pauses pass on a virtual clock;
-    jitter comes from ``seed``. A task without a policy runs once."""
     from random import Random
 
-    time = Clock() if clock == "auto" else clock
-    if not isinstance(time, Clock):
-        raise TypeError(f"clock is 'auto' or a Clock, not {clock!r}")
+    time = _clock(clock)
     kit = _Kit(task, args, kwargs, assets, labels, results)
     chance = Random(seed)
     policy = task.retry if retries else None
@@ -158,6 +218,13 @@ def run(
         time.advance(pause)
     outcome.elapsed = time.elapsed
     return outcome
+
+
+def _clock(clock: Any) -> Clock:
+    time = Clock() if clock == "auto" else clock
+    if not isinstance(time, Clock):
+        raise TypeError(f"clock is 'auto' or a Clock, not {clock!r}")
+    return time
 
 
 def _may_retry(error: BaseException, policy: "_options.Retry") -> bool:
@@ -179,13 +246,7 @@ class _Kit:
     ) -> None:
         if not isinstance(task, Task):
             raise TypeError(f"{task!r} is not a task; put @task on it")
-        self.task = task
-        self.outcome = Outcome()
-        self.clock = Clock()
-        self._assets = assets or {}
-        self._labels = _options.labels(labels or {})
-        self._results = {getattr(key, "name", key): value for key, value in (results or {}).items()}
-        self._types: Dict[str, str] = {}
+        self._begin(task, assets, labels, results)
         signature = task.signature
         if task.batch is not None:
             # The whole list is given, as to the function itself.
@@ -197,6 +258,40 @@ class _Kit:
             text = dumps(signature.input(signature.bind(args, kwargs)), "input")
             # Read anew for each attempt: what one attempt does to its arguments, the next must not see.
             self._call = lambda: signature.arguments(json.loads(text))
+
+    def _begin(
+        self, task: "Task[Any, Any]", assets: Optional[Mapping[str, Any]], labels: Optional[Mapping[str, str]],
+        results: Optional[Mapping[Any, Any]],
+    ) -> None:
+        self.task = task
+        self.function: Any = task.function
+        self.outcome = Outcome()
+        self.clock = Clock()
+        self._assets = assets or {}
+        self._labels = _options.labels(labels or {})
+        self._results = {getattr(key, "name", key): value for key, value in (results or {}).items()}
+        self._types: Dict[str, str] = {}
+
+    @classmethod
+    def of_input(
+        cls, task: "Task[Any, Any]", input: Any, assets: Optional[Mapping[str, Any]], results: Optional[Mapping[Any, Any]],
+        mock: Any = None,
+    ) -> "_Kit":
+        """For a call whose input is JSON already; one member of a batch task is a batch of one. ``mock`` stands for the function."""
+        kit = cls.__new__(cls)
+        kit._begin(task, assets, None, results)
+        text = dumps(input)
+        if task.batch is not None and mock is None:
+            kit._call = lambda: (([task.signature.member(json.loads(text))],), {})
+        elif task.batch is not None:
+            kit._call = lambda: ((task.signature.member(json.loads(text)),), {})
+        else:
+            kit._call = lambda: task.signature.arguments(json.loads(text))
+        if mock is not None:
+            call = kit._call
+            kit.function = mock
+            kit._call = lambda: _in_order(task.signature, *call())
+        return kit
 
     def attempt(self, number: int, cancel: bool = False) -> Outcome:
         limit = self.task.defaults().get("timeout", {}).get("run")
@@ -213,7 +308,7 @@ class _Kit:
         outcome.result, outcome.error = None, None
         try:
             args, kwargs = self._call()
-            value = copy_context().run(self.task.function, *args, **kwargs)
+            value = copy_context().run(self.function, *args, **kwargs)
             if hasattr(value, "__await__"):
                 value = _finish(value)
             self._check(value, args)
@@ -227,7 +322,7 @@ class _Kit:
 
     def _check(self, value: Any, args: Any) -> None:
         """Fails where the worker would: a result that is not JSON, or a batch that answers for another number."""
-        if self.task.batch is None:
+        if self.task.batch is None or self.function is not self.task.function:
             if not isinstance(value, bytes):
                 dumps(value, "result")
             return
@@ -301,6 +396,17 @@ class _Kit:
 
     def logs(self, task_id: str) -> List[Dict[str, Any]]:
         return []
+
+
+def _in_order(signature: "Signature", args: Any, kwargs: Dict[str, Any]) -> Any:
+    """Arguments by position as far as they have one: a mock such as ``seen.append`` has no names."""
+    named = dict(kwargs)
+    positional = list(args)
+    for name in signature.positions[len(positional):]:
+        if name not in named:
+            break
+        positional.append(named.pop(name))
+    return tuple(positional), named
 
 
 def _finish(awaitable: Any) -> Any:
