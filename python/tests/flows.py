@@ -17,7 +17,7 @@ class FlowHost:
         self.loads = []
 
     def history(self, run, generation, below):
-        return [turn for turn in self.turns if turn["no"] < below]
+        return [turn for turn in self.turns if not isinstance(turn, dict) or turn["no"] < below]
 
     def load(self, ref):
         self.loads.append(ref)

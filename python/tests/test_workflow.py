@@ -851,9 +851,9 @@ class Outcomes(unittest.TestCase):
 
         @flow
         def slow_step() -> int:
-            return wf.step("slow", lambda: time.sleep(0.2) or 5)
+            return wf.step("slow", lambda: time.sleep(1.2) or 5)
 
-        result = _driver.activate(slow_step, payload([{"no": 1, "now": 1, "done": []}], slow_step.ref, {}), FlowHost(), stall_s=0.05)
+        result = _driver.activate(slow_step, payload([{"no": 1, "now": 1, "done": []}], slow_step.ref, {}), FlowHost(), stall_s=0.5)
         self.assertEqual(result["commands"][0]["value"], 5)
 
     def test_prints_are_not_repeated(self):

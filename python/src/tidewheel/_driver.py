@@ -206,6 +206,8 @@ class Program:
         #: User code runs a step, which may take its time.
         self.stepping = False
         self.stepped = False
+        #: Changes with everything that its code asks for.
+        self.progress = 0
         self.cancelled: "Optional[str]" = None
         self.end: "Optional[Dict[str, Any]]" = None
         self.mismatch: "Optional[Dict[str, Any]]" = None
@@ -347,6 +349,7 @@ class Program:
     def issue(self, entry: Entry, command: "Dict[str, Any]") -> None:
         """Takes a command of this turn; one of the past has to be in the journal."""
         key = entry.key
+        self.progress += 1
         if self.opened is not None:
             self._check(entry, self.opened)
         elif len(self.entries) >= MAX_ENTRIES:

@@ -121,9 +121,11 @@ class Strand:
             self.thread = thread
             thread.job = self._run
         program = self.program
+        seen = program.progress
         thread.gate.release()
         while not program.baton.acquire(True, program.stall_s):
-            if program.stepping:
+            if program.stepping or program.progress != seen:
+                seen = program.progress
                 continue
             program.broken = True
             file, line = self.place()
