@@ -100,6 +100,26 @@ class Results(unittest.TestCase):
         run.turn(("/task:a#0", 5), ("/task:a#0", 6), ("/task:zzz#0", 1))
         self.assertEqual(run.turn(("/task:b#0", 7), ("/task:a#0", 9))["end"], {"ok": 12})
 
+    def test_a_turn_in_which_nothing_happened_changes_nothing(self):
+        @workflow(name="f")
+        async def g(x: int = 1) -> int:
+            import asyncio
+
+            both = await asyncio.gather(a(x), wf.all(b.submit(x), wf.sleep(1)))
+            return both[0] + both[1][0]
+
+        for parked in (Parked(), None):
+            for function in (two_steps, g):
+                run = Run(function, parked=parked)
+                before = run.turn()
+                out = run.turn()
+                self.assertEqual((out["commands"], out["wait"]), ([], before["wait"]))
+                out = run.turn(("/task:a#0", 5))
+                if function is two_steps:
+                    self.assertEqual(run.turn(("/task:b#0", 7))["end"], {"ok": 12})
+                else:
+                    self.assertEqual(run.turn(("/task:b#0", 7), ("/sleep:#0", None))["end"], {"ok": 12})
+
     def test_parts_resume_in_the_order_in_which_things_ended(self):
         @flow
         def f() -> list:

@@ -324,6 +324,7 @@ class _Run:
             outcome.state = result["state"]
         outcome.attributes.update(result.get("attributes") or {})
         outcome.attributes = {name: value for name, value in outcome.attributes.items() if value is not None}
+        self.waits = []  # nothing is woken before all of the turn is stored
         targets = {} if self._program is None else self._program.entries
         for command in result["commands"]:
             entry = targets.get(command["key"])
