@@ -16,7 +16,7 @@ class FlowHost:
         self.turns = list(turns)
         self.loads = []
 
-    def history(self, run, generation, below):
+    def history(self, run, generation, epoch, below):
         return [turn for turn in self.turns if not isinstance(turn, dict) or turn["no"] < below]
 
     def load(self, ref):

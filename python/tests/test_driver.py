@@ -421,6 +421,8 @@ class Parking(unittest.TestCase):
         self.assertEqual(go(lambda body: body.update(run="run_2"), first=2)[0], 2)  # another run: asks for the history
         self.assertEqual(go(lambda body: body.update(generation=1, turns=[{"no": 1, "now": 5, "done": []}]))[0], 2)
 
+        self.assertEqual(go(lambda body: body.update(epoch=3))[0], 2)  # taken back meanwhile
+
         def same_turn_again(body):
             body["turns"] = [{"no": 1, "now": 5, "done": []}]
 

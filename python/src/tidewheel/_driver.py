@@ -20,7 +20,8 @@ from __future__ import annotations
 from _thread import allocate_lock
 from collections import OrderedDict, deque
 
-from ._journal import MAX_ENTRIES, MAX_TURN, STRICT, Activation, Entry, check_name, check_turn, error_of, hash_of, problem_of, size_of, too_long
+from ._journal import MAX_COMMANDS, MAX_ENTRIES, MAX_KEY, MAX_TURN, STRICT, Activation, Entry, check_name, check_turn, error_of, hash_of
+from ._journal import problem_of, size_of, too_long, too_many
 from ._strand import FLOW, STALL_S, Strand, Wait, here, user_place
 from .context import Context
 from .encode import to_json
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     class Host(Protocol):
         """What a program needs of whoever runs it, for one activation."""
 
-        def history(self, run: str, generation: int, below: int) -> List[Dict[str, Any]]: ...
+        def history(self, run: str, generation: int, epoch: int, below: int) -> List[Dict[str, Any]]: ...
         def load(self, ref: Dict[str, Any]) -> Any: ...
         def log(self, level: str, msg: str, fields: Dict[str, Any]) -> None: ...
         def step_context(self, key: str) -> Context: ...
@@ -170,14 +171,28 @@ def task_options(body: "Dict[str, Any]") -> "Dict[str, Any]":
             raise ValueError(f"{name} is no option of a task that a workflow calls; {instead}")
     opts = {name: value for name, value in body.items() if name not in _SKIPPED}
     limits = opts.pop("timeout", None)
-    if limits:
-        from .options import duration_ms
+    from .options import duration_ms
 
+    if "retry" in opts:
+        opts["retry"] = _retry(opts["retry"])
+    if limits:
         if "run" in limits:
             opts["timeout_ms"] = duration_ms(limits["run"])
         if set(limits) != {"run"}:
             opts["timeout"] = limits
     return opts
+
+
+def _retry(policy: "Dict[str, Any]") -> "Dict[str, Any]":
+    """A policy in numbers, as the engine keeps it."""
+    from .options import duration_ms
+
+    out: "Dict[str, Any]" = {"max_attempts": policy.get("max_attempts", 3), "delay_ms": duration_ms(policy.get("delay", "1s"))}
+    out["factor"] = 1.0 if policy.get("backoff") == "constant" else float(policy.get("factor", 2.0))
+    for name in ("max_delay", "jitter"):
+        if name in policy:
+            out[name + "_ms"] = duration_ms(policy[name])
+    return out
 
 
 class Program:
@@ -189,6 +204,7 @@ class Program:
         self.ref = activation.workflow
         self.seed = activation.seed
         self.generation = activation.generation
+        self.epoch = activation.epoch
         self.input = activation.input
         self.stall_s = stall_s
         self.root = f"g{self.generation}" if self.generation else ""
@@ -238,11 +254,11 @@ class Program:
                 self.patches.add(key)
         if self.main is None:
             self._begin()
-        for done in turn.get("done") or ():
-            self._resolve(done)
         reason = turn.get("cancel")
         if reason is not None and self.cancelled is None:
-            self._cancel(reason)
+            self._cancel(reason)  # before the rest: what it waits for raises, and may have ended all the same
+        for done in turn.get("done") or ():
+            self._resolve(done)
         if self.loop is not None and self.loop.ready and self.main is not None:
             self.wake(self.main)
         self._spin()
@@ -350,6 +366,10 @@ class Program:
         """Takes a command of this turn; one of the past has to be in the journal."""
         key = entry.key
         self.progress += 1
+        if len(key.encode()) > MAX_KEY:
+            raise WorkflowError(f"{key[:80]}...: the key is longer than {MAX_KEY} bytes; nest less, or give a shorter name")
+        if len(self.issued) >= MAX_COMMANDS:
+            raise too_many(key)
         if self.opened is not None:
             self._check(entry, self.opened)
         elif len(self.entries) >= MAX_ENTRIES:
@@ -619,7 +639,8 @@ class Parked:
         if program is None:
             return None
         last = activation.turns[-1]["no"]
-        if program.generation == activation.generation and activation.first <= program.no + 1 <= last and program.ref == activation.workflow:
+        same = program.generation == activation.generation and program.epoch == activation.epoch
+        if same and activation.first <= program.no + 1 <= last and program.ref == activation.workflow:
             for turn in activation.turns[:-1]:
                 if turn["no"] == program.no and {item["key"]: item.get("hash") for item in turn["opened"]} != program.issued:
                     break  # another process did this turn, and otherwise
@@ -700,7 +721,7 @@ def _history(activation: Activation, host: "Host") -> "List[Dict[str, Any]]":
     turns: "List[Dict[str, Any]]" = []
     below = activation.first
     while below > 1:
-        part = host.history(activation.run, activation.generation, below)
+        part = host.history(activation.run, activation.generation, activation.epoch, below)
         if not isinstance(part, list) or not part or not isinstance(part[0], dict) or not isinstance(part[0].get("no"), int):
             raise TidewheelError(f"the history of {activation.run} below turn {below} came back empty", retryable=True)
         first = part[0]["no"]

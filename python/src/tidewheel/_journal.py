@@ -25,8 +25,11 @@ MAX_VALUE = 4 * 1024 * 1024
 MAX_TURN = 12 * 1024 * 1024
 #: A run goes on with a fresh journal before it has so many entries.
 MAX_ENTRIES = 50_000
-#: Longest name of an entry.
+#: Things that a program asks for in one turn.
+MAX_COMMANDS = 10_000
+#: Longest name of an entry, and of a key in bytes.
 MAX_NAME = 200
+MAX_KEY = 512
 
 #: A mismatch of their hashes is one of the run. A step's arguments may differ: its value is what counts.
 STRICT = frozenset(("task", "child", "sleep", "event", "map", "undo"))
@@ -161,7 +164,7 @@ def _traceback(error: BaseException) -> str:
 class Activation:
     """An activation's input, checked."""
 
-    __slots__ = ("run", "workflow", "seed", "generation", "input", "first", "turns")
+    __slots__ = ("run", "workflow", "seed", "generation", "epoch", "input", "first", "turns")
 
     def __init__(self, payload: "Any") -> None:
         if not isinstance(payload, dict):
@@ -172,6 +175,8 @@ class Activation:
         self.workflow = _of(payload, "workflow", str)
         self.seed = _of(payload, "seed", str)
         self.generation = _of(payload, "generation", int, 0)
+        #: Changes when the run was taken back: turns of the same number may be others then.
+        self.epoch = _of(payload, "epoch", int, 0)
         self.input: "Any" = payload.get("input")
         self.first = _of(payload, "first", int, 1)
         self.turns: "List[Dict[str, Any]]" = _of(payload, "turns", list)
@@ -208,6 +213,10 @@ def _of(owner: "Dict[str, Any]", name: str, kind: "Any", default: "Any" = None) 
     if not isinstance(value, kind) or isinstance(value, bool):
         raise InputError(f"expected {kind.__name__}, got {type(value).__name__}").at(name)
     return value
+
+
+def too_many(key: str) -> WorkflowError:
+    return WorkflowError(f"{key}: the workflow asks for more than {MAX_COMMANDS} things in one go; use wf.map, or wait for some of them first")
 
 
 def too_long(key: str) -> WorkflowError:

@@ -592,11 +592,11 @@ def _policy(task: Any, opts: Json) -> "Optional[_options.Retry]":
     """As the task has it, or as the call says."""
     own = getattr(task, "retry", None)
     wire = opts.get("retry")
-    if wire is None or own is not None and own.wire() == wire:
+    if wire is None:
         return own
-    factor = 1 if wire.get("backoff") == "constant" else wire.get("factor", 2.0)
+    seconds = {name: wire[name + "_ms"] / 1000 for name in ("max_delay", "jitter") if name + "_ms" in wire}
     return _options.Retry(
-        wire.get("max_attempts", 3), delay=wire.get("delay", "1s"), factor=factor, max_delay=wire.get("max_delay"), jitter=wire.get("jitter"),
+        wire["max_attempts"], delay=wire["delay_ms"] / 1000, factor=wire["factor"], **seconds,
         on=own.on if own is not None else (), no_retry=own.no_retry if own is not None else (),
     )
 
@@ -631,7 +631,7 @@ class _Host:
     def __init__(self, run: _Run) -> None:
         self._run = run
 
-    def history(self, run: str, generation: int, below: int) -> List[Json]:
+    def history(self, run: str, generation: int, epoch: int, below: int) -> List[Json]:
         raise AssertionError("the whole history comes along")
 
     def load(self, ref: Json) -> Any:

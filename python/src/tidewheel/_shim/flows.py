@@ -59,10 +59,9 @@ class Host:
         self._session = session
         self._context = context
 
-    def history(self, run: str, generation: int, below: int) -> "List[Dict[str, Any]]":
-        answer, _ = self._session.ask(
-            {"t": "history", "lease": self._context.lease, "run": run, "generation": generation, "below": below}
-        )
+    def history(self, run: str, generation: int, epoch: int, below: int) -> "List[Dict[str, Any]]":
+        question = {"t": "history", "lease": self._context.lease, "run": run, "generation": generation, "epoch": epoch, "below": below}
+        answer, _ = self._session.ask(question)
         if answer.get("error"):
             raise TidewheelError(f"no history of {run}: {answer['error']}", retryable=True)
         return answer.get("turns") or []

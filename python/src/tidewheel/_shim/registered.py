@@ -23,7 +23,13 @@ class ManifestError(Exception):
 
 def everything() -> "Offer":
     """Tasks, then workflows. Raises `ManifestError`."""
-    return {**tasks(), **workflows()}
+    both: "Offer" = {**tasks()}
+    names = {task.name: task for task in both.values()}
+    for flow in workflows().values():
+        if flow.name in names:
+            raise ManifestError(f"{place(flow)}: a task is named {flow.name!r} too, at {place(names[flow.name])}. Give one a name=")
+        both[flow.fn] = flow
+    return both
 
 
 def workflows() -> "Dict[str, Workflow[Any, Any]]":
