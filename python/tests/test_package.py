@@ -55,14 +55,20 @@ class Package(unittest.TestCase):
                 self.assertEqual(result.failed, 0)
 
     def test_examples_in_the_readme_run(self):
-        with open(os.path.join(support.ROOT, "README.md")) as file:
+        self.run_page(os.path.join(support.ROOT, "README.md"), 4)
+
+    def test_examples_in_the_guide_to_workflows_run(self):
+        self.run_page(os.path.join(support.ROOT, "..", "docs", "guide", "python-workflows.md"), 6)
+
+    def run_page(self, path, least):
+        with open(path) as file:
             blocks = re.findall(r"^```python( no-run)?\n(.*?)^```", file.read(), re.MULTILINE | re.DOTALL)
-        self.assertGreater(len(blocks), 4)
-        page = types.ModuleType("readme")
-        sys.modules["readme"] = page  # where annotations are looked up
-        self.addCleanup(sys.modules.pop, "readme")
+        self.assertGreater(len(blocks), least)
+        page = types.ModuleType("page")
+        sys.modules["page"] = page  # where annotations are looked up
+        self.addCleanup(sys.modules.pop, "page")
         for no_run, text in blocks:
-            code = compile(text, "README.md", "exec")
+            code = compile(text, os.path.basename(path), "exec")
             if not no_run:
                 exec(code, page.__dict__)
 
@@ -96,7 +102,7 @@ class Package(unittest.TestCase):
 
     def test_the_reference_names_everything_public(self):
         import tidewheel
-        from tidewheel import client, context, errors, testing
+        from tidewheel import _testrun, client, context, durable, errors, testing
 
         with open(os.path.join(support.ROOT, "..", "docs", "reference", "python.md")) as file:
             page = file.read()
@@ -110,10 +116,13 @@ class Package(unittest.TestCase):
             self.assertLessEqual(public(kind), words, kind)
         # What the host of a context uses, and no task.
         self.assertLessEqual(public(context.Context) - {"host", "lease", "facts", "cancel", "cancel_reason", "redact"}, words)
-        self.assertLessEqual(public(testing.Outcome) | {"run", "mock_run", "Clock"}, words)
+        self.assertLessEqual(public(testing.Outcome) | {"run", "mock_run", "replay", "Clock"}, words)
+        for kind in (tidewheel.Workflow, durable.Durable, durable.Call):
+            self.assertLessEqual(public(kind), words, kind)
+        self.assertLessEqual(public(_testrun.RunOutcome()) | set(_testrun.Replayed._fields), words)
         self.assertLessEqual({name for name, value in vars(errors).items() if isinstance(value, type)}, words)
         self.assertLessEqual(tidewheel.options.SUBMIT_OPTIONS, words)
-        for function in (tidewheel.task, tidewheel.Retry, tidewheel.Batch, client.Client):
+        for function in (_testrun.run_workflow, tidewheel.workflow, tidewheel.task, tidewheel.Retry, tidewheel.Batch, client.Client):
             self.assertLessEqual(set(inspect.signature(function).parameters) - {"function"}, words, function)
 
     def test_every_function_is_annotated(self):
@@ -129,12 +138,22 @@ class Package(unittest.TestCase):
             with open(path) as file, self.subTest(name):
                 ast.parse(file.read(), feature_version=(3, 9))
 
+    def test_a_process_with_tasks_alone_loads_nothing_of_workflows(self):
+        program = ("import sys; sys.path.insert(0, %r)\n"
+                   "import tidewheel._shim.__main__, tidewheel._shim.session, tidewheel._shim.serial, tidewheel._shim.registered as r\n"
+                   "from tidewheel import task\nr.everything()\n"
+                   "print(' '.join(sorted(sys.modules)))" % support.SRC)
+        run = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+        for name in ("flow", "durable", "_driver", "_strand", "_loop", "_journal", "_shim.flows"):
+            self.assertNotIn("tidewheel." + name, run.stdout.split())
+
     def test_importing_brings_nothing_heavy(self):
         # What makes an import slow, and no clock: the modules that only a connection, a loop or a subprocess needs.
         program = ("import sys; sys.path.insert(0, %r); before = set(sys.modules)\n"
                    "from tidewheel import task, ctx, Retry, Batch, TaskFailed, Handle, Secret\n"
                    "print(' '.join(sorted(set(sys.modules) - before)))" % support.SRC)
         run = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+        self.assertEqual([name for name in run.stdout.split() if name.split(".")[-1] in ("flow", "durable", "_driver", "_strand", "_loop")], [])
         heavy = {"asyncio", "http.client", "ssl", "socket", "subprocess", "email", "urllib.request", "json", "logging", "inspect"}
         self.assertEqual(heavy & set(run.stdout.split()), set())
 
