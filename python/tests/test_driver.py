@@ -379,6 +379,70 @@ class Cancelling(unittest.TestCase):
         self.assertEqual(out["end"]["error"]["exception"], "tidewheel.errors.Cancelled")
 
 
+class Aborts(unittest.TestCase):
+    """What is wrong with this process ends the attempt; the run, and the user's code, know nothing of it."""
+
+    def test_a_value_that_cannot_be_fetched(self):
+        seen = []
+
+        @flow
+        def f() -> None:
+            try:
+                a(1)
+            except BaseException as error:
+                seen.append(error)
+            finally:
+                seen.append("finally")
+
+        @workflow(name="f")
+        async def g() -> None:
+            try:
+                await a(1)
+            except BaseException as error:
+                seen.append(error)
+
+        class Broken(FlowHost):
+            def load(self, ref):
+                raise TidewheelError("the store is away", retryable=True)
+
+        for function in (f, g):
+            for parked in (None, Parked()):
+                run = Run(function, parked=parked)
+                run.turn()
+                run.host = Broken()
+                with self.assertRaisesRegex(TidewheelError, "the store is away"):
+                    run.turn(("/task:a#0", {"$ref": "sha256:ab", "size": 9}))
+                self.assertEqual(seen, [])
+                self.assertEqual(parked.lost if parked else 1, 1)
+                run.host = FlowHost()  # the next attempt, wherever it is
+                self.assertIn("end", run.turn(("/task:a#0", {"$ref": "sha256:ab", "size": 9})))
+                seen.clear()
+
+    def test_a_step_whose_attempt_is_stopped(self):
+        from tidewheel import Cancelled, ctx
+
+        seen = []
+
+        @flow
+        def f() -> None:
+            try:
+                wf.step("s", lambda: ctx.check())
+            except BaseException as error:
+                seen.append(error)
+
+        class Stopped(FlowHost):
+            def step_context(self, key):
+                context = super().step_context(key)
+                context.cancel("the agent is going")
+                return context
+
+        run = Run(f)
+        run.host = Stopped()
+        with self.assertRaises(Cancelled):
+            run.turn()
+        self.assertEqual(seen, [])
+
+
 class Parking(unittest.TestCase):
     def test_a_parked_program_goes_on_without_its_history(self):
         begun = []

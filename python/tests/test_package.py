@@ -115,7 +115,7 @@ class Package(unittest.TestCase):
         for kind in (tidewheel.Task, tidewheel.Queue, tidewheel.Handle, tidewheel.Secret, context.Log, client.Client, client.AsyncClient):
             self.assertLessEqual(public(kind), words, kind)
         # What the host of a context uses, and no task.
-        self.assertLessEqual(public(context.Context) - {"host", "lease", "facts", "cancel", "cancel_reason", "redact"}, words)
+        self.assertLessEqual(public(context.Context) - {"host", "lease", "facts", "cancel", "cancel_reason", "redact", "stopping"}, words)
         self.assertLessEqual(public(testing.Outcome) | {"run", "mock_run", "replay", "Clock"}, words)
         for kind in (tidewheel.Workflow, durable.Durable, durable.Call):
             self.assertLessEqual(public(kind), words, kind)

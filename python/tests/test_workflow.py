@@ -248,6 +248,19 @@ class Calls(unittest.TestCase):
 
         self.assertEqual(len(run(f).unwrap()), 5)
 
+    def test_a_loop_of_its_own_is_refused(self):
+        @flow
+        def f() -> str:
+            async def main():
+                return fetch(1)
+
+            try:
+                asyncio.run(main())
+            except WorkflowError as error:
+                return str(error)
+
+        self.assertIn("async def", run(f).unwrap())
+
     def test_ctx_log_is_the_runs_log(self):
         @flow
         def f() -> None:

@@ -30,7 +30,7 @@ from .errors import Cancelled, InputError, ResultError, TidewheelError, Workflow
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from random import Random
-    from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Set, Tuple
+    from typing import Any, Callable, Deque, Dict, List, NoReturn, Optional, Protocol, Set, Tuple
 
     from ._loop import Loop
     from .authoring import Task
@@ -227,6 +227,7 @@ class Program:
         self.cancelled: "Optional[str]" = None
         self.end: "Optional[Dict[str, Any]]" = None
         self.mismatch: "Optional[Dict[str, Any]]" = None
+        self.aborted: "Optional[BaseException]" = None
         self.loop: "Optional[Loop]" = None
         self.main: "Optional[Strand]" = None
         self.strands: "Dict[Strand, None]" = {}
@@ -239,13 +240,53 @@ class Program:
         self._ready: "Deque[Strand]" = deque()
         self._bytes = 0
         self._ended = 0
+        self._turns: "Deque[Dict[str, Any]]" = deque()
+        self._live = True
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
-    def play(self, turn: "Dict[str, Any]", live: bool) -> None:
-        """Goes through one turn. Afterwards `end`, `mismatch`, `commands` and `waits` say what came of it."""
+    def play(self, turns: "List[Dict[str, Any]]", live: bool) -> None:
+        """Goes through turns, of which the last one is live (or none is). Afterwards `end`, `mismatch`, `commands` and `waits` say
+        what came of it."""
+        self._turns, self._live = deque(turns), live
+        while self._next():
+            self._spin()
+
+    def advance(self) -> bool:
+        """For a strand that is about to wait: if nothing else is to run in this turn, the next one begins here and now, and a
+        replay need not go back and forth between threads. False = the driver has to see to it."""
+        if self._ready or self.broken or self.end is not None:
+            return False
+        try:
+            return self._next()
+        except Exception as error:  # it must not come out in the user's code
+            self.abort(error)
+
+    def is_next(self, strand: Strand) -> bool:
+        """Whether it is the strand's turn to run; then it counts as running."""
+        if not self._ready or self._ready[0] is not strand:
+            return False
+        self._ready.popleft()
+        strand.queued = False
+        return True
+
+    def _next(self) -> bool:
+        """Leaves the turn that is over, and enters the next; False if there is none, or no way on."""
+        if self.opened is not None and not self.broken:
+            self._compare()
+            if self.end is not None and self._turns and self.mismatch is None:
+                expected = next((item["key"] for turn in self._turns for item in turn.get("opened") or ()), None)
+                self._note(expected, None, "the function has ended, and the journal goes on", None)
+        if self.broken or not self._turns:
+            return False
+        turn = self._turns.popleft()
+        self._enter(turn, self._live and not self._turns)
+        return True
+
+    def _enter(self, turn: "Dict[str, Any]", live: bool) -> None:
         self.no, self.now = turn["no"], turn["now"]
         self.replaying = not live
+        self.progress += 1
         self.stepped = False
         self.commands, self.issued, self.told, self._bytes = [], {}, {}, 0
         self.opened = None if live else {item["key"]: item.get("hash") for item in turn["opened"]}
@@ -261,9 +302,6 @@ class Program:
             self._resolve(done)
         if self.loop is not None and self.loop.ready and self.main is not None:
             self.wake(self.main)
-        self._spin()
-        if not live and self.mismatch is None:
-            self._compare()
 
     def _begin(self) -> None:
         scope = Scope(self, self.root)
@@ -326,6 +364,8 @@ class Program:
             strand = ready.popleft()
             strand.queued = False
             strand.hand_over()
+            if self.aborted is not None:
+                raise self.aborted
             if strand is self.main and strand.over and self.end is None:
                 self.end = self._end_of(strand)
                 # What still runs beside it is told, once, and may leave things in order.
@@ -395,8 +435,7 @@ class Program:
     def _differ(self, expected: "Optional[str]", actual: "Optional[str]", why: str, place: "Optional[Tuple[str, int]]") -> None:
         """Notes the mismatch; the strand that runs stays where it is, for good."""
         self._note(expected, actual, why, place)
-        strand = FLOW.get().program.current()
-        strand.give_up()
+        self.current().give_up()
 
     def _note(self, expected: "Optional[str]", actual: "Optional[str]", why: str, place: "Optional[Tuple[str, int]]") -> None:
         file, line = place or self.home()
@@ -405,8 +444,8 @@ class Program:
 
     def current(self) -> Strand:
         """The strand that runs now."""
-        strand = FLOW.get().strand
-        return strand if strand is not None and self.loop is None else self.main  # type: ignore[return-value]
+        scope = None if self.loop is not None else FLOW.get()
+        return self.main if scope is None or scope.strand is None else scope.strand  # type: ignore[return-value]
 
     def _compare(self) -> None:
         missing = next((key for key in self.opened or () if key not in self.issued and "/patch:" not in key), None)
@@ -418,10 +457,11 @@ class Program:
         why = "the journal has what the code does not ask for" + ("" if self.end is None else ": the function has ended")
         self._note(missing, None, why, place)
 
-    def ended_early(self, later: "List[Dict[str, Any]]") -> None:
-        """Notes that the function has ended although the journal goes on."""
-        expected = next((item["key"] for turn in later for item in turn.get("opened") or ()), None)
-        self._note(expected, None, "the function has ended, and the journal goes on", None)
+    def abort(self, error: BaseException) -> "NoReturn":
+        """Ends the activation, and not the run: what went wrong is of this process. The strand stays where it is, for nothing of
+        it may come out in the user's code, where it would be caught or would fail the run."""
+        self.aborted = error
+        self.current().give_up()
 
     def unwind(self) -> None:
         """Ends its threads, through the `finally` of the user's. For the test kit: whoever replays after each step would else
@@ -476,8 +516,11 @@ class Program:
     def load(self, value: "Any") -> "Any":
         """A large value is fetched when it is read."""
         if type(value) is dict and value.keys() == {"$ref", "size"}:
-            assert self.host is not None
-            return self.host.load(value)
+            try:
+                assert self.host is not None
+                return self.host.load(value)
+            except Exception as error:
+                self.abort(error)
         return value
 
     def run_step(self, key: str, function: "Callable[..., Any]", args: "Tuple[Any, ...]", kwargs: "Dict[str, Any]") -> "Dict[str, Any]":
@@ -503,8 +546,8 @@ class Program:
             size_of(value, key)
             return {"value": value}
         except (Exception, SystemExit) as error:
-            if isinstance(error, MemoryError):
-                raise
+            if isinstance(error, MemoryError) or isinstance(error, Cancelled) and context.stopping:
+                self.abort(error)
             problem = problem_of(error)
             problem["type"] = type(error).__name__
             problem.pop("key", None)
@@ -689,14 +732,7 @@ def activate(
         else:
             turns = [turn for turn in activation.turns if turn["no"] > program.no]
         program.host = host
-        for i, turn in enumerate(turns[:-1]):
-            program.play(turn, live=False)
-            if program.mismatch is None and program.end is not None:
-                program.ended_early(turns[i + 1 :])
-            if program.mismatch is not None:
-                break
-        if program.mismatch is None:
-            program.play(turns[-1], live=True)
+        program.play(turns, live=True)
         result = program.result()
         if watch is not None:
             watch(program)

@@ -115,6 +115,9 @@ def problem_of(error: BaseException, traceback: bool = True) -> "Dict[str, Any]"
     out: "Dict[str, Any]" = {"type": RUNTIME, "status": 500, "title": kind.__name__, "detail": _text(error), "exception": name}
     if isinstance(error, TaskFailed):
         out["type"] = error.type or RUNTIME
+    if isinstance(error, InputError):
+        out["type"] = RUNTIME.replace("runtime", "validation")
+        out["status"] = 400
     if isinstance(error, Timeout):
         out["type"] = RUNTIME.replace("runtime", "timeout")
         out["status"] = 408

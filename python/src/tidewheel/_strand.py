@@ -21,7 +21,7 @@ from os.path import abspath, dirname
 
 from . import authoring
 from .context import CURRENT
-from .errors import WorkflowStuck
+from .errors import WorkflowError, WorkflowStuck
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,6 +167,9 @@ class Strand:
             program.unwinding -= 1
             if program.unwinding:
                 raise Unwound
+        while program.advance():
+            if program.is_next(self):
+                return
         program.baton.release()
         thread.gate.acquire()  # type: ignore[union-attr]
         if program.unwinding:
@@ -180,6 +183,8 @@ class Strand:
 
     def wait_for(self, items: "Sequence[Any]", all: bool) -> None:
         """Returns when all (or any) of the items are over; raises what it was told meanwhile."""
+        if "asyncio" in sys.modules and sys.modules["asyncio"]._get_running_loop() is not None:
+            raise WorkflowError("this waits inside an event loop of its own; write the workflow as `async def` instead of calling asyncio.run in it")
         if self.pending is None:
             open_items = [item for item in items if not item.over]
             if all and not open_items or not all and len(open_items) < len(items):

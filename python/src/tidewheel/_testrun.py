@@ -713,12 +713,9 @@ def replay_journal(workflow: "Workflow[Any, Any]", journal: "Union[str, os.PathL
     program.host = _Host(_Run(world, workflow, None, None))
     with _Quiet():
         try:
-            for i, turn in enumerate(turns):
-                program.play(turn, live=False)
-                if program.mismatch is None and program.end is not None and i < len(turns) - 1:
-                    program.ended_early(turns[i + 1 :])
-                if program.mismatch is not None:
-                    raise mismatch_error(program.mismatch)
+            program.play(turns, live=False)
+            if program.mismatch is not None:
+                raise mismatch_error(program.mismatch)
             _compare_end(program, body.get("end"))
             return Replayed(len(turns), len(program.entries), program.end)
         finally:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .taking import Item
 
     P = ParamSpec("P")
+    Q = ParamSpec("Q")
     R = TypeVar("R")
     V = TypeVar("V")
 else:
@@ -89,10 +90,17 @@ class Task(Generic[P, R]):
                 return scope.give(scope.open_task(self, args, kwargs, {}))  # type: ignore[no-any-return]
         return self.function(*args, **kwargs)
 
-    def submit(self, *args: "P.args", **kwargs: "P.kwargs") -> "Call[R]":
+    if TYPE_CHECKING:
+        # What an async function gives is what its coroutine returns.
+        @overload
+        def submit(self: Task[Q, Coroutine[Any, Any, V]], *args: Q.args, **kwargs: Q.kwargs) -> Call[V]: ...
+        @overload
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+
+    def submit(self, *args: "Any", **kwargs: "Any") -> "Any":
         """Inside a workflow: lets a worker run it and goes on; `result()` (or `await`) gives what it returned."""
         scope = _scope(self, "submit")
-        return scope.handle(scope.open_task(self, args, kwargs, {}))  # type: ignore[no-any-return]
+        return scope.handle(scope.open_task(self, args, kwargs, {}))
 
     def __get__(self, instance: "Any", owner: "Any" = None) -> "Any":
         """As for a function: on an instance, a bound call."""

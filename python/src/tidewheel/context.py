@@ -193,6 +193,11 @@ class Context:
             raise Cancelled(pending[0]._reason or "cancelled", code="cancelled")
 
     @property
+    def stopping(self) -> bool:
+        """Whether somebody asked for it to stop, without taking note of it as `cancelled` does."""
+        return any([member._reason is not None for member in self.members or (self,)])
+
+    @property
     def cancel_reason(self) -> "Optional[str]":
         return self._reason
 

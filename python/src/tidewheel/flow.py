@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .signature import Signature
 
     P = ParamSpec("P")
+    Q = ParamSpec("Q")
     R = TypeVar("R")
     V = TypeVar("V")
 else:
@@ -83,12 +84,19 @@ class Workflow(Generic[P, R]):
             return scope.give(scope.open_child(self, self.input(args, kwargs), "cancel"))  # type: ignore[no-any-return]
         return self.function(*args, **kwargs)
 
-    def submit(self, *args: "P.args", **kwargs: "P.kwargs") -> "Call[R]":
+    if TYPE_CHECKING:
+        # What an async function gives is what its coroutine returns.
+        @overload
+        def submit(self: Workflow[Q, Coroutine[Any, Any, V]], *args: Q.args, **kwargs: Q.kwargs) -> Call[V]: ...
+        @overload
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+
+    def submit(self, *args: "Any", **kwargs: "Any") -> "Any":
         """Inside a workflow: starts a child run and goes on; `result()` (or `await`) gives its output."""
         scope = authoring.flow.get() if authoring.flow is not None else None
         if scope is None:
             raise _outside(f"{self.name}.submit()", "start the run with `tidewheel workflow run` or the API")
-        return scope.handle(scope.open_child(self, self.input(args, kwargs), "cancel"))  # type: ignore[no-any-return]
+        return scope.handle(scope.open_child(self, self.input(args, kwargs), "cancel"))
 
     def __get__(self, instance: "Any", owner: "Any" = None) -> "Any":
         return self if instance is None else self.function.__get__(instance, owner)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import os
     from random import Random
 
-    from ._testrun import Replayed, RunOutcome
+    from ._testrun import Replayed as Replayed, RunOutcome as RunOutcome
     from .flow import Workflow
     from .signature import Signature
 
@@ -188,6 +188,15 @@ def replay(function: "Workflow[Any, Any]", journal: "Union[str, os.PathLike[str]
     from ._testrun import replay_journal
 
     return replay_journal(function, journal)
+
+
+def __getattr__(name: str) -> object:
+    """What workflows need of the kit is loaded with the first that is run."""
+    if name in ("Replayed", "RunOutcome"):
+        from . import _testrun
+
+        return getattr(_testrun, name)
+    raise AttributeError(f"module 'tidewheel.testing' has no attribute {name!r}")
 
 
 def _run_task(
