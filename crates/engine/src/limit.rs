@@ -139,6 +139,14 @@ pub const MAP_PAGES: u64 = 16;
 pub const MAP_RESULT: u64 = 16 << 20;
 /// The longest pause between retries that grows by a backoff, in milliseconds.
 pub const BACKOFF_MS: u64 = 3_600_000;
+/// Things that a program (durable Python) has open at once: each is a line of the run.
+pub const CODE_OPEN: usize = 10_000;
+/// Commands of one activation.
+pub const CODE_COMMANDS: usize = 10_000;
+/// Bytes of the key of a command.
+pub const CODE_KEY: usize = 512;
+/// Bytes of the history of a program that a run carries: what an activation gets. Past it the program has to continue as new.
+pub const CODE_BYTES: usize = 768 * 1024;
 /// Search attributes of a run, and bytes of each: they are rows of their own in the commit.
 pub const ATTRIBUTES: usize = 32;
 /// See [`ATTRIBUTES`].

@@ -22,7 +22,8 @@
 //!
 //! `plan`, `eval`: the border to the language. `data`, `fault`: values and errors. `head`, `journal`, `act`: what is stored and said.
 //! `turn`, `machine`, `look`: the turn, its bookkeeping, evaluation. `step`: from statement to statement; `body`, `catch`,
-//! `listen`, `map`: the statements; `unwind`: errors, timers, cancellation, retry; `undo`: compensations. `fold`: heads from journals.
+//! `listen`, `map`: the statements; `code`, `command`: programs (durable Python); `unwind`: errors, timers, cancellation, retry;
+//! `undo`: compensations. `fold`: heads from journals.
 //!
 //! [`limit::EVAL_STEPS`]: crate::limit::EVAL_STEPS
 //! [`limit::EVAL_BYTES`]: crate::limit::EVAL_BYTES
@@ -31,6 +32,8 @@ pub mod act;
 mod body;
 pub mod calendar;
 mod catch;
+pub mod code;
+pub mod command;
 pub mod data;
 pub mod eval;
 pub mod fault;

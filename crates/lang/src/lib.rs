@@ -14,6 +14,7 @@ pub mod fmt;
 pub mod graph;
 pub mod lint;
 pub mod model;
+pub mod program;
 pub mod render;
 pub mod resolve;
 pub mod schema;

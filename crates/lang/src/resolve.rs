@@ -11,6 +11,7 @@ use crate::compile::{CatalogName, Compiled, catalog_name, compile, digest};
 use crate::diagnostic::{Diagnostic, has_errors};
 use crate::feature::{Feature, Features};
 use crate::model::{Authentication, AuthenticationRef, Call, Document, Endpoint, Kind, Run, SchemaSource, Text};
+use crate::program::ProgramDocument;
 use crate::schema::Resources;
 use crate::text::{Tree, read_json};
 
@@ -178,6 +179,19 @@ impl Resolved {
         let content = canonical(&content);
         let bytes = content.to_string().into_bytes();
         Resolved { hash: digest(&bytes), bytes, content }
+    }
+
+    /// What is stored of a program.
+    pub(crate) fn of_program(program: Json, workflow: Json) -> Resolved {
+        let content = json!({ "tidewheel": FORMAT, "profile": "1.0.3", "program": program, "workflow": workflow });
+        let content = canonical(&content);
+        let bytes = content.to_string().into_bytes();
+        Resolved { hash: digest(&bytes), bytes, content }
+    }
+
+    /// The program, if it is one: a workflow written in Python.
+    pub fn program(&self) -> Option<ProgramDocument> {
+        ProgramDocument::read(self.content.get("program")?, self.workflow())
     }
 
     /// Reads what a deploy stored.

@@ -15,6 +15,7 @@ pub(crate) mod operation;
 pub(crate) mod orphans;
 pub(crate) mod package;
 pub(crate) mod parts;
+pub(crate) mod program;
 pub(crate) mod queue;
 pub(crate) mod queue_settings;
 pub(crate) mod records;

@@ -16,7 +16,7 @@ use super::archive::{Kind, analyse};
 use super::blob::{self, Uploaded};
 use super::parts::{self, Content, Parts};
 use super::task_type::{StoredType, entry_defaults};
-use super::{list_tasks, queue, queue_settings, records, rollout, spec};
+use super::{list_tasks, program, queue, queue_settings, records, rollout, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -76,6 +76,7 @@ pub(crate) async fn put(
     let analysis = analysis.map_err(|_| Failure::new(Code::InvalidPackage, "The archive cannot be read."))??;
     let manifest = manifest_of(manifest, analysis.manifest.as_deref())?;
     let entries = check_manifest(&manifest, analysis.kind)?;
+    program::check(name, version, &hash_text(&hash), &manifest.entries)?;
     // Durable first: the record that names the blob is committed after it.
     let kept = match &listed {
         Some(parts) => parts::keep_list(api, caller.tenant, parts, 0).await?,
@@ -281,7 +282,7 @@ fn queue_config(entry: &rest::PackageEntry) -> Result<QueueConfig, Failure> {
 
 /// Makes the entries of a package the task types of their names. The newest registration of a type wins.
 pub(crate) async fn register(api: &Api, tenant: TenantId, package: &rest::Package) -> Result<(), Failure> {
-    for entry in &package.entries {
+    for entry in package.entries.iter().filter(|entry| !program::is_one(entry)) {
         let stored = StoredType {
             package: package.name.clone(),
             version: package.version.clone(),
@@ -295,7 +296,7 @@ pub(crate) async fn register(api: &Api, tenant: TenantId, package: &rest::Packag
         .with_step(&entry.name);
         records::put(api, RecordKind::TaskType, tenant, &entry.name, &stored, None).await?.map_err(from_refusal)?;
     }
-    Ok(())
+    program::register(api, tenant, package).await
 }
 
 /// Takes a version out of use: tasks that run keep it, new ones get the newest active version that serves their type.
@@ -304,7 +305,8 @@ pub(crate) async fn yank(api: &Api, caller: &Principal, name: &str, version: &st
     package.state = "yanked".to_owned();
     let key = key_of(name, version);
     records::put(api, RecordKind::Package, caller.tenant, &key, &package, None).await?.map_err(from_refusal)?;
-    for entry in &package.entries {
+    program::unregister(api, caller, &package).await?;
+    for entry in package.entries.iter().filter(|entry| !program::is_one(entry)) {
         let served = api.runtime.directory().record(RecordKind::TaskType, caller.tenant, &entry.name);
         let ours = served.and_then(|r| serde_json::from_str::<StoredType>(&r.value).ok());
         if ours.is_none_or(|s| s.package != name || s.version != version) {
@@ -361,6 +363,7 @@ pub(crate) async fn delete(
         );
         return Err(Failure::new(Code::Conflict, detail));
     }
+    program::is_free(api, caller, &get(api, caller, name, version)?).await?;
     yank(api, caller, name, version).await?;
     records::delete(api, RecordKind::Package, caller.tenant, &key_of(name, version)).await
 }

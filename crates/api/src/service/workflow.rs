@@ -174,6 +174,11 @@ pub(crate) fn schema(api: &Api, caller: &Principal, named: Named<'_>) -> Result<
 /// The statements as a graph.
 pub(crate) fn graph(api: &Api, caller: &Principal, named: Named<'_>) -> Result<Graph, Failure> {
     let (_, resolved) = resolved(api, caller, named)?;
+    if resolved.program().is_some() {
+        let detail = "This workflow is written in Python: what it does is known only when it runs. GET \
+                      /api/v1/runs/{id}/tree shows what a run of it did.";
+        return Err(Failure::new(Code::Conflict, detail));
+    }
     let unreadable = |_| Failure::internal("a stored document cannot be read");
     let tree = Tree::parse(resolved.workflow().to_string().as_bytes()).map_err(unreadable)?;
     match check(&tree, Some(resolved.profile())) {
@@ -269,6 +274,49 @@ async fn compile(api: &Api, tenant: TenantId, text: bytes::Bytes) -> Result<Outc
         Outcome { workflow, diagnostics: deployed.diagnostics }
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| Failure::internal("the compiler panicked"))
+}
+
+/// Stores a version under the hash of its document, whether it was there or not, and says whether anything changed. For workflows of
+/// packages, which are immutable themselves.
+pub(crate) async fn register(
+    api: &Api,
+    tenant: TenantId,
+    named: Named<'_>,
+    resolved: Resolved,
+) -> Result<bool, Failure> {
+    let Named { namespace, name, version } = named;
+    let key = format!("{namespace}/{name}/{version}");
+    let _alone = api.deploys.lock().await;
+    let hash = hex::encode(resolved.hash);
+    let existing = find(api, tenant, &key);
+    if existing.as_ref().is_some_and(|existing| existing.0 == hash) {
+        return Ok(false);
+    }
+    let count = api.runtime.directory().records(RecordKind::Workflow, tenant).len();
+    if existing.is_none() && count >= MAX_VERSIONS {
+        let detail = format!("The tenant has {count} versions of workflows; delete some that are not used any more.");
+        return Err(Failure::new(Code::Overloaded, detail));
+    }
+    let stored = Stored { created: time_text(api.runtime.now_ms()), ..about(resolved.workflow()) };
+    let document = String::from_utf8(resolved.bytes).map_err(|_| Failure::internal("a document is not UTF-8"))?;
+    let kept = records::put_text(api, RecordKind::Definition, tenant, &hash, document, None).await?;
+    kept.map_err(from_refusal)?;
+    let value = serde_json::to_string(&stored).map_err(|_| Failure::internal("a record does not serialise"))?;
+    let value = format!("{hash} {value}");
+    records::put_text(api, RecordKind::Workflow, tenant, &key, value, None).await?.map_err(from_refusal)?;
+    Ok(true)
+}
+
+/// The hash of the document of a version, in hexadecimal digits.
+pub(crate) fn hash_of(api: &Api, tenant: TenantId, named: Named<'_>) -> Option<String> {
+    let Named { namespace, name, version } = named;
+    find(api, tenant, &format!("{namespace}/{name}/{version}")).map(|found| found.0)
+}
+
+/// Takes a version out of use. Its document stays: runs may follow it.
+pub(crate) async fn withdraw(api: &Api, tenant: TenantId, named: Named<'_>) -> Result<(), Failure> {
+    let Named { namespace, name, version } = named;
+    records::delete(api, RecordKind::Workflow, tenant, &format!("{namespace}/{name}/{version}")).await
 }
 
 /// What is shown of a document without reading it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::submit::deadline;
 use super::{Partition, Purpose};
 use crate::command::Command;
+use crate::config::RetryPolicy;
 use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId, Token, WorkerId};
 use crate::load::Load;
 use crate::mutation::{Mutation, RunTimer};
@@ -245,7 +246,10 @@ impl Partition {
         for frame in head.lines.iter().flat_map(|line| &line.frames).filter(|frame| frame.seq == entry) {
             let HeadStep::Map(map) = &frame.step else { continue };
             let kind = frame.place.find(plan).map(|node| &plan.node(node).kind);
-            let of_runs = matches!(kind, Some(Kind::Map { target: Target::Workflow(..), .. }));
+            let of_runs = match (&map.given, kind) {
+                (Some(given), _) => matches!(given.target, Target::Workflow(..)),
+                (None, kind) => matches!(kind, Some(Kind::Map { target: Target::Workflow(..), .. })),
+            };
             for item in (0..map.cursor).filter(|item| map.at_work(*item)) {
                 if of_runs {
                     let reason = "the run that started it ended".into();
@@ -343,6 +347,9 @@ impl Partition {
         let priority = own.priority.or(hints.priority).or_else(|| known.as_ref().and_then(|known| known.priority));
         let mut spec = known.map_or_else(|| self.plain_spec.clone(), |known| known.spec.clone());
         let asks = hints.affinity_key.is_some() || hints.concurrency_key.is_some() || hints.sla_ms > 0;
+        if own.retry.is_some() {
+            Arc::make_mut(&mut spec).retry = own.retry;
+        }
         if asks || !hints.requires.is_empty() || !own.requires.is_empty() {
             let spec = Arc::make_mut(&mut spec);
             spec.affinity_key = hints.affinity_key;
@@ -362,6 +369,7 @@ struct Asked {
     queue: Option<Name>,
     priority: Option<u8>,
     requires: Vec<(Name, Name)>,
+    retry: Option<RetryPolicy>,
 }
 
 impl Asked {
@@ -375,6 +383,7 @@ impl Asked {
             queue: args.get("queue").and_then(Json::as_str).map(Name::from),
             priority: args.get("priority").and_then(Json::as_u64).and_then(|n| u8::try_from(n).ok()),
             requires,
+            retry: super::step_types::retry(args),
         }
     }
 }

@@ -44,7 +44,8 @@ fn pairs(value: &Json, key: &str) -> Vec<(Name, Name)> {
     pairs
 }
 
-fn retry(value: &Json) -> Option<RetryPolicy> {
+/// Reads `retry` of a registration or a call: times in milliseconds.
+pub(super) fn retry(value: &Json) -> Option<RetryPolicy> {
     let retry = value.get("retry").filter(|retry| retry.is_object())?;
     let backoff = match retry.get("factor").and_then(Json::as_f64) {
         Some(factor) => Backoff::Exponential { factor },

@@ -65,6 +65,9 @@ impl Machine<'_> {
             Kind::Map { .. } => self.begin_map(id, node, input),
             Kind::Emit { event } => self.emit(id, *event, input),
             Kind::Listen(listen) => self.begin_listen(id, listen),
+            Kind::Code(_) => self.begin_code(id, input),
+            Kind::Activation => self.begin_activation(id, node),
+            Kind::Asked => self.begin_asked(id, node, &input),
         }
     }
 
@@ -146,7 +149,8 @@ impl Machine<'_> {
     /// The key of the statement at hand.
     pub(super) fn key(&self, id: u32, node: &Node) -> Key {
         let (scope, n) = self.frame(id).map_or(("".into(), 0), |frame| (frame.scope.clone(), frame.n));
-        Key { scope, kind: entry_kind(Some(node)), name: node.reference.clone(), n }
+        let name = self.frame(id).map_or_else(|| node.reference.clone(), |frame| frame.place.name());
+        Key { scope, kind: entry_kind(Some(node)), name, n }
     }
 
     fn call(&mut self, id: u32, node: &Node, target: &Target, with: ExprId, how: (bool, bool), input: Data) -> Res<()> {

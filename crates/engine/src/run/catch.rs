@@ -170,6 +170,9 @@ impl Machine<'_> {
     /// A branch of a fork gave its output.
     pub(super) fn branch_done(&mut self, id: u32, parent: (u32, u32), output: Data) -> Res<()> {
         let (parent, at) = parent;
+        if self.code(parent).is_some() {
+            return Ok(self.code_ended(id, parent, super::act::Outcome::Ok(output), None)?);
+        }
         let context = self.head.line(id).filter(|line| line.exported).map(|line| line.context.clone());
         self.remove_line(id);
         if self.competes(parent) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::act::{Act, Event};
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel};
-use super::head::{Compacted, Head, Identity, Next, Outside, Phase, Seq, Step, Waiting};
+use super::head::{Compacted, Head, Identity, Next, Outside, Phase, Seq, Waiting};
 use super::journal::{Ending, Fact, REVISION, Segment, ValueId};
 use super::machine::{End, Machine, Mode};
 use super::turn::{Env, Halt, Turn};
@@ -297,11 +297,18 @@ impl Machine<'_> {
     /// Goes on from where a run was taken back to.
     pub(super) fn go_on(&mut self, current: &Head) -> Result<(), End> {
         self.cancel_of(current);
+        // Programs have another history from here.
+        let epoch = self.head.turns + 1;
+        for id in self.head.lines.iter().map(|line| line.id).collect::<Vec<_>>() {
+            if let Some(code) = self.code_mut(id) {
+                code.epoch = epoch;
+            }
+        }
         // What was open at that moment is opened again.
         self.head.open.clear();
         self.undo_on(current);
         for line in &mut self.head.lines {
-            let forks = matches!(line.frames.last().map(|frame| &frame.step), Some(Step::Fork(_)));
+            let forks = line.frames.last().is_some_and(|frame| frame.step.has_lines());
             if matches!(line.next, Next::Wait | Next::Refill | Next::Listen) && !forks && !line.frames.is_empty() {
                 Arc::make_mut(line).next = Next::Interrupted;
             }

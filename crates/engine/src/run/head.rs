@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::act::{Act, Event, Outcome};
+use super::code::CodeState;
 use super::data::{BlobHash, Data};
 use super::eval::Json;
 use super::fault::Fault;
@@ -275,6 +276,11 @@ impl Place {
         Place { reference: plan.node(id).reference.clone(), hint: id }
     }
 
+    /// Its name in keys.
+    pub(super) fn name(&self) -> Name {
+        super::code::name_of(&self.reference)
+    }
+
     /// Its number in a plan.
     pub fn find(&self, plan: &Plan) -> Option<NodeId> {
         if let Some(node) = plan.nodes.get(self.hint.0 as usize)
@@ -358,6 +364,8 @@ pub enum Step {
     Map(Box<MapState>),
     /// A listen.
     Listen(Box<ListenState>),
+    /// A program.
+    Code(Box<CodeState>),
 }
 
 /// A branch of a fork.
@@ -435,6 +443,7 @@ impl Head {
                 Step::For { items, .. } => items.stored(),
                 Step::Map(map) => map.stored(),
                 Step::Listen(listen) => listen.stored(),
+                Step::Code(code) => code.stored(),
                 Step::Fork(branches) => branches.iter().map(Branch::stored).sum(),
                 _ => 0,
             };
@@ -450,6 +459,13 @@ impl Head {
     /// A line by its number.
     pub(super) fn line(&self, id: u32) -> Option<&Line> {
         self.lines.binary_search_by_key(&id, |line| line.id).ok().map(|at| &*self.lines[at])
+    }
+}
+
+impl Step {
+    /// Whether other lines branch off from it, for which it waits.
+    pub(super) fn has_lines(&self) -> bool {
+        matches!(self, Step::Fork(_) | Step::Code(_))
     }
 }
 
@@ -495,6 +511,7 @@ pub fn blobs(head: &Head) -> Vec<BlobHash> {
                     listen.at_hand.iter().chain(&listen.pages).chain(&listen.read).for_each(&mut see)
                 }
                 Step::Try(state) => state.error.iter().for_each(&mut see),
+                Step::Code(code) => code.values().for_each(&mut see),
                 Step::Fork(branches) => {
                     for branch in branches {
                         if let Branch::Done(output, context) = branch {

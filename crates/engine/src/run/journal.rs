@@ -63,6 +63,10 @@ pub enum EntryKind {
     Patch,
     /// Queryable state (durable Python).
     State,
+    /// A program (durable Python).
+    Program,
+    /// An activation of a program.
+    Activation,
 }
 
 impl EntryKind {
@@ -91,6 +95,8 @@ impl EntryKind {
             EntryKind::Undo => "undo",
             EntryKind::Patch => "patch",
             EntryKind::State => "state",
+            EntryKind::Program => "program",
+            EntryKind::Activation => "activation",
         }
     }
 }

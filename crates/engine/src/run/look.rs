@@ -369,7 +369,7 @@ impl Machine<'_> {
     pub(super) fn millis(&mut self, duration: Duration, look: &Look<'_>) -> Res<u64> {
         let expr = match duration {
             Duration::Fixed(ms) => return Ok(ms),
-            Duration::Computed(expr) => expr,
+            Duration::Computed(expr) | Duration::Given(expr) => expr,
         };
         if self.replays() {
             return match self.played()? {

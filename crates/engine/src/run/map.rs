@@ -39,6 +39,23 @@ pub struct MapState {
     pub bytes: usize,
     /// Items to be opened again, the first of each batch.
     pub again: Vec<u64>,
+    /// How it is done, where a program asked for it; else the plan says so.
+    pub given: Option<Box<Given>>,
+}
+
+/// How a program wants a map to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// By whom.
+    pub target: Target,
+    /// What of a call is the same for all items.
+    pub call: Data,
+    /// Items at work at a time.
+    pub concurrency: u32,
+    /// Items per task.
+    pub batch: u32,
+    /// Whether errors become results.
+    pub collect: bool,
 }
 
 /// Results of up to 1,000 items, in chunks; what is done has one.
@@ -117,8 +134,12 @@ struct How<'a> {
     collect: bool,
 }
 
-fn how(node: &Node) -> Option<How<'_>> {
+fn how<'a>(node: &'a Node, given: Option<&'a Given>) -> Option<How<'a>> {
     let Kind::Map { target, with, concurrency, batch, collect, .. } = &node.kind else { return None };
+    let (target, concurrency, batch, collect) = match given {
+        Some(given) => (&given.target, &given.concurrency, &given.batch, &given.collect),
+        None => (target, concurrency, batch, collect),
+    };
     let batch = if matches!(target, Target::Workflow(..)) { 1 } else { u64::from((*batch).clamp(1, MAP_PAGE as u32)) };
     Some(How { target, with: *with, concurrency: (*concurrency).clamp(1, MAP_CONCURRENCY), batch, collect: *collect })
 }
@@ -134,6 +155,7 @@ impl Machine<'_> {
             return self.finish_body(id, items, None);
         }
         self.bound(id, &items)?;
+        let given = self.given(id, &input)?;
         let state = MapState {
             items: items.clone(),
             total,
@@ -144,6 +166,7 @@ impl Machine<'_> {
             pages: Vec::new(),
             bytes: 0,
             again: Vec::new(),
+            given,
         };
         let Some(frame) = self.frame_mut(id) else { return Ok(()) };
         frame.step = Step::Map(Box::new(state));
@@ -156,7 +179,9 @@ impl Machine<'_> {
 
     /// A map that was interrupted opens again what is not done.
     pub(super) fn map_again(&mut self, id: u32, seq: Seq) -> Res<()> {
-        let batch = self.frame(id).and_then(|frame| self.node(frame)).and_then(how).map_or(1, |how| how.batch);
+        let given = self.map(id).and_then(|map| map.given.clone());
+        let node = self.frame(id).and_then(|frame| self.node(frame));
+        let batch = node.and_then(|node| how(node, given.as_deref())).map_or(1, |how| how.batch);
         if let Some(map) = self.map_mut(id) {
             map.working = 0;
             let firsts = (0..map.cursor).step_by(batch as usize);
@@ -184,9 +209,14 @@ impl Machine<'_> {
 
     /// Opens the next batch of items, if there is room.
     pub(super) fn refill(&mut self, id: u32) -> Res<()> {
+        if self.code(id).is_some() {
+            self.activate(id);
+            return Ok(());
+        }
         let Some(frame) = self.frame(id) else { return Ok(()) };
         let Some(node) = self.node(frame) else { return Ok(()) };
-        let (Some(how), Some(map)) = (how(node), self.map(id)) else { return Ok(()) };
+        let given = self.map(id).and_then(|map| map.given.clone());
+        let (Some(how), Some(map)) = (how(node, given.as_deref()), self.map(id)) else { return Ok(()) };
         let next = map.again.first().copied().unwrap_or(map.cursor);
         let in_window = next / MAP_PAGE < map.first_page() + MAP_PAGES;
         if next >= map.total || map.working >= how.concurrency || !in_window {
@@ -230,6 +260,15 @@ impl Machine<'_> {
         }
         let single = how.batch == 1;
         let args = if single { args.pop().unwrap_or(Json::Null) } else { Json::Array(args) };
+        let call = self.map(id).and_then(|map| map.given.as_ref()).map(|given| given.call.clone());
+        let args = match call {
+            Some(call) if *how.target == Target::Python => {
+                let mut call = (*self.json(&call)?).clone();
+                call["args"] = args;
+                call
+            }
+            _ => args,
+        };
         let args = self.keep(args);
         let entry = self.frame(id).map_or(0, |frame| frame.seq);
         let key = self.key(id, node);
@@ -261,7 +300,9 @@ impl Machine<'_> {
     fn take_items(&mut self, id: u32, first: u64, outcomes: &[Outcome]) -> Res<()> {
         let Some(frame) = self.frame(id) else { return Ok(()) };
         let instance = frame.place.reference.clone();
-        let Some(how) = self.node(frame).and_then(how) else { return Ok(()) };
+        let Some(node) = self.node(frame) else { return Ok(()) };
+        let given = self.map(id).and_then(|map| map.given.clone());
+        let Some(how) = how(node, given.as_deref()) else { return Ok(()) };
         let Some(map) = self.map(id) else { return Ok(()) };
         let page_end = (first / MAP_PAGE + 1) * MAP_PAGE;
         let count = how.batch.min(map.total - first).min(page_end - first);

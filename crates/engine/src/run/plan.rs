@@ -79,6 +79,7 @@ impl Plan {
 
     /// The statement with a reference.
     pub fn find(&self, reference: &str) -> Option<NodeId> {
+        let reference = super::code::statement_of(reference);
         self.nodes.iter().position(|node| &*node.reference == reference).map(|at| NodeId(at as u32))
     }
 }
@@ -113,6 +114,8 @@ pub enum Duration {
     /// An expression that gives an ISO 8601 duration, or an object of days, hours, minutes, seconds, milliseconds; what it
     /// gave is read by [`super::eval::Definition::duration`].
     Computed(ExprId),
+    /// As [`Duration::Computed`], in milliseconds; `null` = none at all.
+    Given(ExprId),
 }
 
 /// Where a run goes after a statement.
@@ -271,7 +274,7 @@ pub enum Kind {
     Map {
         /// Gives the items: an array.
         items: ExprId,
-        /// By whom.
+        /// By whom. Where a program asks for a map, it says by whom and how.
         target: Target,
         /// Gives the arguments of each; the variables `item` and `index` are set. `None` = the item itself.
         with: Option<ExprId>,
@@ -289,6 +292,29 @@ pub enum Kind {
     },
     /// Waits for events.
     Listen(Listen),
+    /// A program: durable Python.
+    Code(Box<Program>),
+    /// An activation of the program that it is a branch of.
+    Activation,
+    /// A task that the program asked for that it is a branch of.
+    Asked,
+}
+
+/// A program that is replayed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// Its package.
+    pub package: Name,
+    /// Version of the package.
+    pub version: Name,
+    /// `module:function`.
+    pub function: Name,
+    /// Tasks that the package itself brings: they are those of this version.
+    pub tasks: Vec<Name>,
+    /// Queue of the activations.
+    pub queue: Option<Name>,
+    /// Priority of the activations, 0 to 9.
+    pub priority: Option<u8>,
 }
 
 /// A case of a switch.

@@ -10,14 +10,20 @@ use super::head::{Frame, Line, List, Next, Outside, Phase, Place, Seq, Step, Try
 use super::journal::{Ending, EntryKind, Fact, Key};
 use super::look::Look;
 use super::machine::{End, Machine, Mode, Res};
-use super::plan::{Extension, Flow, Intake, Kind, ListId, Node, NodeId, Plan, Target};
+use super::plan::{Duration, Extension, Flow, Intake, Kind, ListId, Node, NodeId, Plan, Target};
 use crate::id::Name;
 use crate::limit::{ATTRIBUTE_BYTES, ATTRIBUTES, FRAMES};
 
 /// The kind of entry of a statement.
 pub(super) fn entry_kind(node: Option<&Node>) -> EntryKind {
     let Some(node) = node else { return EntryKind::Run };
+    if let Some(kind) = super::code::kind_of(&node.reference) {
+        return kind;
+    }
     match &node.kind {
+        Kind::Code(_) => EntryKind::Program,
+        Kind::Activation => EntryKind::Activation,
+        Kind::Asked => EntryKind::Task,
         Kind::Do(_) => EntryKind::Do,
         Kind::Set(_) => EntryKind::Set,
         Kind::Switch(_) => EntryKind::Switch,
@@ -137,7 +143,7 @@ impl Machine<'_> {
         }
         let root = place.reference.is_empty();
         let node = found.map(|found| self.plan.node(found));
-        let key = Key { scope: scope.clone(), kind: entry_kind(node), name: place.reference.clone(), n };
+        let key = Key { scope: scope.clone(), kind: entry_kind(node), name: place.name(), n };
         let seq = match self.opened(id, key) {
             Ok(seq) => seq,
             Err(end) => {
@@ -240,7 +246,17 @@ impl Machine<'_> {
     /// Sets the time limit of the statement at hand.
     fn arm(&mut self, id: u32, limit: super::plan::Duration) -> Res<()> {
         let input = self.frame(id).map_or_else(Data::null, |frame| frame.input.clone());
-        let ms = self.millis(limit, &Look::body(id, &input))?;
+        let look = Look::body(id, &input);
+        let ms = match limit {
+            Duration::Given(expr) => {
+                let given = self.eval(expr, &look)?;
+                match self.json(&given)?.as_u64() {
+                    Some(ms) => ms,
+                    None => return Ok(()),
+                }
+            }
+            limit => self.millis(limit, &look)?,
+        };
         let Some(frame) = self.frame_mut(id) else { return Ok(()) };
         frame.limit_ms = ms;
         let seq = frame.seq;
@@ -472,17 +488,23 @@ impl Machine<'_> {
                 changed.push((name.clone(), value));
             }
         }
-        if !changed.is_empty() {
-            let all = Arc::make_mut(&mut self.head.attributes);
-            for (name, value) in &changed {
-                all.retain(|known| known.0 != *name);
-                if !value.is_null() {
-                    all.push((name.clone(), value.clone()));
-                }
-            }
-            self.act(Act::Attributes(changed));
-        }
+        self.change_attributes(changed);
         Ok(())
+    }
+
+    /// Sets search attributes; `null` removes one. Those above [`ATTRIBUTES`] are left out.
+    pub(super) fn change_attributes(&mut self, changed: Vec<(Name, Json)>) {
+        if changed.is_empty() {
+            return;
+        }
+        let all = Arc::make_mut(&mut self.head.attributes);
+        for (name, value) in &changed {
+            all.retain(|known| known.0 != *name);
+            if !value.is_null() && all.len() < ATTRIBUTES {
+                all.push((name.clone(), value.clone()));
+            }
+        }
+        self.act(Act::Attributes(changed));
     }
 
     /// The state of a `try` that begins.

@@ -146,6 +146,7 @@ impl Machine<'_> {
                 let signal = signal(id, kind, data);
                 self.arrived(&signal)?;
             }
+            Event::Cancel { reason } if self.cancel_code(reason) => {}
             Event::Cancel { reason } | Event::Terminate { reason } => {
                 self.unwind_all();
                 if matches!(event, Event::Terminate { .. }) {
@@ -202,7 +203,7 @@ impl Machine<'_> {
         at_work && self.head.closing.is_none() && self.head.undo_idle()
     }
 
-    fn set_phase(&mut self, phase: Phase, reason: Option<crate::id::Name>) {
+    pub(super) fn set_phase(&mut self, phase: Phase, reason: Option<crate::id::Name>) {
         self.head.phase = phase;
         self.head.reason.clone_from(&reason);
         self.facts.push(Fact::Phase { phase, reason, value: None });

@@ -56,6 +56,13 @@ impl Machine<'_> {
                 self.fault_run(Some(id), fault);
                 return Ok(());
             };
+            if self.code(parent).is_some() {
+                let how = Ending::Err(self.fault_value(&fault));
+                let asked = self.head.line(line).and_then(|line| line.frames.first());
+                let asked = asked.map(|frame| (frame.place.reference.clone(), frame.raw.clone()));
+                self.unwind(line, 0, Some(&Mark { path, how }));
+                return self.code_ended(line, parent, Outcome::Err(fault), asked);
+            }
             if self.competes(parent) {
                 let how = Ending::Err(self.fault_value(&fault));
                 self.unwind(line, 0, Some(&Mark { path, how }));
@@ -72,12 +79,14 @@ impl Machine<'_> {
         while let Some(line) = self.head.line(id)
             && line.frames.len() > keep
         {
-            if let Some(Step::Fork(branches)) = line.frames.last().map(|frame| &frame.step) {
-                let open: Vec<u32> = branches.iter().filter_map(Branch::line).collect();
-                for branch in open {
-                    self.unwind(branch, 0, mark);
-                    self.remove_line(branch);
-                }
+            let open: Vec<u32> = match line.frames.last().map(|frame| &frame.step) {
+                Some(Step::Fork(branches)) => branches.iter().filter_map(Branch::line).collect(),
+                Some(Step::Code(code)) => code.lines(),
+                _ => Vec::new(),
+            };
+            for branch in open {
+                self.unwind(branch, 0, mark);
+                self.remove_line(branch);
             }
             let Some(line) = self.line_mut(id) else { return };
             // What failed or was interrupted has ended already; its frame stood for a retry.
@@ -111,7 +120,7 @@ impl Machine<'_> {
         for id in ids {
             let Some(line) = self.line_mut(id) else { continue };
             let Some(top) = line.frames.last() else { continue };
-            let (seq, forks) = (top.seq, matches!(top.step, Step::Fork(_)));
+            let (seq, forks) = (top.seq, top.step.has_lines());
             if failed == Some(id) {
                 line.next = Next::Failed(fault.clone());
                 let how = Ending::Err(self.fault_value(&fault));
@@ -208,7 +217,7 @@ impl Machine<'_> {
         for line in &self.head.lines {
             let redone = matches!(line.next, Next::Failed(_) | Next::Interrupted);
             let top = line.frames.last().map(|frame| &frame.step);
-            let begins = redone && !matches!(top, Some(Step::Map(_) | Step::Listen(_)));
+            let begins = redone && !matches!(top, Some(Step::Map(_) | Step::Listen(_) | Step::Code(_)));
             let frames = line.frames.len().saturating_sub(usize::from(begins));
             for frame in line.frames.iter().take(frames) {
                 if frame.limit_ms > 0 {
@@ -231,21 +240,27 @@ impl Machine<'_> {
     /// map or a listen, all of it otherwise.
     fn again(&mut self, id: u32) -> Result<(), End> {
         let Some(mut frame) = self.line_mut(id).and_then(|line| line.frames.pop()) else { return Ok(()) };
-        let n = match self.frame_mut(id) {
+        let mut n = match self.frame_mut(id) {
             Some(parent) => {
                 parent.round += 1;
                 parent.round
             }
             None => frame.n + 1,
         };
-        let keeps = frame.result.is_some() || matches!(frame.step, Step::Map(_) | Step::Listen(_));
+        let parent = self.head.line(id).and_then(|line| line.parent);
+        if parent.is_some_and(|(parent, _)| self.code(parent).is_some()) {
+            // The number is the program's: what is done again has a scope of its own.
+            frame.scope = format!("{}~{}", frame.scope, self.head.turns + 1).into();
+            n = frame.n;
+        }
+        let keeps = frame.result.is_some() || matches!(frame.step, Step::Map(_) | Step::Listen(_) | Step::Code(_));
         if !keeps {
             let next = Next::Begin { place: frame.place, raw: frame.raw, n, scope: frame.scope };
             self.set_next(id, next);
             return Ok(());
         }
         let kind = entry_kind(self.node(&frame));
-        let (scope, name) = (frame.scope.clone(), frame.place.reference.clone());
+        let (scope, name) = (frame.scope.clone(), frame.place.name());
         let old = frame.seq;
         frame.seq = match self.opened(id, Key { scope, kind, name, n }) {
             Ok(seq) => seq,
@@ -262,8 +277,8 @@ impl Machine<'_> {
         for (_, open) in self.head.open.iter_mut().filter(|(_, open)| open.owner == old) {
             open.owner = frame.seq;
         }
-        let (seq, result, flow, maps) =
-            (frame.seq, frame.result.clone(), frame.flow, matches!(frame.step, Step::Map(_)));
+        let (seq, result, flow) = (frame.seq, frame.result.clone(), frame.flow);
+        let (maps, codes) = (matches!(frame.step, Step::Map(_)), matches!(frame.step, Step::Code(_)));
         if let Some(line) = self.line_mut(id) {
             line.frames.push(frame);
             line.next = Next::Wait;
@@ -271,6 +286,7 @@ impl Machine<'_> {
         let result = match result {
             Some(result) => self.finish_body(id, result, flow),
             None if maps => self.map_again(id, seq),
+            None if codes => self.code_again(id),
             None => self.listen_again(id, seq),
         };
         self.guard(id, result)

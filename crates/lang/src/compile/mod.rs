@@ -43,6 +43,12 @@ pub struct Compiled {
     programs: Programs,
 }
 
+impl Compiled {
+    pub(crate) fn new(plan: Plan, programs: Programs) -> Compiled {
+        Compiled { plan, programs }
+    }
+}
+
 impl Definition for Compiled {
     fn plan(&self) -> &Plan {
         &self.plan
@@ -72,6 +78,9 @@ pub struct Language;
 impl Compiler for Language {
     fn compile(&self, document: &[u8]) -> Result<Arc<dyn Definition>, String> {
         let resolved = Resolved::read(document)?;
+        if let Some(program) = resolved.program() {
+            return Ok(Arc::new(program.compile(resolved.hash)?));
+        }
         match resolved.compile(Features::all()) {
             Ok(compiled) => Ok(Arc::new(compiled)),
             Err(found) => Err(found.first().map_or_else(|| "it cannot be compiled".to_string(), ToString::to_string)),

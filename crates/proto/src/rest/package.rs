@@ -46,6 +46,15 @@ pub struct PackageEntry {
     /// `module:function`
     #[serde(rename = "fn")]
     pub function: String,
+    /// `task`, or `workflow` for a workflow written in Python.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Of a workflow: its namespace; `default` if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Of a workflow: its version; that of the package if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// First paragraph of the docstring.
     #[serde(default)]
     pub doc: String,

@@ -13,6 +13,7 @@ use crate::Error;
 use fields::{Fields, Part, Values, Writer};
 
 mod act;
+mod code;
 mod event;
 mod fields;
 mod head;

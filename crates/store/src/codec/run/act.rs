@@ -46,7 +46,7 @@ pub(super) fn phase(field: Field<'_>) -> Decoded<Phase> {
 }
 
 /// Kinds of entries by number, from 1. Never reordered.
-pub(super) const KINDS: [EntryKind; 22] = [
+pub(super) const KINDS: [EntryKind; 24] = [
     EntryKind::Run,
     EntryKind::Do,
     EntryKind::Set,
@@ -69,6 +69,8 @@ pub(super) const KINDS: [EntryKind; 22] = [
     EntryKind::Undo,
     EntryKind::Patch,
     EntryKind::State,
+    EntryKind::Program,
+    EntryKind::Activation,
 ];
 
 pub(super) fn close_number(close: ParentClose) -> u64 {

@@ -261,12 +261,16 @@ impl Part for Step {
                 to.number(1, 6);
                 to.part(7, &**state);
             }
+            Step::Code(state) => {
+                to.number(1, 7);
+                to.part(8, &**state);
+            }
         }
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
         let (mut kind, mut items, mut index, mut branches) = (0, None, 0, Vec::new());
-        let (mut tried, mut mapped, mut listened) = (None, None, None);
+        let (mut tried, mut mapped, mut listened, mut coded) = (None, None, None, None);
         fields.each(|tag, field| {
             match tag {
                 1 => kind = field.number()?,
@@ -276,6 +280,7 @@ impl Part for Step {
                 5 => tried = Some(field.part(values)?),
                 6 => mapped = Some(Box::new(field.part(values)?)),
                 7 => listened = Some(Box::new(field.part(values)?)),
+                8 => coded = Some(Box::new(field.part(values)?)),
                 _ => {}
             }
             Ok(())
@@ -288,6 +293,7 @@ impl Part for Step {
             4 => Step::Try(needed(tried, "state of a try")?),
             5 => Step::Map(needed(mapped, "state of a map")?),
             6 => Step::Listen(needed(listened, "state of a listen")?),
+            7 => Step::Code(needed(coded, "state of a program")?),
             _ => return Err(wrong("a statement is of an unknown kind")),
         })
     }
@@ -367,11 +373,15 @@ impl Part for MapState {
         }
         to.number(8, self.bytes as u64);
         self.again.iter().for_each(|item| to.present(9, *item));
+        if let Some(given) = &self.given {
+            to.part(10, &**given);
+        }
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
         let (mut items, mut total, mut cursor, mut working, mut done) = (None, 0, 0, 0, 0);
         let (mut finished, mut pages, mut bytes, mut again) = (Vec::new(), Vec::new(), 0, Vec::new());
+        let mut given = None;
         fields.each(|tag, field| {
             match tag {
                 1 => items = Some(field.data(values)?),
@@ -383,12 +393,13 @@ impl Part for MapState {
                 7 => pages.push(Arc::new(field.part(values)?)),
                 8 => bytes = field.small()?,
                 9 => again.push(field.number()?),
+                10 => given = Some(Box::new(field.part(values)?)),
                 _ => {}
             }
             Ok(())
         })?;
         let items = needed(items, "items of a map")?;
-        Ok(MapState { items, total, cursor, working, done, finished, pages, bytes, again })
+        Ok(MapState { items, total, cursor, working, done, finished, pages, bytes, again, given })
     }
 }
 

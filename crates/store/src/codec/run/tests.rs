@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidewheel_engine::run::data::Data;
-use tidewheel_engine::run::head::{Head, Phase};
+use tidewheel_engine::run::head::{Head, Phase, Step};
 use tidewheel_engine::run::journal::Segment;
 
 use super::*;
@@ -40,6 +40,21 @@ fn any_head_turn_and_event_comes_back_as_it_was() {
         assert_eq!(decode_turn(&turn_bytes(&segment)).unwrap(), segment, "turn of seed {seed}");
         let bytes = encoded(|out| encode_event(&event, out));
         assert_eq!(decode_event(&bytes).unwrap(), event, "event of seed {seed}");
+    }
+}
+
+#[test]
+fn any_state_of_a_program_comes_back_as_it_was() {
+    for seed in 0..1_500 {
+        let mut random = Random::new(seed);
+        let steps = [Step::Code(Box::new(random.code())), Step::Map(Box::new(random.given_map()))];
+        for step in steps {
+            let mut head = sample::head();
+            let mut line = (*head.lines[0]).clone();
+            line.frames.last_mut().unwrap().step = step;
+            head.lines = vec![Arc::new(line)];
+            assert_eq!(decode_run(&head_bytes(&head)).unwrap(), head, "seed {seed}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidewheel_engine::id::{Name, RunId};
 use tidewheel_engine::run::act::{Act, Event, EventFilter, OpenTask, Outcome, StartChild, TaskHints};
+use tidewheel_engine::run::code::{Await, CodeState, CodeTurn, Told};
 use tidewheel_engine::run::data::{BlobHash, Data};
 use tidewheel_engine::run::eval::{Json, Violation};
 use tidewheel_engine::run::fault::Fault;
@@ -14,7 +15,7 @@ use tidewheel_engine::run::head::{
 };
 use tidewheel_engine::run::journal::{Ending, Fact, Key, REVISION, Segment, Taped, ValueId};
 use tidewheel_engine::run::listen::ListenState;
-use tidewheel_engine::run::map::{MapState, Page};
+use tidewheel_engine::run::map::{Given, MapState, Page};
 use tidewheel_engine::run::plan::{Backoff, Flow, ParentClose, Process, Protocol, Target};
 use tidewheel_engine::run::undo::{Compensations, Undo, UndoRetry};
 
@@ -161,7 +162,7 @@ impl Random {
     }
 
     fn key(&mut self) -> Key {
-        Key { scope: self.name(), kind: self.pick(&KINDS), name: self.name(), n: self.small() }
+        Key { scope: self.name(), kind: self.pick(&KINDS[..22]), name: self.name(), n: self.small() }
     }
 
     pub(super) fn event(&mut self) -> Event {
@@ -319,6 +320,7 @@ impl Random {
             Arc::new(page)
         };
         MapState {
+            given: None,
             items: self.data(),
             total: self.number(),
             cursor: self.number(),
@@ -329,6 +331,55 @@ impl Random {
             bytes: self.small() as usize,
             again: self.list(3, Random::number),
         }
+    }
+
+    /// A program's state. Not among the steps of [`Random::head`], whose golden bytes were written before there were programs.
+    pub(super) fn code(&mut self) -> CodeState {
+        CodeState {
+            input: self.data(),
+            generation: self.small(),
+            epoch: self.number(),
+            activation: self.number(),
+            active: self.maybe(Random::small),
+            turns: self.list(3, |random| {
+                Arc::new(CodeTurn {
+                    no: random.number(),
+                    now_ms: random.number(),
+                    done: random.list(3, Random::told),
+                    opened: random.list(3, |random| (random.name(), random.name())),
+                    cancel: random.maybe(Random::name),
+                })
+            }),
+            bytes: self.below(1 << 40) as usize,
+            news: self.list(3, Random::told),
+            open: self.list(3, |random| (random.small(), random.name())),
+            waits: self.list(3, |random| Await {
+                any: random.flag(),
+                keys: random.list(3, |random| format!("k{}", random.name()).into()),
+            }),
+            cancel: self.maybe(Random::name),
+            cancel_told: self.flag(),
+            state: self.maybe(Random::data),
+            failed: self.list(2, |random| (random.name(), random.name(), random.data())),
+            blame: self.maybe(Random::name),
+            mismatch: self.maybe(Random::data),
+        }
+    }
+
+    fn told(&mut self) -> Told {
+        Told { key: self.name(), how: self.outcome(), at_ms: self.number() }
+    }
+
+    /// A map as a program asks for it.
+    pub(super) fn given_map(&mut self) -> MapState {
+        let given = Given {
+            target: self.target(),
+            call: self.data(),
+            concurrency: self.small(),
+            batch: self.small(),
+            collect: self.flag(),
+        };
+        MapState { given: Some(Box::new(given)), ..self.map() }
     }
 
     fn listen(&mut self) -> ListenState {

@@ -1,0 +1,536 @@
+//! Durable Python: a program that is replayed, driven by activations.
+//!
+//! An activation is a task like any other. It gets what has happened so far, replays the program on it, lets it go on until it
+//! waits, and returns what it wants as commands ([`super::command`]). Each command becomes a line of its own, as the branches of a fork do, whose only
+//! statement is one of the plan's: so that timeouts, maps, events, children, cancellation and resets are those of all runs. When
+//! what the program waits for has ended, the next activation is opened. Nothing is held while it waits.
+//!
+//! The history that an activation gets is in *turns*: what had ended when the activation began, and what the program asked
+//! for then. A replay goes through the same turns in the same order, so that nothing in it depends on time or on who was faster.
+
+use std::sync::Arc;
+
+use super::act::{Act, OpenTask, Outcome, TaskHints};
+use super::data::Data;
+use super::eval::Json;
+use super::fault::{Fault, Standard};
+use super::head::{Frame, Line, Next, Outside, Place, Step};
+use super::journal::{Ending, EntryKind};
+use super::machine::{End, Machine, Res, Stop};
+use super::plan::{Kind, Node, Program, Target};
+use crate::id::Name;
+use crate::limit::{CODE_BYTES, CODE_OPEN};
+
+/// Layout of what an activation gets and gives.
+pub const PROTOCOL: u64 = 1;
+/// Reference of the statement of an activation.
+pub(super) const ACTIVATION: &str = "@activation";
+
+/// State of a program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodeState {
+    /// Input of this generation: that of the run, or of the last continue-as-new.
+    pub input: Data,
+    /// How often it continued as new.
+    pub generation: u32,
+    /// Tells histories apart that have the same turns in part: the turn of the run in which it was last taken back.
+    pub epoch: u64,
+    /// Number of the newest activation; 0 = none yet.
+    pub activation: u64,
+    /// The line of the activation at work.
+    pub active: Option<u32>,
+    /// Turns of this generation that are over, and behind them the one of the activation at work.
+    pub turns: Vec<Arc<CodeTurn>>,
+    /// Bytes of their values and keys, about.
+    pub bytes: usize,
+    /// What ended since the newest activation began, in order.
+    pub news: Vec<Told>,
+    /// What is open: its line, and its key as the program gave it.
+    pub open: Vec<(u32, Name)>,
+    /// What the program waits for: each of these is enough.
+    pub waits: Vec<Await>,
+    /// Why it is being cancelled.
+    pub cancel: Option<Name>,
+    /// Whether the program was told.
+    pub cancel_told: bool,
+    /// What it says of itself.
+    pub state: Option<Data>,
+    /// Keys of what failed, of which it may not have heard yet, with what was asked: a retry of the run does that again.
+    pub failed: Vec<(Name, Name, Data)>,
+    /// Which of them made it fail.
+    pub blame: Option<Name>,
+    /// How a replay differed from the history, while the run holds because of it.
+    pub mismatch: Option<Data>,
+}
+
+/// A turn of a program: one activation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CodeTurn {
+    /// Which, from 1.
+    pub no: u64,
+    /// Wall time.
+    pub now_ms: u64,
+    /// What had ended, in order.
+    pub done: Vec<Told>,
+    /// What was asked for, in order: key, and hash of what was given.
+    pub opened: Vec<(Name, Name)>,
+    /// Why it is being cancelled, from this turn on.
+    pub cancel: Option<Name>,
+}
+
+/// What a program is told about something that it asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// Its key.
+    pub key: Name,
+    /// How it ended.
+    pub how: Outcome,
+    /// Wall time.
+    pub at_ms: u64,
+}
+
+/// Something that a program waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Await {
+    /// One of the keys is enough; else it is all of them.
+    pub any: bool,
+    /// Keys that are still open, sorted.
+    pub keys: Vec<Name>,
+}
+
+impl CodeState {
+    pub(super) fn new(input: Data, epoch: u64, generation: u32) -> CodeState {
+        CodeState {
+            input,
+            generation,
+            epoch,
+            activation: 0,
+            active: None,
+            turns: Vec::new(),
+            bytes: 0,
+            news: Vec::new(),
+            open: Vec::new(),
+            waits: Vec::new(),
+            cancel: None,
+            cancel_told: false,
+            state: None,
+            failed: Vec::new(),
+            blame: None,
+            mismatch: None,
+        }
+    }
+
+    /// Bytes of values, about.
+    pub(super) fn stored(&self) -> usize {
+        let failed: usize = self.failed.iter().map(|failed| failed.2.stored()).sum();
+        self.input.stored() + self.bytes + failed + self.state.as_ref().map_or(0, Data::stored)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Data> {
+        // Not a closure: one that returns a reference cannot say for how long.
+        fn of(told: &Told) -> Option<&Data> {
+            match &told.how {
+                Outcome::Ok(data) => Some(data),
+                _ => None,
+            }
+        }
+        let turns = self.turns.iter().flat_map(|turn| turn.done.iter().filter_map(of));
+        let failed = self.failed.iter().map(|failed| &failed.2);
+        std::iter::once(&self.input)
+            .chain(turns)
+            .chain(self.news.iter().filter_map(of))
+            .chain(failed)
+            .chain(&self.state)
+            .chain(&self.mismatch)
+    }
+
+    /// The lines of what is open, that of the activation too.
+    pub(super) fn lines(&self) -> Vec<u32> {
+        self.open.iter().map(|open| open.0).chain(self.active).collect()
+    }
+
+    /// Notes that a key has ended, and says whether the program can go on because of it.
+    pub(super) fn heard(&mut self, key: &Name) -> bool {
+        let mut goes_on = false;
+        for wait in &mut self.waits {
+            if let Ok(at) = wait.keys.binary_search(key) {
+                wait.keys.remove(at);
+                goes_on |= wait.any || wait.keys.is_empty();
+            }
+        }
+        goes_on
+    }
+
+    /// What is to be told with the next activation.
+    pub(super) fn tell(&mut self, key: Name, how: Outcome, at_ms: u64) {
+        self.bytes += key.len() + 32 + told_bytes(&how);
+        self.news.push(Told { key, how, at_ms });
+    }
+
+    /// Takes the newest turn back, as if its activation had not begun.
+    pub(super) fn take_back(&mut self) {
+        if let Some(turn) = self.turns.pop() {
+            self.activation -= 1;
+            let mut done = turn.done.clone();
+            done.append(&mut self.news);
+            self.news = done;
+            if turn.cancel.is_some() {
+                self.cancel_told = false;
+            }
+        }
+    }
+}
+
+fn told_bytes(how: &Outcome) -> usize {
+    match how {
+        Outcome::Ok(data) => data.stored(),
+        Outcome::Err(fault) => fault.data().stored(),
+        Outcome::Cancelled => 8,
+    }
+}
+
+/// The statement that a reference of a program's line stands for: `@task` of `@task:fetch`. What is not one is itself.
+pub(super) fn statement_of(reference: &str) -> &str {
+    match reference.strip_prefix('@').and_then(|rest| rest.find(':')) {
+        Some(at) => &reference[..=at],
+        None => reference,
+    }
+}
+
+/// The name that a reference of a program's line has in keys: `fetch` of `@task:fetch`. What is not one is itself.
+pub(super) fn name_of(reference: &Name) -> Name {
+    match reference.strip_prefix('@').and_then(|rest| rest.split_once(':')) {
+        Some((_, name)) => name.into(),
+        None => reference.clone(),
+    }
+}
+
+/// The kind of entry of a program's line, where it is not that of its statement.
+pub(super) fn kind_of(reference: &str) -> Option<EntryKind> {
+    match statement_of(reference) {
+        "@signal" => Some(EntryKind::Signal),
+        "@promise" => Some(EntryKind::Promise),
+        _ => None,
+    }
+}
+
+impl Machine<'_> {
+    pub(super) fn begin_code(&mut self, id: u32, input: Data) -> Res<()> {
+        let epoch = self.head.turns;
+        if let Some(frame) = self.frame_mut(id) {
+            frame.step = Step::Code(Box::new(CodeState::new(input, epoch, 0)));
+        }
+        self.activate(id);
+        Ok(())
+    }
+
+    pub(super) fn code(&self, id: u32) -> Option<&CodeState> {
+        match self.frame(id).map(|frame| &frame.step) {
+            Some(Step::Code(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    pub(super) fn code_mut(&mut self, id: u32) -> Option<&mut CodeState> {
+        match self.frame_mut(id).map(|frame| &mut frame.step) {
+            Some(Step::Code(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// The line of the program, if this run is one and has begun.
+    pub(super) fn code_line(&self) -> Option<u32> {
+        self.head.lines.iter().find(|line| matches!(top(line), Some(Step::Code(_)))).map(|line| line.id)
+    }
+
+    /// Begins the next activation, unless one is at work.
+    pub(super) fn activate(&mut self, id: u32) {
+        let now_ms = self.now;
+        let Some(state) = self.code_mut(id).filter(|state| state.active.is_none()) else { return };
+        state.activation += 1;
+        state.waits.clear();
+        state.mismatch = None;
+        let cancel = if state.cancel_told { None } else { state.cancel.clone() };
+        state.cancel_told |= cancel.is_some();
+        let done = std::mem::take(&mut state.news);
+        state.bytes += 24;
+        state.turns.push(Arc::new(CodeTurn { no: state.activation, now_ms, done, opened: Vec::new(), cancel }));
+        let (n, generation) = (state.activation, state.generation);
+        let line = self.code_branch(id, ACTIVATION.into(), Data::null(), (n as u32, scope_of(generation)));
+        if let Some(state) = self.code_mut(id) {
+            state.active = Some(line);
+        }
+    }
+
+    /// A line for something that the program asked for.
+    pub(super) fn code_branch(&mut self, id: u32, reference: Name, raw: Data, (n, scope): (u32, Name)) -> u32 {
+        let number = self.head.next_line;
+        self.head.next_line += 1;
+        let next = Next::Begin { place: Place::new(reference), raw, n, scope };
+        let (parent, context) = (Some((id, number)), Data::null());
+        let line = Line { id: number, parent, context, exported: false, frames: Vec::new(), next };
+        self.head.lines.push(Arc::new(line));
+        self.ready.push_back(number);
+        number
+    }
+
+    /// The body of an activation: its task. What it gets is derived from the state, so that no journal holds it once more.
+    pub(super) fn begin_activation(&mut self, id: u32, node: &Node) -> Res<()> {
+        let Some((parent, _)) = self.head.line(id).and_then(|line| line.parent) else { return Ok(()) };
+        let Some(Kind::Code(program)) = self.frame(parent).and_then(|frame| self.node(frame)).map(|node| &node.kind)
+        else {
+            return Ok(());
+        };
+        let args = self.activation_args(parent, program)?;
+        let Some(frame) = self.frame(id) else { return Ok(()) };
+        let (entry, key) = (frame.seq, self.key(id, node));
+        let hints = TaskHints { queue: program.queue.clone(), priority: program.priority, ..TaskHints::default() };
+        let (target, items, awaited) = (Target::Python, None, true);
+        let task = OpenTask { entry, key, target, args, sealed: false, items, awaited, deadline_ms: 0, hints };
+        self.act(Act::OpenTask(Box::new(task)));
+        self.open(entry, id, entry, Outside::Task);
+        Ok(())
+    }
+
+    fn activation_args(&mut self, id: u32, program: &Program) -> Res<Data> {
+        let Some(state) = self.code(id) else { return Ok(Data::null()) };
+        let (input, turns) = (state.input.clone(), state.turns.clone());
+        let (generation, epoch) = (state.generation, state.epoch);
+        let mut written = Vec::with_capacity(turns.len());
+        for turn in &turns {
+            written.push(self.turn_written(turn)?);
+        }
+        let identity = &self.head.identity;
+        let workflow = format!("{}/{}:{}", identity.namespace, identity.name, identity.version);
+        let activation = serde_json::json!({
+            "v": PROTOCOL,
+            "run": identity.run.to_string(),
+            "workflow": workflow,
+            "seed": seed(identity.run.0, self.head.started_ms),
+            "generation": generation,
+            "epoch": epoch,
+            "input": *self.json(&input)?,
+            "first": turns.first().map_or(1, |turn| turn.no),
+            "turns": written,
+        });
+        // Never a reference: the task has it as its input, and nobody else needs it.
+        Ok(Data::small(serde_json::json!({
+            "package": &*program.package,
+            "version": &*program.version,
+            "entrypoint": &*program.function,
+            "args": activation,
+            // Agents that die, and code that cannot be loaded for a while. What the program itself raises is a result.
+            "retry": {"max_attempts": 12, "delay_ms": 500, "factor": 2.0, "max_delay_ms": 60_000, "jitter_ms": 500},
+        })))
+    }
+
+    fn turn_written(&self, turn: &CodeTurn) -> Res<Json> {
+        let mut done = Vec::with_capacity(turn.done.len());
+        for told in &turn.done {
+            let mut item = serde_json::json!({"key": &*told.key, "at": told.at_ms});
+            match &told.how {
+                Outcome::Ok(data) => {
+                    item["status"] = "ok".into();
+                    item["value"] = (*self.json(data)?).clone();
+                }
+                Outcome::Err(fault) => {
+                    item["status"] = "error".into();
+                    item["error"] = (*fault.0).clone();
+                }
+                Outcome::Cancelled => item["status"] = "cancelled".into(),
+            }
+            done.push(item);
+        }
+        let opened: Vec<Json> =
+            turn.opened.iter().map(|(key, hash)| serde_json::json!({"key": &**key, "hash": &**hash})).collect();
+        let mut written = serde_json::json!({"no": turn.no, "now": turn.now_ms, "done": done, "opened": opened});
+        if let Some(cancel) = &turn.cancel {
+            written["cancel"] = (&**cancel).into();
+        }
+        Ok(written)
+    }
+
+    /// Something that the program asked for has ended, or its activation has. `asked`: the statement and what it got, where it
+    /// may be done again.
+    pub(super) fn code_ended(
+        &mut self,
+        line: u32,
+        id: u32,
+        how: Outcome,
+        asked: Option<(Name, Data)>,
+    ) -> Result<(), End> {
+        self.remove_line(line);
+        let now = self.now;
+        let Some(state) = self.code_mut(id) else { return Ok(()) };
+        if state.active == Some(line) {
+            state.active = None;
+            let result = self.activation_ended(id, how);
+            return self.guard(id, result);
+        }
+        let Ok(at) = state.open.binary_search_by_key(&line, |open| open.0) else { return Ok(()) };
+        let (_, key) = state.open.remove(at);
+        if let (Outcome::Err(_), Some((reference, raw))) = (&how, asked)
+            && state.failed.len() < 16
+        {
+            state.failed.push((key.clone(), reference, raw));
+        }
+        state.tell(key.clone(), how, now);
+        let goes_on = state.heard(&key) && state.active.is_none();
+        if goes_on {
+            self.activate(id);
+        }
+        Ok(())
+    }
+
+    fn activation_ended(&mut self, id: u32, how: Outcome) -> Res<()> {
+        match how {
+            Outcome::Ok(result) => {
+                let result = self.json(&result)?;
+                self.take_result(id, &result)
+            }
+            // The code could not be run: its package is not there, the process died again and again.
+            Outcome::Err(fault) => {
+                if let Some(state) = self.code_mut(id) {
+                    state.take_back();
+                }
+                let instance = self.frame(id).map_or("", |frame| &frame.place.reference);
+                Err(Stop::Fault(Fault::complete(&fault.0, self.plan.profile, instance)))
+            }
+            Outcome::Cancelled => Err(self.fault(id, Standard::Runtime, "the activation of the program was cancelled")),
+        }
+    }
+
+    /// Ends all that the program has open, that of its activation too.
+    pub(super) fn close_code(&mut self, id: u32, tell: bool) {
+        let Some(lines) = self.code(id).map(CodeState::lines) else { return };
+        let active = self.code(id).and_then(|state| state.active);
+        for line in lines {
+            self.unwind(line, 0, None);
+            self.remove_line(line);
+        }
+        let now = self.now;
+        let Some(state) = self.code_mut(id) else { return };
+        let open = std::mem::take(&mut state.open);
+        state.active = None;
+        if active.is_some() {
+            state.take_back();
+        }
+        if tell {
+            open.into_iter().for_each(|(_, key)| state.tell(key, Outcome::Cancelled, now));
+        }
+    }
+
+    /// The run is to be cancelled: the program hears of it first, once. False = it is for others to end the run.
+    pub(super) fn cancel_code(&mut self, reason: &Name) -> bool {
+        let Some(id) = self.code_line() else { return false };
+        if self.head.closing.is_some()
+            || self.code(id).is_none_or(|state| state.cancel.is_some() || state.activation == 0)
+        {
+            return false;
+        }
+        self.close_code(id, true);
+        if let Some(state) = self.code_mut(id) {
+            state.cancel = Some(reason.clone());
+        }
+        self.head.reason = Some(reason.clone());
+        self.activate(id);
+        true
+    }
+
+    /// A program whose run faulted goes on: what made it fail is done again, and what it has heard of it is taken back.
+    pub(super) fn code_again(&mut self, id: u32) -> Res<()> {
+        let epoch = self.head.turns + 1;
+        let Some(state) = self.code_mut(id) else { return Ok(()) };
+        state.epoch = epoch;
+        let blamed = state.blame.take();
+        let told = |state: &CodeState, key: &Name| {
+            state.turns.last().is_some_and(|turn| turn.done.iter().any(|told| told.key == *key))
+        };
+        let failed = blamed.and_then(|key| {
+            let at = state.failed.iter().position(|failed| failed.0 == key)?;
+            told(state, &key).then(|| state.failed.remove(at))
+        });
+        state.take_back();
+        match failed {
+            Some((key, reference, raw)) => {
+                state.news.retain(|told| told.key != key);
+                state.waits = vec![Await { any: true, keys: vec![key.clone()] }];
+                self.open_again(id, key, reference, raw);
+            }
+            None => self.activate(id),
+        }
+        Ok(())
+    }
+
+    fn open_again(&mut self, id: u32, key: Name, reference: Name, raw: Data) {
+        let turn = self.head.turns + 1;
+        let (scope, n) = match super::command::read_key(&key) {
+            Some(read) => (format!("{}~{turn}", read.scope), read.n),
+            None => (format!("~{turn}"), 0),
+        };
+        let line = self.code_branch(id, reference, raw, (n, scope.into()));
+        if let Some(state) = self.code_mut(id) {
+            state.open.push((line, key));
+        }
+    }
+
+    /// Whether the program may ask for more.
+    pub(super) fn code_room(&self, id: u32, more: usize) -> Res<()> {
+        let Some(state) = self.code(id) else { return Ok(()) };
+        if state.open.len() + more > CODE_OPEN {
+            let text = format!(
+                "the program has more than {CODE_OPEN} things open at once: use wf.map, or wait for some before asking for more"
+            );
+            return Err(self.fault(id, Standard::Runtime, &text));
+        }
+        if state.bytes > CODE_BYTES {
+            let text = "the history of the program is larger than a run carries: call wf.continue_as_new from time to time, or \
+                        keep large values elsewhere";
+            return Err(self.fault(id, Standard::Runtime, text));
+        }
+        Ok(())
+    }
+
+    /// What a result of an activation asks of the run, done on the way out.
+    pub(super) fn code_done(&mut self, id: u32, output: Json) -> Res<()> {
+        self.close_code(id, false);
+        let output = self.keep(output);
+        self.finish_body(id, output, None)
+    }
+
+    /// The program ended because it was cancelled.
+    pub(super) fn code_cancelled(&mut self, id: u32) {
+        let _ = id;
+        self.unwind_all();
+        self.end_run(super::head::Phase::Cancelled, Outcome::Cancelled);
+    }
+
+    /// An entry that is done in the moment in which it is asked for.
+    pub(super) fn instant(&mut self, id: u32, key: super::journal::Key, how: Outcome) -> Result<(), End> {
+        let entry = self.opened(id, key)?;
+        let ending = match &how {
+            Outcome::Ok(data) => Ending::Ok(self.value(data)),
+            Outcome::Err(fault) => Ending::Err(self.fault_value(fault)),
+            Outcome::Cancelled => Ending::Cancelled,
+        };
+        self.done(entry, ending);
+        Ok(())
+    }
+}
+
+/// The scope of the keys of a generation.
+pub(super) fn scope_of(generation: u32) -> Name {
+    if generation == 0 { "".into() } else { format!("g{generation}").into() }
+}
+
+fn top(line: &Line) -> Option<&Step> {
+    line.frames.last().map(|frame: &Frame| &frame.step)
+}
+
+/// The seed of what is random in a program: the same for the whole run, and nobody's guess from outside.
+fn seed(run: u128, started_ms: u64) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"tidewheel program seed").update(&run.to_be_bytes()).update(&started_ms.to_be_bytes());
+    let hash = hasher.finalize();
+    hash.as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
