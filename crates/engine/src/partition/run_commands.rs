@@ -265,6 +265,10 @@ fn why_not(error: &FoldError, key: &str) -> String {
         FoldError::Revision(revision) => format!("the journal was written by a newer program (revision {revision})"),
         FoldError::NoStart | FoldError::Gap { .. } => "the journal of the run is not complete".to_owned(),
         FoldError::Blobs(_) => "large values of the run would have to be read first".to_owned(),
+        FoldError::Input => {
+            "only the run itself can be given another input: what a program asks for depends on what it did before"
+                .to_owned()
+        }
         FoldError::OutOfFuel => "going on from there needs more than one turn may".to_owned(),
     }
 }

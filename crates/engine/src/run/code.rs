@@ -199,8 +199,9 @@ pub(super) fn statement_of(reference: &str) -> &str {
 
 /// The name that a reference of a program's line has in keys: `fetch` of `@task:fetch`. What is not one is itself.
 pub(super) fn name_of(reference: &Name) -> Name {
-    match reference.strip_prefix('@').and_then(|rest| rest.split_once(':')) {
-        Some((_, name)) => name.into(),
+    match reference.strip_prefix('@').map(|rest| rest.split_once(':')) {
+        Some(Some((_, name))) => name.into(),
+        Some(None) => "".into(),
         None => reference.clone(),
     }
 }

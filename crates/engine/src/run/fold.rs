@@ -40,6 +40,8 @@ pub enum FoldError {
     Compacted(Option<Name>),
     /// The fuel of the turn that goes on from there is used up.
     OutOfFuel,
+    /// What a program asked for cannot be given another input: it asks for it anew.
+    Input,
 }
 
 impl From<Halt> for FoldError {
@@ -221,6 +223,11 @@ impl Journal<'_> {
         fuel: &mut Fuel,
     ) -> Result<Turn, FoldError> {
         let forks = change.identity.is_some();
+        let activation = self.activation_of(key);
+        if activation.is_some() && change.input.is_some() {
+            return Err(FoldError::Input);
+        }
+        let key = activation.as_deref().unwrap_or(key);
         let identity = change.identity.unwrap_or_else(|| current.identity.clone());
         let next_seq = current.next_seq;
         let event = Event::Reset { key: key.into(), input: change.input, next_seq, identity };
@@ -246,6 +253,24 @@ impl Journal<'_> {
             turn.head.owed.retain(|act| !foreign(act));
         }
         Ok(turn)
+    }
+
+    /// The activation in which a program asked for a key: it is done again as a whole, since what it asked for first may depend on what
+    /// only the program knows. `None` = no program asked for it.
+    fn activation_of(&self, key: &str) -> Option<String> {
+        let mut activation = None;
+        for fact in self.segments.iter().flat_map(|segment| &segment.facts) {
+            let Fact::Opened { key: opened, .. } = fact else { continue };
+            match opened.kind {
+                super::journal::EntryKind::Activation => activation = Some(opened.to_string()),
+                _ if activation.is_some() && opened.to_string() == key => return activation,
+                _ => {}
+            }
+            if activation.as_deref() == Some(key) {
+                return activation;
+            }
+        }
+        None
     }
 
     /// What can stand for these segments from now on: the head after them, and their facts without those of finished
