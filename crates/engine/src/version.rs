@@ -32,6 +32,11 @@ impl Version {
         Version { numbers, release, candidate, text: text.into() }
     }
 
+    /// Whether it is this version with build metadata.
+    pub fn is_build_of(&self, version: &str) -> bool {
+        self.text.split_once('+').is_some_and(|(plain, _)| plain == version)
+    }
+
     /// Whether it is no candidate.
     pub fn is_release(&self) -> bool {
         self.release

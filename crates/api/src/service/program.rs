@@ -70,7 +70,11 @@ fn resolved(
         tasks,
         queue: wanted.queue,
         priority,
-        timeout_ms: asked.timeouts.run_ms,
+        timeout_ms: entry
+            .options
+            .get("timeout_ms")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(asked.timeouts.run_ms),
     };
     let resolved =
         document.resolved().map_err(|why| Failure::field("", format!("the workflow '{}': {why}", entry.name)))?;

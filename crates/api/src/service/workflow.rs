@@ -432,11 +432,23 @@ fn newest(api: &Api, tenant: TenantId, workflow: &str) -> Option<String> {
     tidewheel_engine::version::latest(versions).map(str::to_owned)
 }
 
+/// The newest version that is this one with build metadata: what changes of code under development have.
+fn newest_build(api: &Api, tenant: TenantId, workflow: &str, version: &str) -> Option<String> {
+    let prefix = format!("{workflow}/{version}+");
+    let records = api.runtime.directory().records(RecordKind::Workflow, tenant);
+    let skip = workflow.len() + 1;
+    let versions = records.iter().filter(|record| record.key.starts_with(&prefix)).map(|record| &record.key[skip..]);
+    tidewheel_engine::version::latest(versions).map(str::to_owned)
+}
+
 fn locate(api: &Api, caller: &Principal, named: Named<'_>) -> Result<(String, (String, Stored)), Failure> {
     let Named { namespace, name, version } = named;
     let newest = match version {
         LATEST => newest(api, caller.tenant, &format!("{namespace}/{name}")),
-        version => Some(version.to_owned()),
+        version if find(api, caller.tenant, &format!("{namespace}/{name}/{version}")).is_some() => {
+            Some(version.to_owned())
+        }
+        version => newest_build(api, caller.tenant, &format!("{namespace}/{name}"), version),
     };
     let key = newest.map(|version| format!("{namespace}/{name}/{version}"));
     let found = key.and_then(|key| Some((find(api, caller.tenant, &key)?, key)));

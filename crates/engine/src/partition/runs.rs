@@ -484,7 +484,11 @@ impl Partition {
             let released = versions.iter().rev().find(|(version, _)| version.is_release());
             released.or_else(|| versions.iter().next_back()).map(|(_, deployed)| deployed)
         } else {
-            versions.get(&Version::read(version))
+            versions.get(&Version::read(version)).or_else(|| {
+                // Build metadata may be left out: the newest with that version.
+                let same = versions.iter().rev().find(|(known, _)| known.is_build_of(version));
+                same.map(|(_, deployed)| deployed)
+            })
         };
         found.map(|deployed| (deployed.hash, deployed.version.clone()))
     }

@@ -59,6 +59,8 @@ pub struct CodeState {
     pub failed: Vec<(Name, Name, Data)>,
     /// Which of them made it fail.
     pub blame: Option<Name>,
+    /// Compensations that were armed.
+    pub armed: u32,
     /// How a replay differed from the history, while the run holds because of it.
     pub mismatch: Option<Data>,
 }
@@ -116,6 +118,7 @@ impl CodeState {
             state: None,
             failed: Vec::new(),
             blame: None,
+            armed: 0,
             mismatch: None,
         }
     }
@@ -370,6 +373,10 @@ impl Machine<'_> {
         }
         let Ok(at) = state.open.binary_search_by_key(&line, |open| open.0) else { return Ok(()) };
         let (_, key) = state.open.remove(at);
+        let how = match how {
+            Outcome::Err(fault) => Outcome::Err(placed(fault, &key)),
+            other => other,
+        };
         if let (Outcome::Err(_), Some((reference, raw))) = (&how, asked)
             && state.failed.len() < 16
         {
@@ -443,6 +450,12 @@ impl Machine<'_> {
         let epoch = self.head.turns + 1;
         let Some(state) = self.code_mut(id) else { return Ok(()) };
         state.epoch = epoch;
+        if state.armed > 0 {
+            // All of it was undone: it begins again.
+            *state = CodeState::new(state.input.clone(), epoch, state.generation + 1);
+            self.activate(id);
+            return Ok(());
+        }
         let blamed = state.blame.take();
         let told = |state: &CodeState, key: &Name| {
             state.turns.last().is_some_and(|turn| turn.done.iter().any(|told| told.key == *key))
@@ -517,6 +530,15 @@ impl Machine<'_> {
         self.done(entry, ending);
         Ok(())
     }
+}
+
+/// An error that says by its key where in a program it happened.
+fn placed(fault: Fault, key: &str) -> Fault {
+    let Json::Object(mut error) = (*fault.0).clone() else { return fault };
+    if error.get("instance").and_then(Json::as_str).is_none_or(|instance| instance.starts_with('@')) {
+        error.insert("instance".into(), key.into());
+    }
+    Fault(Arc::new(Json::Object(error)))
 }
 
 /// The scope of the keys of a generation.

@@ -275,10 +275,10 @@ impl Machine<'_> {
         self.close_code(id, false);
         let input = self.keep(input.clone());
         let Some(state) = self.code_mut(id) else { return };
-        let (generation, epoch, kept) = (state.generation + 1, state.epoch, state.state.clone());
+        let (generation, epoch, kept, armed) = (state.generation + 1, state.epoch, state.state.clone(), state.armed);
         let (cancel, cancel_told) = (state.cancel.clone(), false);
         let new = CodeState::new(input, epoch, generation);
-        *state = CodeState { cancel, cancel_told, state: kept, ..new };
+        *state = CodeState { cancel, cancel_told, state: kept, armed, ..new };
         let bytes = state.input.stored() + scope_of(generation).len();
         state.bytes = bytes;
         self.activate(id);
@@ -312,6 +312,9 @@ impl Machine<'_> {
             tries: read_key(&command.key).map_or(0, |read| read.n),
             failures: 0,
         });
+        if let Some(state) = self.code_mut(id) {
+            state.armed += 1;
+        }
         Ok(())
     }
 

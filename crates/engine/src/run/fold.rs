@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::act::{Act, Event};
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel};
-use super::head::{Compacted, Head, Identity, Next, Outside, Phase, Seq, Waiting};
+use super::head::{Compacted, Head, Identity, Next, Phase, Seq, Waiting};
 use super::journal::{Ending, Fact, REVISION, Segment, ValueId};
 use super::machine::{End, Machine, Mode};
 use super::turn::{Env, Halt, Turn};

@@ -55,6 +55,10 @@ pub struct PackageEntry {
     /// Of a workflow: its version; that of the package if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Of a workflow: `timeout_ms` of a run, `version_policy`.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    #[schema(value_type = Object)]
+    pub options: serde_json::Value,
     /// First paragraph of the docstring.
     #[serde(default)]
     pub doc: String,

@@ -78,10 +78,10 @@ fn could_go(runs: &Runs, partition: usize, run: RunId, fold: &Fold, wall: u64) -
     };
     let _ = fold;
     let waits = |(entry, open): &(u64, tidewheel_engine::run::head::Open)| match open.what {
-        Outside::Task => lives(*entry),
+        Outside::Task | Outside::Undo => lives(*entry),
         Outside::Items => lives(*entry) || child_lives(*entry),
         Outside::Child(_) => child_lives(*entry),
-        Outside::Wait | Outside::Backoff | Outside::Timeout | Outside::AttemptLimit => {
+        Outside::Wait | Outside::Backoff | Outside::Timeout | Outside::AttemptLimit | Outside::UndoPause => {
             log.timers.get(entry).is_some_and(|due| *due > wall)
         }
         Outside::Events => true,

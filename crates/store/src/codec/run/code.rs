@@ -40,6 +40,7 @@ impl Part for CodeState {
         if let Some(mismatch) = &self.mismatch {
             to.data(16, mismatch);
         }
+        to.number(17, u64::from(self.armed));
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
@@ -60,6 +61,7 @@ impl Part for CodeState {
             state: None,
             failed: Vec::new(),
             blame: None,
+            armed: 0,
             mismatch: None,
         };
         fields.each(|tag, field| {
@@ -86,6 +88,7 @@ impl Part for CodeState {
                 }
                 15 => code.blame = Some(field.text()?),
                 16 => code.mismatch = Some(field.data(values)?),
+                17 => code.armed = field.small()?,
                 _ => {}
             }
             Ok(())

@@ -362,6 +362,7 @@ impl Random {
             state: self.maybe(Random::data),
             failed: self.list(2, |random| (random.name(), random.name(), random.data())),
             blame: self.maybe(Random::name),
+            armed: self.small(),
             mismatch: self.maybe(Random::data),
         }
     }
