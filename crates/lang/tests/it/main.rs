@@ -12,6 +12,7 @@ mod jq;
 mod json_schema;
 mod kit;
 mod lint;
+mod program;
 mod resolve;
 mod suite;
 mod support;
