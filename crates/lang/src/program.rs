@@ -253,7 +253,7 @@ pub fn version_of(given: Option<&str>, package_version: &str) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewheel_engine::run::eval::{Compiler, Definition};
+    use tidewheel_engine::run::eval::Compiler;
 
     fn program() -> ProgramDocument {
         ProgramDocument {

@@ -164,8 +164,7 @@ impl World {
             }
         }
         let none = BTreeMap::new();
-        let journal =
-            Journal { from: None, segments: &self.segments, definition: &*self.definition, blobs: &none };
+        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, blobs: &none };
         assert_eq!(journal.fold().unwrap(), self.head, "the journal folds to the head");
         if turn.more {
             self.feed(Event::Continue);
@@ -207,7 +206,8 @@ impl World {
 
     /// Fires the next timer. False = there is none.
     fn tick(&mut self) -> bool {
-        let Some((entry, due)) = self.timers.iter().map(|(entry, due)| (*entry, *due)).min_by_key(|(_, due)| *due) else {
+        let Some((entry, due)) = self.timers.iter().map(|(entry, due)| (*entry, *due)).min_by_key(|(_, due)| *due)
+        else {
             return false;
         };
         self.now = self.now.max(due);
@@ -246,8 +246,7 @@ impl World {
 
     fn reset(&mut self, key: &str, change: Change) -> Result<(), FoldError> {
         let none = BTreeMap::new();
-        let journal =
-            Journal { from: None, segments: &self.segments, definition: &*self.definition, blobs: &none };
+        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, blobs: &none };
         let turn = journal.reset(&self.head, key, change, self.now, &mut FULL.clone())?;
         self.take(turn);
         Ok(())
@@ -396,7 +395,9 @@ fn a_map_opens_as_many_items_as_it_may_and_collects() {
     let mut world = World::new(|heard| {
         let map = with(command("map", "fetch", 0), "args", json!((0..25).collect::<Vec<_>>()));
         let map = with(map, "opts", json!({"concurrency": 4, "batch": 2}));
-        heard.ask("all", &[map]).unwrap_or_else(|| ok(json!(heard.value("/map:fetch#0").unwrap().as_array().unwrap().len())))
+        heard
+            .ask("all", &[map])
+            .unwrap_or_else(|| ok(json!(heard.value("/map:fetch#0").unwrap().as_array().unwrap().len())))
     });
     world.start(json!({}));
     world.work();
@@ -535,7 +536,8 @@ fn a_replay_that_differs_holds_the_run_until_somebody_resumes_it() {
     let before = world.times("@");
     world.go();
     assert_eq!(world.times("@"), before, "nothing is tried again by itself");
-    world.program = Box::new(|heard| heard.ask("all", &[command("task", "fetch", 0)]).unwrap_or_else(|| ok(json!("well"))));
+    world.program =
+        Box::new(|heard| heard.ask("all", &[command("task", "fetch", 0)]).unwrap_or_else(|| ok(json!("well"))));
     assert!(world.feed(Event::Resume));
     world.go();
     assert_eq!(world.output(), json!("well"));
@@ -735,7 +737,9 @@ fn ten_thousand_things_at_once_are_taken_and_more_are_not() {
         let all: Vec<Json> = (0..10_000).map(|n| command("signal", "s", n)).collect();
         match heard.turns.len() {
             1 => heard.ask("all", &all).unwrap(),
-            _ => json!({"v": 1, "commands": [command("task", "fetch", 0)], "wait": [{"mode": "any", "keys": ["/task:fetch#0"]}]}),
+            _ => {
+                json!({"v": 1, "commands": [command("task", "fetch", 0)], "wait": [{"mode": "any", "keys": ["/task:fetch#0"]}]})
+            }
         }
     });
     world.start(json!({}));
