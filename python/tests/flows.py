@@ -26,8 +26,8 @@ class FlowHost:
     def log(self, level, msg, fields):
         self.lines.append((level, msg, fields))
 
-    def step_context(self, key):
-        return Context(LocalHost(), "step", {"idempotency_key": f"run_1:{key}"})
+    def step_context(self, idempotency_key):
+        return Context(LocalHost(), "step", {"idempotency_key": idempotency_key})
 
 
 def payload(turns, ref="default/f:1.0.0", input=None, first=1, **more):

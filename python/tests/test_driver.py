@@ -431,8 +431,8 @@ class Aborts(unittest.TestCase):
                 seen.append(error)
 
         class Stopped(FlowHost):
-            def step_context(self, key):
-                context = super().step_context(key)
+            def step_context(self, idempotency_key):
+                context = super().step_context(idempotency_key)
                 context.cancel("the agent is going")
                 return context
 

@@ -41,7 +41,7 @@ class Workflows(unittest.TestCase):
             self.assertEqual(out["commands"][0]["args"], {"item": "pen"})
             out = run.turn(("/task:price#0", 3))
             self.assertTrue(out["again"])
-            self.assertEqual(out["commands"][0]["value"], "pen:task_1:/step:receipt#0")
+            self.assertEqual(out["commands"][0]["value"], "pen:run_1:/step:receipt#0")
             out = run.turn(("/step:receipt#0", "r"))
             self.assertEqual(out["wait"], [{"mode": "all", "keys": ["/sleep:#0"]}])
             # Without what happened before, which it knows.

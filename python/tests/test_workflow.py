@@ -21,6 +21,9 @@ from tidewheel.errors import InputError, ReplayMismatch, ResultError, TidewheelE
 from tidewheel.testing import Clock, replay, run
 
 
+RUNTIME = "https://serverlessworkflow.io/spec/1.0.0/errors/runtime"
+
+
 @dataclass
 class Order:
     id: str
@@ -172,7 +175,7 @@ class Calls(unittest.TestCase):
             except TaskFailed as error:
                 return [error.type, error.status, error.title, error.detail, error.key, error.problem["exception"], "ValueError" in error.traceback]
 
-        self.assertEqual(run(f).unwrap(), ["ValueError", 500, "ValueError", "no lines", "/task:fails#0", "ValueError", True])
+        self.assertEqual(run(f).unwrap(), [RUNTIME, 500, "ValueError", "no lines", "/task:fails#0", "ValueError", True])
 
         @flow
         def g() -> None:
@@ -191,7 +194,7 @@ class Calls(unittest.TestCase):
                 raise KeyError("wrapped") from error
 
         end = run(h).history()["end"]["error"]
-        self.assertEqual((end["exception"], end["key"], end["type"]), ("KeyError", "/task:fails#0", "https://serverlessworkflow.io/spec/1.0.0/errors/runtime"))
+        self.assertEqual((end["exception"], end["key"], end["type"]), ("KeyError", "/task:fails#0", RUNTIME))
         self.assertNotIn("tidewheel/_", end["traceback"])
         self.assertIn("test_workflow.py", end["traceback"])
 
@@ -361,7 +364,7 @@ class Waits(unittest.TestCase):
             try:
                 wf.step("two", bad)
             except TaskFailed as error:
-                out.append([error.type, error.detail, error.key])
+                out.append([error.title, error.detail, error.key])
             return out + [wf.step("three", coroutine)]
 
         outcome = run(f, replay_every_step=True)
@@ -949,6 +952,7 @@ class Replays(unittest.TestCase):
             with open(path, "w") as file:
                 json.dump(journal, file)
             self.assertEqual(replay(first, path).end, {"ok": 20})
+            self.assertEqual(replay(first, {"id": "run_1", "program": journal}).end, {"ok": 20})
 
         @workflow(name="settle", version="2")
         def other(n: int) -> int:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         def history(self, run: str, generation: int, epoch: int, below: int) -> List[Dict[str, Any]]: ...
         def load(self, ref: Dict[str, Any]) -> Any: ...
         def log(self, level: str, msg: str, fields: Dict[str, Any]) -> None: ...
-        def step_context(self, key: str) -> Context: ...
+        def step_context(self, idempotency_key: str) -> Context: ...
 
 
 #: Programs that may wait in a process.
@@ -530,7 +530,7 @@ class Program:
         from .context import CURRENT
 
         assert self.host is not None
-        context = self.host.step_context(key)
+        context = self.host.step_context(f"{self.run}:{key}")
 
         def plain() -> "Any":
             FLOW.set(None)
@@ -549,7 +549,6 @@ class Program:
             if isinstance(error, MemoryError) or isinstance(error, Cancelled) and context.stopping:
                 self.abort(error)
             problem = problem_of(error)
-            problem["type"] = type(error).__name__
             problem.pop("key", None)
             return {"error": problem}
         finally:

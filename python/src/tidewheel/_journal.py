@@ -102,7 +102,7 @@ def error_of(done: "Dict[str, Any]", key: str) -> TidewheelError:
     else:
         error = TaskFailed(
             detail, type=kind, status=status, title=title, instance=str(problem.get("instance") or ""), code="task-failed",
-            traceback=str(problem.get("traceback") or ""), task_id=str(problem.get("task_id") or ""), problem=problem,
+            traceback=str(problem.get("traceback") or ""), task_id=str(problem.get("task") or ""), problem=problem,
         )
     error.key = key
     return error

@@ -413,7 +413,6 @@ class _Run:
         if error is None:
             return {"status": "ok", "value": json.loads(dumps(value, "result"))}, None
         problem = problem_of(error)
-        problem["type"] = problem["type"] if isinstance(error, TidewheelError) else type(error).__name__
         problem.pop("key", None)
         if type(error).__name__ == "Cancelled":
             return {"status": "cancelled", "error": problem}, error
@@ -640,13 +639,13 @@ class _Host:
     def log(self, level: str, msg: str, fields: Json) -> None:
         self._run.outcome.log.append(testing.LogLine(level, msg, fields))
 
-    def step_context(self, key: str) -> Context:
+    def step_context(self, idempotency_key: str) -> Context:
         run = self._run
         kit = testing._Kit.__new__(testing._Kit)
         kit._begin(_STEP, run.world.assets, None, None)
         kit.outcome.logs = run.outcome.task_logs
         kit.clock = run.world.clock
-        return Context(kit, "test", {"task_id": run._id, "attempt": 1, "idempotency_key": f"{run._id}:{key}"})
+        return Context(kit, "test", {"task_id": run._id, "attempt": 1, "idempotency_key": idempotency_key})
 
 
 def _step() -> None:
@@ -700,6 +699,8 @@ def replay_journal(workflow: "Workflow[Any, Any]", journal: "Union[str, os.PathL
     else:
         with open(journal, encoding="utf-8") as file:
             body = json.load(file)
+    if isinstance(body, dict) and "turns" not in body and isinstance(body.get("program"), dict):
+        body = body["program"]  # of a whole run, exported
     ref = str(body.get("workflow", "")) if isinstance(body, dict) else ""
     if ref.partition(":")[0] != workflow.ref.partition(":")[0]:
         raise ValueError(f"the journal is of {ref or 'no workflow'}, and not of {workflow.ref}")

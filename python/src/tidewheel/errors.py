@@ -67,7 +67,7 @@ class TaskFailed(TidewheelError):
         self.instance = instance
         #: Every field of the error as the journal has it.
         self.problem = dict(problem or {})
-        #: Exception class of the task's last attempt.
+        #: Exception class of the task's last attempt. In a workflow the type of the error (RFC 7807), and ``title`` is the class.
         self.type = type
         #: Its traceback, as text.
         self.traceback = traceback

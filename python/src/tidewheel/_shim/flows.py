@@ -83,8 +83,7 @@ class Host:
     def log(self, level: str, msg: str, fields: "Dict[str, Any]") -> None:
         self._session.log(self._context.lease, level, msg, fields)
 
-    def step_context(self, key: str) -> Context:
+    def step_context(self, idempotency_key: str) -> Context:
         context = self._context
-        run = context.facts.get("workflow_id") or context.facts.get("run") or context.task_id
         # A request to stop reaches the attempt, so the step asks it.
-        return Context(self._session, context.lease, {**context.facts, "idempotency_key": f"{run}:{key}"}, (context,))
+        return Context(self._session, context.lease, {**context.facts, "idempotency_key": idempotency_key}, (context,))
