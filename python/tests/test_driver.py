@@ -492,6 +492,11 @@ class Parking(unittest.TestCase):
 
         self.assertEqual(go(same_turn_again)[0], 2)
 
+        def heard_more(body):
+            body["turns"][0]["done"] = [{"key": "/task:z#0", "status": "ok"}]
+
+        self.assertEqual(go(heard_more)[0], 2)
+
         def other_journal(body):
             body["turns"][0]["opened"].append({"key": "/task:q#0", "hash": "0"})
 

@@ -15,7 +15,7 @@ from tidewheel import Cancelled, Retry, TaskFailed, Timeout, _testrun, task, wf,
 from tidewheel._driver import activate
 from tidewheel.testing import replay, run
 
-SEEDS = int(os.environ.get("TIDEWHEEL_FLOW_SEEDS", "8"))
+SEEDS = int(os.environ.get("TIDEWHEEL_FLOW_SEEDS", "4"))
 #: What tasks have done, by their argument: each call of a program has an argument of its own.
 EFFECTS = []
 STEPS = []

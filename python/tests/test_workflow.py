@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import unittest
+from unittest import mock
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import List
@@ -907,6 +908,36 @@ class Outcomes(unittest.TestCase):
                 release.submit("x" * 3_000_000)
 
         self.assertIn("in one go", str(run(many).error))
+
+    def test_bounds_are_met_again_by_a_replay(self):
+        from tidewheel import _driver
+
+        @flow
+        def f() -> list:
+            out = []
+            for _ in range(4):
+                try:
+                    out.append(fetch(1))
+                except WorkflowError:
+                    out.append("bound")
+            big = [release.submit("x" * 3_000_000) for _ in range(4)] if not out else []
+            try:
+                for _ in range(5):
+                    release.submit("x" * 3_000_000)
+            except (ResultError, WorkflowError) as error:
+                out.append(type(error).__name__)
+            wf.now()
+            return out + big
+
+        for bound, expected in ((3, [10, 10, 10, "bound", "WorkflowError"]), (50, [10] * 4 + ["ResultError"])):
+            with mock.patch.object(_driver, "MAX_ENTRIES", bound):
+                self.assertEqual(run(f, replay_every_step=True).unwrap(), expected)
+
+    def test_a_wrapped_coroutine_function_is_named(self):
+        async def inner():
+            return 1
+
+        self.assertIn("below other decorators", str(run(_named(lambda: inner())).error))
 
     def test_a_journal_has_a_bound(self):
         from tidewheel import _driver

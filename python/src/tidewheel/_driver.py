@@ -21,7 +21,7 @@ from _thread import allocate_lock
 from collections import OrderedDict, deque
 
 from ._journal import MAX_COMMANDS, MAX_ENTRIES, MAX_KEY, MAX_TURN, STRICT, Activation, Entry, check_name, check_turn, error_of, hash_of
-from ._journal import problem_of, size_of, too_long, too_many
+from ._journal import measured, problem_of, size_of, too_long, too_many
 from ._strand import FLOW, STALL_S, Strand, Wait, here, user_place
 from .context import Context
 from .encode import to_json
@@ -113,7 +113,7 @@ class Scope:
         target: "Any" = None, key: "Optional[str]" = None,
     ) -> Entry:
         """Asks for something; ``hashed`` is what its hash is of, if not of its arguments."""
-        entry = Entry(self.key(kind, name) if key is None else key, kind, name, target, hash_of(args if hashed is None else hashed))
+        entry = measured(self.key(kind, name) if key is None else key, kind, name, target, args if hashed is None else hashed)
         command: "Dict[str, Any]" = {"key": entry.key, "kind": kind, "name": name, "hash": entry.hash}
         if args is not None:
             command["args"] = args
@@ -237,6 +237,8 @@ class Program:
         self.issued: "Dict[str, str]" = {}
         self.opened: "Optional[Dict[str, Optional[str]]]" = None
         self.told: "Dict[str, Any]" = {}
+        #: What the newest turn had to tell.
+        self.heard: "List[Any]" = []
         self._ready: "Deque[Strand]" = deque()
         self._bytes = 0
         self._ended = 0
@@ -289,6 +291,7 @@ class Program:
         self.progress += 1
         self.stepped = False
         self.commands, self.issued, self.told, self._bytes = [], {}, {}, 0
+        self.heard = _heard(turn)
         self.opened = None if live else {item["key"]: item.get("hash") for item in turn["opened"]}
         for key in self.opened or ():
             if "/patch:" in key:
@@ -317,7 +320,12 @@ class Program:
 
     def _call(self) -> "Any":
         args, kwargs = self.workflow.signature.arguments(self.load(self.input))
-        return self.workflow.function(*args, **kwargs)
+        value = self.workflow.function(*args, **kwargs)
+        if self.loop is None and hasattr(value, "close") and hasattr(value, "__await__"):
+            value.close()
+            raise TypeError(f"{self.workflow.fn} is a plain function that returned a coroutine; @workflow goes directly on the `async def`, below "
+                            "other decorators")
+        return value
 
     def _resolve(self, done: "Dict[str, Any]") -> None:
         entry = self.entries.get(done["key"])
@@ -410,24 +418,25 @@ class Program:
             raise WorkflowError(f"{key[:80]}...: the key is longer than {MAX_KEY} bytes; nest less, or give a shorter name")
         if len(self.issued) >= MAX_COMMANDS:
             raise too_many(key)
-        if self.opened is not None:
-            self._check(entry, self.opened)
-        elif len(self.entries) >= MAX_ENTRIES:
+        if len(self.entries) >= MAX_ENTRIES:
             raise too_long(key)
-        self._bytes += 64 + size_of(command, key) if "args" in command or "value" in command else 256
+        self._bytes += 256 + entry.size
         if self._bytes > MAX_TURN:
             raise ResultError(f"{key}: what the workflow asks for in one go has over {MAX_TURN} bytes; wait for some of it first")
+        # Bounds go first, and are those of the first time: a replay has to run into the same ones.
+        if self.opened is not None:
+            self._check(entry, self.opened)
         self.entries[key] = entry
         self.issued[key] = entry.hash
         if self.opened is None:
             self.commands.append(command)
 
     def _check(self, entry: Entry, opened: "Dict[str, Optional[str]]") -> None:
-        hash = opened.get(entry.key, "")
-        if hash == "":
+        hash = opened.get(entry.key)
+        if entry.key not in opened:
             expected = next((key for key in opened if key not in self.issued and "/patch:" not in key), None)
             self._differ(expected, entry.key, "the code asks for what the journal does not have here", here())
-        elif hash is not None and hash != entry.hash:
+        elif hash and hash != entry.hash:
             if entry.kind in STRICT:
                 self._differ(entry.key, entry.key, "the code gives other arguments than the journal has", here())
             self.log("warning", f"{entry.key}: the step's arguments differ from those in the journal", {}, even_replaying=True)
@@ -623,6 +632,11 @@ class _FlowHost:
         raise WorkflowError("enqueue in a workflow would be repeated by each replay; call the task, or use its submit()")
 
 
+def _heard(turn: "Dict[str, Any]") -> "List[Any]":
+    """What a turn tells, by the keys."""
+    return [turn.get("cancel"), [item["key"] for item in turn.get("done") or ()]]
+
+
 def _is_cancel(error: BaseException) -> bool:
     parts = getattr(error, "exceptions", None)
     if parts and isinstance(error, BaseException) and type(error).__name__.endswith("ExceptionGroup"):
@@ -684,7 +698,9 @@ class Parked:
         same = program.generation == activation.generation and program.epoch == activation.epoch
         if same and activation.first <= program.no + 1 <= last and program.ref == activation.workflow:
             for turn in activation.turns[:-1]:
-                if turn["no"] == program.no and {item["key"]: item.get("hash") for item in turn["opened"]} != program.issued:
+                if turn["no"] != program.no:
+                    continue
+                if _heard(turn) != program.heard or {item["key"]: item.get("hash") for item in turn["opened"]} != program.issued:
                     break  # another process did this turn, and otherwise
             else:
                 return program

@@ -8,6 +8,7 @@ Timeout('too late')
 
 from __future__ import annotations
 
+import os
 from hashlib import sha256
 from json import JSONEncoder
 
@@ -42,7 +43,7 @@ _encode = JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separ
 class Entry:
     """One thing that the program asked for."""
 
-    __slots__ = ("key", "kind", "name", "target", "hash", "done", "over", "order", "collect", "waiters", "future")
+    __slots__ = ("key", "kind", "name", "target", "hash", "size", "done", "over", "order", "collect", "waiters", "future")
 
     def __init__(self, key: str, kind: str, name: str, target: "Any", hash: str) -> None:
         self.key = key
@@ -51,6 +52,8 @@ class Entry:
         #: The task or workflow that reads the value; None for plain JSON.
         self.target = target
         self.hash = hash
+        #: Bytes of what it was given, about.
+        self.size = 0
         self.done: "Optional[Dict[str, Any]]" = None
         self.over = False
         #: Counts what has ended in this program.
@@ -63,11 +66,18 @@ class Entry:
 
 
 def hash_of(value: "Any") -> str:
-    """16 hexadecimal digits; equal for equal JSON values. Raises `ResultError` for one that is too large."""
+    """16 hexadecimal digits; equal for equal JSON values."""
+    return sha256(_encode(value).encode()).hexdigest()[:16]
+
+
+def measured(key: str, kind: str, name: str, target: "Any", value: "Any") -> Entry:
+    """An entry with hash and size of a value. Raises `ResultError` for one that is too large."""
     text = _encode(value).encode()
     if len(text) > MAX_VALUE:
-        raise ResultError(f"value: {len(text)} bytes are over the bound of {MAX_VALUE}; keep it as an artifact and pass its name")
-    return sha256(text).hexdigest()[:16]
+        raise ResultError(f"{key}: {len(text)} bytes are over the bound of {MAX_VALUE}; keep it as an artifact and pass its name")
+    entry = Entry(key, kind, name, target, sha256(text).hexdigest()[:16])
+    entry.size = len(text)
+    return entry
 
 
 def size_of(value: "Any", what: str) -> int:
@@ -160,7 +170,7 @@ def _traceback(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
     except Exception as second:
         return f"<no traceback: formatting it raised {type(second).__name__}>"
-    text = "".join(line for line in lines if not (line.startswith('  File "' + _HERE) or "/asyncio/" in line[:200]))
+    text = "".join(line for line in lines if not (line.startswith('  File "' + _HERE + os.sep) or "/asyncio/" in line[:200]))
     return text[-65536:].encode("utf-8", "backslashreplace").decode()
 
 

@@ -17,7 +17,7 @@ import sys
 from _thread import allocate_lock, get_ident, start_new_thread
 from contextvars import Context as Variables
 from contextvars import ContextVar
-from os.path import abspath, dirname
+from os.path import abspath, dirname, join
 
 from . import authoring
 from .context import CURRENT
@@ -37,6 +37,7 @@ authoring.flow = FLOW
 STALL_S = 30.0
 
 _HERE = dirname(abspath(__file__))
+_INSIDE = join(_HERE, "")
 
 
 class Unwound(BaseException):
@@ -206,7 +207,7 @@ def user_place(frame: "Any") -> "Optional[Tuple[str, int]]":
     """The innermost frame outside this package and outside asyncio."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(_HERE) and "/asyncio/" not in file and not file.startswith("<frozen"):
+        if not file.startswith(_INSIDE) and "/asyncio/" not in file and not file.startswith("<frozen"):
             return file, frame.f_lineno
         frame = frame.f_back
     return None

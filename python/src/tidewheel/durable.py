@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from . import options as _options
 from ._driver import Continue, Program, Scope
-from ._journal import Entry, check_name, error_of, problem_of
+from ._journal import Entry, check_name, error_of, problem_of, size_of
 from ._strand import FLOW, Strand
 from .authoring import Bound, Task
 from .encode import to_json
@@ -256,7 +256,9 @@ class Durable:
     def status(self, value: "Any") -> None:
         """What a query of the run shows from now on: where it is, how far."""
         scope = _scope("status")
-        scope.program.told["state"] = to_json(value, "status")
+        plain = to_json(value, "status")
+        size_of(plain, "status")
+        scope.program.told["state"] = plain
 
     def attributes(self, **values: "Any") -> None:
         """Search attributes by which runs are found; a text, a number, a truth value, or None to take one away."""
@@ -276,7 +278,9 @@ class Durable:
     def continue_as_new(self, *args: "Any", **kwargs: "Any") -> "Any":
         """Ends this round: the run goes on from the beginning with these arguments and an empty journal. Never returns."""
         scope = _scope("continue_as_new")
-        raise Continue(scope.program.workflow.input(args, kwargs))
+        input = scope.program.workflow.input(args, kwargs)
+        size_of(input, "input")
+        raise Continue(input)
 
     # -- values without an entry -------------------------------------------------------------------------------------
 
