@@ -2,6 +2,7 @@
 
 import support  # noqa: F401
 import os
+import random
 import tempfile
 import unittest
 
@@ -158,6 +159,30 @@ class Workflows(unittest.TestCase):
             for i in range(30):
                 done = agent.until("task_done")
                 self.assertEqual(done["value"]["wait"], [{"mode": "all", "keys": ["/sleep:#0"]}])
+
+    def test_bent_histories_and_bent_activations_cost_one_attempt_each(self):
+        chance = random.Random(3)
+        junk = [None, 0, -1, "x", [], {}, [None], {"no": 1}, [{"no": 1}], [{"no": 2, "now": 1, "done": [], "opened": []}], 1e308, "\u0000"]
+        with Agent(modules="orders") as agent:
+            for i in range(300):
+                body = {"v": 1, "run": f"run_{i}", "workflow": "shop/buy-item:2.0.0", "seed": "0", "generation": 0, "input": {"item": "x"},
+                        "first": 2, "turns": [{"no": 2, "now": 1, "done": [{"key": "/task:price#0", "status": "ok", "value": 3}]}]}
+                if i % 3 == 0:
+                    body[chance.choice(list(body))] = chance.choice(junk)
+                agent.send({"t": "task_start", "lease": f"l{i}", "fn": "orders:buy_item", "input": body, "ctx": {}})
+                while True:
+                    frame = agent.receive()
+                    if frame["t"] == "history":
+                        answer = {"t": "history", "req": frame["req"], "turns": chance.choice(junk)}
+                        if chance.random() < 0.2:
+                            answer = {"t": "history", "req": frame["req"], chance.choice(["error", "problem", "turn"]): chance.choice(junk)}
+                        agent.send(answer)
+                    elif frame["t"] == "task_done":
+                        self.assertIn("ok", frame)
+                        break
+            agent.start("after", "noop")
+            agent.send({"t": "task_start", "lease": "good", "fn": "orders:price", "input": {"item": "abc"}, "ctx": {}})
+            self.assertEqual(agent.done("good")["value"], 3)
 
     def test_what_is_no_activation_fails_for_good(self):
         with Agent(modules="orders") as agent:
