@@ -16,6 +16,10 @@ use crate::server::{EndsWithUs, Server};
 const TASKS: &str = "import time\n\nfrom tidewheel import task\n\n\n@task\ndef noop(at=None):\n    return None\n\n\n\
                      @task\ndef stamp():\n    return time.time_ns() // 1000\n";
 
+/// A workflow of three tasks, one after another.
+const FLOWS: &str = "\n\nfrom tidewheel import workflow\n\n\n@workflow\ndef three(n=None):\n    noop(1)\n    noop(2)\n    noop(3)\n    \
+                     return n\n";
+
 /// A running agent.
 pub(crate) struct Agent(Child);
 
@@ -64,7 +68,7 @@ pub(crate) fn deploy(
         json!(dependencies)
     );
     std::fs::write(package.join("pyproject.toml"), project)?;
-    std::fs::write(package.join("benchtasks.py"), TASKS)?;
+    std::fs::write(package.join("benchtasks.py"), format!("{TASKS}{FLOWS}"))?;
     cli(server, options, &["deploy", &package.to_string_lossy()]).map(drop)
 }
 

@@ -24,6 +24,7 @@ mod throughput;
 mod timers;
 mod volume;
 mod workflow;
+mod workflow_python;
 
 use anyhow::bail;
 pub use figure::Figure;
@@ -76,6 +77,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("packages", "a package of 10 MB deployed to 100 agents, fetched and checked by each"),
     ("python", "Python no-op tasks through agent and shim; start times"),
     ("resources", "memory and cores that 1,000 Python executions a second need"),
+    ("workflow-python", "durable runs written in Python: three steps through an agent, one run at a time"),
     ("workflow", "durable runs: steps of workers and of expressions, a large fan-out, one run at a time"),
     ("isolation", "one tenant's worker stops and its tasks pile up: what the others notice"),
     ("concurrent", "100,000 attempts that run at once"),
@@ -107,6 +109,7 @@ pub fn run(name: &str, options: &Options, report: &mut dyn FnMut(Figure)) -> any
         "resources" => python::resources(options, report),
         "isolation" => isolation::run(options, report),
         "workflow" => workflow::run(options, report),
+        "workflow-python" => workflow_python::run(options, report),
         "concurrent" => streams::concurrent(options, report),
         "agents" => streams::agents(options, report),
         "volume" => volume::run(options, report),

@@ -73,9 +73,10 @@ fn fan() -> Value {
 }
 
 /// Starts a run and waits for its end; the seconds between.
-fn completed(server: &Server, workflow: &str, input: Value) -> anyhow::Result<f64> {
+pub(crate) fn completed(server: &Server, workflow: &str, input: Value) -> anyhow::Result<f64> {
     let begun = Instant::now();
-    let body = json!({"workflow": format!("bench/{workflow}"), "input": input}).to_string();
+    let workflow = if workflow.contains('/') { workflow.to_owned() } else { format!("bench/{workflow}") };
+    let body = json!({"workflow": workflow, "input": input}).to_string();
     let mut run = server.http()?.call("POST", "/api/v1/runs?wait=60", "", &body)?;
     let id = run["id"].as_str().context("no id of the run")?.to_owned();
     while !matches!(run["phase"].as_str(), Some("completed" | "faulted" | "cancelled")) {
