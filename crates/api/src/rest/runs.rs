@@ -20,7 +20,7 @@ use crate::body;
 use crate::live::stream;
 use crate::service::list_tasks::MAX_LIMIT;
 use crate::service::run::{self, Wanted};
-use crate::service::run_journal;
+use crate::service::{run_history, run_journal};
 use crate::state::Api;
 use crate::text::{run_id, run_text};
 
@@ -80,6 +80,14 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/runs/{id}/journal", "getRunJournal", "Shows what a run has done, in order.", journal)
             .query(JOURNAL)
             .answers_page::<rest::JournalEntry>("A page, oldest first."),
+        Route::new(
+            Method::GET,
+            "/runs/{id}/history",
+            "getRunHistory",
+            "Gives the history of a run written in Python, as `tidewheel.testing.replay` reads it.",
+            history,
+        )
+        .answers::<serde_json::Value>(200, "Its input and turns."),
         Route::new(Method::GET, "/runs/{id}/tree", "getRunTree", "Shows a run and all that it started.", tree)
             .answers::<rest::RunTree>(200, "The run and those below it, at most 1,000."),
         Route::new(Method::GET, "/runs/{id}/events", "watchRun", "Streams the changes of a run.", events)
@@ -212,6 +220,11 @@ async fn journal(caller: Viewer, State(api): State<Api>, Path(id): Path<String>,
     let limit = params.number("limit", 1..=MAX_LIMIT as u64)?.map_or(run_journal::DEFAULT_LIMIT, |n| n as usize);
     let found = run_journal::page(&api, &caller, run_id(&id)?, params.get("cursor"), limit).await?;
     page(&format!("/api/v1/runs/{id}/journal"), &params, &found)
+}
+
+async fn history(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(NONE)?;
+    json(200, &run_history::get(&api, &caller, run_id(&id)?).await?)
 }
 
 async fn tree(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {

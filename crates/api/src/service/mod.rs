@@ -22,6 +22,7 @@ pub(crate) mod records;
 pub(crate) mod rollout;
 pub(crate) mod routing;
 pub(crate) mod run;
+pub(crate) mod run_history;
 pub(crate) mod run_journal;
 pub(crate) mod short_list;
 pub(crate) mod spec;

@@ -14,7 +14,7 @@ use super::act::{Act, OpenTask, Outcome, TaskHints};
 use super::data::Data;
 use super::eval::Json;
 use super::fault::{Fault, Standard};
-use super::head::{Frame, Line, Next, Outside, Place, Step};
+use super::head::{Frame, Head, Identity, Line, Next, Outside, Place, Step};
 use super::journal::{Ending, EntryKind};
 use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Kind, Node, Program, Target};
@@ -298,25 +298,7 @@ impl Machine<'_> {
 
     fn activation_args(&mut self, id: u32, program: &Program) -> Res<Data> {
         let Some(state) = self.code(id) else { return Ok(Data::null()) };
-        let (input, turns) = (state.input.clone(), state.turns.clone());
-        let (generation, epoch) = (state.generation, state.epoch);
-        let mut written = Vec::with_capacity(turns.len());
-        for turn in &turns {
-            written.push(self.turn_written(turn)?);
-        }
-        let identity = &self.head.identity;
-        let workflow = format!("{}/{}:{}", identity.namespace, identity.name, identity.version);
-        let activation = serde_json::json!({
-            "v": PROTOCOL,
-            "run": identity.run.to_string(),
-            "workflow": workflow,
-            "seed": seed(identity.run.0, self.head.started_ms),
-            "generation": generation,
-            "epoch": epoch,
-            "input": *self.json(&input)?,
-            "first": turns.first().map_or(1, |turn| turn.no),
-            "turns": written,
-        });
+        let activation = history(state, &self.head.identity, self.head.started_ms, &|data| self.json(data))?;
         // Never a reference: the task has it as its input, and nobody else needs it.
         Ok(Data::small(serde_json::json!({
             "package": &*program.package,
@@ -326,32 +308,6 @@ impl Machine<'_> {
             // Agents that die, and code that cannot be loaded for a while. What the program itself raises is a result.
             "retry": {"max_attempts": 12, "delay_ms": 500, "factor": 2.0, "max_delay_ms": 60_000, "jitter_ms": 500},
         })))
-    }
-
-    fn turn_written(&self, turn: &CodeTurn) -> Res<Json> {
-        let mut done = Vec::with_capacity(turn.done.len());
-        for told in &turn.done {
-            let mut item = serde_json::json!({"key": &*told.key, "at": told.at_ms});
-            match &told.how {
-                Outcome::Ok(data) => {
-                    item["status"] = "ok".into();
-                    item["value"] = (*self.json(data)?).clone();
-                }
-                Outcome::Err(fault) => {
-                    item["status"] = "error".into();
-                    item["error"] = (*fault.0).clone();
-                }
-                Outcome::Cancelled => item["status"] = "cancelled".into(),
-            }
-            done.push(item);
-        }
-        let opened: Vec<Json> =
-            turn.opened.iter().map(|(key, hash)| serde_json::json!({"key": &**key, "hash": &**hash})).collect();
-        let mut written = serde_json::json!({"no": turn.no, "now": turn.now_ms, "done": done, "opened": opened});
-        if let Some(cancel) = &turn.cancel {
-            written["cancel"] = (&**cancel).into();
-        }
-        Ok(written)
     }
 
     /// Something that the program asked for has ended, or its activation has. `asked`: the statement and what it got, where it
@@ -532,6 +488,53 @@ impl Machine<'_> {
     }
 }
 
+/// What has happened in a program, as its next activation gets it, and as it is exported. `read` gives values that are not carried along.
+pub fn history<E>(
+    state: &CodeState,
+    identity: &Identity,
+    started_ms: u64,
+    read: &dyn Fn(&Data) -> Result<Arc<Json>, E>,
+) -> Result<Json, E> {
+    let turns: Result<Vec<Json>, E> = state.turns.iter().map(|turn| turn_written(turn, read)).collect();
+    Ok(serde_json::json!({
+        "v": PROTOCOL,
+        "run": identity.run.to_string(),
+        "workflow": format!("{}/{}:{}", identity.namespace, identity.name, identity.version),
+        "seed": seed(identity.run.0, started_ms),
+        "generation": state.generation,
+        "epoch": state.epoch,
+        "input": *read(&state.input)?,
+        "first": state.turns.first().map_or(1, |turn| turn.no),
+        "turns": turns?,
+    }))
+}
+
+fn turn_written<E>(turn: &CodeTurn, read: &dyn Fn(&Data) -> Result<Arc<Json>, E>) -> Result<Json, E> {
+    let mut done = Vec::with_capacity(turn.done.len());
+    for told in &turn.done {
+        let mut item = serde_json::json!({"key": &*told.key, "at": told.at_ms});
+        match &told.how {
+            Outcome::Ok(data) => {
+                item["status"] = "ok".into();
+                item["value"] = (*read(data)?).clone();
+            }
+            Outcome::Err(fault) => {
+                item["status"] = "error".into();
+                item["error"] = (*fault.0).clone();
+            }
+            Outcome::Cancelled => item["status"] = "cancelled".into(),
+        }
+        done.push(item);
+    }
+    let opened: Vec<Json> =
+        turn.opened.iter().map(|(key, hash)| serde_json::json!({"key": &**key, "hash": &**hash})).collect();
+    let mut written = serde_json::json!({"no": turn.no, "now": turn.now_ms, "done": done, "opened": opened});
+    if let Some(cancel) = &turn.cancel {
+        written["cancel"] = (&**cancel).into();
+    }
+    Ok(written)
+}
+
 /// An error that says by its key where in a program it happened.
 fn placed(fault: Fault, key: &str) -> Fault {
     let Json::Object(mut error) = (*fault.0).clone() else { return fault };
@@ -544,6 +547,14 @@ fn placed(fault: Fault, key: &str) -> Fault {
 /// The scope of the keys of a generation.
 pub(super) fn scope_of(generation: u32) -> Name {
     if generation == 0 { "".into() } else { format!("g{generation}").into() }
+}
+
+/// The program of a run, while it has not ended.
+pub fn of(head: &Head) -> Option<&CodeState> {
+    head.lines.iter().find_map(|line| match top(line) {
+        Some(Step::Code(state)) => Some(&**state),
+        _ => None,
+    })
 }
 
 fn top(line: &Line) -> Option<&Step> {

@@ -51,6 +51,12 @@ struct Command<'j> {
     json: &'j Json,
 }
 
+/// What a program asked for by a result: key and hash of each.
+pub(super) fn asked(result: &Json) -> Vec<(Name, Name)> {
+    let all = result.get("commands").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    all.iter().filter_map(Command::read).map(|command| (command.key, command.hash)).collect()
+}
+
 impl<'j> Command<'j> {
     fn read(json: &'j Json) -> Option<Command<'j>> {
         let text = |name: &str| json.get(name).and_then(Json::as_str);

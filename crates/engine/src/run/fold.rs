@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::act::{Act, Event};
+use super::act::{Act, Event, Outcome};
+use super::code::{self, CodeState};
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel};
 use super::head::{Compacted, Head, Identity, Next, Phase, Seq, Waiting};
@@ -74,6 +75,34 @@ impl Journal<'_> {
             head = self.play(&head, at, None)?.ok_or(FoldError::NoKey)?;
         }
         Ok(head)
+    }
+
+    /// The state of the program of the run, with the turns of its last generation: after all segments, or as it was before the one in which it
+    /// ended, with what it asked for last. `None` = it is no program, or has not begun.
+    pub fn program(&self) -> Result<Option<CodeState>, FoldError> {
+        let (mut head, mut last) = (self.base()?, None);
+        for (at, segment) in self.segments.iter().enumerate() {
+            let next = self.play(&head, at, None)?.ok_or(FoldError::NoKey)?;
+            let ended = code::of(&next).is_none();
+            if let (true, Some(state)) = (ended, code::of(&head)) {
+                let mut state = state.clone();
+                if let Event::Done { outcome: Outcome::Ok(result), .. } = &segment.event {
+                    let result = match result.json() {
+                        Some(result) => Some(result),
+                        None => match result {
+                            Data::Ref { hash, .. } => self.blobs.get(hash),
+                            Data::Inline { .. } => None,
+                        },
+                    };
+                    if let (Some(turn), Some(result)) = (state.turns.last_mut(), result) {
+                        Arc::make_mut(turn).opened = super::command::asked(result);
+                    }
+                }
+                last = Some(state);
+            }
+            head = next;
+        }
+        Ok(code::of(&head).cloned().or(last))
     }
 
     fn base(&self) -> Result<Head, FoldError> {

@@ -14,8 +14,8 @@ const PAGE: usize = 1_000;
 
 /// Write runs with everything known of them
 ///
-/// One JSON document per line: the run with input and output, the document that it follows, and its whole journal. For
-/// archives, bug reports and tests.
+/// One JSON document per line: the run with input and output, the document that it follows, and its whole journal; of a workflow in
+/// Python also the history that `tidewheel.testing.replay` checks new code against. For archives, bug reports and tests.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel run export run_01jd8z5r7m0000000000000000 > run.json
@@ -45,6 +45,7 @@ async fn whole(client: &Client, id: &str) -> Outcome<Value> {
     let document = format!("/workflows/{}/{}/{}/document", segment(namespace), segment(name), segment(version));
     // The version may have been deleted since.
     let document = client.get(document).doing(what.clone()).value().await.ok();
+    let python = document.as_ref().is_some_and(|document| document.get("program").is_some());
     let (mut entries, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let request = client.get(format!("{path}/journal")).doing(what.clone()).query("limit", PAGE);
@@ -52,7 +53,12 @@ async fn whole(client: &Client, id: &str) -> Outcome<Value> {
         entries.extend_from_slice(items(&page));
         cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
         if cursor.is_none() {
-            return Ok(json!({ "run": run, "document": document, "journal": entries }));
+            break;
         }
     }
+    let mut whole = json!({ "run": run, "document": document, "journal": entries });
+    if python {
+        whole["history"] = client.get(format!("{path}/history")).doing(what).value().await?;
+    }
+    Ok(whole)
 }
