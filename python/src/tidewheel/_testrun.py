@@ -412,8 +412,7 @@ class _Run:
             error = value if isinstance(value, BaseException) else None
         if error is None:
             return {"status": "ok", "value": json.loads(dumps(value, "result"))}, None
-        problem = problem_of(error)
-        problem.pop("key", None)
+        problem = {name: value for name, value in problem_of(error, traceback=False).items() if name not in ("exception", "key")}
         if type(error).__name__ == "Cancelled":
             return {"status": "cancelled", "error": problem}, error
         return {"status": "error", "error": problem}, error
