@@ -983,7 +983,7 @@ class Replays(unittest.TestCase):
             with open(path, "w") as file:
                 json.dump(journal, file)
             self.assertEqual(replay(first, path).end, {"ok": 20})
-            self.assertEqual(replay(first, {"id": "run_1", "program": journal}).end, {"ok": 20})
+            self.assertEqual(replay(first, {"run": {"id": "run_1"}, "history": journal}).end, {"ok": 20})
 
         @workflow(name="settle", version="2")
         def other(n: int) -> int:

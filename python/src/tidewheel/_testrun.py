@@ -78,7 +78,7 @@ class RunOutcome:
         raise KeyError(f"there is no entry {key}; there are {', '.join(self.keys)}")
 
     def history(self, generation: Optional[int] = None) -> Json:
-        """The journal as `tidewheel run journal` exports it, for `replay`; of the last round, or of the one named."""
+        """What `replay` takes, as `GET /runs/{id}/history` gives it; of the last round, or of the one named."""
         return json.loads(json.dumps(self._histories[-1 if generation is None else generation]))  # type: ignore[no-any-return]
 
     def unwrap(self) -> Any:
@@ -698,8 +698,8 @@ def replay_journal(workflow: "Workflow[Any, Any]", journal: "Union[str, os.PathL
     else:
         with open(journal, encoding="utf-8") as file:
             body = json.load(file)
-    if isinstance(body, dict) and "turns" not in body and isinstance(body.get("program"), dict):
-        body = body["program"]  # of a whole run, exported
+    if isinstance(body, dict) and "turns" not in body and isinstance(body.get("history"), dict):
+        body = body["history"]  # a line of `tidewheel run export`
     ref = str(body.get("workflow", "")) if isinstance(body, dict) else ""
     if ref.partition(":")[0] != workflow.ref.partition(":")[0]:
         raise ValueError(f"the journal is of {ref or 'no workflow'}, and not of {workflow.ref}")

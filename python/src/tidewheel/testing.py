@@ -183,8 +183,8 @@ def run(task: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def replay(function: "Workflow[Any, Any]", journal: "Union[str, os.PathLike[str], Mapping[str, Any]]") -> "Replayed":
-    """Goes through an exported journal (a file, or what is in it) with this code, and runs nothing else. Raises `ReplayMismatch`
-    with file and line where the code asks for something else than the journal has."""
+    """Goes through the journal of a run (a file that `tidewheel run export` wrote, or what is in it) with this code, and runs nothing
+    else. Raises `ReplayMismatch` with file and line where the code asks for something else than the journal has."""
     from ._testrun import replay_journal
 
     return replay_journal(function, journal)
