@@ -37,7 +37,8 @@ const REQUEST_ID_BYTES: usize = 128;
 pub(crate) fn wrap(inner: Router, api: Api) -> Router {
     // Ids of one process never repeat: a random start and a counter.
     let start = crate::text::fresh_id(api.started_ms) as u64;
-    Router::new().fallback_service(Gate { inner, api, ids: Arc::new(AtomicU64::new(start)) })
+    let names = crate::rest::names_at_the_end().into();
+    Router::new().fallback_service(Gate { inner, api, ids: Arc::new(AtomicU64::new(start)), names })
 }
 
 #[derive(Clone)]
@@ -45,6 +46,8 @@ struct Gate {
     inner: Router,
     api: Api,
     ids: Arc<AtomicU64>,
+    /// Paths whose last segment is a name as a whole, with colons or not.
+    names: Arc<[String]>,
 }
 
 impl Service<Request> for Gate {
@@ -69,7 +72,8 @@ impl Service<Request> for Gate {
         }
         let wanted_index = request.headers().get(&INDEX).cloned();
         let is_grpc = is_grpc(request.headers());
-        if request.uri().path().contains("/~") {
+        let is_name = request.method() == Method::POST && ends_in_a_name(&self.names, request.uri().path());
+        if !is_name && request.uri().path().contains("/~") {
             // The inner form of an action is no address.
             let failure =
                 Failure::new(Code::NotFound, "There is nothing at this path. /openapi.json lists what there is.");
@@ -78,6 +82,7 @@ impl Service<Request> for Gate {
             return Box::pin(async move { Ok(finish(&api, response, &original, id, false)) });
         }
         if request.method() == Method::POST
+            && !is_name
             && let Some(uri) = split_action(request.uri())
         {
             *request.uri_mut() = uri;
@@ -126,6 +131,21 @@ fn head_bytes(request: &Request) -> usize {
 
 fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether a path is one of these, whose last segment is a name. An empty segment is none.
+fn ends_in_a_name(names: &[String], path: &str) -> bool {
+    let fits = |name: &&str, found: &&str| match name.starts_with('{') {
+        true => !found.is_empty() && !found.starts_with('~'),
+        false => name == found,
+    };
+    names.iter().any(|name| {
+        let Some((head, _)) = name.rsplit_once('/') else { return false };
+        let Some((found, last)) = path.rsplit_once('/') else { return false };
+        !last.is_empty()
+            && head.split('/').count() == found.split('/').count()
+            && head.split('/').zip(found.split('/')).all(|(name, found)| fits(&name, &found))
+    })
 }
 
 /// `/tasks/x:cancel` as `/tasks/x/~cancel`, so that the router can tell the actions of a path apart. `%3A` counts as
@@ -194,6 +214,20 @@ mod tests {
 
     fn split(text: &str) -> Option<String> {
         split_action(&text.parse().unwrap()).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn a_name_at_the_end_of_a_path_is_no_action() {
+        let names = crate::rest::names_at_the_end();
+        for path in ["/api/v1/runs/run_1/signals/order:paid", "/api/runs/run_1/signals/~x", "/api/runs/r/signals/a%3Ab"]
+        {
+            assert!(ends_in_a_name(&names, path), "{path}");
+        }
+        for path in
+            ["/api/v1/runs/run_1:cancel", "/api/runs/r/signals/", "/api/runs/~r/signals/a", "/api/runs//signals/a"]
+        {
+            assert!(!ends_in_a_name(&names, path), "{path}");
+        }
     }
 
     #[test]

@@ -120,6 +120,8 @@ pub enum Mutation {
     PutValue {
         /// Owner: what another tenant made is not found by its hash.
         tenant: TenantId,
+        /// The run that it is kept for.
+        run: RunId,
         /// SHA-256 of the bytes.
         hash: [u8; 32],
         /// JSON text.

@@ -14,7 +14,7 @@ use tidewheel_store::codec;
 use tidewheel_store::query::INDEXED_LABELS;
 
 use crate::keys::Key;
-use crate::layout::{Places, TaskKey, task_key};
+use crate::layout::{Places, TaskKey, task_key, task_name};
 use crate::run::{self, RunOp};
 
 /// Longest input, result or ending inside a task's row. Longer ones would be copied with every transition, and a row of more
@@ -168,10 +168,23 @@ impl Encoder {
         Span { start: place(start), end: place(self.out.buffer.len()) }
     }
 
+    /// The bytes of a span.
+    pub(crate) fn bytes(&self, span: Span) -> &[u8] {
+        self.out.bytes(span)
+    }
+
+    /// One more change of runs.
+    pub(crate) fn run(&mut self, op: RunOp) {
+        self.out.ops.push(Op::Run(op));
+    }
+
     fn mutation(&mut self, mutation: Mutation) {
         match mutation {
             Mutation::InsertTask(task) => {
                 let row = self.row(&task);
+                if let Payload::Blob { hash, .. } = &task.input {
+                    run::write_names(self, task.tenant, &[*hash], &task_name(&row.key));
+                }
                 let spec = self.spec(&task.spec);
                 let input = self.payload(row.key, PART_INPUT, &task.input);
                 let key = row.key;

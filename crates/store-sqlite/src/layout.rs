@@ -109,6 +109,13 @@ pub(crate) fn value_key(tenant: TenantId, hash: &[u8; 32]) -> ValueKey {
     key
 }
 
+/// A task as what names a value. Its first byte tells it from a run, whose key is as long as that of a task.
+pub(crate) fn task_name(key: &TaskKey) -> [u8; 21] {
+    let mut name = [b't'; 21];
+    name[1..].copy_from_slice(key);
+    name
+}
+
 pub(crate) fn parse_part_key(bytes: &[u8]) -> Result<(TenantId, RunId, u64), Error> {
     let split = bytes.split_last_chunk::<8>();
     let (run, number) = split.ok_or_else(|| Error::Corrupt("the key of a run's part is not 28 bytes".to_owned()))?;

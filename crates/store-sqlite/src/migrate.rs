@@ -72,7 +72,7 @@ mod tests {
             let cut_off = store(&mut connection).is_err();
             connection.commit_hook(None::<fn() -> bool>).unwrap();
             store(&mut connection).unwrap();
-            assert_eq!(applied(&connection).unwrap(), 3, "after {last} commits, cut off: {cut_off}");
+            assert_eq!(applied(&connection).unwrap(), 4, "after {last} commits, cut off: {cut_off}");
         }
     }
 }

@@ -5,11 +5,13 @@
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Statement};
+use tidewheel_engine::id::TenantId;
 use tidewheel_engine::mutation::{Mutation, RunRecord};
 use tidewheel_engine::run::head::{Head, Identity, Phase};
 use tidewheel_store::Error;
 use tidewheel_store::codec::{self, phase_number};
 use tidewheel_store::run::attribute_text;
+use tidewheel_store::{Hash, naming};
 
 use crate::batch::{Encoded, Encoder, Span, mark, signed};
 use crate::error::During;
@@ -35,6 +37,7 @@ const PUT_TIMER: &str =
     "INSERT INTO run_timer (key, due) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET due = excluded.due";
 pub(crate) const DELETE_TIMER: &str = "DELETE FROM run_timer WHERE key = ?1";
 const PUT_VALUE: &str = "INSERT OR IGNORE INTO value (key, bytes) VALUES (?1, ?2)";
+const PUT_NAME: &str = "INSERT OR IGNORE INTO value_name (value, namer) VALUES (?1, ?2)";
 
 /// Longest turn or event inside its row: with its key it stays below the 1,002 bytes that a row keeps in its place.
 const SHORT_BYTES: usize = 900;
@@ -43,12 +46,29 @@ const SHORT_BYTES: usize = 900;
 #[derive(Debug)]
 pub(crate) enum RunOp {
     Put(Box<RunRow>),
-    Turn { key: PartKey, body: Span },
-    Timer { key: PartKey, due: RunTimerKey },
+    Turn {
+        key: PartKey,
+        body: Span,
+    },
+    Timer {
+        key: PartKey,
+        due: RunTimerKey,
+    },
     DeleteTimer(PartKey),
-    Event { key: PartKey, body: Span },
+    Event {
+        key: PartKey,
+        body: Span,
+    },
     DeleteEvent(PartKey),
-    Value { key: ValueKey, bytes: Bytes },
+    Value {
+        key: ValueKey,
+        bytes: Bytes,
+    },
+    /// Something names a value.
+    Name {
+        value: ValueKey,
+        by: Span,
+    },
 }
 
 /// A run as it is now.
@@ -109,10 +129,14 @@ pub(crate) fn marks_of(column: &[u8]) -> impl Iterator<Item = i64> + '_ {
 
 /// Encodes a change of a run; gives back what is none.
 pub(crate) fn encode(encoder: &mut Encoder, mutation: Mutation) -> Result<RunOp, Mutation> {
+    if let Mutation::PutRun(_) | Mutation::PutValue { .. } = &mutation {
+        name(encoder, &mutation, None);
+    }
     Ok(match mutation {
         Mutation::PutRun(record) => RunOp::Put(Box::new(row(encoder, &record))),
-        Mutation::AppendTurn { tenant, run, segment } => {
-            let body = encoder.span(|out| codec::encode_turn(&segment, out));
+        Mutation::AppendTurn { tenant, run, ref segment } => {
+            let body = encoder.span(|out| codec::encode_turn(segment, out));
+            name(encoder, &mutation, Some(body));
             RunOp::Turn { key: part_key(tenant, run, segment.turn), body }
         }
         Mutation::PutRunTimer { timer, due } => RunOp::Timer {
@@ -120,14 +144,46 @@ pub(crate) fn encode(encoder: &mut Encoder, mutation: Mutation) -> Result<RunOp,
             due: run_timer_key(due, timer.run, timer.entry, timer.tenant),
         },
         Mutation::DeleteRunTimer(timer) => RunOp::DeleteTimer(part_key(timer.tenant, timer.run, timer.entry)),
-        Mutation::PutRunEvent { tenant, run, number, event } => {
-            let body = encoder.span(|out| codec::encode_event(&event, out));
+        Mutation::PutRunEvent { tenant, run, number, ref event } => {
+            let body = encoder.span(|out| codec::encode_event(event, out));
+            name(encoder, &mutation, Some(body));
             RunOp::Event { key: part_key(tenant, run, number), body }
         }
         Mutation::DeleteRunEvent { tenant, run, number } => RunOp::DeleteEvent(part_key(tenant, run, number)),
-        Mutation::PutValue { tenant, hash, bytes } => RunOp::Value { key: value_key(tenant, &hash), bytes },
+        Mutation::PutValue { tenant, hash, bytes, .. } => {
+            let key = value_key(tenant, &hash);
+            let mut inner: Vec<Hash> = Vec::new();
+            naming::in_text(&bytes, |hash| inner.push(*hash));
+            write_names(encoder, tenant, &inner, &key);
+            RunOp::Value { key, bytes }
+        }
         other => return Err(other),
     })
+}
+
+/// Writes down which values a change of a run names. `body`: what it is stored as. Costs nothing where there are none.
+fn name(encoder: &mut Encoder, mutation: &Mutation, body: Option<Span>) {
+    let (tenant, run) = match mutation {
+        Mutation::PutRun(record) => (record.tenant, record.head.identity.run),
+        Mutation::AppendTurn { tenant, run, .. }
+        | Mutation::PutRunEvent { tenant, run, .. }
+        | Mutation::PutValue { tenant, run, .. } => (*tenant, *run),
+        _ => return,
+    };
+    let mut named: Vec<Hash> = Vec::new();
+    naming::names(mutation, body.map_or(&[], |body| encoder.bytes(body)), |hash| named.push(*hash));
+    write_names(encoder, tenant, &named, &run_key(tenant, run));
+}
+
+/// Writes down that something names these values.
+pub(crate) fn write_names(encoder: &mut Encoder, tenant: TenantId, named: &[Hash], by: &[u8]) {
+    if named.is_empty() {
+        return;
+    }
+    let by = encoder.span(|out| out.extend_from_slice(by));
+    for hash in named {
+        encoder.run(RunOp::Name { value: value_key(tenant, hash), by });
+    }
 }
 
 fn row(encoder: &mut Encoder, record: &RunRecord) -> RunRow {
@@ -162,6 +218,7 @@ pub(crate) struct RunStatements<'c> {
     put_timer: Hot<'c>,
     delete_timer: Hot<'c>,
     put_value: Statement<'c>,
+    put_name: Statement<'c>,
 }
 
 impl<'c> RunStatements<'c> {
@@ -183,6 +240,7 @@ impl<'c> RunStatements<'c> {
             put_timer: Hot::prepare(connection, PUT_TIMER)?,
             delete_timer: Hot::prepare(connection, DELETE_TIMER)?,
             put_value: connection.prepare(PUT_VALUE)?,
+            put_name: connection.prepare(PUT_NAME)?,
         })
     }
 
@@ -205,6 +263,9 @@ impl<'c> RunStatements<'c> {
             RunOp::DeleteEvent(key) => self.delete_event(key),
             RunOp::Value { key, bytes } => {
                 self.put_value.execute((&key[..], &bytes[..])).during("put a value of a run").map(drop)
+            }
+            RunOp::Name { value, by } => {
+                self.put_name.execute((&value[..], batch.bytes(*by))).during("name a value").map(drop)
             }
         }
     }

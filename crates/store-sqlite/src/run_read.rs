@@ -39,6 +39,9 @@ pub(crate) const SELECT_LIVE_KEYS: &str =
 pub(crate) const SELECT_ONE: &str = "SELECT r.changed, r.head FROM run r WHERE r.key = ?1";
 pub(crate) const SELECT_ENDED: &str =
     "SELECT id, key, marks FROM run WHERE ended IS NOT NULL AND ended < ?1 ORDER BY ended LIMIT ?2";
+pub(crate) const DELETE_NAMES: &str = "DELETE FROM value_name WHERE namer = ?1 RETURNING value";
+pub(crate) const SELECT_NAMED: &str = "SELECT 1 FROM value_name WHERE value = ?1 LIMIT 1";
+pub(crate) const DELETE_VALUE: &str = "DELETE FROM value WHERE key = ?1";
 const SELECT_NEWEST: &str = "SELECT max(last_index) FROM partition";
 const DELETE_RUN: &str = "DELETE FROM run WHERE id = ?1";
 pub(crate) const DELETE_TURNS: &str = "DELETE FROM run_turn WHERE key >= ?1 AND key <= ?2 RETURNING long";
@@ -282,6 +285,10 @@ fn merge(
     }
 }
 
+/// Rows of turns and events that one sweep removes, about: it stops after the run that passes this, so that commits of others do
+/// not wait for long.
+const SWEPT_ROWS: usize = 10_000;
+
 /// Removes runs that ended before a time, on the writer.
 pub(crate) fn sweep(connection: &Connection, ended_before: u64, limit: usize) -> Result<u64, Error> {
     let mut statement = connection.prepare_cached(SELECT_ENDED).during("find old runs")?;
@@ -289,6 +296,7 @@ pub(crate) fn sweep(connection: &Connection, ended_before: u64, limit: usize) ->
     let found = statement.query_map(bounds, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
     let old: Vec<(i64, Vec<u8>, Vec<u8>)> =
         found.and_then(|rows| rows.collect::<rusqlite::Result<_>>()).during("find old runs")?;
+    let (mut gone, mut rows) = (0, 0);
     for (id, key, marks) in &old {
         let bounds = |last: u64| -> Result<PartKey, Error> {
             let key = [&key[..], &last.to_be_bytes()].concat();
@@ -296,7 +304,7 @@ pub(crate) fn sweep(connection: &Connection, ended_before: u64, limit: usize) ->
         };
         let (first, last) = (bounds(0)?, bounds(u64::MAX)?);
         for sql in [DELETE_TURNS, DELETE_EVENTS] {
-            delete_parts(connection, sql, first, last)?;
+            rows += delete_parts(connection, sql, first, last)?;
         }
         let execute = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
             connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).during(REMOVE)
@@ -306,17 +314,43 @@ pub(crate) fn sweep(connection: &Connection, ended_before: u64, limit: usize) ->
             execute(DELETE_MARK, params![mark, key])?;
         }
         execute(DELETE_RUN, params![id])?;
+        rows += unname(connection, key)?;
+        gone += 1;
+        if rows >= SWEPT_ROWS {
+            break;
+        }
     }
-    Ok(old.len() as u64)
+    Ok(gone)
 }
 
-fn delete_parts(connection: &Connection, sql: &str, first: PartKey, last: PartKey) -> Result<(), Error> {
+/// Forgets what something names, and the values that nothing names any more. How many names went.
+pub(crate) fn unname(connection: &Connection, by: &[u8]) -> Result<usize, Error> {
+    let mut delete_names = connection.prepare_cached(DELETE_NAMES).during(REMOVE)?;
+    let mut named = connection.prepare_cached(SELECT_NAMED).during(REMOVE)?;
+    let mut delete = connection.prepare_cached(DELETE_VALUE).during(REMOVE)?;
+    let (mut gone, mut count) = (vec![by.to_vec()], 0);
+    while let Some(by) = gone.pop() {
+        let values = delete_names.query_map([&by], |row| row.get(0));
+        let values: Vec<Vec<u8>> = values.and_then(|rows| rows.collect()).during(REMOVE)?;
+        count += values.len();
+        for value in values {
+            if !named.exists([&value]).during(REMOVE)? {
+                delete.execute([&value]).during(REMOVE)?;
+                gone.push(value);
+            }
+        }
+    }
+    Ok(count)
+}
+
+fn delete_parts(connection: &Connection, sql: &str, first: PartKey, last: PartKey) -> Result<usize, Error> {
     let mut statement = connection.prepare_cached(sql).during(REMOVE)?;
     let long = statement.query_map([first, last], |row| row.get::<_, Option<i64>>(0));
     let long: Vec<Option<i64>> = long.and_then(|rows| rows.collect()).during(REMOVE)?;
     let mut delete = connection.prepare_cached(DELETE_LONG).during(REMOVE)?;
+    let rows = long.len();
     for id in long.into_iter().flatten() {
         delete.execute([id]).during(REMOVE)?;
     }
-    Ok(())
+    Ok(rows)
 }

@@ -5,13 +5,15 @@ use std::ops::Range;
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use tidewheel_engine::id::{TaskId, TenantId};
+use tidewheel_engine::task::Payload;
 use tidewheel_store::Error;
 
 use crate::batch::{marks, signed};
 use crate::error::During;
-use crate::layout::task_key;
+use crate::layout::{task_key, task_name};
 use crate::reader::Readers;
 use crate::row::{self, cold_columns};
+use crate::run_read;
 
 pub(crate) const SELECT_AFTER: &str =
     concat!("SELECT ", cold_columns!(), " FROM task t WHERE t.key > ?1 ORDER BY t.key LIMIT ?2");
@@ -85,13 +87,17 @@ pub(crate) fn remove(connection: &Connection, old: &[Old], before: u64) -> Resul
     let mut gone = 0;
     for task in old {
         let current = crate::reader::task(connection, task.tenant, task.id)?;
-        if !current.is_some_and(|current| current.state.is_terminal() && current.changed < before) {
+        let Some(current) = current.filter(|current| current.state.is_terminal() && current.changed < before) else {
             continue;
-        }
+        };
         let key = task_key(task.tenant, task.id);
         for sql in [DELETE_TASK, DELETE_PAYLOADS, DELETE_ATTEMPTS] {
             let mut statement = connection.prepare_cached(sql).during("remove a task")?;
             statement.execute([key]).during("remove a task")?;
+        }
+        // Its input may be a value of a run that went before it.
+        if matches!(current.input, Payload::Blob { .. }) {
+            run_read::unname(connection, &task_name(&key))?;
         }
         let mut statement = connection.prepare_cached(DELETE_MARK).during("remove a task")?;
         for mark in &task.marks {

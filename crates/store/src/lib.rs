@@ -17,6 +17,7 @@ pub mod codec;
 pub mod conformance;
 pub mod log;
 pub mod memory;
+pub mod naming;
 pub mod query;
 pub mod run;
 
@@ -57,8 +58,9 @@ pub trait Store: Send + Sync + 'static {
     fn runs(&self, query: &RunQuery) -> Result<RunPage, Error>;
     /// A value that is too large to be carried along in runs, by the SHA-256 of its JSON text.
     fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error>;
-    /// Forgets runs that ended before a wall time, with their turns, timers and events: at most `limit` runs, those that
-    /// ended first; returns how many went. Values that they named stay: other runs may name the same.
+    /// Forgets runs that ended before a wall time, with their turns, timers and events, and the values that nothing else names
+    /// ([`naming`]): at most `limit` runs, those that ended first. It may stop before that when there was much to remove;
+    /// returns how many went.
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error>;
     /// A consistent copy of the whole store at `path`, made while it runs.
     fn backup(&self, path: &std::path::Path) -> Result<(), Error>;

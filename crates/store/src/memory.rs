@@ -152,7 +152,10 @@ fn check(state: &State, batch: &Batch) -> Result<(), Error> {
 impl State {
     fn fold(&mut self, mutation: &Mutation) {
         match mutation {
-            Mutation::InsertTask(task) => self.put_task((**task).clone()),
+            Mutation::InsertTask(task) => {
+                self.put_task((**task).clone());
+                self.runs.fold(mutation);
+            }
             Mutation::UpdateTask(task) => self.update_task(task),
             Mutation::PutSpec { tenant, task, spec, .. } => {
                 if let Some(task) = self.tasks.get_mut(&(*tenant, *task)) {
@@ -382,6 +385,7 @@ pub fn sweep(state: &mut State, now: u64, finished_before: u64, limit: usize) ->
     let finished: Vec<_> = state.tasks.iter().filter(|(_, t)| old(t)).map(|(key, _)| *key).take(limit).collect();
     for key in &finished {
         state.remove_task(*key);
+        state.runs.task_gone(key.0, key.1);
         state.attempts.retain(|at, _| (at.0, at.1) != *key);
     }
     (over.len() + finished.len()) as u64

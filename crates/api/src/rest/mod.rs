@@ -57,6 +57,14 @@ pub(crate) fn table() -> Vec<Route> {
     routes
 }
 
+/// Paths of calls that make something and end in a placeholder, such as the type of a signal. What stands there is a name as a
+/// whole: `order:paid` is no action `paid` of `order`.
+pub(crate) fn names_at_the_end() -> Vec<String> {
+    let ends = |route: &Route| route.method == Method::POST && route.path.ends_with('}');
+    let paths: Vec<&str> = table().iter().filter(|route| ends(route)).map(|route| route.path).collect();
+    PREFIXES.iter().flat_map(|prefix| paths.iter().map(move |path| format!("{prefix}{path}"))).collect()
+}
+
 /// Everything over HTTP that is not gRPC.
 pub(crate) fn build(api: &Api) -> Router {
     let compression = CompressionLayer::new().gzip(true).zstd(true).br(true);

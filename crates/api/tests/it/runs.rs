@@ -323,6 +323,32 @@ async fn a_signal_reaches_a_listen_once() {
 }
 
 #[tokio::test]
+async fn the_type_of_a_signal_may_have_a_colon() {
+    let node = Node::start().await;
+    let signals = [
+        ("order:paid", "order:paid"),
+        ("order:paid", "order%3Apaid"),
+        ("a:b:c", "a:b%3ac"),
+        ("run:cancel", "run:cancel"),
+        ("~done", "~done"),
+        ("pay/now", "pay%2Fnow"),
+    ];
+    for (number, (kind, path)) in signals.into_iter().enumerate() {
+        let body = format!("  - paid: {{listen: {{to: {{one: {{with: {{type: '{kind}'}}}}}}}}}}\n");
+        let name = format!("listens-{number}");
+        deploy(&node, &name, &body).await;
+        let id = start(&node, &name, json!({})).await;
+        node.post(&format!("/api/v1/runs/{id}/signals/{path}"), r#"{"data":5}"#).await.is(200);
+        let done = node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200).json();
+        assert_eq!((&done["phase"], &done["output"]), (&json!("completed"), &json!([5])), "{kind} {done}");
+    }
+    // Actions of runs are what they were, and an inner form is still no address.
+    let run = "/api/v1/runs/run_00000000000000000000000000";
+    node.post(&format!("{run}:cancel"), "").await.is(404);
+    assert!(node.post(&format!("{run}/~cancel"), "").await.is(404).json()["detail"].as_str().unwrap().contains("path"));
+}
+
+#[tokio::test]
 async fn a_start_under_a_key_is_one_run() {
     let node = Node::start().await;
     deploy(&node, "quick", "  - a: {set: {x: '${ .x }'}}\n").await;

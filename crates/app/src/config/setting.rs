@@ -137,6 +137,12 @@ pub(crate) const ALL: &[Setting] = &[
         "Task types with a label of their own in metrics; the others share the label other.",
     ),
     live("retention.finished", TIME, || json!("30d"), "Ended tasks are kept so long; 0 = for ever."),
+    live(
+        "retention.runs",
+        TIME,
+        || json!("30d"),
+        "Runs that ended are kept so long, with their journals and large values; 0 = for ever.",
+    ),
     live("retention.logs", TIME, || json!("14d"), "Log lines are kept so long; 0 = for ever."),
     fixed("agent.enabled", Kind::Flag, || json!(false), "Run an agent in this process."),
     fixed("agent.name", Kind::Text, || json!(""), "Its name; the machine's if empty."),

@@ -1,4 +1,4 @@
-//! Forgetting what is over: idempotency keys, ended tasks and log lines beyond their retention, and blobs that nothing names,
+//! Forgetting what is over: idempotency keys, ended tasks, ended runs and log lines beyond their retention, and blobs that nothing names,
 //! in small steps.
 //!
 //! Nothing is done while nothing changes: a server that stands idle does not touch its disk.
@@ -16,11 +16,14 @@ use crate::config::Config;
 const EVERY: Duration = Duration::from_secs(600);
 /// Rows of one step; commits of tasks come between two steps.
 const STEP: usize = 2_000;
+/// Runs of one step: each may have many turns.
+const RUNS: usize = 200;
 /// Pause between two steps of a round.
 const PAUSE: Duration = Duration::from_millis(50);
 
 struct Retention {
     finished_ms: AtomicU64,
+    runs_ms: AtomicU64,
     logs_ms: AtomicU64,
     orphans_ms: AtomicU64,
 }
@@ -29,6 +32,7 @@ impl Retention {
     fn set(&self, config: &Config) {
         let ms = |path| super::millis(config.duration(path));
         self.finished_ms.store(ms("retention.finished"), Ordering::Relaxed);
+        self.runs_ms.store(ms("retention.runs"), Ordering::Relaxed);
         self.logs_ms.store(ms("retention.logs"), Ordering::Relaxed);
         self.orphans_ms.store(ms("blobs.orphanAge"), Ordering::Relaxed);
     }
@@ -45,6 +49,7 @@ impl Housekeeping {
     pub(super) fn start(runtime: &Runtime, config: &Config) -> Housekeeping {
         let retention = Arc::new(Retention {
             finished_ms: AtomicU64::new(0),
+            runs_ms: AtomicU64::new(0),
             logs_ms: AtomicU64::new(0),
             orphans_ms: AtomicU64::new(0),
         });
@@ -110,22 +115,27 @@ async fn round(runtime: &Runtime, retention: &Retention) -> Result<(), tidewheel
         0 => 0,
         kept => now.saturating_sub(kept),
     };
-    let (tasks, lines) = (before(&retention.finished_ms), before(&retention.logs_ms));
+    let (tasks, runs, lines) = (before(&retention.finished_ms), before(&retention.runs_ms), before(&retention.logs_ms));
     let store = runtime.store().clone();
-    let gone = steps(move || store.sweep(now, tasks, STEP)).await?;
-    let mut lines_gone = 0;
+    let gone = steps(STEP, move || store.sweep(now, tasks, STEP)).await?;
+    let (mut runs_gone, mut lines_gone) = (0, 0);
+    if runs > 0 {
+        let store = runtime.store().clone();
+        // A step may have found one run that is as long as many.
+        runs_gone = steps(1, move || store.sweep_runs(runs, RUNS)).await?;
+    }
     if lines > 0 {
         let logs = runtime.logs().clone();
-        lines_gone = steps(move || logs.sweep(lines, STEP)).await?;
+        lines_gone = steps(STEP, move || logs.sweep(lines, STEP)).await?;
     }
-    if gone + lines_gone > 0 {
-        tracing::info!(records = gone, lines = lines_gone, "forgot what is beyond its retention");
+    if gone + runs_gone + lines_gone > 0 {
+        tracing::info!(records = gone, runs = runs_gone, lines = lines_gone, "forgot what is beyond its retention");
     }
     Ok(())
 }
 
-/// Repeats a step until it finds little.
-async fn steps<F>(step: F) -> Result<u64, tidewheel_store::Error>
+/// Repeats a step until it finds less than `little`.
+async fn steps<F>(little: usize, step: F) -> Result<u64, tidewheel_store::Error>
 where
     F: Fn() -> Result<u64, tidewheel_store::Error> + Send + Sync + 'static,
 {
@@ -136,9 +146,30 @@ where
         // A panic in the store is its own report; here it only ends the round.
         let gone = tokio::task::spawn_blocking(move || one()).await.unwrap_or(Ok(0))?;
         total += gone;
-        if gone < STEP as u64 {
+        if gone < little as u64 {
             return Ok(total);
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn steps_go_on_until_one_finds_little() {
+        let left = Arc::new(AtomicU64::new(25));
+        let step = {
+            let left = left.clone();
+            move || {
+                let before = left.load(Ordering::Relaxed);
+                left.store(before.saturating_sub(10), Ordering::Relaxed);
+                Ok(before.min(10))
+            }
+        };
+        assert_eq!(steps(10, step.clone()).await.unwrap(), 25);
+        left.store(12, Ordering::Relaxed);
+        assert_eq!(steps(1, step).await.unwrap(), 12);
     }
 }

@@ -58,7 +58,9 @@ struct Work {
 impl Partition {
     pub(super) fn act(&mut self, tenant: TenantId, run: RunId, before: Option<&Head>, act: Act, now: Now) {
         match act {
-            Act::PutBlob { hash, bytes } => self.mutations.push(Mutation::PutValue { tenant, hash: hash.0, bytes }),
+            Act::PutBlob { hash, bytes } => {
+                self.mutations.push(Mutation::PutValue { tenant, run, hash: hash.0, bytes })
+            }
             Act::OpenTask(open) => self.open_step(tenant, run, *open, now),
             Act::CancelTask { .. } if self.options.planted.has(Bug::ForgottenCancel) => {}
             Act::CancelTask { entry } => self.cancel_step((tenant, run), entry, now),

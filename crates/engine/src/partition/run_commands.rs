@@ -61,7 +61,7 @@ impl Partition {
             correlation: start.correlation,
             depth: 0,
         });
-        self.keep_value(tenant, &start.input);
+        self.keep_value(tenant, run, &start.input);
         self.begin_run(tenant, identity, start.input, now);
         self.reply_run(request, run);
     }
@@ -76,10 +76,10 @@ impl Partition {
     }
 
     /// A large value that came from outside is stored in the commit that names it.
-    fn keep_value(&mut self, tenant: TenantId, data: &Data) {
+    fn keep_value(&mut self, tenant: TenantId, run: RunId, data: &Data) {
         if let Data::Ref { hash, value: Some(value), .. } = data {
             let bytes = serde_json::to_vec(&**value).unwrap_or_default().into();
-            self.mutations.push(Mutation::PutValue { tenant, hash: hash.0, bytes });
+            self.mutations.push(Mutation::PutValue { tenant, run, hash: hash.0, bytes });
         }
     }
 
@@ -151,7 +151,7 @@ impl Partition {
         if let RunAction::Signal(_, _, data) | RunAction::Reset(_, Some(data)) | RunAction::Fork(_, Some(data)) =
             &action
         {
-            self.keep_value(tenant, data);
+            self.keep_value(tenant, run, data);
         }
         let event = match action {
             RunAction::Cancel(reason) => Event::Cancel { reason },

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use tempfile::TempDir;
-use tidewheel_engine::id::{QueueId, Slot, TaskId, TenantId, TypeId};
-use tidewheel_engine::mutation::{Batch, Mutation};
+use tidewheel_engine::id::{QueueId, RunId, Slot, TaskId, TenantId, TypeId};
+use tidewheel_engine::mutation::{Batch, Mutation, RunRecord};
+use tidewheel_engine::run::head::{Head, Identity, Phase};
 use tidewheel_engine::task::{Payload, State, Task};
 use tidewheel_store::{Error, Store, codec};
 use tidewheel_store_sqlite::{Options, SqliteStore};
@@ -360,7 +361,7 @@ fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_it_has() {
                   DROP TABLE payload;
                   ALTER TABLE old RENAME TO payload;
                   DROP TABLE run; DROP TABLE run_mark; DROP TABLE run_turn; DROP TABLE run_event; DROP TABLE run_long;
-                  DROP TABLE run_timer; DROP TABLE value;
+                  DROP TABLE run_timer; DROP TABLE value; DROP TABLE value_name;
                   DELETE FROM refinery_schema_history WHERE version >= 2;";
     connection.execute_batch(before).unwrap();
     drop(connection);
@@ -368,6 +369,41 @@ fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_it_has() {
     store.verify().unwrap();
     assert_eq!(store.open(0).unwrap().last_index, 100);
     assert_whole(&store, 100);
+}
+
+#[test]
+fn values_from_before_names_were_written_down_stay() {
+    let folder = TempDir::new().unwrap();
+    let path = sample(&folder);
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let epoch = store.open(0).unwrap().epoch;
+    let (tenant, run) = (TENANT, RunId(7));
+    let put = |byte: u8| Mutation::PutValue { tenant, run, hash: [byte; 32], bytes: vec![byte; 70_000].into() };
+    let of = |index: u64, mutations: Vec<Mutation>| Batch { mutations, ..batch(epoch, index) };
+    commit(&store, of(101, vec![put(1)])).unwrap();
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("DROP TABLE value_name; DELETE FROM refinery_schema_history WHERE version >= 4;").unwrap();
+    drop(connection);
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let epoch = store.open(0).unwrap().epoch;
+    let of = |index: u64, mutations: Vec<Mutation>| Batch { mutations, ..batch(epoch, index) };
+    let identity = Identity {
+        run,
+        plan: [7; 32],
+        namespace: "shop".into(),
+        name: "order".into(),
+        version: "1.0.0".into(),
+        parent: None,
+        correlation: None,
+        depth: 0,
+    };
+    let head = Head { phase: Phase::Completed, ended_ms: 5, ..Head::new(Arc::new(identity)) };
+    let ended = Mutation::PutRun(Box::new(RunRecord { tenant, changed: 5, head }));
+    commit(&store, of(102, vec![put(1), put(2), ended])).unwrap();
+    assert_eq!(store.sweep_runs(6, 10).unwrap(), 1);
+    let is_there = |byte: u8| store.value(tenant, &[byte; 32]).unwrap().is_some();
+    assert_eq!((is_there(1), is_there(2)), (true, false));
 }
 
 #[test]

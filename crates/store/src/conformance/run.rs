@@ -9,12 +9,12 @@ use tidewheel_engine::id::{Name, RunId, TenantId};
 use tidewheel_engine::load::{Due, Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{Batch, Mutation, RunRecord, RunTimer};
 use tidewheel_engine::run::act::{Event, Outcome};
-use tidewheel_engine::run::data::Data;
+use tidewheel_engine::run::data::{BlobHash, Data};
 use tidewheel_engine::run::eval::Json;
 use tidewheel_engine::run::head::{Head, Identity, Parent, Phase};
 use tidewheel_engine::run::journal::{REVISION, Segment};
 use tidewheel_engine::run::plan::ParentClose;
-use tidewheel_engine::task::{State, Step, Task};
+use tidewheel_engine::task::{Payload, State, Step, Task};
 
 use super::support::{OTHER, Owner, Random, START, TENANT, id, insert, running, succeeded, task, update};
 use super::{Case, Fixture};
@@ -41,6 +41,7 @@ pub(super) const CASES: &[Case] = &[
     ("a list shows small values and leaves long ones out", rows_show_small_values),
     ("a list of runs stops at its scan limit", runs_scan_limit),
     ("runs that ended go with all that is theirs", sweep_forgets_runs),
+    ("a value goes with the last thing that names it", values_go_with_the_last_name),
     ("a restart keeps runs", a_restart_keeps_runs),
     ("what is read of runs is the fold of the log", runs_are_the_fold),
 ];
@@ -317,6 +318,7 @@ fn values_by_hash(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
     let value = |byte: u8, size: usize| Mutation::PutValue {
         tenant: TenantId(1),
+        run: run_id(1),
         hash: [byte; 32],
         bytes: vec![byte; size].into(),
     };
@@ -533,7 +535,6 @@ fn sweep_forgets_runs(fixture: &mut dyn Fixture) {
         let phase = if number % 2 == 0 { Phase::Completed } else { Phase::Waiting };
         mutations.push(put(head(number, 2, phase)));
     }
-    mutations.push(Mutation::PutValue { tenant: TenantId(1), hash: [1; 32], bytes: Bytes::from_static(b"[]") });
     owner.commit(mutations);
     // The n-th ended at START + n + 2.
     assert_eq!(owner.store.sweep_runs(START + 2, 100).unwrap(), 0);
@@ -552,7 +553,6 @@ fn sweep_forgets_runs(fixture: &mut dyn Fixture) {
     assert_eq!(owner.store.open(0).unwrap().waiting_runs.len(), 14);
     let by_workflow = RunQuery { namespace: Some("shop".to_owned()), name: Some("order".to_owned()), ..query() };
     assert_eq!(owner.store.runs(&by_workflow).unwrap().runs.len(), 14);
-    assert!(owner.store.value(TenantId(1), &[1; 32]).unwrap().is_some());
     // What is taken up again does not go.
     owner = Owner::of(fixture);
     owner.commit(vec![put(head(12, 3, Phase::Running))]);
@@ -568,7 +568,7 @@ fn a_restart_keeps_runs(fixture: &mut dyn Fixture) {
         append(1, segment(2, 5_000)),
         put_timer(1, 3, START + 7),
         put_event(1, 1, 9_000),
-        Mutation::PutValue { tenant: TenantId(1), hash: [1; 32], bytes: vec![5; 80_000].into() },
+        Mutation::PutValue { tenant: TenantId(1), run: run_id(1), hash: [1; 32], bytes: vec![5; 80_000].into() },
     ]);
     let before = read(&owner, 1);
     for _ in 0..2 {
@@ -579,6 +579,75 @@ fn a_restart_keeps_runs(fixture: &mut dyn Fixture) {
         assert_eq!(list(&owner, &RunQuery { phases: vec![Phase::Waiting], ..query() }), [1]);
         assert_eq!(owner.store.value(TenantId(1), &[1; 32]).unwrap(), Some(vec![5; 80_000].into()));
     }
+}
+
+/// A large value by the first byte of its hash.
+fn reference(byte: u8) -> Data {
+    Data::Ref { hash: BlobHash([byte; 32]), size: 70_000, value: None }
+}
+
+fn put_value(run: u64, byte: u8, text: &str) -> Mutation {
+    let bytes = Bytes::copy_from_slice(text.as_bytes());
+    Mutation::PutValue { tenant: TENANT, run: run_id(run), hash: [byte; 32], bytes }
+}
+
+fn values_go_with_the_last_name(fixture: &mut dyn Fixture) {
+    let mut owner = Owner::of(fixture);
+    let done = |turn: u64, value: Data| {
+        let event = Event::Done { entry: turn, outcome: Outcome::Ok(value) };
+        Segment { event, ..segment(turn, 1) }
+    };
+    let ended = |number: u64| put(Head { ended_ms: START + number, ..head(number, 1, Phase::Completed) });
+    let text = |byte: u8| format!(r#"[{{"$ref":"sha256:{}"}}]"#, format!("{byte:02x}").repeat(32));
+    owner.commit(vec![
+        // Of the first run alone; also of the second, which is open; of the third, which goes later.
+        put_value(1, 1, "[1]"),
+        put_value(1, 2, "[2]"),
+        put_value(1, 3, "[3]"),
+        append(2, done(1, reference(2))),
+        append(3, Segment { values: vec![reference(3)], ..segment(1, 1) }),
+        // Named by the text of a value that the fourth has; by a text in its turn; by its head; by what waits for it.
+        put_value(1, 4, "[4]"),
+        put_value(4, 5, &text(4)),
+        put_value(1, 6, "[6]"),
+        append(4, done(1, Data::of(serde_json::from_str(&text(6)).unwrap()).0)),
+        put_value(1, 7, "[7]"),
+        put(Head { input: reference(7), ..head(4, 1, Phase::Waiting) }),
+        put_value(1, 8, "[8]"),
+        Mutation::PutRunEvent {
+            tenant: TENANT,
+            run: run_id(4),
+            number: 1,
+            event: Box::new(Event::Start { identity: Arc::new(identity(4)), input: reference(8) }),
+        },
+        // The input of a task that outlives its run.
+        put_value(1, 9, "[9]"),
+        insert(Task { input: Payload::Blob { hash: [9; 32], size: 3 }, ..task(1) }),
+        // The same hash of another tenant is another value.
+        Mutation::PutValue { tenant: OTHER, run: run_id(1), hash: [1; 32], bytes: Bytes::from_static(b"[1]") },
+    ]);
+    owner.commit(vec![ended(1), put(head(2, 1, Phase::Waiting)), ended(3)]);
+    let left = |owner: &Owner| -> Vec<u8> {
+        (1..=9).filter(|byte| owner.store.value(TENANT, &[*byte; 32]).unwrap().is_some()).collect()
+    };
+    assert_eq!(left(&owner), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(owner.store.sweep_runs(START + 2, 100).unwrap(), 1);
+    assert_eq!(left(&owner), [2, 3, 4, 5, 6, 7, 8, 9], "what another run names stays");
+    assert!(owner.store.value(OTHER, &[1; 32]).unwrap().is_some());
+    // A value that was forgotten can be kept again.
+    owner.commit(vec![put_value(2, 1, "[1]")]);
+    drop(owner);
+    fixture.reopen();
+    let mut owner = Owner::of(fixture);
+    assert_eq!(owner.store.sweep_runs(START + 4, 100).unwrap(), 1);
+    assert_eq!(left(&owner), [1, 2, 4, 5, 6, 7, 8, 9]);
+    owner.commit(vec![ended(2), ended(4)]);
+    assert_eq!(owner.store.sweep_runs(u64::MAX, 100).unwrap(), 2);
+    assert_eq!(left(&owner), [9], "a value in the text of a value goes with it");
+    owner.commit(vec![update(running(1))]);
+    owner.commit(vec![update(succeeded(1))]);
+    while owner.store.sweep(START, u64::MAX, 100).unwrap() > 0 {}
+    assert!(left(&owner).is_empty());
 }
 
 /// A change by chance. Turns are dense, as the engine makes them.

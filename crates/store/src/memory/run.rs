@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidewheel_engine::id::{RunId, TenantId};
+use tidewheel_engine::id::{RunId, TaskId, TenantId};
 use tidewheel_engine::load::{Due, StoredRun};
 use tidewheel_engine::mutation::{Mutation, RunRecord, RunTimer};
 use tidewheel_engine::run::journal::Segment;
 
-use crate::codec;
 use crate::run::{RunPage, RunPager, RunQuery};
+use crate::{Hash, codec, naming};
 
 type RunKey = (TenantId, RunId);
+type ValueKey = (TenantId, Hash);
 /// Of a turn, a timer or an event.
 type PartKey = (TenantId, RunId, u64);
 
@@ -25,7 +26,18 @@ pub(super) struct Runs {
     timers: BTreeMap<PartKey, u64>,
     due: BTreeSet<(u64, RunId, u64, TenantId)>,
     events: BTreeMap<PartKey, Arc<[u8]>>,
-    values: BTreeMap<(TenantId, [u8; 32]), Bytes>,
+    values: BTreeMap<ValueKey, Bytes>,
+    /// What names a value, and the inverse.
+    namers: BTreeSet<(ValueKey, Namer)>,
+    named: BTreeSet<(Namer, ValueKey)>,
+}
+
+/// What names a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Namer {
+    Run(RunKey),
+    Task((TenantId, TaskId)),
+    Value(ValueKey),
 }
 
 #[derive(Clone, Debug)]
@@ -60,9 +72,13 @@ impl Runs {
     /// Folds a mutation of a run into the state; others are left alone.
     pub(super) fn fold(&mut self, mutation: &Mutation) {
         match mutation {
-            Mutation::PutRun(record) => self.put(record),
+            Mutation::PutRun(record) => {
+                self.name(mutation, &[], (record.tenant, record.head.identity.run));
+                self.put(record);
+            }
             Mutation::AppendTurn { tenant, run, segment } => {
                 let bytes = encoded(|out| codec::encode_turn(segment, out));
+                self.name(mutation, &bytes, (*tenant, *run));
                 self.turns.insert((*tenant, *run, segment.turn), bytes);
             }
             Mutation::PutRunTimer { timer, due } => {
@@ -73,15 +89,55 @@ impl Runs {
             Mutation::DeleteRunTimer(timer) => self.delete_timer(timer),
             Mutation::PutRunEvent { tenant, run, number, event } => {
                 let bytes = encoded(|out| codec::encode_event(event, out));
+                self.name(mutation, &bytes, (*tenant, *run));
                 self.events.insert((*tenant, *run, *number), bytes);
             }
             Mutation::DeleteRunEvent { tenant, run, number } => {
                 self.events.remove(&(*tenant, *run, *number));
             }
-            Mutation::PutValue { tenant, hash, bytes } => {
+            Mutation::PutValue { tenant, run, hash, bytes } => {
+                self.name(mutation, &[], (*tenant, *run));
+                naming::in_text(bytes, |inner| self.named_by((*tenant, *inner), Namer::Value((*tenant, *hash))));
                 self.values.insert((*tenant, *hash), bytes.clone());
             }
+            // Its input may be a value of a run.
+            Mutation::InsertTask(task) => {
+                let by = Namer::Task((task.tenant, task.id));
+                naming::names(mutation, &[], |hash| self.named_by((task.tenant, *hash), by));
+            }
             _ => {}
+        }
+    }
+
+    fn name(&mut self, mutation: &Mutation, encoded: &[u8], run: RunKey) {
+        naming::names(mutation, encoded, |hash| self.named_by((run.0, *hash), Namer::Run(run)));
+    }
+
+    fn named_by(&mut self, value: ValueKey, by: Namer) {
+        self.namers.insert((value, by));
+        self.named.insert((by, value));
+    }
+
+    /// A task was removed.
+    pub(super) fn task_gone(&mut self, tenant: TenantId, task: TaskId) {
+        self.unname(Namer::Task((tenant, task)));
+    }
+
+    /// Forgets what something names, and the values that nothing names any more.
+    fn unname(&mut self, by: Namer) {
+        let mut gone = vec![by];
+        while let Some(by) = gone.pop() {
+            let least = (by, (TenantId(0), [0; 32]));
+            let named: Vec<_> = self.named.range(least..).take_while(|(own, _)| *own == by).copied().collect();
+            for (by, value) in named {
+                self.named.remove(&(by, value));
+                self.namers.remove(&(value, by));
+                let least = (value, Namer::Run((TenantId(0), RunId(0))));
+                if self.namers.range(least..).next().is_none_or(|(own, _)| *own != value) {
+                    self.values.remove(&value);
+                    gone.push(Namer::Value(value));
+                }
+            }
         }
     }
 
@@ -168,6 +224,7 @@ impl Runs {
             self.events.retain(|part, _| (part.0, part.1) != *key);
             self.timers.retain(|part, _| (part.0, part.1) != *key);
             self.due.retain(|row| (row.3, row.1) != *key);
+            self.unname(Namer::Run(*key));
         }
         old.len() as u64
     }
