@@ -100,7 +100,12 @@ pub(crate) fn count(number: u64) -> String {
 
 /// So many tasks: `1 task`, `12,000 tasks`.
 pub(crate) fn tasks(number: u64) -> String {
-    format!("{} {}", count(number), if number == 1 { "task" } else { "tasks" })
+    many(number, "task")
+}
+
+/// `1 run`, `3 runs`.
+pub(crate) fn many(number: u64, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 /// The same as the subject of a sentence about the past: `1 task was`, `3 tasks were`.

@@ -13,7 +13,7 @@ use crate::live::stream::{self, LastEvent};
 use crate::problem::Failure;
 use crate::service::get_task;
 use crate::service::logs::{self, DEFAULT_LINES, LinesRequest, MAX_LINES};
-use crate::service::task_query::moment;
+use crate::service::filter_values::moment;
 use crate::state::Api;
 use crate::text::task_id;
 

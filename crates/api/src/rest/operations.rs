@@ -1,14 +1,14 @@
 //! `/operations`.
 
 use axum::extract::State;
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use tidewheel_proto::rest;
 
 use super::params::{CURSOR, FIELDS, Params, Path, SHORT_LIMIT};
-use super::reply::{JsonBody, Reply, json, page, versioned};
+use super::reply::{JsonBody, Reply, json, page, versioned, with_header};
 use super::route::{Param, Route};
-use super::tasks::bulk;
+use crate::auth::Principal;
 use crate::auth::guard::{Operator, Viewer};
 use crate::body;
 use crate::live::stream;
@@ -34,12 +34,12 @@ pub(super) fn routes() -> Vec<Route> {
             Method::GET,
             "/operations/{id}/items",
             "listOperationItems",
-            "Lists what became of each task, the newest first.",
+            "Lists what became of each task or run, the newest first.",
             items,
         )
         .query(ITEMS)
         .answers_page::<rest::OperationItem>("A page."),
-        Route::new(Method::POST, "/bulk", "bulk", "Acts on all tasks that a filter finds.", bulk_any)
+        Route::new(Method::POST, "/bulk", "bulk", "Acts on all tasks, or all runs, that a filter finds.", bulk_any)
             .takes::<rest::Bulk>()
             .answers::<rest::Operation>(202, "Started; follow it at Location."),
         Route::new(Method::GET, "/operations/{id}/events", "watchOperation", "Streams its progress.", events)
@@ -80,14 +80,32 @@ async fn items(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, p
     page(&format!("/api/v1/operations/{id}/items"), &params, &found)
 }
 
-/// One address for every action; those of `/tasks` and `/queues` say the same with fewer words.
+/// One address for every action; those of `/tasks`, `/runs` and `/queues` say the same with fewer words.
 async fn bulk_any(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    let rest::Bulk { action, filter, reason, priority, dry_run, max } = body::parse(&bytes)?;
+    let rest::Bulk { resource, action, filter, reason, priority, dry_run, max } = body::parse(&bytes)?;
+    let request = |filter| rest::BulkRequest { filter, reason, priority, dry_run, max };
+    match resource.as_deref() {
+        None | Some("tasks") => {}
+        Some("runs") => return bulk(&api, &caller, (true, &action), &request(filter)).await,
+        Some(_) => return Err(Failure::field("/resource", "a resource is tasks or runs")),
+    }
     if !matches!(action.as_str(), "cancel" | "retry" | "redrive" | "reprioritise") {
         return Err(Failure::field("/action", "an action is cancel, retry, redrive or reprioritise"));
     }
     let filter = if action == "redrive" { format!("{filter} state:dead") } else { filter };
-    bulk(&api, &caller, &action, &rest::BulkRequest { filter, reason, priority, dry_run, max }).await
+    bulk(&api, &caller, (false, &action), &request(filter)).await
+}
+
+/// Starts an operation on tasks, or on runs: 202 with its address.
+pub(super) async fn bulk(
+    api: &Api,
+    caller: &Principal,
+    what: (bool, &str),
+    request: &rest::BulkRequest,
+) -> Reply {
+    let started = operation::start(api, caller, what, request).await?;
+    let location = format!("/api/v1/operations/{}", started.id);
+    Ok(with_header(json(202, &started)?, header::LOCATION, &location))
 }
 
 async fn events(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {

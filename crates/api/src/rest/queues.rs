@@ -8,7 +8,7 @@ use tidewheel_proto::rest;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT};
 use super::reply::{IfMatch, JsonBody, Reply, hashed, no_content, page, versioned, written};
 use super::route::{Param, Route};
-use super::tasks::bulk;
+use super::operations::bulk;
 use crate::auth::guard::{Operator, Viewer};
 use crate::body;
 use crate::service::list_filter;
@@ -155,7 +155,7 @@ async fn purge(caller: Operator, State(api): State<Api>, Path(name): Path<String
         reason: Some(body.reason.unwrap_or_else(|| "the queue was purged".to_owned())),
         ..rest::BulkRequest::default()
     };
-    bulk(&api, &caller, "cancel", &request).await
+    bulk(&api, &caller, (false, "cancel"), &request).await
 }
 
 async fn dead(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
@@ -182,5 +182,5 @@ async fn redrive(
         dry_run: body.dry_run,
         ..rest::BulkRequest::default()
     };
-    bulk(&api, &caller, "redrive", &request).await
+    bulk(&api, &caller, (false, "redrive"), &request).await
 }

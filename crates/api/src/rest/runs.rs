@@ -10,7 +10,8 @@ use tidewheel_engine::command::RunAction;
 use tidewheel_engine::run::head::Head;
 use tidewheel_proto::rest;
 
-use super::params::{CURSOR, FIELDS, LIMIT, Params, Path};
+use super::operations;
+use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path};
 use super::reply::{JsonBody, REPLAYED, Reply, json, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::SubmitHeaders;
@@ -40,6 +41,7 @@ const LIST: &[Param] = &[
     ("correlation", "Only runs with this correlation id."),
     ("started_from", "Only runs started at or after this time (RFC 3339)."),
     ("started_until", "Only runs started before this time (RFC 3339)."),
+    FILTER,
     CURSOR,
     LIMIT,
     FIELDS,
@@ -113,6 +115,18 @@ pub(super) fn routes() -> Vec<Route> {
     all.push(acts(Route::new(Method::POST, "/runs/{id}:resume", "resumeRun", summary, resume)));
     let summary = "Lets a faulted run go on from what failed.";
     all.push(acts(Route::new(Method::POST, "/runs/{id}:retry", "retryRun", summary, retry)));
+    let summary = "Cancels all runs that a filter finds.";
+    all.push(bulks(Route::new(Method::POST, "/runs:cancel", "cancelRuns", summary, bulk_cancel)));
+    let summary = "Ends all runs that a filter finds at once, without compensation.";
+    all.push(bulks(Route::new(Method::POST, "/runs:terminate", "terminateRuns", summary, bulk_terminate)));
+    let summary = "Holds all runs that a filter finds.";
+    all.push(bulks(Route::new(Method::POST, "/runs:suspend", "suspendRuns", summary, bulk_suspend)));
+    let summary = "Lets all suspended runs that a filter finds go on.";
+    all.push(bulks(Route::new(Method::POST, "/runs:resume", "resumeRuns", summary, bulk_resume)));
+    let summary = "Lets all faulted runs that a filter finds go on from what failed.";
+    all.push(bulks(Route::new(Method::POST, "/runs:retry", "retryRuns", summary, bulk_retry)));
+    let summary = "Changes the priority of the tasks that the runs which a filter finds wait for.";
+    all.push(bulks(Route::new(Method::POST, "/runs:reprioritise", "reprioritiseRuns", summary, bulk_priority)));
     let summary = "Takes a run back to an entry of its journal; the input of that statement may be another one.";
     all.push(
         Route::new(Method::POST, "/runs/{id}:reset", "resetRun", summary, reset)
@@ -130,6 +144,10 @@ pub(super) fn routes() -> Vec<Route> {
 
 fn acts(route: Route) -> Route {
     route.may_take::<rest::RunActionBody>().answers::<rest::Run>(200, "The run as it is now.")
+}
+
+fn bulks(route: Route) -> Route {
+    route.takes::<rest::BulkRequest>().answers::<rest::Operation>(202, "Started; follow it at Location.")
 }
 
 /// How long to wait: `30s`, or seconds as a number alone.
@@ -197,6 +215,7 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
         correlation: params.get("correlation"),
         started_from: params.get("started_from"),
         started_until: params.get("started_until"),
+        filter: params.get("filter"),
         cursor: params.get("cursor"),
         limit,
     };
@@ -268,7 +287,7 @@ async fn act(
 }
 
 async fn cancel(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    let make = |body: &rest::RunActionBody| Ok(RunAction::Cancel(run::reason(body, "cancelled by a user")?));
+    let make = |body: &rest::RunActionBody| Ok(RunAction::Cancel(run::reason(body.reason.as_deref(), "cancelled by a user")?));
     act(&api, &caller, &id, &bytes, make).await
 }
 
@@ -278,12 +297,12 @@ async fn terminate(
     Path(id): Path<String>,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    let make = |body: &rest::RunActionBody| Ok(RunAction::Terminate(run::reason(body, "terminated by a user")?));
+    let make = |body: &rest::RunActionBody| Ok(RunAction::Terminate(run::reason(body.reason.as_deref(), "terminated by a user")?));
     act(&api, &caller, &id, &bytes, make).await
 }
 
 async fn suspend(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    let make = |body: &rest::RunActionBody| Ok(RunAction::Suspend(run::reason(body, "suspended by a user")?));
+    let make = |body: &rest::RunActionBody| Ok(RunAction::Suspend(run::reason(body.reason.as_deref(), "suspended by a user")?));
     act(&api, &caller, &id, &bytes, make).await
 }
 
@@ -306,4 +325,28 @@ async fn fork(caller: Operator, State(api): State<Api>, Path(id): Path<String>, 
     let head = run::act(&api, &caller, run_id(&id)?, RunAction::Fork(key, input)).await?;
     let response = json(201, &run::shown(&api, &caller, &head).await?)?;
     Ok(with_header(response, header::LOCATION, &format!("/api/v1/runs/{}", run_text(head.identity.run))))
+}
+
+async fn bulk_cancel(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    operations::bulk(&api, &caller, (true, "cancel"), &body::parse(&bytes)?).await
+}
+
+async fn bulk_terminate(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    operations::bulk(&api, &caller, (true, "terminate"), &body::parse(&bytes)?).await
+}
+
+async fn bulk_suspend(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    operations::bulk(&api, &caller, (true, "suspend"), &body::parse(&bytes)?).await
+}
+
+async fn bulk_resume(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    operations::bulk(&api, &caller, (true, "resume"), &body::parse(&bytes)?).await
+}
+
+async fn bulk_retry(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    operations::bulk(&api, &caller, (true, "retry"), &body::parse(&bytes)?).await
+}
+
+async fn bulk_priority(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
+    operations::bulk(&api, &caller, (true, "reprioritise"), &body::parse(&bytes)?).await
 }

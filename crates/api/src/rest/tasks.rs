@@ -13,6 +13,7 @@ use tidewheel_engine::view::{Answer, View};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
+use super::operations;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT, WAIT};
 use super::reply::{
     BatchBody, IfMatch, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, unless_known, versioned, with_header,
@@ -26,7 +27,7 @@ use crate::problem::{Failure, RATE_LIMIT};
 use crate::service::short_list::{self, Order};
 use crate::service::submit_task::{Accepted, Around};
 use crate::service::task_action::{Action, checked};
-use crate::service::{blob, convert, get_task, list_tasks, operation, submit_task, task_type, wait_task};
+use crate::service::{blob, convert, get_task, list_tasks, submit_task, task_type, wait_task};
 use crate::state::Api;
 use crate::text::{hash_text, task_id, task_text};
 use crate::units::{push_time, time_text};
@@ -346,27 +347,15 @@ async fn reprioritise(
 }
 
 async fn bulk_cancel(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    bulk(&api, &caller, "cancel", &body::parse(&bytes)?).await
+    operations::bulk(&api, &caller, (false, "cancel"), &body::parse(&bytes)?).await
 }
 
 async fn bulk_retry(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    bulk(&api, &caller, "retry", &body::parse(&bytes)?).await
+    operations::bulk(&api, &caller, (false, "retry"), &body::parse(&bytes)?).await
 }
 
 async fn bulk_priority(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    bulk(&api, &caller, "reprioritise", &body::parse(&bytes)?).await
-}
-
-/// Starts an operation: 202 with its address.
-pub(super) async fn bulk(
-    api: &Api,
-    caller: &crate::auth::Principal,
-    action: &str,
-    request: &rest::BulkRequest,
-) -> Reply {
-    let started = operation::start(api, caller, action, request).await?;
-    let location = format!("/api/v1/operations/{}", started.id);
-    Ok(with_header(json(202, &started)?, header::LOCATION, &location))
+    operations::bulk(&api, &caller, (false, "reprioritise"), &body::parse(&bytes)?).await
 }
 
 async fn attempts(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {

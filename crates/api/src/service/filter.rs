@@ -24,6 +24,8 @@ const MAX_VALUES: usize = 256;
 pub(crate) enum Resource {
     /// Tasks.
     Tasks,
+    /// Runs of workflows.
+    Runs,
     /// Queues.
     Queues,
     /// Workers.
@@ -62,6 +64,23 @@ impl Resource {
                 "batch",
                 "package",
             ],
+            Resource::Runs => &[
+                "id",
+                "created",
+                "after",
+                "before",
+                "phase",
+                "state",
+                "workflow",
+                "version",
+                "parent",
+                "schedule",
+                "correlation",
+                "error",
+                "waiting",
+                "duration",
+                "package",
+            ],
             Resource::Queues => &["id", "created", "after", "before", "state", "depth", "dead"],
             Resource::Workers => {
                 &["id", "created", "after", "before", "state", "version", "group", "capability", "seen"]
@@ -74,6 +93,7 @@ impl Resource {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Resource::Tasks => "tasks",
+            Resource::Runs => "runs",
             Resource::Queues => "queues",
             Resource::Workers => "workers",
             Resource::Logs => "logs",
@@ -260,18 +280,23 @@ impl Reader<'_> {
 
     fn field(&mut self, start: usize, end: usize, op: Op) -> Result<What, FilterError> {
         let name = self.text[start..end].to_ascii_lowercase();
-        let label = name.strip_prefix("label.").is_some_and(|rest| !rest.is_empty());
+        // What a run is found by besides its fields are its search attributes.
+        let prefixes = if self.resource == Resource::Runs { &["attribute.", "label."][..] } else { &["label."] };
+        let label = prefixes.iter().find(|prefix| name.len() > prefix.len() && name.starts_with(**prefix));
         let known = self.resource.fields();
-        if !label && !known.contains(&name.as_str()) {
+        if label.is_none() && !known.contains(&name.as_str()) {
             let written = &self.text[start..end];
             let hint = match nearest(&name, known.iter().copied()) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => format!("{} have {}, label.*", self.resource.as_str(), known.join(", ")),
+                None => format!("{} have {}, {}*", self.resource.as_str(), known.join(", "), prefixes[0]),
             };
             return Err(self.error(start, format!("unknown field '{written}'; {hint}")));
         }
         // Names of labels keep their case.
-        let name = if label { format!("label.{}", &self.text[start + 6..end]) } else { name };
+        let name = match label {
+            Some(prefix) => format!("{prefix}{}", &self.text[start + prefix.len()..end]),
+            None => name,
+        };
         let mut values = Vec::new();
         loop {
             values.push(self.value(op)?);
@@ -353,7 +378,7 @@ mod tests {
     fn the_reference_page_has_every_field() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/filter.md");
         let page = std::fs::read_to_string(path).unwrap();
-        for resource in [Resource::Tasks, Resource::Queues, Resource::Workers, Resource::Logs] {
+        for resource in [Resource::Tasks, Resource::Runs, Resource::Queues, Resource::Workers, Resource::Logs] {
             for field in resource.fields() {
                 assert!(page.contains(&format!("`{field}`")), "{field} of {} is missing", resource.as_str());
             }

@@ -3,7 +3,7 @@
 use tidewheel_proto::rest;
 
 use super::filter::{Filter, FilterError, Op, Resource, Term, Value, What};
-use super::task_query::matches;
+use super::filter_values::matches;
 
 /// Texts and numbers of an item by field name; `None` = the item has no such field.
 trait Item {

@@ -1,47 +1,45 @@
-//! Background operations: one action over all tasks that a filter finds.
+//! Background operations: one action over all tasks, or all runs, that a filter finds ([`subject`]).
 //!
-//! Protocol. An operation is a record with its own cursor, written after each page of [`PAGE`] tasks; one tokio task
+//! Protocol. An operation is a record with its own cursor, written after each page; one tokio task
 //! works on it, newest id first. Only that task moves the cursor; a caller may set the state to `cancelled`, which
 //! the worker finds when its write is refused for a stale version.
 //!
-//! The record names the tasks of a page before they are changed, so that a restart finds them again although the filter
+//! The record names what is in a page before they are changed, so that a restart finds them again although the filter
 //! may not: after it every running operation goes on with that page, and each action is harmless when repeated. What
-//! became of each task is kept in blobs, one per page, each with the address of the one before; the record holds the
+//! became of each is kept in blobs, one per page, each with the address of the one before; the record holds the
 //! newest address. So outcomes cost no memory, whatever their number.
+
+mod subject;
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tidewheel_engine::effect::Refusal;
-use tidewheel_engine::id::{TaskId, TenantId};
+use tidewheel_engine::id::TenantId;
 use tidewheel_engine::mutation::RecordKind;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
-use super::filter::{Filter, Resource};
-use super::list_tasks::{MAX_LIMIT, find, plan_for, refused};
+use self::subject::Subject;
+use super::list_tasks::MAX_LIMIT;
 use super::records;
 use super::rollout::{self, Job};
 use super::short_list::Part;
-use super::task_action::{Action, act};
-use super::task_query::{Asker, plan};
 use crate::auth::Principal;
 use crate::cursor::List;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
-use crate::text::{fresh_id, hash_text, parse_hash, task_text};
+use crate::text::{fresh_id, hash_text, parse_hash};
 use crate::units::time_text;
 
-/// Tasks changed between two writes of the cursor; as many commands reach the engine together.
-const PAGE: usize = 256;
 /// Running operations of one tenant.
 const MAX_RUNNING: usize = 16;
 /// Ended operations kept per tenant, so that their records stay few.
 const KEEP_ENDED: usize = 100;
 /// Failures that are kept by name.
 const MAX_FAILURES: usize = 20;
-/// Characters of the reason that is kept for a task.
+/// Characters of the reason that is kept for one that could not be changed.
 const DETAIL_CHARS: usize = 300;
 /// Pause before a page is tried again after the server was at its bound.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -51,6 +49,9 @@ pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Stored {
     pub(super) action: String,
     pub(super) state: String,
+    /// It acts on runs, not on tasks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) of_runs: bool,
     #[serde(default)]
     pub(super) filter: String,
     /// Name of the token that started it: what `me` means in the filter.
@@ -71,16 +72,16 @@ pub(super) struct Stored {
     pub(super) created: u64,
     #[serde(default)]
     pub(super) finished: Option<u64>,
-    /// It is not about tasks but about a package on agents.
+    /// It is about a package on agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) package: Option<Job>,
     /// Why it failed as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) detail: Option<String>,
-    /// Last task id looked at, as text.
+    /// Last id looked at, as text.
     #[serde(default)]
     pub(super) cursor: Option<String>,
-    /// Tasks of the page that is being worked on.
+    /// Ids of the page that is being worked on.
     #[serde(default)]
     pub(super) planned: Vec<String>,
     /// The page that is being worked on is the last one.
@@ -93,20 +94,20 @@ pub(super) struct Stored {
     pub(super) failures: Vec<rest::OperationFailure>,
 }
 
-/// Starts an operation and returns at once.
+/// Starts an operation on tasks, or on runs, and returns at once.
 pub(crate) async fn start(
     api: &Api,
     caller: &Principal,
-    action: &str,
+    (of_runs, action): (bool, &str),
     request: &rest::BulkRequest,
 ) -> Result<rest::Operation, Failure> {
     if request.filter.trim().is_empty() {
         return Err(Failure::field("/filter", "a bulk action needs a filter, so that nothing is changed by omission"));
     }
-    plan_for(api, caller, &request.filter)?;
     let stored = Stored {
         action: action.to_owned(),
         state: "running".to_owned(),
+        of_runs,
         filter: request.filter.clone(),
         by: caller.name.to_string(),
         reason: request.reason.clone(),
@@ -116,7 +117,7 @@ pub(crate) async fn start(
         created: api.runtime.now_ms(),
         ..Stored::default()
     };
-    action_of(&stored)?;
+    subject::check(api, caller, &stored)?;
     begin(api, caller, stored).await
 }
 
@@ -206,6 +207,14 @@ pub(super) fn read(api: &Api, tenant: TenantId, key: &str) -> Option<(Stored, u6
 fn shown(key: &str, stored: &Stored) -> rest::Operation {
     rest::Operation {
         id: key.to_owned(),
+        resource: if stored.package.is_some() {
+            "packages"
+        } else if stored.of_runs {
+            "runs"
+        } else {
+            "tasks"
+        }
+        .to_owned(),
         action: stored.action.clone(),
         state: stored.state.clone(),
         detail: stored.detail.clone(),
@@ -220,14 +229,6 @@ fn shown(key: &str, stored: &Stored) -> rest::Operation {
         would_change: stored.dry_run.then_some(stored.would_change),
         package: stored.package.as_ref().map(|job| job.package.clone()),
         agents: stored.package.as_ref().map(|job| job.agents.clone()).unwrap_or_default(),
-    }
-}
-
-fn action_of(stored: &Stored) -> Result<Action, Failure> {
-    match stored.action.as_str() {
-        "cancel" => Action::cancel(stored.reason.as_deref()),
-        "reprioritise" => Action::reprioritise(stored.priority.as_ref()),
-        _ => Ok(Action::Retry),
     }
 }
 
@@ -292,31 +293,25 @@ async fn settle(api: &Api, tenant: TenantId, key: &str, mine: Stored) -> Result<
     Ok(())
 }
 
-/// Finds the tasks of the next page and moves the cursor behind them. A dry run is done with them at once.
+/// Finds the next page and moves the cursor behind it. A dry run is done with it at once.
 async fn plan_page(api: &Api, tenant: TenantId, stored: &mut Stored) -> Result<(), Failure> {
-    let filter = Filter::parse(Resource::Tasks, &stored.filter).map_err(refused)?;
-    // Times that were given as "so long ago" are meant from the start of the operation.
-    let asker = Asker { tenant, me: &stored.by, now: stored.created };
-    let plan = plan(&api.runtime.directory(), &asker, &filter).map_err(refused)?;
-    let before = stored.cursor.as_deref().and_then(|text| id::parse("task", text)).map(TaskId);
+    let subject = Subject::of(stored)?;
     let left = stored.max.map_or(u64::MAX, |max| max.saturating_sub(stored.done + stored.would_change));
-    let limit = PAGE.min(usize::try_from(left).unwrap_or(PAGE));
-    if limit == 0 {
+    if left == 0 {
         finish(api, stored);
         return Ok(());
     }
-    let found = find(api, plan, before, limit).await?;
-    stored.seen += found.tasks.len() as u64;
+    let found = subject.find(api, tenant, stored, left).await?;
+    stored.seen += found.ids.len() as u64;
     stored.is_last = found.next.is_none();
-    stored.cursor = found.next.map(task_text).or(stored.cursor.take());
+    stored.cursor = found.next.or(stored.cursor.take());
     if stored.dry_run {
-        let action = action_of(stored)?;
-        let changes = found.tasks.iter().filter(|task| action.applies_to(task.state));
-        let items: Vec<_> = changes.map(|task| item(task.id, "would_change", None)).collect();
+        let changes = found.ids.into_iter().filter(|(_, applies)| *applies);
+        let items: Vec<_> = changes.map(|(id, _)| subject.item(id, "would_change", None)).collect();
         stored.would_change += items.len() as u64;
         keep_outcomes(api, tenant, stored, items).await?;
     } else {
-        stored.planned = found.tasks.iter().map(|task| task_text(task.id)).collect();
+        stored.planned = found.ids.into_iter().map(|(id, _)| id).collect();
     }
     if stored.is_last && stored.planned.is_empty() {
         finish(api, stored);
@@ -324,49 +319,34 @@ async fn plan_page(api: &Api, tenant: TenantId, stored: &mut Stored) -> Result<(
     Ok(())
 }
 
-/// Changes the tasks of the planned page. `repeats`: some may have been changed before, by this operation.
+/// Changes what is planned. `repeats`: some may have been changed before, by this operation.
 async fn do_page(api: &Api, tenant: TenantId, stored: &mut Stored, repeats: bool) -> Result<(), Failure> {
-    let action = action_of(stored)?;
-    let ids: Vec<TaskId> = stored.planned.iter().filter_map(|text| id::parse("task", text)).map(TaskId).collect();
-    let outcomes = join_all(ids.iter().map(|id| act(api, tenant, *id, &action, None))).await;
-    // Nothing of a page counts until every task of it has an answer: an overload repeats the page as a whole.
+    let subject = Subject::of(stored)?;
+    let since = repeats.then_some(stored.created);
+    let outcomes = join_all(stored.planned.iter().map(|id| subject.act(api, tenant, id, since))).await;
+    // Nothing of a page counts until all of it has an answer: an overload repeats the page as a whole.
     if let Some(failure) = outcomes.iter().filter_map(|o| o.as_ref().err()).find(|f| f.0.retryable) {
         return Err(failure.clone());
     }
-    let mut items = Vec::with_capacity(ids.len());
-    for (id, outcome) in ids.into_iter().zip(outcomes) {
-        let detail = match outcome {
-            Ok(_) => None,
-            Err(_) if repeats && is_changed(api, tenant, id, &action, stored.created).await? => None,
-            Err(failure) => Some(failure.0.detail.chars().take(DETAIL_CHARS).collect::<String>()),
-        };
+    let mut items = Vec::with_capacity(outcomes.len());
+    for (id, outcome) in std::mem::take(&mut stored.planned).into_iter().zip(outcomes) {
+        let detail = outcome.err().map(|failure| failure.0.detail.chars().take(DETAIL_CHARS).collect::<String>());
         if let Some(detail) = &detail
             && stored.failures.len() < MAX_FAILURES
         {
-            stored.failures.push(rest::OperationFailure { task: task_text(id), detail: detail.clone() });
+            stored.failures.push(subject.failure(id.clone(), detail.clone()));
         }
         match detail {
             None => stored.done += 1,
             Some(_) => stored.failed += 1,
         }
-        items.push(item(id, if detail.is_none() { "done" } else { "failed" }, detail));
+        items.push(subject.item(id, if detail.is_none() { "done" } else { "failed" }, detail));
     }
     keep_outcomes(api, tenant, stored, items).await?;
-    stored.planned.clear();
     if stored.is_last {
         finish(api, stored);
     }
     Ok(())
-}
-
-/// Whether a task that cannot be changed so any more has been, since the operation began: the work of an earlier try.
-async fn is_changed(api: &Api, tenant: TenantId, task: TaskId, action: &Action, since: u64) -> Result<bool, Failure> {
-    let found = api.read_store(move |store| store.task(tenant, task)).await?;
-    Ok(found.is_some_and(|task| task.changed >= since && !action.applies_to(task.state)))
-}
-
-fn item(task: TaskId, outcome: &str, detail: Option<String>) -> rest::OperationItem {
-    rest::OperationItem { task: task_text(task), outcome: outcome.to_owned(), detail }
 }
 
 fn finish(api: &Api, stored: &mut Stored) {
@@ -404,7 +384,7 @@ const LOOKED_AT: usize = 64;
 /// Bytes of a page of outcomes, at most: each is an id and a short text.
 const OUTCOMES_BYTES: u64 = 4 << 20;
 
-/// What became of each task, the newest first; only those with an outcome of `wanted`, if given.
+/// What became of each, the newest first; only those with an outcome of `wanted`, if given.
 pub(crate) async fn items(
     api: &Api,
     caller: &Principal,

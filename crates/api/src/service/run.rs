@@ -17,7 +17,7 @@ use tidewheel_proto::rest;
 use super::list_tasks::MAX_LIMIT;
 use super::submit_task::{idempotency_mismatch, key_hash, short_hash};
 use super::workflow::{self, LATEST, Named};
-use super::{list_tasks, spec};
+use super::{list_tasks, run_query, spec};
 use crate::auth::Principal;
 use crate::cursor::List;
 use crate::live::runs::Seen;
@@ -33,7 +33,7 @@ const REASON_BYTES: usize = 1_024;
 const KEY_BYTES: usize = 4_096;
 /// Runs of one tree that are shown.
 const TREE_RUNS: usize = 1_000;
-/// Rows that one page looks at, at most; then the answer says how far it came.
+/// Rows of children that one level of a tree looks at, at most.
 const SCAN_ROWS: usize = 50_000;
 /// Children of one run that are shown in a tree.
 const TREE_CHILDREN: usize = 100;
@@ -139,7 +139,11 @@ pub(crate) async fn data(api: &Api, tenant: TenantId, value: Value) -> Result<Da
 
 /// The run as it is now.
 pub(crate) async fn head(api: &Api, caller: &Principal, run: RunId) -> Result<Box<Head>, Failure> {
-    let tenant = caller.tenant;
+    head_of(api, caller.tenant, run).await
+}
+
+/// The same for a run of a tenant.
+pub(crate) async fn head_of(api: &Api, tenant: TenantId, run: RunId) -> Result<Box<Head>, Failure> {
     let read = move |request| Command::Read { request, view: View::Run { tenant, run } };
     match api.runtime.call(read).await? {
         Reply::Run(head) => Ok(head),
@@ -280,7 +284,11 @@ pub(crate) async fn wait(api: &Api, caller: &Principal, run: RunId, at_most: Dur
 
 /// Acts on a run; the run as it is afterwards (for a fork: the new one).
 pub(crate) async fn act(api: &Api, caller: &Principal, run: RunId, action: RunAction) -> Result<Box<Head>, Failure> {
-    let tenant = caller.tenant;
+    act_on(api, caller.tenant, run, action).await
+}
+
+/// The same for a run of a tenant.
+pub(crate) async fn act_on(api: &Api, tenant: TenantId, run: RunId, action: RunAction) -> Result<Box<Head>, Failure> {
     match api.runtime.call(move |request| Command::ActOnRun { request, tenant, run, action }).await? {
         Reply::Run(head) => Ok(head),
         Reply::Refused(Refusal::NotFound) => Err(Failure::not_found("run", &run_text(run))),
@@ -290,8 +298,8 @@ pub(crate) async fn act(api: &Api, caller: &Principal, run: RunId, action: RunAc
 }
 
 /// A reason for people, or what stands for it.
-pub(crate) fn reason(body: &rest::RunActionBody, default: &str) -> Result<Name, Failure> {
-    let reason = body.reason.as_deref().unwrap_or(default);
+pub(crate) fn reason(given: Option<&str>, default: &str) -> Result<Name, Failure> {
+    let reason = given.unwrap_or(default);
     if reason.len() > REASON_BYTES {
         return Err(Failure::field("/reason", format!("a reason has at most {REASON_BYTES} bytes")));
     }
@@ -348,6 +356,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) correlation: Option<&'a str>,
     pub(crate) started_from: Option<&'a str>,
     pub(crate) started_until: Option<&'a str>,
+    pub(crate) filter: Option<&'a str>,
     pub(crate) cursor: Option<&'a str>,
     pub(crate) limit: usize,
 }
@@ -357,16 +366,15 @@ pub(crate) async fn list(api: &Api, caller: &Principal, wanted: &Wanted<'_>) -> 
     // The cursor belongs to these conditions.
     let filter = format!("{:?}", Wanted { cursor: None, limit: 0, ..wanted.clone() });
     let list = List { key: api.runtime.token_key(), resource: "runs", tenant: caller.tenant, filter: &filter };
-    let mut query = query(caller.tenant, wanted)?;
-    if let Some(cursor) = wanted.cursor {
-        query.before = Some(RunId(list.open_id(cursor)?));
-    }
-    let page = api.read_store(move |store| store.runs(&query)).await?;
+    let before = wanted.cursor.map(|cursor| list.open_id(cursor)).transpose()?.map(RunId);
+    let base = query(caller.tenant, wanted)?;
+    let plan = run_query::Plan::new(base, wanted.filter.unwrap_or_default(), api.runtime.now_ms())?;
+    let found = run_query::find(api, &plan, before, wanted.limit.clamp(1, MAX_LIMIT)).await?;
     Ok(rest::Page {
-        items: page.runs.iter().map(row).collect(),
-        next_cursor: page.next.map(|next| list.seal(&next.0.to_be_bytes())),
-        as_of: page.as_of,
-        searched_back_to: page.searched_back_to.map(time_text),
+        items: found.runs.iter().map(row).collect(),
+        next_cursor: found.next.map(|next| list.seal(&next.0.to_be_bytes())),
+        as_of: found.as_of,
+        searched_back_to: found.searched_back_to.map(time_text),
     })
 }
 
@@ -397,18 +405,23 @@ fn query(tenant: TenantId, wanted: &Wanted<'_>) -> Result<RunQuery, Failure> {
         correlation: wanted.correlation.map(str::to_owned),
         started_from: time("started_from", wanted.started_from)?,
         started_until: time("started_until", wanted.started_until)?,
-        limit: wanted.limit.clamp(1, MAX_LIMIT),
-        scan_limit: SCAN_ROWS,
         ..RunQuery::default()
     })
 }
 
 fn phase(name: &str) -> Result<Phase, Failure> {
+    phase_named(name).map_err(|detail| Failure::query("phase", detail))
+}
+
+/// The phase of a name, or what is wrong with it.
+pub(super) fn phase_named(name: &str) -> Result<Phase, String> {
     let found = PHASES.iter().find(|(own, _)| *own == name).map(|(_, phase)| *phase);
     found.ok_or_else(|| {
         let names = PHASES.map(|(name, _)| name);
-        let hint = nearest(name, names).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-        Failure::query("phase", format!("there is no such phase{hint} Phases are {}", names.join(", ")))
+        match nearest(name, names) {
+            Some(near) => format!("there is no phase '{name}'; did you mean '{near}'?"),
+            None => format!("there is no phase '{name}'; phases are {}", names.join(", ")),
+        }
     })
 }
 

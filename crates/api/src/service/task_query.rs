@@ -7,11 +7,11 @@ use tidewheel_proto::id;
 use tidewheel_runtime::Directory;
 
 use super::filter::{Filter, FilterError, Op, Term, Value, What};
+use super::filter_values::{self, exact, length, matches, moment, ranges, whole};
 use super::package::{self, Version};
 use super::spec::priority_name;
 use crate::store::TaskQuery;
 use crate::text::{nearest, parse_hash};
-use crate::units::{parse_duration_ms, parse_time};
 
 /// A query and what has to be checked on its rows.
 #[derive(Clone, Debug)]
@@ -181,15 +181,7 @@ impl Plan {
     }
 
     fn created(&mut self, term: &Term, now: u64, name: &str, op: Op, values: &[Value]) -> Result<(), String> {
-        let (op, values) = match (name, op, values) {
-            ("after", Op::Is, [Value::Exact(_)]) => (Op::AtLeast, values),
-            ("before", Op::Is, [Value::Exact(_)]) => (Op::Less, values),
-            ("after" | "before", ..) => {
-                return Err(format!("'{name}' takes one time, such as 2h, today or 2026-11-21"));
-            }
-            _ => (op, values),
-        };
-        let ranges = ranges(op, values, |text| moment(text, now))?;
+        let ranges = filter_values::created(name, op, values, now)?;
         if let (false, [(from, until)]) = (term.negated, ranges.as_slice()) {
             let query = &mut self.query;
             query.created_from = Some(query.created_from.map_or(*from, |old| old.max(*from)));
@@ -341,73 +333,6 @@ fn hashes_of(directory: &Directory, tenant: TenantId, values: &[Value]) -> Vec<V
     out
 }
 
-fn exact(op: Op, values: &[Value]) -> Result<Vec<&String>, String> {
-    let texts = values.iter().map(|value| match value {
-        Value::Exact(text) if op == Op::Is => Ok(text),
-        _ => Err("this field takes whole values with ':'".to_owned()),
-    });
-    texts.collect()
-}
-
-/// The inclusive ranges that a comparison stands for. `read` gives the first and last number that a value means.
-fn ranges(
-    op: Op,
-    values: &[Value],
-    read: impl Fn(&str) -> Result<(u64, u64), String>,
-) -> Result<Vec<(u64, u64)>, String> {
-    let one = |value: &Value| match value {
-        Value::Exact(text) => {
-            let (first, last) = read(text)?;
-            Ok(match op {
-                Op::Is => (first, last),
-                Op::Greater => (last.saturating_add(1), u64::MAX),
-                Op::AtLeast => (first, u64::MAX),
-                // An impossible range is empty, not an error: nothing is below zero.
-                Op::Less => first.checked_sub(1).map_or((1, 0), |until| (0, until)),
-                Op::AtMost => (0, last),
-            })
-        }
-        Value::Range(from, to) => {
-            let from = from.as_deref().map(&read).transpose()?.map_or(0, |(first, _)| first);
-            let until = to.as_deref().map(&read).transpose()?.map_or(u64::MAX, |(_, last)| last);
-            Ok((from, until))
-        }
-        Value::Any | Value::Prefix(_) => Err("this field takes a value, a comparison or a range a..b".to_owned()),
-    };
-    values.iter().map(one).collect()
-}
-
-fn whole(text: &str) -> Result<(u64, u64), String> {
-    let number = text.parse::<u64>().map_err(|_| format!("'{text}' is not a whole number"))?;
-    Ok((number, number))
-}
-
-fn length(text: &str) -> Result<(u64, u64), String> {
-    let ms = parse_duration_ms(text)?;
-    Ok((ms, ms))
-}
-
-const DAY_MS: u64 = 86_400_000;
-
-/// A time: a duration means so long ago, a date means the whole day.
-pub(crate) fn moment(text: &str, now: u64) -> Result<(u64, u64), String> {
-    if text == "today" {
-        let start = now - now % DAY_MS;
-        return Ok((start, start + DAY_MS - 1));
-    }
-    if text.len() == 10 && text.as_bytes()[4] == b'-' {
-        let start = parse_time(&format!("{text}T00:00:00Z"))?;
-        return Ok((start, start + DAY_MS - 1));
-    }
-    if let Ok(ms) = parse_duration_ms(text) {
-        let at = now.saturating_sub(ms);
-        return Ok((at, at));
-    }
-    let at = parse_time(text)
-        .map_err(|_| format!("'{text}' is not a time; write 2h (ago), today, 2026-11-21 or 2026-11-21T07:30:00Z"))?;
-    Ok((at, at))
-}
-
 impl Test {
     fn holds(&self, directory: &Directory, task: &Task, now: u64) -> bool {
         match self {
@@ -425,19 +350,6 @@ impl Test {
                 let found = text.of(directory, task);
                 values.iter().any(|value| matches(value, found.as_deref()))
             }
-        }
-    }
-}
-
-/// Whether a text is what a value asks for.
-pub(crate) fn matches(value: &Value, text: Option<&str>) -> bool {
-    let Some(text) = text.filter(|t| !t.is_empty()) else { return false };
-    match value {
-        Value::Any => true,
-        Value::Exact(wanted) => text == wanted,
-        Value::Prefix(prefix) => text.starts_with(prefix.as_str()),
-        Value::Range(from, to) => {
-            from.as_deref().is_none_or(|from| text >= from) && to.as_deref().is_none_or(|to| text <= to)
         }
     }
 }

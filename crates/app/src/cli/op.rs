@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Ctx;
 use super::common::{self, ShortArgs, Wait, field};
-use super::shapes::{OPERATION, OUTCOME};
+use super::shapes::{OPERATION, OUTCOME, RUN_OUTCOME};
 use crate::client::{Client, segment};
 use crate::fail::{Exit, Failure, Outcome};
 
@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Follow background operations
 ///
-/// Actions over many tasks (bulk cancel, retry, redrive, reprioritise, purge) run at the server and survive restarts.
+/// Actions over many tasks or runs (bulk cancel, retry, redrive, reprioritise, purge) run at the server and survive restarts.
 /// Each has a record with its counts and the first failures.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -49,7 +49,7 @@ struct List {
 
 /// Show an operation
 ///
-/// Counts, filter and the first tasks that could not be changed, with the reason.
+/// Counts, filter and the first tasks or runs that could not be changed, with the reason.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel op get op_01jd8z5r7m0000000000000000
@@ -59,9 +59,9 @@ struct Get {
     id: String,
 }
 
-/// List what became of each task
+/// List what became of each task or run
 ///
-/// The newest first, with the reason where a task could not be changed. A dry run lists what would be changed.
+/// The newest first, with the reason where one could not be changed. A dry run lists what would be changed.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel op items op_01jd8z5r7m0000000000000000
@@ -72,7 +72,7 @@ struct Items {
     /// Only those that are done, failed or would_change
     #[arg(long, value_parser = ["done", "failed", "would_change"])]
     outcome: Option<String>,
-    /// Tasks to show
+    /// How many to show
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     /// Every one of them, page by page
@@ -82,7 +82,7 @@ struct Items {
 
 /// Follow an operation to its end
 ///
-/// Shows the counts while it runs. Exit 0 when every task was changed, 1 when some could not be.
+/// Shows the counts while it runs. Exit 0 when all were changed, 1 when some could not be.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel op watch op_01jd8z5r7m0000000000000000
@@ -94,7 +94,7 @@ struct Watch {
 
 /// Stop an operation
 ///
-/// It ends before its next page of 256 tasks; what it changed so far stays changed.
+/// It ends before its next page of 256 tasks or 64 runs; what it changed so far stays changed.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel op cancel op_01jd8z5r7m0000000000000000
@@ -138,7 +138,7 @@ impl Items {
         let mut items: Vec<Value> = Vec::new();
         let mut cursor: Option<String> = None;
         while left > 0 {
-            let request = client.get(&path).doing(format!("list the tasks of {}", self.id)).next("tidewheel op list");
+            let request = client.get(&path).doing(format!("list the outcomes of {}", self.id)).next("tidewheel op list");
             let request = request.maybe("outcome", self.outcome.as_ref()).maybe("cursor", cursor.as_ref());
             let page = request.query("limit", left.min(1_000)).value().await?;
             let found = common::items(&page);
@@ -149,7 +149,9 @@ impl Items {
                 break;
             }
         }
-        ctx.out.list(&OUTCOME, &serde_json::json!({ "items": items }))?;
+        let of_runs = items.first().is_some_and(|item| item.get("run").is_some());
+        let shape = if of_runs { &RUN_OUTCOME } else { &OUTCOME };
+        ctx.out.list(shape, &serde_json::json!({ "items": items }))?;
         if cursor.is_some() {
             ctx.out.note("there are more: --all shows them");
         }
@@ -165,24 +167,43 @@ async fn read(client: &Client, id: &str) -> Outcome<Value> {
 /// Prints an operation that has ended; failures of single tasks make it a failure.
 pub(crate) fn show(ctx: &Ctx, operation: &Value) -> Outcome {
     ctx.out.brief(&OPERATION, operation)?;
-    let failed = operation.get("failed").and_then(Value::as_u64).unwrap_or(0);
+    let failed = number(operation, "failed");
     if failed == 0 {
         return Ok(());
     }
     let failures = operation.get("failures").and_then(Value::as_array);
     for failure in failures.into_iter().flatten() {
-        ctx.out.note(&format!("{}: {}", field(failure, "task"), crate::text::one_line(field(failure, "detail"))));
+        let id = [field(failure, "task"), field(failure, "run")].concat();
+        ctx.out.note(&format!("{id}: {}", crate::text::one_line(field(failure, "detail"))));
     }
-    Err(Failure::new(
-        Exit::Failed,
-        format!("{} not changed", crate::text::tasks_were(failed)),
-        "the first of them are listed above",
-    )
-    .next(format!("tidewheel op get {}", field(operation, "id"))))
+    let (verb, id) = (if failed == 1 { "was" } else { "were" }, field(operation, "id"));
+    let what = format!("{} {verb} not changed", crate::text::many(failed, noun(operation)));
+    Err(Failure::new(Exit::Failed, what, "the first of them are listed above")
+        .next(format!("tidewheel op items {id} --outcome failed")))
+}
+
+fn number(operation: &Value, name: &str) -> u64 {
+    operation.get(name).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// What an operation acts on.
+fn noun(operation: &Value) -> &'static str {
+    if field(operation, "resource") == "runs" { "run" } else { "task" }
 }
 
 /// Waits for an operation's end with a progress line. Without a wait it is printed as it is, and `None` comes back.
-pub(crate) async fn follow(ctx: &Ctx, client: &Client, mut operation: Value, wait: Wait) -> Outcome<Option<Value>> {
+pub(crate) async fn follow(ctx: &Ctx, client: &Client, operation: Value, wait: Wait) -> Outcome<Option<Value>> {
+    follow_of(ctx, client, operation, wait, None).await
+}
+
+/// The same with a bar, where it is known how many there are.
+async fn follow_of(
+    ctx: &Ctx,
+    client: &Client,
+    mut operation: Value,
+    wait: Wait,
+    total: Option<u64>,
+) -> Outcome<Option<Value>> {
     let id = field(&operation, "id").to_owned();
     if wait == Wait::No {
         ctx.out.brief(&OPERATION, &operation)?;
@@ -191,7 +212,11 @@ pub(crate) async fn follow(ctx: &Ctx, client: &Client, mut operation: Value, wai
         }
         return Ok(None);
     }
-    let spinner = crate::progress::spinner(&ctx.out, field(&operation, "action"));
+    let action = field(&operation, "action").to_owned();
+    let progress = match total {
+        Some(total) => crate::progress::bar(&ctx.out, total, &action),
+        None => crate::progress::spinner(&ctx.out, &action),
+    };
     while field(&operation, "state") == "running" {
         if wait.is_over() {
             let why = "it goes on at the server";
@@ -200,10 +225,15 @@ pub(crate) async fn follow(ctx: &Ctx, client: &Client, mut operation: Value, wai
         }
         tokio::time::sleep(LOOK_EVERY).await;
         operation = read(client, &id).await?;
-        let count = |name: &str| crate::text::count(operation.get(name).and_then(Value::as_u64).unwrap_or(0));
-        spinner.set_message(format!("{} {} of {} seen", field(&operation, "action"), count("done"), count("seen")));
+        if total.is_some() {
+            progress.set_position(number(&operation, "done"));
+        } else {
+            let count = |name: &str| crate::text::count(number(&operation, name));
+            let changed = if number(&operation, "would_change") > 0 { "would_change" } else { "done" };
+            progress.set_message(format!("{action} {} of {} seen", count(changed), count("seen")));
+        }
     }
-    spinner.finish_and_clear();
+    progress.finish_and_clear();
     Ok(Some(operation))
 }
 
@@ -219,14 +249,15 @@ pub(crate) async fn counted<R>(
 where
     R: Future<Output = Outcome<Value>>,
 {
-    // With --yes nobody reads the count: the first pass over the tasks is saved.
+    // With --yes nobody reads the count: the first pass is saved.
+    let mut total = None;
     if dry_run || !ctx.ask.yes {
         let operation = start(true).await?;
         let Some(counted) = follow(ctx, client, operation, Wait::Ever).await? else { return Ok(()) };
-        let count = counted.get("would_change").and_then(Value::as_u64).unwrap_or(0);
+        let (count, noun) = (number(&counted, "would_change"), noun(&counted));
         if dry_run {
             // The operation that counted is done; what it counted is not, and a row that says `done` would be misread.
-            let said = format!("{} would be {}", crate::text::tasks(count), past(verb));
+            let said = format!("{} would be {}", crate::text::many(count, noun), past(verb));
             if ctx.out.is_table() {
                 return ctx.out.write_line(&said);
             }
@@ -234,13 +265,14 @@ where
             return ctx.out.brief(&OPERATION, &counted);
         }
         if count == 0 {
-            ctx.out.note("no task matches");
+            ctx.out.note(&format!("no {noun} matches"));
             return Ok(());
         }
-        ctx.ask.confirm(&format!("{} will be {}.", crate::text::tasks(count), past(verb)))?;
+        ctx.ask.confirm(&format!("{} will be {}.", crate::text::many(count, noun), past(verb)))?;
+        total = Some(count);
     }
     let operation = start(false).await?;
-    match follow(ctx, client, operation, wait).await? {
+    match follow_of(ctx, client, operation, wait, total).await? {
         Some(operation) => show(ctx, &operation),
         None => Ok(()),
     }
@@ -249,6 +281,9 @@ where
 fn past(verb: &str) -> &str {
     match verb {
         "cancel" => "cancelled",
+        "terminate" => "terminated",
+        "suspend" => "suspended",
+        "resume" => "resumed",
         "retry" => "retried",
         "redrive" | "run again" => "run again",
         "reprioritise" => "given the new priority",

@@ -4,12 +4,14 @@ mod act;
 mod export;
 mod go_back;
 mod journal;
+mod select;
 mod signal;
 mod tree;
 mod watch;
 
 use clap::{Args, Subcommand};
 
+use self::select::Selection;
 use super::Ctx;
 use super::common::{self, Wait, WaitArg, field};
 use super::shapes::RUN;
@@ -44,6 +46,7 @@ enum RunVerb {
     Suspend(act::Suspend),
     Resume(act::Resume),
     Retry(act::Retry),
+    Reprioritise(act::Reprioritise),
     Reset(go_back::Reset),
     Fork(go_back::Fork),
     Signal(signal::Signal),
@@ -58,30 +61,12 @@ enum RunVerb {
 #[command(visible_alias = "ls")]
 #[command(after_help = "Examples:
   tidewheel run list --phase faulted --workflow shop/order
-  tidewheel run list --started-from 2026-11-01T00:00:00Z --all -o csv
+  tidewheel run list --filter 'error:timeout duration:>1h' --started-from 2d --all -o csv
+  tidewheel run list --attribute customer=acme
   tidewheel run list --correlation-id order-7 --watch")]
 struct List {
-    /// Only runs in this phase: pending, running, waiting, suspended, cancelled, faulted, completed; may be several
-    #[arg(long, value_delimiter = ',', value_parser = PHASES)]
-    phase: Vec<String>,
-    /// Only runs of this workflow: NAMESPACE/NAME, or a name
-    #[arg(long, value_name = "WORKFLOW")]
-    workflow: Option<String>,
-    /// Only runs of this version
-    #[arg(long, value_name = "VERSION")]
-    of_version: Option<String>,
-    /// Only runs that this run started
-    #[arg(long, value_name = "ID")]
-    parent: Option<String>,
-    /// Only runs with this correlation id
-    #[arg(long, value_name = "ID")]
-    correlation_id: Option<String>,
-    /// Only runs started at or after this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    started_from: Option<String>,
-    /// Only runs started before this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    started_until: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// Sort what is shown by a field; `-field` for the largest first
     #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
     sort: Option<String>,
@@ -98,8 +83,6 @@ struct List {
     #[arg(long, conflicts_with_all = ["cursor", "all"])]
     watch: bool,
 }
-
-const PHASES: [&str; 7] = ["pending", "running", "waiting", "suspended", "cancelled", "faulted", "completed"];
 
 /// Show a run with its input and output
 ///
@@ -130,6 +113,7 @@ impl RunCommand {
             RunVerb::Suspend(verb) => verb.run(ctx).await,
             RunVerb::Resume(verb) => verb.run(ctx).await,
             RunVerb::Retry(verb) => verb.run(ctx).await,
+            RunVerb::Reprioritise(verb) => verb.run(ctx).await,
             RunVerb::Reset(verb) => verb.run(ctx).await,
             RunVerb::Fork(verb) => verb.run(ctx).await,
             RunVerb::Signal(verb) => verb.run(ctx).await,
@@ -141,19 +125,10 @@ impl RunCommand {
 impl List {
     async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
-        let List { sort, limit, cursor, all, watch, .. } = &self;
-        let (sort, cursor) = (sort.clone(), cursor.clone());
-        let list = common::ListArgs { filter: None, sort, limit: *limit, cursor, all: *all, watch: *watch };
-        let phases = (!self.phase.is_empty()).then(|| self.phase.join(","));
-        let make = || {
-            let request = client.get("/runs").doing("list the runs");
-            let request = request.maybe("phase", phases.as_ref()).maybe("workflow", self.workflow.as_ref());
-            let request = request.maybe("version", self.of_version.as_ref()).maybe("parent", self.parent.as_ref());
-            let request = request.maybe("correlation", self.correlation_id.as_ref());
-            request
-                .maybe("started_from", self.started_from.as_ref())
-                .maybe("started_until", self.started_until.as_ref())
-        };
+        let List { selection, sort, limit, cursor, all, watch } = self;
+        let filter = Some(selection.filter()).filter(|filter| !filter.is_empty());
+        let list = common::ListArgs { filter, sort, limit, cursor, all, watch };
+        let make = || client.get("/runs").doing("list the runs");
         common::list(ctx, &RUN, &list, make).await
     }
 }

@@ -159,6 +159,12 @@ pub(crate) const OUTCOME: Shape = Shape {
     cols: &[Col::new("TASK", "task", Text), Col::new("OUTCOME", "outcome", State), Col::new("WHY", "detail", Text)],
 };
 
+pub(crate) const RUN_OUTCOME: Shape = Shape {
+    plural: "runs",
+    id: "run",
+    cols: &[Col::new("RUN", "run", Text), Col::new("OUTCOME", "outcome", State), Col::new("WHY", "detail", Text)],
+};
+
 pub(crate) const WORKER: Shape = Shape {
     plural: "workers",
     id: "id",
@@ -320,6 +326,7 @@ pub(crate) const OPERATION: Shape = Shape {
     cols: &[
         Col::new("ID", "id", Text),
         Col::new("ACTION", "action", Text),
+        Col::new("OF", "resource", Text),
         Col::new("STATE", "state", State),
         Col::minor("SEEN", "seen", Count),
         Col::new("DONE", "done", Count),

@@ -14,7 +14,7 @@ use super::listen::ListenState;
 use super::map::MapState;
 use super::plan::{Flow, NodeId, ParentClose, Plan};
 use super::undo::{Compensations, Undo};
-use crate::id::{Name, RunId};
+use crate::id::{Name, RunId, TaskId};
 
 /// Layout of [`Head`]; part of what is stored. 2: has compensations.
 pub const HEAD_VERSION: u16 = 2;
@@ -454,6 +454,30 @@ impl Head {
         let inbox: usize = self.inbox.iter().map(|waiting| waiting.event.stored()).sum();
         let undo = self.undo.iter().flat_map(|undo| undo.all()).map(Undo::stored).sum::<usize>();
         self.lines.iter().map(line).sum::<usize>() + inbox + undo
+    }
+
+    /// The tasks that it waits for, those of the items of its maps too. Of items that go together the first one has the task.
+    pub fn open_tasks(&self) -> Vec<TaskId> {
+        let run = self.identity.run;
+        let step = |entry: Seq, first: u64| TaskId::of_step(run, entry, first);
+        let frames = || self.lines.iter().flat_map(|line| &line.frames);
+        let mut tasks = Vec::new();
+        for (entry, open) in self.open.iter() {
+            match open.what {
+                Outside::Task | Outside::Undo => tasks.push(step(*entry, 0)),
+                Outside::Items => {
+                    let maps = frames().filter(|frame| frame.seq == *entry).filter_map(|frame| match &frame.step {
+                        Step::Map(map) => Some(map),
+                        _ => None,
+                    });
+                    for map in maps {
+                        tasks.extend((0..map.cursor).filter(|item| map.at_work(*item)).map(|item| step(*entry, item)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        tasks
     }
 
     /// A line by its number.

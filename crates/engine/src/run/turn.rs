@@ -286,8 +286,8 @@ impl Machine<'_> {
             Mode::Live => self.head.work + self.meter.used,
             Mode::Replay { segment, .. } => segment.work,
         };
-        let rests = self.head.phase != before && !matches!(self.head.phase, Phase::Running);
-        let snapshot = rests
+        // Lists find a run by its phase as it was last written.
+        let snapshot = self.head.phase != before
             || self.head.turns.is_multiple_of(TURNS_PER_HEAD)
             || matches!(event, Event::Reset { .. } | Event::Retry);
         let segment = Segment {

@@ -175,7 +175,11 @@ pub struct ItemLease {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct OperationItem {
     /// `task_...`
-    pub task: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// `run_...`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// `done`, `failed`, or `would_change` of a dry run.
     pub outcome: String,
     /// Why it failed.

@@ -538,12 +538,15 @@ pub struct Artifact {
     pub attempt: u32,
 }
 
-/// A background operation over many tasks.
+/// A background operation over many tasks or runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Operation {
     /// `op_...`
     pub id: String,
-    /// `cancel`, `retry`, `redrive`, `reprioritise`, `prefetch`, `rollout`
+    /// What it acts on: `tasks`, `runs`, or `packages` (a prefetch or rollout)
+    #[serde(default)]
+    pub resource: String,
+    /// `cancel`, `retry`, `redrive`, `reprioritise`; of runs `terminate`, `suspend`, `resume` too; `prefetch`, `rollout`
     pub action: String,
     /// `running`, `done`, `cancelled`; `failed`: a rollout that did not reach enough agents or whose version was taken out
     /// of use meanwhile, and changed nothing
@@ -565,13 +568,13 @@ pub struct Operation {
     /// RFC 3339; when it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
-    /// The first few tasks that could not be changed, with the reason.
+    /// The first few that could not be changed, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<OperationFailure>,
     /// It only counts: nothing is changed, and `done` stays 0.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
-    /// With `dry_run`: tasks so far that the action would change.
+    /// With `dry_run`: those so far that the action would change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_change: Option<u64>,
     /// Of a prefetch or rollout: `name@version`.
@@ -597,11 +600,15 @@ pub struct OperationAgent {
     pub after_ms: Option<u64>,
 }
 
-/// A task that an operation could not change.
+/// A task or run that an operation could not change.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct OperationFailure {
     /// Task id.
-    pub task: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Run id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Why.
     pub detail: String,
 }
@@ -610,9 +617,9 @@ pub struct OperationFailure {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkRequest {
-    /// Which tasks, in the filter grammar; an empty one is refused.
+    /// Which ones, in the filter grammar; an empty one is refused.
     pub filter: String,
-    /// Shown in each task's error.
+    /// Shown in each task's error, or with each run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// New priority (`reprioritise`).
@@ -626,15 +633,19 @@ pub struct BulkRequest {
     pub max: Option<u64>,
 }
 
-/// `POST /bulk`: one action over all tasks that a filter finds.
+/// `POST /bulk`: one action over all tasks, or all runs, that a filter finds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bulk {
-    /// `cancel`, `retry`, `redrive` (dead tasks) or `reprioritise`.
+    /// `tasks` (the default) or `runs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Of tasks: `cancel`, `retry`, `redrive` (dead tasks) or `reprioritise`; of runs: `cancel`, `terminate`, `suspend`,
+    /// `resume`, `retry` or `reprioritise` (the tasks that they wait for).
     pub action: String,
-    /// Which tasks, in the filter grammar; an empty one is refused.
+    /// Which ones, in the filter grammar; an empty one is refused.
     pub filter: String,
-    /// Shown in each task's error (`cancel`).
+    /// Shown in each task's error, or with each run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// New priority (`reprioritise`).
