@@ -11,9 +11,9 @@ use super::route::{Param, Route};
 use crate::auth::guard::{Anyone, Viewer};
 use crate::live::stream::{self, LastEvent};
 use crate::problem::Failure;
+use crate::service::filter_values::moment;
 use crate::service::get_task;
 use crate::service::logs::{self, DEFAULT_LINES, LinesRequest, MAX_LINES};
-use crate::service::filter_values::moment;
 use crate::state::Api;
 use crate::text::task_id;
 

@@ -97,12 +97,7 @@ async fn bulk_any(caller: Operator, State(api): State<Api>, JsonBody(bytes): Jso
 }
 
 /// Starts an operation on tasks, or on runs: 202 with its address.
-pub(super) async fn bulk(
-    api: &Api,
-    caller: &Principal,
-    what: (bool, &str),
-    request: &rest::BulkRequest,
-) -> Reply {
+pub(super) async fn bulk(api: &Api, caller: &Principal, what: (bool, &str), request: &rest::BulkRequest) -> Reply {
     let started = operation::start(api, caller, what, request).await?;
     let location = format!("/api/v1/operations/{}", started.id);
     Ok(with_header(json(202, &started)?, header::LOCATION, &location))

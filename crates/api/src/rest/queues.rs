@@ -5,10 +5,10 @@ use axum::http::Method;
 use tidewheel_engine::config::QueueState;
 use tidewheel_proto::rest;
 
+use super::operations::bulk;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT};
 use super::reply::{IfMatch, JsonBody, Reply, hashed, no_content, page, versioned, written};
 use super::route::{Param, Route};
-use super::operations::bulk;
 use crate::auth::guard::{Operator, Viewer};
 use crate::body;
 use crate::service::list_filter;

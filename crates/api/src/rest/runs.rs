@@ -287,7 +287,8 @@ async fn act(
 }
 
 async fn cancel(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    let make = |body: &rest::RunActionBody| Ok(RunAction::Cancel(run::reason(body.reason.as_deref(), "cancelled by a user")?));
+    let make =
+        |body: &rest::RunActionBody| Ok(RunAction::Cancel(run::reason(body.reason.as_deref(), "cancelled by a user")?));
     act(&api, &caller, &id, &bytes, make).await
 }
 
@@ -297,12 +298,16 @@ async fn terminate(
     Path(id): Path<String>,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    let make = |body: &rest::RunActionBody| Ok(RunAction::Terminate(run::reason(body.reason.as_deref(), "terminated by a user")?));
+    let make = |body: &rest::RunActionBody| {
+        Ok(RunAction::Terminate(run::reason(body.reason.as_deref(), "terminated by a user")?))
+    };
     act(&api, &caller, &id, &bytes, make).await
 }
 
 async fn suspend(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    let make = |body: &rest::RunActionBody| Ok(RunAction::Suspend(run::reason(body.reason.as_deref(), "suspended by a user")?));
+    let make = |body: &rest::RunActionBody| {
+        Ok(RunAction::Suspend(run::reason(body.reason.as_deref(), "suspended by a user")?))
+    };
     act(&api, &caller, &id, &bytes, make).await
 }
 

@@ -7,8 +7,8 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
 use super::filter::{Filter, Op, Resource, Value, What};
-use super::list_tasks::{self, ListRequest, MAX_LIMIT, refused};
 use super::filter_values::moment;
+use super::list_tasks::{self, ListRequest, MAX_LIMIT, refused};
 use crate::auth::Principal;
 use crate::cursor::List;
 use crate::problem::Failure;

@@ -345,7 +345,9 @@ mod tests {
 
     #[test]
     fn what_has_an_index_becomes_part_of_the_query() {
-        let plan = plan("phase:waiting,faulted workflow:shop/order version:1.0.0 correlation:c-1 attribute.customer:acme after:10s");
+        let plan = plan(
+            "phase:waiting,faulted workflow:shop/order version:1.0.0 correlation:c-1 attribute.customer:acme after:10s",
+        );
         assert_eq!(plan.query.phases, [Phase::Waiting, Phase::Faulted]);
         assert_eq!((plan.query.namespace.as_deref(), plan.query.name.as_deref()), (Some("shop"), Some("order")));
         assert_eq!(plan.query.attributes, [("customer".to_owned(), "acme".to_owned())]);
@@ -355,7 +357,9 @@ mod tests {
 
     #[test]
     fn the_rest_is_checked() {
-        for filter in ["-workflow:order", "workflow:shop/*", "error:*", "duration:>1m", "waiting:1h..", "word", "label.a:b,c"] {
+        for filter in
+            ["-workflow:order", "workflow:shop/*", "error:*", "duration:>1m", "waiting:1h..", "word", "label.a:b,c"]
+        {
             assert_eq!(plan(filter).checks.len(), 1, "{filter}");
         }
         assert_eq!(plan("-phase:completed,faulted,cancelled").query.phases.len(), 4);

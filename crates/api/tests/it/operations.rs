@@ -152,7 +152,9 @@ async fn hostile_filters_of_runs_are_refused_by_name() {
     let node = Node::start().await;
     let long = format!("workflow:{}", "x".repeat(5_000));
     let terms = "workflow:a ".repeat(65);
-    for filter in ["", "  ", "queue:a", "phase:weird", "parent:x", "id:nonsense", "\"open", "duration:soon", &long, &terms] {
+    for filter in
+        ["", "  ", "queue:a", "phase:weird", "parent:x", "id:nonsense", "\"open", "duration:soon", &long, &terms]
+    {
         for action in ["cancel", "terminate", "suspend", "resume", "retry"] {
             let got = node.post(&format!("/api/v1/runs:{action}"), json!({ "filter": filter }).to_string()).await;
             assert_eq!(got.status, 400, "{filter} {got:?}");

@@ -138,7 +138,8 @@ impl Items {
         let mut items: Vec<Value> = Vec::new();
         let mut cursor: Option<String> = None;
         while left > 0 {
-            let request = client.get(&path).doing(format!("list the outcomes of {}", self.id)).next("tidewheel op list");
+            let request =
+                client.get(&path).doing(format!("list the outcomes of {}", self.id)).next("tidewheel op list");
             let request = request.maybe("outcome", self.outcome.as_ref()).maybe("cursor", cursor.as_ref());
             let page = request.query("limit", left.min(1_000)).value().await?;
             let found = common::items(&page);

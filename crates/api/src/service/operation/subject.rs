@@ -195,9 +195,8 @@ impl Verb {
 /// Whether the journal of a run says that this was done to it since a time.
 async fn was_done(api: &Api, tenant: TenantId, run: RunId, action: &RunAction, since: u64) -> Result<bool, Failure> {
     let turns = run::head_of(api, tenant, run).await?.turns;
-    let read = move |store: &dyn crate::store::Store| {
-        store.turns(tenant, run, turns.saturating_sub(TURNS), TURNS as usize)
-    };
+    let read =
+        move |store: &dyn crate::store::Store| store.turns(tenant, run, turns.saturating_sub(TURNS), TURNS as usize);
     let is_it = |event: &Event| {
         matches!(
             (action, event),

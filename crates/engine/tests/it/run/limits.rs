@@ -120,11 +120,11 @@ fn more_than_1_mib_of_values_is_a_runtime_error_that_leaves_the_run_usable() {
 }
 
 #[test]
-fn the_head_is_written_when_the_run_begins_to_wait_and_every_16_turns() {
+fn the_head_is_written_when_the_phase_changes_and_every_16_turns() {
     let mut world = World::new(Flowchart::of(&[S::Do((0..40).map(|_| S::Task("t")).collect()), S::Wait(5)]));
     let identity = world.head.identity.clone();
     let turn = world.turn(Event::Start { identity, input: Data::null() }).expect("it begins");
-    assert!(!turn.snapshot);
+    assert!(turn.snapshot, "lists show it from its first turn on");
     world.commit(turn);
     let mut snapshots = Vec::new();
     for _ in 0..40 {
