@@ -30,8 +30,7 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
     let per_s = runs as f64 / seconds;
     report(Figure::high("workflow-python", "runs_per_s", per_s, "runs/s", options.target(1_000.0)).with(config));
     let count = options.size(300, 30);
-    let times: Result<Vec<f64>, _> =
-        (0..count).map(|_| completed(&server, "default/three", json!({}))).collect();
+    let times: Result<Vec<f64>, _> = (0..count).map(|_| completed(&server, "default/three", json!({}))).collect();
     let mut times = times?;
     times.sort_by(f64::total_cmp);
     let config = json!({"runs": count, "tasks_each": 3, "from": "request", "until": "answer with the result"});

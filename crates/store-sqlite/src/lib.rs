@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use tidewheel_engine::id::{RunId, TaskId, TenantId};
 use tidewheel_engine::load::{Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
+use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::Task;
 use tidewheel_store::{Committed, Error, Figures, RunPage, RunQuery, Store, TaskPage, TaskQuery};
@@ -262,6 +263,10 @@ impl Store for SqliteStore {
 
     fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
         self.read(|connection| run_read::value(connection, tenant, hash))
+    }
+
+    fn run_counts(&self, tenant: TenantId, at_most: u64) -> Result<Vec<(Phase, u64)>, Error> {
+        self.read(|connection| run_read::counts(connection, tenant, at_most))
     }
 
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error> {

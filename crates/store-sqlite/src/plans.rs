@@ -94,6 +94,7 @@ fn statements_of_runs_search_and_never_scan_or_sort() {
         (run_read::SELECT_BY_MARK, &["SEARCH m USING PRIMARY KEY (mark=? AND key>? AND key<?)", one]),
         (run_read::SELECT_LIVE, &["SEARCH r USING INDEX run_live (live=? AND key>? AND key<?)"]),
         (run_read::SELECT_LIVE_KEYS, &["SEARCH run USING COVERING INDEX run_live (live=? AND key>? AND key<?)"]),
+        (run_read::SELECT_KEYS, &["SEARCH run USING COVERING INDEX run_key (key>? AND key<?)"]),
         (run_read::SELECT_ONE, &[one]),
         (run_read::SELECT_ENDED, &["SEARCH run USING INDEX run_ended (ended>? AND ended<?)"]),
         (run_read::DELETE_NAMES, &["SEARCH value_name USING COVERING INDEX value_name_namer (namer=?)"]),

@@ -5,8 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidewheel_engine::id::{RunId, TenantId};
 use tidewheel_engine::load::{Due, StoredRun};
 use tidewheel_engine::run::act::Event;
+use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::Segment;
-use tidewheel_store::run::{RunPage, RunPager, RunQuery};
+use tidewheel_store::run::{PHASES, RunPage, RunPager, RunQuery};
 use tidewheel_store::{Error, codec};
 
 use crate::batch::signed;
@@ -36,6 +37,7 @@ pub(crate) const SELECT_LIVE: &str = "SELECT r.changed, r.head FROM run r \
      WHERE r.live = ?3 AND r.key >= ?1 AND r.key < ?2 ORDER BY r.key DESC";
 pub(crate) const SELECT_LIVE_KEYS: &str =
     "SELECT key FROM run WHERE live = ?3 AND key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?4";
+pub(crate) const SELECT_KEYS: &str = "SELECT key FROM run WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3";
 pub(crate) const SELECT_ONE: &str = "SELECT r.changed, r.head FROM run r WHERE r.key = ?1";
 pub(crate) const SELECT_ENDED: &str =
     "SELECT id, key, marks FROM run WHERE ended IS NOT NULL AND ended < ?1 ORDER BY ended LIMIT ?2";
@@ -228,6 +230,33 @@ pub(crate) fn list(connection: &Connection, query: &RunQuery) -> Result<RunPage,
         },
     }
     Ok(pager.page())
+}
+
+/// Runs by phase, counted in indexes alone. Completed ones are what is left of all of them.
+pub(crate) fn counts(connection: &Connection, tenant: TenantId, at_most: u64) -> Result<Vec<(Phase, u64)>, Error> {
+    let (from, until) = (run_key(tenant, RunId(0)), run_key(tenant, RunId(u128::MAX)));
+    let count = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<u64, Error> {
+        let mut statement = connection.prepare_cached(sql).during(LIST)?;
+        let mut rows = statement.query(values).during(LIST)?;
+        let mut count = 0;
+        while rows.next().during(LIST)?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    };
+    let (mut found, mut live_ones) = (Vec::new(), 0);
+    for phase in PHASES {
+        let counted = match live(phase) {
+            Some(number) => count(SELECT_LIVE_KEYS, params![from, until, number, signed(at_most)])?,
+            None => {
+                let limit = at_most.saturating_add(live_ones);
+                count(SELECT_KEYS, params![from, until, signed(limit)])?.saturating_sub(live_ones)
+            }
+        };
+        live_ones += counted;
+        found.push((phase, counted));
+    }
+    Ok(found)
 }
 
 fn rows(

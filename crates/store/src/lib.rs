@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tidewheel_engine::id::{QueueId, RunId, TaskId, TenantId, TypeId, WorkerId};
 use tidewheel_engine::load::{Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Recovered};
+use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::{State, Task};
 
@@ -56,6 +57,8 @@ pub trait Store: Send + Sync + 'static {
     fn turns(&self, tenant: TenantId, run: RunId, after: u64, limit: usize) -> Result<Vec<Segment>, Error>;
     /// A page of runs, newest first.
     fn runs(&self, query: &RunQuery) -> Result<RunPage, Error>;
+    /// How many runs of a tenant are in each phase; none is counted beyond `at_most`.
+    fn run_counts(&self, tenant: TenantId, at_most: u64) -> Result<Vec<(Phase, u64)>, Error>;
     /// A value that is too large to be carried along in runs, by the SHA-256 of its JSON text.
     fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error>;
     /// Forgets runs that ended before a wall time, with their turns, timers and events, and the values that nothing else names

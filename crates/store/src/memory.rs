@@ -14,6 +14,7 @@ use tidewheel_engine::config::{Queue, Tenant};
 use tidewheel_engine::id::{Name, QueueId, RunId, TaskId, TenantId, TypeId};
 use tidewheel_engine::load::{Due, Load, Loaded, StoredRun};
 use tidewheel_engine::mutation::{AttemptRecord, Batch, Mutation, NameKind, RateKey, Record, Recovered};
+use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::{self, Ending, Payload, Task};
 
@@ -479,6 +480,10 @@ impl Store for MemoryStore {
 
     fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error> {
         Ok(self.read(|state| state.runs.value(tenant, hash)))
+    }
+
+    fn run_counts(&self, tenant: TenantId, at_most: u64) -> Result<Vec<(Phase, u64)>, Error> {
+        Ok(self.read(|state| state.runs.counts(tenant, at_most)))
     }
 
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error> {

@@ -108,6 +108,17 @@ impl RunRow {
     }
 }
 
+/// All phases, in the order in which they are counted.
+pub const PHASES: [Phase; 7] = [
+    Phase::Pending,
+    Phase::Running,
+    Phase::Waiting,
+    Phase::Suspended,
+    Phase::Cancelled,
+    Phase::Faulted,
+    Phase::Completed,
+];
+
 /// An attribute's value as it is searched for: a text as it is, anything else as JSON.
 pub fn attribute_text(value: &Json) -> Cow<'_, str> {
     match value {

@@ -89,7 +89,7 @@ pub(super) async fn of_task(
     json(200, &answer)
 }
 
-fn lines(api: &Api, params: &Params) -> Result<LinesRequest, Failure> {
+pub(super) fn lines(api: &Api, params: &Params) -> Result<LinesRequest, Failure> {
     let level = match params.get("level") {
         None => None,
         Some(text) => {

@@ -10,18 +10,19 @@ use tidewheel_engine::command::RunAction;
 use tidewheel_engine::run::head::Head;
 use tidewheel_proto::rest;
 
-use super::operations;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path};
 use super::reply::{JsonBody, REPLAYED, Reply, json, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::SubmitHeaders;
+use super::{logs, operations};
 use crate::auth::Principal;
 use crate::auth::guard::{Anyone, Operator, Submitter, Viewer};
 use crate::body;
 use crate::live::stream;
+use crate::problem::Failure;
 use crate::service::list_tasks::MAX_LIMIT;
 use crate::service::run::{self, Wanted};
-use crate::service::{run_history, run_journal};
+use crate::service::{run_history, run_journal, run_look};
 use crate::state::Api;
 use crate::text::{run_id, run_text};
 
@@ -30,6 +31,15 @@ const WAIT: Param = ("wait", "Waits so long for the end of the run, such as `30s
 const WAITING: &[Param] = &[WAIT];
 const ONE: &[Param] = &[FIELDS, WAIT];
 const JOURNAL: &[Param] = &[CURSOR, ("limit", "Entries of the page, 1 to 1,000; default 100."), FIELDS];
+const TIMELINE: &[Param] = &[CURSOR, ("limit", "Entries of the page, 1 to 1,000; default 100.")];
+const COMPARE: &[Param] = &[("with", "The other run.")];
+const LOGS: &[Param] = &[
+    ("tail", "Only the last so many lines."),
+    ("since", "Only lines from this time on: `10m` (ago), a date or a time."),
+    ("level", "At least this severe: debug, info, warning, error."),
+    ("after", "Only lines after this row: `next_cursor` of the answer before."),
+    ("limit", "Lines of the answer, 1 to 10,000; default 1,000."),
+];
 const LIST: &[Param] = &[
     (
         "phase",
@@ -90,6 +100,25 @@ pub(super) fn routes() -> Vec<Route> {
             history,
         )
         .answers::<serde_json::Value>(200, "Its input and turns."),
+        Route::new(Method::GET, "/runs/counts", "countRuns", "Counts runs by phase.", counts)
+            .answers::<rest::RunCounts>(200, "The counts."),
+        Route::new(Method::GET, "/runs/{id}/why", "whyRun", "Says what a run waits for, computed now.", why)
+            .answers::<rest::RunWhy>(200, "The reasons."),
+        Route::new(Method::GET, "/runs/{id}/timeline", "getRunTimeline", "Shows what a run did when.", timeline)
+            .query(TIMELINE)
+            .answers::<rest::RunTimeline>(200, "A page, oldest first."),
+        Route::new(Method::GET, "/runs/{id}/logs", "getRunLogs", "Shows the log lines of all tasks of a run.", logs_of)
+            .query(LOGS)
+            .answers_page::<rest::LogLine>("Lines, oldest first."),
+        Route::new(
+            Method::GET,
+            "/runs/{id}/compare",
+            "compareRuns",
+            "Shows two runs side by side: the first entry that differs, inputs, outputs, durations.",
+            compare,
+        )
+        .query(COMPARE)
+        .answers::<rest::RunComparison>(200, "The comparison."),
         Route::new(Method::GET, "/runs/{id}/tree", "getRunTree", "Shows a run and all that it started.", tree)
             .answers::<rest::RunTree>(200, "The run and those below it, at most 1,000."),
         Route::new(Method::GET, "/runs/{id}/events", "watchRun", "Streams the changes of a run.", events)
@@ -151,7 +180,7 @@ fn bulks(route: Route) -> Route {
 }
 
 /// How long to wait: `30s`, or seconds as a number alone.
-fn wait_of(params: &Params) -> Result<Option<Duration>, crate::problem::Failure> {
+fn wait_of(params: &Params) -> Result<Option<Duration>, Failure> {
     match params.get("wait").map(str::parse::<u32>) {
         Some(Ok(seconds)) => Ok(Some(Duration::from_secs(seconds.into()))),
         _ => params.duration("wait"),
@@ -246,6 +275,38 @@ async fn history(caller: Viewer, State(api): State<Api>, Path(id): Path<String>,
     json(200, &run_history::get(&api, &caller, run_id(&id)?).await?)
 }
 
+async fn counts(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
+    params.only(NONE)?;
+    json(200, &run_look::counts(&api, &caller).await?)
+}
+
+async fn why(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(NONE)?;
+    json(200, &run_look::why(&api, &caller, run_id(&id)?).await?)
+}
+
+async fn timeline(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(TIMELINE)?;
+    let limit = params.number("limit", 1..=MAX_LIMIT as u64)?.map_or(run_journal::DEFAULT_LIMIT, |n| n as usize);
+    json(200, &run_look::timeline(&api, &caller, run_id(&id)?, params.get("cursor"), limit).await?)
+}
+
+async fn logs_of(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(LOGS)?;
+    let wanted = logs::lines(&api, &params)?;
+    let (items, next) = run_look::lines(&api, &caller, run_id(&id)?, &wanted).await?;
+    let as_of = api.runtime.committed_index();
+    let next_cursor = next.map(|row| row.to_string());
+    json(200, &rest::Page { items, next_cursor, as_of, searched_back_to: None })
+}
+
+async fn compare(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(COMPARE)?;
+    let with = params.get("with").ok_or_else(|| Failure::query("with", "name the other run: ?with=run_..."))?;
+    let other = run_id(with).map_err(|_| Failure::query("with", "this is no id of a run"))?;
+    json(200, &run_look::compare(&api, &caller, run_id(&id)?, other).await?)
+}
+
 async fn tree(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(NONE)?;
     json(200, &run::tree(&api, &caller, run_id(&id)?).await?)
@@ -279,7 +340,7 @@ async fn act(
     caller: &Principal,
     id: &str,
     bytes: &[u8],
-    make: impl FnOnce(&rest::RunActionBody) -> Result<RunAction, crate::problem::Failure>,
+    make: impl FnOnce(&rest::RunActionBody) -> Result<RunAction, Failure>,
 ) -> Reply {
     let body: rest::RunActionBody = body::parse_or_default(bytes)?;
     let head = run::act(api, caller, run_id(id)?, make(&body)?).await?;

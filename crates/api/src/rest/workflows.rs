@@ -14,6 +14,7 @@ use crate::auth::guard::{Operator, Viewer};
 use crate::problem::Failure;
 use crate::service::short_list::{self, Order, Part};
 use crate::service::workflow::{self, Named};
+use crate::service::workflow_diff;
 use crate::state::Api;
 
 const ONE: &[Param] = &[FIELDS];
@@ -26,6 +27,7 @@ const LIST: &[Param] = &[
     FIELDS,
 ];
 const VERSIONS: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
+const DIFF: &[Param] = &[("to", "The other version; the latest if absent.")];
 const GRAPH: &[Param] = &[("format", "`json` (the default), `mermaid` or `dot`.")];
 /// Forms of a document, as they are documented.
 const YAML: &str = "application/yaml";
@@ -106,6 +108,15 @@ pub(super) fn routes() -> Vec<Route> {
             schema,
         )
         .answers::<rest::WorkflowSchema>(200, "The schemas that there are."),
+        Route::new(
+            Method::GET,
+            "/workflows/{namespace}/{name}/{version}/diff",
+            "diffWorkflows",
+            "Shows what another version of a workflow has differently.",
+            diff,
+        )
+        .query(DIFF)
+        .answers::<rest::WorkflowDiff>(200, "The differences."),
         Route::new(
             Method::GET,
             "/workflows/{namespace}/{name}/{version}/graph",
@@ -256,6 +267,12 @@ async fn document(caller: Viewer, State(api): State<Api>, Path(version): Path<Ve
 async fn schema(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
     params.only(NONE)?;
     json(200, &workflow::schema(&api, &caller, named(&version))?)
+}
+
+async fn diff(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
+    params.only(DIFF)?;
+    let to = params.get("to").unwrap_or(workflow::LATEST);
+    json(200, &workflow_diff::diff(&api, &caller, named(&version), to)?)
 }
 
 async fn graph(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {

@@ -80,6 +80,7 @@ pub(crate) fn shown(line: &Line) -> rest::LogLine {
         stream: stream_text(line.stream).to_owned(),
         level: level_text(line.level).to_owned(),
         text: line.text.clone(),
+        statement: None,
     }
 }
 

@@ -1,13 +1,18 @@
 //! `tidewheel run`: follow runs of workflows and act on them.
 
 mod act;
+mod compare;
+mod counts;
 mod export;
 mod go_back;
 mod journal;
+mod logs;
 mod select;
 mod signal;
+mod timeline;
 mod tree;
 mod watch;
+mod why;
 
 use clap::{Args, Subcommand};
 
@@ -38,9 +43,14 @@ enum RunVerb {
     Start(Start),
     List(List),
     Get(Get),
+    Counts(counts::Counts),
     Watch(watch::Watch),
+    Why(why::Why),
+    Logs(logs::Logs),
     Journal(journal::Journal),
+    Timeline(timeline::Timeline),
     Tree(tree::Tree),
+    Compare(compare::Compare),
     Cancel(act::Cancel),
     Terminate(act::Terminate),
     Suspend(act::Suspend),
@@ -106,6 +116,11 @@ impl RunCommand {
             RunVerb::List(verb) => verb.run(ctx).await,
             RunVerb::Get(verb) => verb.run(ctx).await,
             RunVerb::Watch(verb) => verb.run(ctx).await,
+            RunVerb::Compare(verb) => verb.run(ctx).await,
+            RunVerb::Timeline(verb) => verb.run(ctx).await,
+            RunVerb::Logs(verb) => verb.run(ctx).await,
+            RunVerb::Why(verb) => verb.run(ctx).await,
+            RunVerb::Counts(verb) => verb.run(ctx).await,
             RunVerb::Journal(verb) => verb.run(ctx).await,
             RunVerb::Tree(verb) => verb.run(ctx).await,
             RunVerb::Cancel(verb) => verb.run(ctx).await,

@@ -90,6 +90,51 @@ pub(crate) const REASON: Shape = Shape {
     ],
 };
 
+pub(crate) const RUN_REASON: Shape = Shape {
+    plural: "reasons",
+    id: "code",
+    cols: &[
+        Col::new("FOR", "code", Text),
+        Col::new("KEY", "key", Text),
+        Col::new("TASK", "task", Text),
+        Col::new("RUN", "run", Text),
+        Col::new("SINCE", "since", Time),
+        Col::new("UNTIL", "until", Time),
+        Col::wide("REASON", "text", Text),
+    ],
+};
+
+pub(crate) const RUN_COUNT: Shape = Shape {
+    plural: "counts",
+    id: "phase",
+    cols: &[Col::new("PHASE", "phase", State), Col::new("RUNS", "count", Text)],
+};
+
+pub(crate) const COMPARED_RUN: Shape = Shape {
+    plural: "runs",
+    id: "id",
+    cols: &[
+        Col::new("RUN", "id", Text),
+        Col::new("PHASE", "phase", State),
+        Col::new("WORKFLOW", "workflow", Text),
+        Col::new("MS", "duration_ms", Count),
+        Col::wide("HASH", "hash", Text),
+    ],
+};
+
+pub(crate) const COMPARED_ENTRY: Shape = Shape {
+    plural: "entries",
+    id: "key",
+    cols: &[
+        Col::new("KEY", "key", Text),
+        Col::new("DIFFERS", "differs", Text),
+        Col::new("STATUS", "a_status", State),
+        Col::new("STATUS B", "b_status", State),
+        Col::new("MS", "a_ms", Count),
+        Col::new("MS B", "b_ms", Count),
+    ],
+};
+
 pub(crate) const SUBMITTED: Shape = Shape {
     plural: "answers",
     id: "id",

@@ -10,6 +10,7 @@ mod reprioritise;
 mod result;
 mod retry;
 mod submit;
+pub(crate) use self::logs::print_line;
 pub(crate) use submit::priority;
 mod watch;
 mod why;

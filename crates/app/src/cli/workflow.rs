@@ -2,6 +2,7 @@
 
 mod delete;
 mod deploy;
+mod diff;
 mod get;
 mod list;
 mod start;
@@ -50,6 +51,7 @@ enum WorkflowVerb {
     List(list::List),
     Get(get::Get),
     Run(Start),
+    Diff(diff::Diff),
     Delete(delete::Delete),
     Lint(Lint),
     Fmt(Fmt),
@@ -195,6 +197,7 @@ impl WorkflowCommand {
             WorkflowVerb::List(verb) => verb.run(ctx).await,
             WorkflowVerb::Get(verb) => verb.run(ctx).await,
             WorkflowVerb::Run(verb) => verb.run(ctx).await,
+            WorkflowVerb::Diff(verb) => verb.run(ctx).await,
             WorkflowVerb::Delete(verb) => verb.run(ctx).await,
             _ => Ok(()),
         }

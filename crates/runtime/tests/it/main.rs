@@ -82,6 +82,14 @@ impl Store for Flaky {
     fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, tidewheel_store::Error> {
         self.inner.value(tenant, hash)
     }
+    fn run_counts(
+        &self,
+        tenant: tidewheel_engine::id::TenantId,
+        at_most: u64,
+    ) -> Result<Vec<(tidewheel_engine::run::head::Phase, u64)>, tidewheel_store::Error> {
+        self.inner.run_counts(tenant, at_most)
+    }
+
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, tidewheel_store::Error> {
         self.inner.sweep_runs(ended_before, limit)
     }

@@ -36,6 +36,7 @@ pub(super) const CASES: &[Case] = &[
     ("a task keeps the step that it is", tasks_keep_their_steps),
     ("runs are listed newest first and by pages", runs_newest_first),
     ("runs are found by phase as it is now", runs_by_phase),
+    ("runs are counted by phase", runs_are_counted),
     ("runs are found by workflow parent correlation and attributes", runs_by_marks),
     ("runs are found by when they were accepted", runs_by_time),
     ("a list shows small values and leaves long ones out", rows_show_small_values),
@@ -423,6 +424,17 @@ fn runs_by_phase(fixture: &mut dyn Fixture) {
         assert_eq!(list(&owner, &query), expected, "{:?}", query.phases);
         assert_eq!(paged(&owner, &query, 41), expected, "{:?}", query.phases);
     }
+}
+
+fn runs_are_counted(fixture: &mut dyn Fixture) {
+    let mut owner = Owner::of(fixture);
+    owner.commit((0..70).map(|n| put(head(n, 1, PHASES[n as usize % 7]))).collect());
+    owner.commit(vec![put(head(0, 2, Phase::Completed)), put_of(OTHER, head(200, 1, Phase::Waiting))]);
+    let counts = |at_most: u64| owner.store.run_counts(TENANT, at_most).unwrap();
+    let of = |phase: Phase| counts(100).into_iter().find(|(own, _)| *own == phase).unwrap().1;
+    let all: u64 = counts(100).iter().map(|(_, count)| count).sum();
+    assert_eq!((all, of(Phase::Completed), of(Phase::Waiting)), (70, 11, 10));
+    assert!(counts(5).iter().all(|(_, count)| *count == 5), "no more than asked for are counted");
 }
 
 fn runs_by_marks(fixture: &mut dyn Fixture) {

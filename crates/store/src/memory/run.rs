@@ -8,9 +8,10 @@ use bytes::Bytes;
 use tidewheel_engine::id::{RunId, TaskId, TenantId};
 use tidewheel_engine::load::{Due, StoredRun};
 use tidewheel_engine::mutation::{Mutation, RunRecord, RunTimer};
+use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::Segment;
 
-use crate::run::{RunPage, RunPager, RunQuery};
+use crate::run::{PHASES, RunPage, RunPager, RunQuery};
 use crate::{Hash, codec, naming};
 
 type RunKey = (TenantId, RunId);
@@ -210,6 +211,14 @@ impl Runs {
             }
         }
         pager.page()
+    }
+
+    /// Runs of a tenant by phase.
+    pub(super) fn counts(&self, tenant: TenantId, at_most: u64) -> Vec<(Phase, u64)> {
+        let heads = self.heads.range((tenant, RunId(0))..=(tenant, RunId(u128::MAX)));
+        let phases: Vec<Phase> = heads.map(|(_, head)| decoded(codec::decode_run_facts(&head.bytes)).phase).collect();
+        let count = |phase: Phase| phases.iter().filter(|found| **found == phase).count() as u64;
+        PHASES.map(|phase| (phase, count(phase).min(at_most))).to_vec()
     }
 
     /// Forgets runs that ended before a time, with their turns, timers and events.

@@ -46,7 +46,7 @@ impl Logs {
                 if let Ok(line) = serde_json::from_str::<Value>(&event.data)
                     && line.get("text").is_some()
                 {
-                    print(ctx, &line)?;
+                    print_line(ctx, &line, "")?;
                 }
             }
             return Ok(());
@@ -55,7 +55,7 @@ impl Logs {
         loop {
             let page = crate::cli::common::as_page(self.request(&client, after).value().await?);
             for line in items(&page) {
-                print(ctx, line)?;
+                print_line(ctx, line, "")?;
             }
             after = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
             if after.is_none() || self.tail.is_some() {
@@ -77,7 +77,8 @@ impl Logs {
     }
 }
 
-fn print(ctx: &Ctx, line: &Value) -> Outcome {
+/// Prints a line, behind what it belongs to if that is said.
+pub(crate) fn print_line(ctx: &Ctx, line: &Value, of: &str) -> Outcome {
     let shown = || {
         let time = field(line, "at").get(11..23).unwrap_or_default();
         let level = field(line, "level");
@@ -87,7 +88,8 @@ fn print(ctx: &Ctx, line: &Value) -> Outcome {
             _ => format!("{level:<7}"),
         };
         let body = text::log_line(field(line, "text"), ctx.out.colour);
-        format!("{time} {mark} {body}")
+        let of = if of.is_empty() { String::new() } else { format!("{} | ", text::one_line(of)) };
+        format!("{time} {mark} {of}{body}")
     };
     ctx.out.text_or(shown, line)
 }
