@@ -242,6 +242,16 @@ impl Node {
         got.json()["secret"].as_str().unwrap().to_owned()
     }
 
+    /// Stores a log line of a task's first attempt.
+    pub(crate) fn log(&self, task: &str, offset: u64, text: &str) {
+        let tenant = self.runtime.directory().tenant("default").unwrap().id;
+        let task = tidewheel_engine::id::TaskId(tidewheel_proto::id::parse("task", task).unwrap());
+        let (stream, level) = (tidewheel_store::log::Stream::Stdout, tidewheel_store::log::Level::Info);
+        let at = self.runtime.now_ms();
+        let line = Line { tenant, task, attempt: 1, offset, at, stream, level, text: text.to_owned() };
+        self.runtime.logs().append(vec![line]).unwrap();
+    }
+
     /// The worker `inner`.
     pub(crate) fn worker(&self, permits: u32) -> InnerWorker {
         self.worker_named("inner", permits)

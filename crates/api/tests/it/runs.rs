@@ -517,3 +517,183 @@ async fn many_who_wait_for_one_run_are_all_told() {
         assert_eq!(got.is(200).json()["phase"], "completed");
     }
 }
+
+async fn why(node: &Node, id: &str) -> Value {
+    node.get(&format!("/api/v1/runs/{id}/why")).await.is(200).json()
+}
+
+#[tokio::test]
+async fn a_run_says_in_words_what_it_waits_for() {
+    let node = Node::start().await;
+    deploy(&node, "slow", "  - pause: {wait: {hours: 1}}\n").await;
+    let id = start(&node, "slow", json!({})).await;
+    let said = why(&node, &id).await;
+    assert!(said["summary"].as_str().unwrap().starts_with("It waits until 2"), "{said}");
+    assert_eq!(said["reasons"][0]["key"], json!(key_of(&node, &id, "/do/0/pause").await), "{said}");
+    act(&node, &id, "suspend", json!({"reason": "lunch"})).await;
+    let said = why(&node, &id).await;
+    assert!(said["summary"].as_str().unwrap().starts_with("It is held: lunch."), "{said}");
+    act(&node, &id, "cancel", json!({})).await;
+    assert!(why(&node, &id).await["summary"].as_str().unwrap().starts_with("It was cancelled"));
+    let body = "  - paid: {listen: {to: {any: [{with: {type: order.paid}}, {with: {type: order.gone}}]}}}\n";
+    deploy(&node, "listens", body).await;
+    let id = start(&node, "listens", json!({})).await;
+    let said = why(&node, &id).await;
+    assert!(said["summary"].as_str().unwrap().contains("order.paid, order.gone"), "{said}");
+    deploy(&node, "tasks", "  - one: {call: 'task:1.0.0@default', with: {type: a}}\n").await;
+    deploy(&node, "parent", "  - kid: {run: {workflow: {namespace: shop, name: tasks, version: '1.0.0'}}}\n").await;
+    let id = start(&node, "parent", json!({})).await;
+    let said = why(&node, &id).await;
+    assert!(said["summary"].as_str().unwrap().contains("of shop/tasks:1.0.0, which is running"), "{said}");
+    let child = said["reasons"][0]["run"].as_str().unwrap().to_owned();
+    let said = why(&node, &child).await;
+    assert_eq!(said["reasons"][0]["code"], "task", "{said}");
+    assert!(!said["reasons"][0]["reasons"].as_array().unwrap().is_empty(), "why the task is not running: {said}");
+    deploy(&node, "fails", "  - f: {raise: {error: {type: 'https://a.example/b', status: 400, title: Bad}}}\n").await;
+    let failed = run(&node, "fails", json!({})).await;
+    let said = why(&node, failed["id"].as_str().unwrap()).await;
+    assert!(said["summary"].as_str().unwrap().starts_with("It failed at /do/0/f: Bad"), "{said}");
+    node.get("/api/v1/runs/run_00000000000000000000000000/why").await.is(404);
+}
+
+#[tokio::test]
+async fn runs_are_counted_by_phase_and_listed_by_filter_page_by_page() {
+    let node = Node::start().await;
+    deploy(&node, "slow", "  - pause: {wait: {hours: 1}}\n").await;
+    deploy(&node, "quick", "  - a: {set: {x: 1}}\n").await;
+    let mut ids = Vec::new();
+    for _ in 0..25 {
+        ids.push(start(&node, "slow", json!({})).await);
+    }
+    for _ in 0..5 {
+        run(&node, "quick", json!({})).await;
+    }
+    let counts = node.get("/api/v1/runs/counts").await.is(200).json();
+    assert_eq!((&counts["counts"]["waiting"], &counts["counts"]["completed"]), (&json!(25), &json!(5)), "{counts}");
+    // Runs that end or begin between two pages leave the others where they are.
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/v1/runs?filter=workflow:shop/slow%20-version:9*&limit=4{cursor}");
+        let page = node.get(&path).await.is(200).json();
+        seen.extend(page["items"].as_array().unwrap().iter().map(|run| run["id"].as_str().unwrap().to_owned()));
+        act(&node, &ids[ids.len() - 1 - seen.len().min(24)], "cancel", json!({})).await;
+        start(&node, "slow", json!({})).await;
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    seen.reverse();
+    assert_eq!(seen, ids, "each once");
+    // A cursor belongs to its filter.
+    let page = node.get("/api/v1/runs?filter=workflow:slow&limit=1").await.is(200).json();
+    let next = page["next_cursor"].as_str().unwrap();
+    node.get(&format!("/api/v1/runs?filter=workflow:quick&limit=1&cursor={next}")).await.is(400);
+    let both = node.get("/api/v1/runs?filter=phase:waiting&workflow=shop/quick").await.is(200).json();
+    assert_eq!(both["items"], json!([]), "parameters and filter hold together");
+    let refused = node.get("/api/v1/runs?filter=phase:wating").await.is(400).json();
+    assert!(refused["detail"].as_str().unwrap().contains("did you mean 'waiting'?"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_run_is_listed_while_its_first_task_is_open() {
+    let node = Node::start().await;
+    deploy(&node, "tasks", "  - one: {call: 'task:1.0.0@default', with: {type: a}}\n").await;
+    let id = start(&node, "tasks", json!({})).await;
+    let page = node.get("/api/v1/runs?phase=running").await.is(200).json();
+    assert_eq!(page["items"][0]["id"], json!(id), "{page}");
+}
+
+#[tokio::test]
+async fn two_runs_are_compared_to_the_first_entry_that_differs() {
+    let node = Node::start().await;
+    let body = "  - total: {set: {sum: '${ .a + 1 }'}}
+  - size:
+      switch:
+        - large: {when: '${ .sum > 10 }', then: big}
+        - other: {then: small}
+  - big: {set: {big: true}}
+  - small: {set: {done: true}}
+";
+    deploy(&node, "steps", body).await;
+    let id = |run: &Value| run["id"].as_str().unwrap().to_owned();
+    let one = id(&run(&node, "steps", json!({"a": 1})).await);
+    let same = id(&run(&node, "steps", json!({"a": 1})).await);
+    let other = id(&run(&node, "steps", json!({"a": 20})).await);
+    let compare = |a: String, b: String| {
+        let path = format!("/api/v1/runs/{a}/compare?with={b}");
+        async { node.get_owned(path).await }
+    };
+    let found = compare(one.clone(), same).await;
+    assert_eq!((&found["same"], &found["first"]), (&json!(true), &Value::Null), "{found}");
+    let found = compare(one.clone(), other.clone()).await;
+    assert_eq!((&found["same"], &found["first"]["what"]), (&json!(false), &json!("input")), "{found}");
+    assert_eq!((&found["a"]["input"], &found["b"]["outcome"]["done"]), (&json!({"a": 1}), &json!(true)), "{found}");
+    let only: Vec<&Value> =
+        found["entries"].as_array().unwrap().iter().filter(|entry| entry["differs"] == "missing").collect();
+    assert!(only.iter().any(|entry| entry["key"].as_str().unwrap().contains("/big")), "{found}");
+    node.get(&format!("/api/v1/runs/{one}/compare")).await.is(400);
+    node.get(&format!("/api/v1/runs/{one}/compare?with=x")).await.is(400);
+    node.get(&format!("/api/v1/runs/{one}/compare?with=run_00000000000000000000000000")).await.is(404);
+    // What it did when.
+    let timeline = node.get(&format!("/api/v1/runs/{other}/timeline?limit=2")).await.is(200).json();
+    assert_eq!(timeline["items"].as_array().unwrap().len(), 2);
+    assert!(timeline["items"][0]["took_ms"].is_u64() && timeline["next_cursor"].is_string(), "{timeline}");
+}
+
+#[tokio::test]
+async fn versions_of_a_workflow_are_compared_statement_by_statement() {
+    let node = Node::start().await;
+    node.post("/api/v1/workflows", document("order", "1.0.0", "  - a: {set: {x: 1}}\n  - b: {set: {y: 1}}\n"))
+        .await
+        .is(201);
+    node.post("/api/v1/workflows", document("order", "1.1.0", "  - a: {set: {x: 2}}\n  - c: {set: {z: 1}}\n"))
+        .await
+        .is(201);
+    node.post("/api/v1/workflows", document("order", "1.2.0", "  - a: {set: {x: 2}}\n  - c: {set: {z: 1}}\n"))
+        .await
+        .is(201);
+    let path = "/api/v1/workflows/shop/order/1.0.0/diff";
+    let diff = node.get(&format!("{path}?to=1.1.0")).await.is(200).json();
+    let told: Vec<String> = diff["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| format!("{} {}", c["change"], c["path"]).replace('"', ""))
+        .collect();
+    assert_eq!(told, ["changed /document/version", "removed /do/b", "changed /do/a/set/x", "added /do/c"], "{diff}");
+    assert_eq!(diff["same"], json!(false));
+    let latest = node.get("/api/v1/workflows/shop/order/1.1.0/diff").await.is(200).json();
+    assert_eq!((&latest["to"], &latest["same"]), (&json!("shop/order:1.2.0"), &json!(true)), "{latest}");
+    node.get(&format!("{path}?to=9.9.9")).await.is(404);
+}
+
+#[tokio::test]
+async fn the_lines_of_all_tasks_of_a_run_come_in_order() {
+    let node = Node::start().await;
+    let body = "  - both:
+      fork:
+        branches:
+          - left: {call: 'task:1.0.0@default', with: {type: a}}
+          - right: {call: 'task:1.0.0@default', with: {type: a}}
+";
+    deploy(&node, "tasks", body).await;
+    let id = start(&node, "tasks", json!({})).await;
+    let waiting = node.get(&format!("/api/v1/runs/{id}")).await.is(200).json();
+    let tasks: Vec<_> =
+        waiting["waiting"].as_array().unwrap().iter().map(|wait| wait["task"].as_str().unwrap()).collect();
+    assert_eq!(tasks.len(), 2, "{waiting}");
+    for number in 0..4u64 {
+        node.log(tasks[number as usize % 2], number, &format!("line {number}"));
+    }
+    let read = |query: &str| node.get_owned(format!("/api/v1/runs/{id}/logs{query}"));
+    let texts = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+    };
+    let page = read("").await;
+    assert_eq!(texts(&page), ["line 0", "line 1", "line 2", "line 3"], "{page}");
+    assert!(page["items"][0]["statement"].as_str().unwrap().contains("/left"), "{page}");
+    assert_eq!(texts(&read("?tail=1").await), ["line 3"]);
+    let first = read("?limit=3").await;
+    let next = first["next_cursor"].as_str().unwrap();
+    assert_eq!(texts(&read(&format!("?after={next}")).await), ["line 3"], "{first}");
+    node.get(&format!("/api/v1/runs/{id}/logs?level=loud")).await.is(400);
+}
