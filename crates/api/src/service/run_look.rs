@@ -451,7 +451,7 @@ fn first_difference(
     };
     let (parents_a, parents_b) = (parents(journal_a), parents(journal_b));
     let (mut around_a, mut around_b) = (HashSet::new(), HashSet::new());
-    let mut mark = |entry: Option<&rest::JournalEntry>, parents: &HashMap<u64, u64>, around: &mut HashSet<u64>| {
+    let mark = |entry: Option<&rest::JournalEntry>, parents: &HashMap<u64, u64>, around: &mut HashSet<u64>| {
         let mut at = entry.map(|entry| entry.entry);
         while let Some(parent) = at.and_then(|at| parents.get(&at)).copied().filter(|parent| around.insert(*parent)) {
             at = Some(parent);
@@ -500,7 +500,8 @@ fn told(a: &rest::ComparedRun, b: &rest::ComparedRun, first: Option<&rest::Entry
         }
         Some(first) => format!("The first entry that differs is {}, by its {}.", first.key, first.what),
     };
-    format!("{said}{document}")
+    let input = if a.input == b.input { "" } else { " Their inputs differ." };
+    format!("{said}{input}{document}")
 }
 
 fn compared(api: &Api, head: &Head) -> rest::ComparedRun {

@@ -82,6 +82,8 @@ async fn waiting_runs(node: &Node, count: usize) -> Vec<String> {
             ids.push(got.is(201).json()["id"].as_str().unwrap().to_owned());
         }
     }
+    // Of one millisecond they are in an order of their own.
+    ids.sort();
     ids
 }
 

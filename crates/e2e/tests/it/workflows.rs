@@ -119,3 +119,45 @@ do:
     anyhow::ensure!(got["output"] == json!({ "bytes": 400_000 }), "{got}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_cancel_of_runs_goes_on_after_a_kill_and_has_one_outcome_for_each() -> anyhow::Result<()> {
+    const RUNS: usize = 1_000;
+    need_binary!();
+    let _machine = gate::beside().await;
+    let mut server = Server::start().await?;
+    let home = server.home().to_path_buf();
+    let document =
+        "document: {dsl: '1.0.3', namespace: shop, name: slow, version: '1.0.0'}\ndo:\n  - rest: {wait: {hours: 1}}\n";
+    std::fs::write(home.join("slow.yaml"), document)?;
+    run(&server, &home, &["workflow", "deploy", "slow.yaml"]).await?.exits(0)?;
+    let rest = server.rest();
+    for _ in 0..RUNS {
+        rest.post("/api/v1/runs", &json!({ "workflow": "shop/slow" })).await?.ok()?;
+    }
+    let body = json!({ "filter": "workflow:shop/slow", "reason": "wrong" });
+    let id = rest.post("/api/v1/runs:cancel", &body).await?.ok()?.text("/id")?;
+    let path = format!("/api/v1/operations/{id}");
+    // In the middle: some are done, most are not.
+    until("the first outcomes", PATIENCE, || async {
+        let seen = rest.get(&path).await?.ok()?.json()?;
+        Ok((seen["done"].as_u64() > Some(0)).then_some(()))
+    })
+    .await?;
+    server.kill()?;
+    server.launch().await?;
+    let rest = server.rest();
+    let done = until("the operation to end", PATIENCE, || async {
+        let seen = rest.get(&path).await?.ok()?.json()?;
+        Ok((seen["state"] == "done").then_some(seen))
+    })
+    .await?;
+    anyhow::ensure!(done["done"] == RUNS && done["failed"] == 0, "{done}");
+    let items = run(&server, &home, &["op", "items", &id, "--all", "-o", "json"]).await?.exits(0)?.json()?;
+    let runs: std::collections::BTreeSet<&str> =
+        items["items"].as_array().into_iter().flatten().filter_map(|item| item["run"].as_str()).collect();
+    anyhow::ensure!(runs.len() == RUNS, "{} outcomes", runs.len());
+    let counts = rest.get("/api/v1/runs/counts").await?.ok()?.json()?;
+    anyhow::ensure!(counts["counts"]["cancelled"] == RUNS && counts["counts"]["waiting"] == 0, "{counts}");
+    Ok(())
+}

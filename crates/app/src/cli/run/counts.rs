@@ -9,7 +9,7 @@ use crate::fail::Outcome;
 
 /// Count runs by phase
 ///
-/// Exact up to 100,000 runs of a phase.
+/// Counted in the indexes of the database when it is asked for; exact up to 100,000 runs of a phase.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel run counts
