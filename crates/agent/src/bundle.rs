@@ -2,6 +2,7 @@
 //! code what tasks it has, and writes an archive that is the same for the same content. It uploads nothing.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,6 +80,20 @@ pub async fn describe(dir: &Path, options: &BuildOptions) -> Result<Value, Error
     let project = Project::read(dir)?;
     let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python).await?;
     workshop.describe(dir, &environment).await
+}
+
+/// Replays histories of runs (a file with one per line, as the API gives them) on the code of a project folder, a wheel or an sdist, and
+/// gives what came of each: `{run, workflow, ok}`, and `why`, `expected`, `actual`, `file`, `line` where it does not fit.
+pub async fn replay(source: &Path, histories: &Path, options: &BuildOptions) -> Result<Vec<Value>, Error> {
+    let workshop = Workshop::open(options).await?;
+    let staged = Staged::open(source).await?;
+    let project = Project::read(&staged.root)?;
+    let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python).await?;
+    let histories = std::fs::canonicalize(histories).map_err(Error::file("open", histories))?;
+    let said = workshop.shim(&staged.root, &environment, &["--replay".as_ref(), histories.as_os_str()]).await?;
+    let lines = String::from_utf8_lossy(&said);
+    let read = lines.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
+    read.map_err(|e| Error::Package(format!("what came of the replays cannot be read: {e}")))
 }
 
 /// What it takes to run a file of Python code on this machine.
@@ -179,9 +194,16 @@ impl Workshop {
     }
 
     async fn describe(&self, root: &Path, environment: &Environment) -> Result<Value, Error> {
+        let said = self.shim(root, environment, &["--describe".as_ref()]).await?;
+        serde_json::from_slice(&said)
+            .map_err(|e| Error::Package(format!("the description of the code cannot be read: {e}")))
+    }
+
+    /// Runs the shim over the code of a folder; what it printed.
+    async fn shim(&self, root: &Path, environment: &Environment, arguments: &[&OsStr]) -> Result<Vec<u8>, Error> {
         let root = std::fs::canonicalize(root).map_err(Error::file("open", root))?;
         let mut command = Command::new(&environment.program);
-        command.args(["-m", "tidewheel._shim", "--describe", "--dir"]).arg(&root);
+        command.args(["-m", "tidewheel._shim", "--dir"]).arg(&root).args(arguments);
         command.env("PYTHONPATH", &self.library).env("PYTHONDONTWRITEBYTECODE", "1");
         // The code of the project runs here: it is not to see the token of whoever builds it.
         for (name, _) in std::env::vars_os() {
@@ -193,7 +215,7 @@ impl Workshop {
         let output = tokio::time::timeout(std::time::Duration::from_secs(120), command.output()).await;
         let output = output
             .map_err(|_| Error::Code {
-                message: "importing the code took more than 120 s".into(),
+                message: "importing and running the code took more than 120 s".into(),
                 traceback: String::new(),
             })?
             .map_err(Error::file("run", &environment.program))?;
@@ -202,8 +224,7 @@ impl Workshop {
             let (message, traceback) = said.split_once('\n').unwrap_or((&said, ""));
             return Err(Error::Code { message: message.to_owned(), traceback: traceback.to_owned() });
         }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|e| Error::Package(format!("the description of the code cannot be read: {e}")))
+        Ok(output.stdout)
     }
 }
 

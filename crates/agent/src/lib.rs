@@ -42,7 +42,7 @@ mod tally;
 mod unpack;
 mod warm;
 
-pub use bundle::{BuildOptions, BuiltPackage, LocalCode, build_package, describe, prepare_local};
+pub use bundle::{BuildOptions, BuiltPackage, LocalCode, build_package, describe, prepare_local, replay};
 pub use config::{AgentConfig, Credential, Isolation, Limits, Reread, Secret};
 pub use error::Error;
 pub use package::local_name;

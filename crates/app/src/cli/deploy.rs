@@ -1,5 +1,7 @@
 //! `tidewheel deploy`
 
+mod replay;
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,9 +17,12 @@ use crate::fail::Outcome;
 /// Build a package and put it into use
 ///
 /// Builds the folder, uploads it and registers its tasks: the next task of one of its types runs the new version. With
-/// `--dry-run` it shows what would change.
+/// `--dry-run` it shows what would change. Runs that have begun keep the code that they began with; `--replay` goes
+/// through their histories with the new code first, and refuses the deploy if one does not fit.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tidewheel deploy\n  tidewheel deploy reports --dry-run")]
+#[command(
+    after_help = "Examples:\n  tidewheel deploy\n  tidewheel deploy reports --dry-run\n  tidewheel deploy --replay"
+)]
 pub(crate) struct Deploy {
     /// Folder with `pyproject.toml`, a wheel or an sdist
     #[arg(default_value = ".")]
@@ -25,6 +30,9 @@ pub(crate) struct Deploy {
     /// Build and compare, upload nothing
     #[arg(long)]
     dry_run: bool,
+    /// Replay the open runs of its workflows on the new code first; deploy nothing if one does not fit
+    #[arg(long)]
+    replay: bool,
     /// Leave the dependencies unlocked
     #[arg(long)]
     no_lock: bool,
@@ -35,6 +43,9 @@ impl Deploy {
         let client = ctx.client()?;
         let folder = package::scratch()?;
         let built = package::build(ctx, &self.dir, folder.path(), !self.no_lock).await?;
+        if self.replay {
+            replay::check(ctx, &client, &self.dir, &built, folder.path()).await?;
+        }
         if self.dry_run {
             let path = format!("/packages/{}", segment(&built.name));
             let known = match client.get(path).doing("compare with the server").value().await {

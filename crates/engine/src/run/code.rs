@@ -495,7 +495,14 @@ pub fn history<E>(
     started_ms: u64,
     read: &dyn Fn(&Data) -> Result<Arc<Json>, E>,
 ) -> Result<Json, E> {
-    let turns: Result<Vec<Json>, E> = state.turns.iter().map(|turn| turn_written(turn, read)).collect();
+    let mut turns = Vec::with_capacity(state.turns.len());
+    for turn in &state.turns {
+        turns.push(turn_written(turn, read)?);
+    }
+    // What the activation at work will ask for is not known.
+    if let (Some(_), Some(Json::Object(last))) = (state.active, turns.last_mut()) {
+        last.remove("opened");
+    }
     Ok(serde_json::json!({
         "v": PROTOCOL,
         "run": identity.run.to_string(),
@@ -505,7 +512,7 @@ pub fn history<E>(
         "epoch": state.epoch,
         "input": *read(&state.input)?,
         "first": state.turns.first().map_or(1, |turn| turn.no),
-        "turns": turns?,
+        "turns": turns,
     }))
 }
 

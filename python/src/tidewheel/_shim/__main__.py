@@ -1,7 +1,8 @@
 """``python -m tidewheel._shim``: what the agent starts.
 
 Options: ``--modules a,b`` or ``--dir DIR`` say what to import (else the environment's TIDEWHEEL_MODULES does), ``--describe``
-prints the manifest and ends. Environment: TIDEWHEEL_FD (the socket), TIDEWHEEL_PROTO (1), TIDEWHEEL_PATH (folders for the
+prints the manifest and ends, ``--replay FILE`` checks the workflows against histories of runs (one per line), prints what came of each, and
+ends. Environment: TIDEWHEEL_FD (the socket), TIDEWHEEL_PROTO (1), TIDEWHEEL_PATH (folders for the
 module search path), TIDEWHEEL_SLOTS (tasks at a time, 1), TIDEWHEEL_ARTIFACTS (folder for artifacts given as bytes).
 
 Exit codes: 0 drained or the agent is gone, 2 wrong call, 3 a module cannot be loaded, 70 the protocol was broken.
@@ -31,6 +32,8 @@ def main(arguments: "List[str]") -> int:
     except ValueError as error:
         print(f"tidewheel._shim: {error}", file=sys.stderr)
         return EXIT_USAGE
+    if "--replay" in options:
+        return _replay(options)
     return _describe(options) if "--describe" in options else _serve(options)
 
 
@@ -41,12 +44,12 @@ def _parse(arguments: "List[str]") -> "Dict[str, str]":
         name, found, value = rest.pop(0).partition("=")
         if name == "--describe" and not found:
             options[name] = "yes"
-        elif name in ("--modules", "--dir"):
+        elif name in ("--modules", "--dir", "--replay"):
             if not found and not rest:
                 raise ValueError(f"{name} needs a value")
             options[name] = value if found else rest.pop(0)
         else:
-            raise ValueError(f"unknown option {name}; there are --modules a,b, --dir DIR and --describe")
+            raise ValueError(f"unknown option {name}; there are --modules a,b, --dir DIR, --describe and --replay FILE")
     return options
 
 
@@ -101,6 +104,29 @@ def _describe(options: "Dict[str, str]") -> int:
 
     with os.fdopen(out, "wb") as file:
         file.write(dump_bytes({**_versions(), "manifest": entries}) + b"\n")
+    return 0
+
+
+def _replay(options: "Dict[str, str]") -> int:
+    from .discover import LoadError
+    from .registered import ManifestError
+
+    # What modules and workflows print is not what came of a replay.
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        _load(options)
+    except (LoadError, ManifestError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_LOAD
+    import json
+
+    from .replays import outcome
+
+    with open(options["--replay"], encoding="utf-8") as histories, os.fdopen(out, "w", encoding="utf-8") as file:
+        for line in histories:
+            if line.strip():
+                print(json.dumps(outcome(json.loads(line))), file=file)
     return 0
 
 
