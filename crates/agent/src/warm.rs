@@ -66,7 +66,14 @@ pub(crate) struct Lane {
     pub(crate) last_served: Instant,
     /// Raised when the code changed; processes and preparations of an older one are not used.
     pub(crate) generation: u64,
+    /// Which process had the last activation of a run, and may hold its program.
+    holders: HashMap<String, ProcId>,
 }
+
+/// Runs of a lane that are remembered with their processes.
+const MAX_HOLDERS: usize = 20_000;
+/// Units that are looked at for one that can be handed out, where the first have to wait for the process that holds their program.
+pub(crate) const LOOK_AHEAD: usize = 256;
 
 #[derive(Clone, Copy)]
 struct Pace {
@@ -135,7 +142,27 @@ impl Lane {
             last_used: now,
             last_served: now,
             generation: 0,
+            holders: HashMap::new(),
         }
+    }
+
+    /// Remembers which process has the program of a run.
+    pub(crate) fn holds(&mut self, run: &str, proc: ProcId) {
+        match self.holders.get_mut(run) {
+            Some(holder) => *holder = proc,
+            None => {
+                if self.holders.len() >= MAX_HOLDERS {
+                    // Those that are forgotten are replayed, wherever they go.
+                    self.holders.clear();
+                }
+                self.holders.insert(run.to_owned(), proc);
+            }
+        }
+    }
+
+    /// The process that may have the program of a run.
+    pub(crate) fn holder(&self, run: &str) -> Option<ProcId> {
+        if run.is_empty() { None } else { self.holders.get(run).copied() }
     }
 
     /// The expected time of a call, if it is short and quiet enough to be sent ahead.
@@ -226,6 +253,17 @@ impl Pool {
 
     pub(crate) fn busy(&self) -> usize {
         self.procs.values().filter(|p| p.is_busy()).count()
+    }
+
+    /// Decides on an activation whose program a process may hold: that one, now or later. `None` = any will do.
+    pub(crate) fn next_for(&self, holder: ProcId, lane: &Lane, function: &str, free: usize) -> Option<Next> {
+        let proc =
+            self.procs.get(&holder).filter(|p| p.state == ProcState::Ready && p.killed.is_none() && !p.stalled)?;
+        if proc.queue.is_empty() {
+            return Some(if free > 0 { Next::Send(holder) } else { Next::Wait });
+        }
+        let room = lane.short(function).and_then(|expected| proc.room(expected));
+        Some(if room.is_some() { Next::Send(holder) } else { Next::Wait })
     }
 
     /// Decides on the first waiting unit of a lane. `free` = permits nobody uses.

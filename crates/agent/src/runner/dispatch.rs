@@ -17,7 +17,7 @@ use crate::error::Fault;
 use crate::process::Tree;
 use crate::pump::{self, Item, Pump};
 use crate::shim::{self, FromShim, Start};
-use crate::warm::{Home, LaneId, LaneKey, Next, Proc, ProcId, ProcState, Sent, Unit};
+use crate::warm::{Home, LOOK_AHEAD, LaneId, LaneKey, Next, Proc, ProcId, ProcState, Sent, Unit};
 
 /// Lines a process printed outside of any task, kept for the message when it does not start.
 const TAIL_LINES: usize = 30;
@@ -130,31 +130,46 @@ impl Runner {
     pub(super) fn serve_lane(&mut self, id: LaneId, now: Instant) {
         let mut frames: Vec<(ProcId, BytesMut)> = Vec::new();
         let mut free = self.free_permits();
+        // Activations that wait for the process with their program are passed over.
+        let (mut at, mut closed) = (0, false);
         while let Some(lane) = self.pool.lanes.get(&id)
-            && let Some(unit) = lane.ready.front()
+            && let Some(unit) = lane.ready.get(at).filter(|_| at < LOOK_AHEAD)
         {
-            let function = self.attempts.get(unit.members[0]).map_or("", |a| a.grant.entrypoint.as_str());
-            match self.pool.next(lane, function, unit.batch, free) {
+            let grant = self.attempts.get(unit.members[0]).map(|attempt| &attempt.grant);
+            let (function, run) = grant.map_or(("", ""), |grant| (&grant.entrypoint, &grant.run));
+            let held = lane.holder(run).and_then(|holder| self.pool.next_for(holder, lane, function, free));
+            let bound = held.is_some();
+            let next = match held {
+                Some(next) => next,
+                None if closed => Next::Wait,
+                None => self.pool.next(lane, function, unit.batch, free),
+            };
+            match next {
                 Next::Send(proc) => {
+                    let run = run.to_owned();
                     let expected = lane.expected_ms(function);
                     let sent = Sent::new(unit.clone(), function.to_owned(), expected);
                     if !self.pool.procs[&proc].is_busy() {
                         free = free.saturating_sub(1);
                     }
-                    let at = frames.iter().position(|(p, _)| *p == proc).unwrap_or_else(|| {
+                    let frame = frames.iter().position(|(p, _)| *p == proc).unwrap_or_else(|| {
                         frames.push((proc, BytesMut::new()));
                         frames.len() - 1
                     });
-                    self.send(proc, sent, &mut frames[at].1, now);
+                    self.send(proc, sent, &mut frames[frame].1, now);
                     let lane = self.pool.lanes.get_mut(&id).expect("looked at above");
-                    lane.ready.pop_front();
+                    lane.ready.remove(at);
                     lane.last_served = now;
+                    if !run.is_empty() {
+                        lane.holds(&run, proc);
+                    }
                 }
                 Next::Start => {
                     free = free.saturating_sub(1);
                     self.start(id, now);
                 }
-                Next::Wait => break,
+                // For this one there is no room: nor is there for others, but where one process alone will do.
+                Next::Wait => (at, closed) = (at + 1, closed || !bound),
             }
         }
         for (proc, bytes) in frames {

@@ -226,8 +226,12 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
         max_attempts: grant.max_attempts,
         priority: u32::from(grant.priority),
         tenant: grant.tenant.0,
+        run: spec.workflow_id.as_deref().filter(|id| id.starts_with(ACTIVATION)).map(str::to_owned).unwrap_or_default(),
     }
 }
+
+/// How the workflow of a task begins that is an activation of a program: what the engine gives it, and what nobody can submit.
+const ACTIVATION: &str = "run_";
 
 /// What a result says, checked; a blob reference is not looked up here.
 pub(crate) enum Reported {

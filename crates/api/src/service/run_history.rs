@@ -41,7 +41,10 @@ pub(crate) async fn get(api: &Api, caller: &Principal, id: RunId) -> Result<Valu
         let (known, work) = (blobs.clone(), shared.clone());
         let found = tokio::task::spawn_blocking(move || fold(&work.0, &*work.1, &work.2, &known)).await;
         match found.map_err(|_| Failure::internal("a fold panicked"))? {
-            Ok(Some(history)) => return Ok(history),
+            Ok(Some(mut history)) => {
+                history["run"] = run_text(id).into();
+                return Ok(history);
+            }
             Ok(None) => {
                 let detail = format!(
                     "{} is no workflow in Python, whose history a replay needs; its journal says what it did: GET \

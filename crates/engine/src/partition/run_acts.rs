@@ -349,8 +349,10 @@ impl Partition {
         let priority = own.priority.or(hints.priority).or_else(|| known.as_ref().and_then(|known| known.priority));
         let mut spec = known.map_or_else(|| self.plain_spec.clone(), |known| known.spec.clone());
         let asks = hints.affinity_key.is_some() || hints.concurrency_key.is_some() || hints.sla_ms > 0;
-        if own.retry.is_some() {
-            Arc::make_mut(&mut spec).retry = own.retry;
+        if own.retry.is_some() || own.activation.is_some() {
+            let spec = Arc::make_mut(&mut spec);
+            spec.retry = own.retry.or(spec.retry.take());
+            spec.workflow_id = own.activation;
         }
         if asks || !hints.requires.is_empty() || !own.requires.is_empty() {
             let spec = Arc::make_mut(&mut spec);
@@ -372,6 +374,8 @@ struct Asked {
     priority: Option<u8>,
     requires: Vec<(Name, Name)>,
     retry: Option<RetryPolicy>,
+    /// The run whose program it is an activation of.
+    activation: Option<Name>,
 }
 
 impl Asked {
@@ -386,6 +390,7 @@ impl Asked {
             priority: args.get("priority").and_then(Json::as_u64).and_then(|n| u8::try_from(n).ok()),
             requires,
             retry: super::step_types::retry(args),
+            activation: args.get("activation").and_then(Json::as_str).map(Name::from),
         }
     }
 }

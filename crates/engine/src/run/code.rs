@@ -304,6 +304,7 @@ impl Machine<'_> {
             "package": &*program.package,
             "version": &*program.version,
             "entrypoint": &*program.function,
+            "activation": format!("run_{}", self.head.identity.run),
             "args": activation,
             // Agents that die, and code that cannot be loaded for a while. What the program itself raises is a result.
             "retry": {"max_attempts": 12, "delay_ms": 500, "factor": 2.0, "max_delay_ms": 60_000, "jitter_ms": 500},
