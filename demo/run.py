@@ -1,4 +1,4 @@
-"""Runs the demo: 338 durable tasks on real data, while its agent and its server are killed. Standard library only.
+"""Runs the demo: 338 durable tasks on real data, and two workflows, while agent and server are killed. Standard library only.
 
 What a person would do is done with the command line and shown; what a program would do goes through `tidewheel.client`.
 
@@ -25,6 +25,7 @@ import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python" / "src"))
@@ -38,6 +39,8 @@ CACHE = OUT / "cache" / "tidewheel" / "build"
 #: One split, 288 cells, 48 months of rain, one report: what `almanac/tasks.py` makes of its data.
 TASKS = 1 + 288 + 48 + 1
 HOURS, DAYS = 17_518, 1_461
+#: Hours from 18 to 20 o'clock in both cities, and wet days of Seattle from March to November 2014.
+EVENING_HOURS, WET_2014 = 1_460, 103
 #: Attempts at once. Fixed, so that the demo takes about as long on a large machine as on a small one.
 CAPACITY = 4
 PATIENCE_S = 300
@@ -341,6 +344,74 @@ class Demo:
         self.example("failed", attempts)
         return all(holds for _, holds, _ in checks) and not self.kills
 
+    # -- workflows ---------------------------------------------------------------------------------------------------
+
+    def flow(self) -> None:
+        """A workflow that starts one in Python, while agent and server are killed at moments of chance."""
+        step("A workflow fans out over the same data, makes a failure good, sleeps, and starts one written in Python")
+        self.command("workflow", "deploy", shown(ROOT / "demo" / "seasons.yaml"), "-o", "table")
+        started = self.command("workflow", "run", "almanac/seasons", "--input", '{"year": 2014}', "-o", "name")
+        self.flow_id = started.split()[-1]
+        chance = Random()
+        for what in ("agent", "server"):
+            time.sleep(chance.uniform(0.3, 2.5))
+            self.kill(what)
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            self.flow_run = json.loads(self.command("run", "get", self.flow_id, "-o", "json", show=False))
+            if self.flow_run["phase"] in ("completed", "faulted", "cancelled"):
+                break
+            if time.monotonic() > end:
+                raise Failed(f"the run does not end; see: tidewheel run journal {self.flow_id}")
+            time.sleep(0.2)
+        self.tree = json.loads(self.command("run", "tree", self.flow_id, "-o", "json", show=False))
+        say()
+        columns = ("-o", "table", "--columns", "key,status,opened_at,done_at")
+        self.command("run", "journal", self.flow_id, *columns)
+        say()
+        say("  and that of the workflow in Python:")
+        python = next(run["id"] for run in self.runs_below(self.tree) if run["workflow"] == "outlook")
+        self.command("run", "journal", python, *columns)
+
+    def runs_below(self, tree: dict) -> list:
+        return [tree["run"], *(run for below in tree.get("children", ()) for run in self.runs_below(below))]
+
+    def prove_flow(self) -> bool:
+        """What the server says of the run, of those below it, and of their tasks."""
+        step("The proof of the workflow")
+        runs = self.runs_below(self.tree)
+        output = self.flow_run.get("output") or {}
+        entries = [entry for run in runs for entry in self.journal_of(run["id"])]
+        tasks = [entry["task"] for entry in entries if entry.get("task") and entry["kind"] in ("task", "undo")]
+        with ThreadPoolExecutor(8) as pool:
+            attempts = list(pool.map(self.attempts_of, tasks))
+        well = [sum(attempt["outcome"] == "succeeded" for attempt in of_task) for of_task in attempts]
+        failing = sum(entry["kind"] == "task" and entry["status"] == "failed" for entry in entries)
+        keys = Counter((entry["run"], entry["key"]) for entry in entries)
+        undone = [entry for entry in entries if entry["kind"] == "undo"]
+        phases = Counter(run["phase"] for run in runs)
+        outlook = output.get("outlook", {})
+        checks = [
+            ("the run completed, though agent and server were killed", self.flow_run["phase"] == "completed", self.flow_run.get("error")),
+            ("the second workflow, in Python, completed; its rehearsal failed as planned", phases == Counter(completed=2, faulted=1), dict(phases)),
+            ("what the failed rehearsal had done is undone, once", [entry["status"] for entry in undone] == ["done"], undone),
+            ("the planted failure was caught and made good", "refuses" in str(output.get("board", {}).get("made_good")), output.get("board")),
+            ("no key is in a journal twice", all(count == 1 for count in keys.values()), [key for key, count in keys.items() if count > 1]),
+            ("each task has one successful attempt, but the two that fail on purpose", sorted(well) == [0] * 2 + [1] * (len(well) - 2) and failing == 2,
+             (well, failing)),
+            ("the evenings cover 24 fields of the data", output.get("measured") == EVENING_HOURS, output.get("measured")),
+            ("the wet days are those of the data", sum(outlook.get("seasons", {}).values()) == WET_2014, outlook),
+        ]
+        for text, holds, found in checks:
+            say(f"  {'✓' if holds else '✗'} {text}" + ("" if holds else f": {found}"))
+        say(f"\n  output: {json.dumps(output)}")
+        say(f"  to look at it: tidewheel run tree {self.flow_id}")
+        return all(holds for _, holds, _ in checks)
+
+    def journal_of(self, run: str) -> list:
+        text = self.command("run", "journal", run, "-o", "json", show=False)
+        return [{**entry, "run": run} for entry in json.loads(text)["items"]]
+
     def attempts_of(self, task: str) -> list:
         return json.loads(self.command("task", "attempts", task, "-o", "json", show=False))["items"]
 
@@ -382,6 +453,8 @@ def main() -> int:
         demo.work()
         demo.show_report()
         proven = demo.prove()
+        demo.flow()
+        proven = demo.prove_flow() and proven
         if os.environ.get("KEEP"):
             kept = True
             step("Kept up (KEEP=1)")
