@@ -11,6 +11,7 @@ mod fleet;
 mod items;
 mod load;
 mod pressure;
+mod programs;
 mod reload;
 mod tidy;
 mod workflows;
