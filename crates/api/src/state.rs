@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::auth::token::TokenCache;
 use crate::config::ApiConfig;
 use crate::live::hub::Hub;
-use crate::live::runs::RunHub;
+use crate::live::runs::{self, RunWaiters};
 use crate::live::sampler::Sampler;
 use crate::metrics::ApiMetrics;
 use crate::problem::Failure;
@@ -37,7 +37,7 @@ pub(crate) struct Inner {
     pub(crate) types: TypeCache,
     pub(crate) rules: RuleCache,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) runs: Arc<RunHub>,
+    pub(crate) runs: Arc<RunWaiters>,
     pub(crate) sampler: Sampler,
     pub(crate) metrics: ApiMetrics,
     pub(crate) sessions: Sessions,
@@ -64,7 +64,7 @@ impl Api {
     /// Builds the state and starts what runs beside the requests: the live hub and operations that a restart broke off.
     pub(crate) fn start(runtime: Runtime, config: ApiConfig) -> Api {
         let hub = Hub::start(&runtime);
-        let runs = RunHub::start(&runtime);
+        let runs = runs::start(&runtime);
         let api = Api(Arc::new(Inner {
             started_ms: runtime.now_ms(),
             tokens: TokenCache::default(),

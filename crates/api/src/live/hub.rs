@@ -3,32 +3,29 @@
 //!
 //! Protocol. The feed task is the only writer of the ring. Streams do not have buffers: each reads the ring at its
 //! own pace from its own position, and one that fell behind the ring's end is told to load anew (`Since::Gap`).
-//! Waiters of one task get its changes through a channel of [`WAITER_BUFFER`]; one that does not read loses the
-//! channel, not a change in the middle. A waiter registers first and reads the store second, so that nothing falls
-//! between.
+//! Those who wait for one task are [`super::waiters`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tidewheel_engine::id::TaskId;
 use tidewheel_runtime::{Change, Runtime};
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, watch};
+
+use super::waiters::{Waiters, Watch};
 
 /// Changes kept for streams that resume. About 64 bytes each.
 const RING_CHANGES: usize = 65_536;
-/// Changes of one task that a waiter may be behind.
-const WAITER_BUFFER: usize = 32;
+/// A registration for a task.
+pub(crate) type TaskWatch = Watch<TaskId, Change>;
 
 pub(crate) struct Hub {
     /// Tells this process's event ids from those of an earlier one.
     pub(crate) boot: u64,
     ring: Mutex<Ring>,
     newest: watch::Sender<u64>,
-    waiters: Mutex<HashMap<TaskId, Vec<mpsc::Sender<Seen>>>>,
-    /// Number of tasks waited for; spares the lock while there are none.
-    waiting: AtomicUsize,
+    waiters: Arc<Waiters<TaskId, Change>>,
     log_waiters: Mutex<HashMap<TaskId, Arc<Notify>>>,
 }
 
@@ -39,15 +36,6 @@ struct Ring {
     held: usize,
     /// Sequence number of the next change.
     next: u64,
-}
-
-/// What a waiter is told.
-#[derive(Clone, Debug)]
-pub(crate) enum Seen {
-    /// It changed.
-    Change(Change),
-    /// Changes may have been missed: read the store.
-    Resync,
 }
 
 /// What happened after a position.
@@ -64,8 +52,7 @@ impl Hub {
             boot: runtime.now_ms(),
             ring: Mutex::default(),
             newest: watch::Sender::new(0),
-            waiters: Mutex::default(),
-            waiting: AtomicUsize::new(0),
+            waiters: Arc::default(),
             log_waiters: Mutex::default(),
         });
         let mut feed = runtime.feed();
@@ -85,9 +72,7 @@ impl Hub {
     }
 
     fn take(&self, batch: Arc<Vec<Change>>) {
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            self.wake(&batch);
-        }
+        self.waiters.wake(&batch, |change| change.task);
         let mut ring = self.ring.lock();
         let first = ring.next;
         ring.next += batch.len() as u64;
@@ -103,15 +88,6 @@ impl Hub {
         self.newest.send_replace(next);
     }
 
-    fn wake(&self, batch: &[Change]) {
-        let mut waiters = self.waiters.lock();
-        for change in batch {
-            if let Some(list) = waiters.get_mut(&change.task) {
-                list.retain(|sender| sender.try_send(Seen::Change(change.clone())).is_ok());
-            }
-        }
-    }
-
     /// The feed ran over: positions before now are gone, and every waiter has to look for itself.
     fn lost(&self) {
         let mut ring = self.ring.lock();
@@ -120,9 +96,7 @@ impl Hub {
         ring.next += 1;
         let next = ring.next;
         drop(ring);
-        for list in self.waiters.lock().values_mut() {
-            list.retain(|sender| sender.try_send(Seen::Resync).is_ok());
-        }
+        self.waiters.lost();
         self.newest.send_replace(next);
     }
 
@@ -151,12 +125,8 @@ impl Hub {
     }
 
     /// Waits for changes of one task from now on.
-    pub(crate) fn watch(self: &Arc<Self>, task: TaskId) -> TaskWatch {
-        let (sender, receiver) = mpsc::channel(WAITER_BUFFER);
-        let mut waiters = self.waiters.lock();
-        waiters.entry(task).or_default().push(sender);
-        self.waiting.store(waiters.len(), Ordering::Release);
-        TaskWatch { hub: self.clone(), task, receiver }
+    pub(crate) fn watch(&self, task: TaskId) -> TaskWatch {
+        self.waiters.watch(task)
     }
 
     /// Signalled when log lines of a task were stored.
@@ -177,39 +147,5 @@ impl Hub {
                 notify.notify_waiters();
             }
         }
-    }
-}
-
-/// A registration that ends when it is dropped.
-pub(crate) struct TaskWatch {
-    hub: Arc<Hub>,
-    task: TaskId,
-    receiver: mpsc::Receiver<Seen>,
-}
-
-impl TaskWatch {
-    /// The next change; [`Seen::Resync`] also when the channel was lost.
-    pub(crate) async fn next(&mut self) -> Seen {
-        match self.receiver.recv().await {
-            Some(seen) => seen,
-            None => {
-                *self = self.hub.watch(self.task);
-                Seen::Resync
-            }
-        }
-    }
-}
-
-impl Drop for TaskWatch {
-    fn drop(&mut self) {
-        self.receiver.close();
-        let mut waiters = self.hub.waiters.lock();
-        if let Some(list) = waiters.get_mut(&self.task) {
-            list.retain(|sender| !sender.is_closed());
-            if list.is_empty() {
-                waiters.remove(&self.task);
-            }
-        }
-        self.hub.waiting.store(waiters.len(), Ordering::Release);
     }
 }

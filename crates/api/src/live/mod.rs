@@ -5,3 +5,4 @@ pub(crate) mod hub;
 pub(crate) mod runs;
 pub(crate) mod sampler;
 pub(crate) mod stream;
+pub(crate) mod waiters;

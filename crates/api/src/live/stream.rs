@@ -22,9 +22,10 @@ use tidewheel_runtime::{Change, Directory, PressureChange};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::hub::{Seen, Since, TaskWatch};
-use super::runs::{self, RunWatch};
+use super::hub::{Since, TaskWatch};
+use super::runs::RunWatch;
 use super::sampler::{Topic, sample};
+use super::waiters::Seen;
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::service::logs::{self, LinesRequest};
@@ -520,7 +521,7 @@ impl Source for OneRun {
     async fn step(&mut self) {
         let seen = match self.told {
             // The first look comes from the engine; the watch is already registered.
-            None => runs::Seen::Resync,
+            None => Seen::Resync,
             Some(_) => match tokio::time::timeout(TOKEN_EVERY, self.watch.next()).await {
                 Ok(seen) => seen,
                 Err(_) => return,
@@ -528,11 +529,11 @@ impl Source for OneRun {
         };
         let id = run_text(self.run);
         let (phase, turn, at) = match seen {
-            runs::Seen::Change(change) => {
+            Seen::Change(change) => {
                 let Some(phase) = change.phase.or(self.phase) else { return };
                 (phase, change.turn, change.at)
             }
-            runs::Seen::Resync => match run_service::head(&self.base.api, &self.base.caller, self.run).await {
+            Seen::Resync => match run_service::head(&self.base.api, &self.base.caller, self.run).await {
                 Err(failure) => return self.base.end(&failure.0.detail),
                 Ok(head) => {
                     let at = if head.ended_ms > 0 { head.ended_ms } else { self.base.api.runtime.now_ms() };

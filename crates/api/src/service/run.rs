@@ -20,7 +20,7 @@ use super::workflow::{self, LATEST, Named};
 use super::{list_tasks, run_query, spec};
 use crate::auth::Principal;
 use crate::cursor::List;
-use crate::live::runs::Seen;
+use crate::live::waiters::Seen;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
 use crate::store::{RunQuery, RunRow};

@@ -7,7 +7,7 @@ use tidewheel_engine::task::Task;
 
 use super::get_task;
 use crate::auth::Principal;
-use crate::live::hub::Seen;
+use crate::live::waiters::Seen;
 use crate::problem::Failure;
 use crate::state::Api;
 

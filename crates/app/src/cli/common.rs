@@ -249,6 +249,34 @@ impl Screen {
     }
 }
 
+/// Prints the changes of one thing as they are committed, until `ended` says of its state that it is the last. `state`: the field
+/// that has the state; `number`: that which counts its attempts or turns.
+pub(crate) async fn follow_changes(
+    ctx: &Ctx,
+    shape: &Shape,
+    events: Request,
+    (state, number): (&str, &str),
+    ended: impl Fn(&str) -> bool,
+) -> Outcome {
+    let mut events = events.events();
+    let mut feed = ctx.out.feed(shape);
+    let mut last = String::new();
+    while let Some(event) = events.next().await? {
+        let Ok(change) = serde_json::from_str::<Value>(&event.data) else { continue };
+        let now = field(&change, state).to_owned();
+        let seen = format!("{now} {}", change.get(number).unwrap_or(&Value::Null));
+        // The stream repeats the current state when it is opened again.
+        if !now.is_empty() && seen != last && !field(&change, "id").is_empty() {
+            feed.push(&change)?;
+            last = seen;
+        }
+        if ended(&now) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// `--wait[=30s]`
 #[derive(Args, Clone)]
 pub(crate) struct WaitArg {

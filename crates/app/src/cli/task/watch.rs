@@ -1,10 +1,9 @@
 //! `task watch`
 
 use clap::Args;
-use serde_json::Value;
 
 use crate::cli::Ctx;
-use crate::cli::common::{field, is_terminal, state_of, task_outcome};
+use crate::cli::common::{follow_changes, is_terminal, task_outcome};
 use crate::cli::shapes::{CHANGE, TASK};
 use crate::fail::Outcome;
 
@@ -26,22 +25,8 @@ impl Watch {
         let client = ctx.client()?;
         let path = super::path(&self.id);
         let what = format!("follow task {}", self.id);
-        let mut events = client.get(format!("{path}/events")).doing(what.clone()).next("tidewheel task list").events();
-        let mut feed = ctx.out.feed(&CHANGE);
-        let mut last = String::new();
-        while let Some(event) = events.next().await? {
-            let Ok(change) = serde_json::from_str::<Value>(&event.data) else { continue };
-            let state = state_of(&change).to_owned();
-            let seen = format!("{state} {}", change.get("attempt").unwrap_or(&Value::Null));
-            // The stream repeats the current state when it is opened again.
-            if !state.is_empty() && seen != last && !field(&change, "id").is_empty() {
-                feed.push(&change)?;
-                last = seen;
-            }
-            if is_terminal(&state) {
-                break;
-            }
-        }
+        let events = client.get(format!("{path}/events")).doing(what.clone()).next("tidewheel task list");
+        follow_changes(ctx, &CHANGE, events, ("state", "attempt"), is_terminal).await?;
         let task = client.get(&path).doing(what).value().await?;
         if ctx.out.is_for_people() {
             ctx.out.one(&TASK, &task)?;
