@@ -259,6 +259,12 @@ impl Runner {
     }
 }
 
+/// Programs that may wait in a process: each has a thread, and threads count as processes do.
+fn parked(limits: &crate::config::Limits) -> u32 {
+    const MOST: u32 = 1_000;
+    if limits.processes == 0 { MOST } else { (limits.processes / 4 * 3).clamp(1, MOST) }
+}
+
 impl Tools {
     pub(super) async fn home(&self, tenant: u32, hash: &str, token: Bytes) -> Result<Home, crate::error::Error> {
         let environments = self.environments.as_ref().expect("grants for Python are refused without it");
@@ -285,11 +291,12 @@ impl Tools {
         let theirs = OwnedFd::from(theirs);
         let mut env = child_env(&work, key.isolated);
         let path = std::env::join_paths(&home.package.paths).unwrap_or_default();
-        let own: [(&str, OsString); 7] = [
+        let own: [(&str, OsString); 8] = [
             ("PYTHONPATH", self.library.clone().into()),
             ("TIDEWHEEL_FD", theirs.as_raw_fd().to_string().into()),
             ("TIDEWHEEL_PROTO", shim::PROTO.to_string().into()),
             ("TIDEWHEEL_SLOTS", "1".into()),
+            ("TIDEWHEEL_PARKED", parked(&key.limits).to_string().into()),
             ("TIDEWHEEL_PATH", path),
             ("TIDEWHEEL_MODULES", home.package.manifest.modules.join(",").into()),
             ("TIDEWHEEL_ARTIFACTS", work.clone().into()),

@@ -3,7 +3,7 @@
 Options: ``--modules a,b`` or ``--dir DIR`` say what to import (else the environment's TIDEWHEEL_MODULES does), ``--describe``
 prints the manifest and ends, ``--replay FILE`` checks the workflows against histories of runs (one per line), prints what came of each, and
 ends. Environment: TIDEWHEEL_FD (the socket), TIDEWHEEL_PROTO (1), TIDEWHEEL_PATH (folders for the
-module search path), TIDEWHEEL_SLOTS (tasks at a time, 1), TIDEWHEEL_ARTIFACTS (folder for artifacts given as bytes).
+module search path), TIDEWHEEL_SLOTS (tasks at a time, 1), TIDEWHEEL_PARKED (programs that may wait in it), TIDEWHEEL_ARTIFACTS (folder for artifacts given as bytes).
 
 Exit codes: 0 drained or the agent is gone, 2 wrong call, 3 a module cannot be loaded, 70 the protocol was broken.
 """

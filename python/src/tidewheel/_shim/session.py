@@ -124,7 +124,11 @@ class Session:
         self.live: "Dict[str, Context]" = {}
         self.draining = False
         self.closed = False
+        #: What the agent allows: in the environment of the process, or later in a `hello_ack`.
         self.limits: "Dict[str, Any]" = {}
+        parked = os.environ.pop("TIDEWHEEL_PARKED", "")
+        if parked.isdigit():
+            self.limits["parked"] = int(parked)
         #: Told when a task begins and ends (one slot); see `serial.py`.
         self.on_begin: "Callable[[object], None]" = lambda _: None
         self.on_end: "Callable[[], None]" = lambda: None
@@ -163,7 +167,7 @@ class Session:
             elif kind == "drain":
                 self.draining = True
             elif kind == "hello_ack":
-                self.limits = message.get("limits") or {}
+                self.limits.update(message.get("limits") or {})
             else:
                 raise ProtocolError(f"unknown message type {kind!r}")
 
