@@ -170,10 +170,12 @@ impl CodeState {
         self.news.push(Told { key, how, at_ms });
     }
 
-    /// Takes the newest turn back, as if its activation had not begun.
-    pub(super) fn take_back(&mut self) {
+    /// Takes the newest turn back, as if its activation had not begun. `epoch` is a new one: another turn will have its number, and a
+    /// process that has the program parked may have seen the old one.
+    pub(super) fn take_back(&mut self, epoch: u64) {
         if let Some(turn) = self.turns.pop() {
             self.activation -= 1;
+            self.epoch = epoch;
             let mut done = turn.done.clone();
             done.append(&mut self.news);
             self.news = done;
@@ -355,8 +357,9 @@ impl Machine<'_> {
             }
             // The code could not be run: its package is not there, the process died again and again.
             Outcome::Err(fault) => {
+                let epoch = self.head.turns + 1;
                 if let Some(state) = self.code_mut(id) {
-                    state.take_back();
+                    state.take_back(epoch);
                 }
                 let instance = self.frame(id).map_or("", |frame| &frame.place.reference);
                 Err(Stop::Fault(Fault::complete(&fault.0, self.plan.profile, instance)))
@@ -373,12 +376,12 @@ impl Machine<'_> {
             self.unwind(line, 0, None);
             self.remove_line(line);
         }
-        let now = self.now;
+        let (now, epoch) = (self.now, self.head.turns + 1);
         let Some(state) = self.code_mut(id) else { return };
         let open = std::mem::take(&mut state.open);
         state.active = None;
         if active.is_some() {
-            state.take_back();
+            state.take_back(epoch);
         }
         if tell {
             open.into_iter().for_each(|(_, key)| state.tell(key, Outcome::Cancelled, now));
@@ -421,7 +424,7 @@ impl Machine<'_> {
             let at = state.failed.iter().position(|failed| failed.0 == key)?;
             told(state, &key).then(|| state.failed.remove(at))
         });
-        state.take_back();
+        state.take_back(epoch);
         match failed {
             Some((key, reference, raw)) => {
                 state.news.retain(|told| told.key != key);

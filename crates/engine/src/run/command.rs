@@ -268,8 +268,9 @@ impl Machine<'_> {
 
     fn hold_for_mismatch(&mut self, id: u32, what: &Json) {
         let what = self.keep(what.clone());
+        let epoch = self.head.turns + 1;
         if let Some(state) = self.code_mut(id) {
-            state.take_back();
+            state.take_back(epoch);
             state.mismatch = Some(what);
         }
         // With a resume it is tried again, on code that may be another by then.

@@ -487,6 +487,22 @@ fn a_cancel_is_told_to_the_program_and_what_was_done_is_undone() {
 }
 
 #[test]
+fn an_activation_that_is_given_up_leaves_no_turn_that_a_parked_program_takes_for_its_own() {
+    let mut world = World::new(undoes);
+    world.start(json!({}));
+    let turn = |world: &World| {
+        let task = world.tasks.values().find(|task| name_of(task) == "@").unwrap();
+        let args = task.args.json().unwrap()["args"].clone();
+        (args["epoch"].clone(), args["turns"].as_array().unwrap().last().unwrap()["no"].clone())
+    };
+    let before = turn(&world);
+    assert!(world.feed(Event::Cancel { reason: "no longer wanted".into() }));
+    let after = turn(&world);
+    assert_eq!(before.1, after.1, "it is the same turn once more, with a cancel in it");
+    assert_ne!(before.0, after.0, "so its number alone does not say which");
+}
+
+#[test]
 fn a_second_cancel_does_not_wait_for_the_program() {
     let mut world = World::new(undoes);
     world.start(json!({}));
