@@ -357,10 +357,7 @@ impl Machine<'_> {
             }
             // The code could not be run: its package is not there, the process died again and again.
             Outcome::Err(fault) => {
-                let epoch = self.head.turns + 1;
-                if let Some(state) = self.code_mut(id) {
-                    state.take_back(epoch);
-                }
+                // Its turn is taken back by the retry, as that of every activation that ends the run with an error.
                 let instance = self.frame(id).map_or("", |frame| &frame.place.reference);
                 Err(Stop::Fault(Fault::complete(&fault.0, self.plan.profile, instance)))
             }

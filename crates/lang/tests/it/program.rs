@@ -35,7 +35,7 @@ impl Heard<'_> {
     }
 
     fn opened(&self, key: &str) -> bool {
-        self.turns.iter().flat_map(|turn| turn["opened"].as_array().unwrap()).any(|opened| opened["key"] == key)
+        self.turns.iter().filter_map(|turn| turn["opened"].as_array()).flatten().any(|opened| opened["key"] == key)
     }
 
     fn cancelled(&self) -> bool {
@@ -597,6 +597,29 @@ fn an_activation_that_cannot_be_run_faults_the_run_and_a_retry_begins_it_again()
     world.feed(Event::Retry);
     world.go();
     assert_eq!(world.output(), json!(1));
+}
+
+#[test]
+fn a_retry_after_an_activation_that_could_not_be_run_does_nothing_twice() {
+    let mut world = World::new(|heard| {
+        for n in 0..2 {
+            if let Some(result) = heard.ask("all", &[command("task", "fetch", n)]) {
+                return result;
+            }
+        }
+        ok(json!("end"))
+    });
+    world.start(json!({}));
+    // The first activation, what it asked for, and then the second activation, which cannot be run.
+    world.work();
+    world.work();
+    let ((entry, _), _) = world.tasks.pop_first().unwrap();
+    let fault = Fault(Arc::new(json!({"detail": "the package is gone"})));
+    world.feed(Event::Done { entry, outcome: Outcome::Err(fault) });
+    assert_eq!(world.error()["detail"], "the package is gone");
+    world.feed(Event::Retry);
+    world.go();
+    assert_eq!((world.output(), world.times("fetch")), (json!("end"), 2));
 }
 
 #[test]
