@@ -124,7 +124,8 @@ pub enum Mutation {
         run: RunId,
         /// SHA-256 of the bytes.
         hash: [u8; 32],
-        /// JSON text.
+        /// JSON text. Empty = it is a blob of the tenant, such as the large result of a task, and runs name it from now on:
+        /// nobody may delete it. Never takes the place of a value that is there; a value takes its place.
         bytes: Bytes,
     },
     /// It is gone.

@@ -259,6 +259,8 @@ pub(crate) enum Purpose {
     Unneeded(run_acts::Unneeded),
     /// A command waits for the history of a run.
     History(u64),
+    /// And for values that it names.
+    HistoryValues(Box<run_commands::GoingBack>, Vec<crate::run::data::BlobHash>),
     /// Due tasks that were not in memory.
     Fire,
     /// The next due window.

@@ -22,7 +22,7 @@
 //!
 //! `plan`, `eval`: the border to the language. `data`, `fault`: values and errors. `head`, `journal`, `act`: what is stored and said.
 //! `turn`, `machine`, `look`: the turn, its bookkeeping, evaluation. `step`: from statement to statement; `body`, `catch`,
-//! `listen`, `map`: the statements; `code`, `command`: programs (durable Python); `unwind`: errors, timers, cancellation, retry;
+//! `listen`, `map`, `saga`: the statements; `code`, `command`: programs (durable Python); `unwind`: errors, timers, cancellation, retry;
 //! `undo`: compensations. `fold`: heads from journals.
 //!
 //! [`limit::EVAL_STEPS`]: crate::limit::EVAL_STEPS
@@ -45,6 +45,7 @@ mod look;
 mod machine;
 pub mod map;
 pub mod plan;
+pub mod saga;
 mod step;
 pub mod turn;
 pub mod undo;

@@ -40,11 +40,13 @@ pub enum Feature {
     Map,
     /// `$secrets` and `$authorization`.
     Secrets,
+    /// `saga:1.0.0@default`.
+    Saga,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 17] = [
+    pub const ALL: [Feature; 18] = [
         Feature::Http,
         Feature::Grpc,
         Feature::OpenApi,
@@ -62,6 +64,7 @@ impl Feature {
         Feature::Python,
         Feature::Map,
         Feature::Secrets,
+        Feature::Saga,
     ];
 
     /// As a document writes it.
@@ -84,6 +87,7 @@ impl Feature {
             Feature::Python => "call: python:1.0.0@default",
             Feature::Map => "call: map:1.0.0@default",
             Feature::Secrets => "$secrets",
+            Feature::Saga => "call: saga:1.0.0@default",
         }
     }
 

@@ -175,7 +175,9 @@ pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) 
         Load::History(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, true)?),
         Load::Values(tenant, hashes) => {
             let found = hashes.iter().map(|hash| run_read::value(connection, *tenant, hash));
-            Loaded::Values(found.collect::<Result<_, _>>()?)
+            // What is empty is a blob.
+            let bytes = found.map(|value| Ok(value?.filter(|bytes| !bytes.is_empty())));
+            Loaded::Values(bytes.collect::<Result<_, Error>>()?)
         }
     }))
 }

@@ -59,7 +59,8 @@ pub trait Store: Send + Sync + 'static {
     fn runs(&self, query: &RunQuery) -> Result<RunPage, Error>;
     /// How many runs of a tenant are in each phase; none is counted beyond `at_most`.
     fn run_counts(&self, tenant: TenantId, at_most: u64) -> Result<Vec<(Phase, u64)>, Error>;
-    /// A value that is too large to be carried along in runs, by the SHA-256 of its JSON text.
+    /// A value that is too large to be carried along in runs, by the SHA-256 of its JSON text. Empty = it is a blob of the tenant
+    /// that runs name.
     fn value(&self, tenant: TenantId, hash: &[u8; 32]) -> Result<Option<Bytes>, Error>;
     /// Forgets runs that ended before a wall time, with their turns, timers and events, and the values that nothing else names
     /// ([`naming`]): at most `limit` runs, those that ended first. It may stop before that when there was much to remove;

@@ -341,9 +341,9 @@ pub fn load(state: &State, load: &Load) -> Loaded {
         }
         Load::Run(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, false)),
         Load::History(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, true)),
-        Load::Values(tenant, hashes) => {
-            Loaded::Values(hashes.iter().map(|hash| state.runs.value(*tenant, hash)).collect())
-        }
+        Load::Values(tenant, hashes) => Loaded::Values(
+            hashes.iter().map(|hash| state.runs.value(*tenant, hash).filter(|bytes| !bytes.is_empty())).collect(),
+        ),
     }
 }
 

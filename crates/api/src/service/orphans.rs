@@ -68,6 +68,7 @@ async fn sweep(runtime: &Runtime, tenant: TenantId, age: Duration, gone: &mut u6
     unname_packages(runtime, tenant, &mut left).await?;
     unname_outcomes(runtime, tenant, &mut left).await?;
     unname_tasks(runtime, tenant, &mut left).await?;
+    unname_values(runtime, tenant, &mut left).await?;
     for hash in left {
         *gone += u64::from(blobs.remove(tenant.0, hash, age).await?);
     }
@@ -124,6 +125,25 @@ async fn unname_outcomes(runtime: &Runtime, tenant: TenantId, left: &mut HashSet
             let page: Page = serde_json::from_slice(&bytes).map_err(|_| unreadable())?;
             next = page.before;
         }
+    }
+    Ok(())
+}
+
+/// What runs name: the large results of tasks, which may be forgotten long before their runs.
+async fn unname_values(runtime: &Runtime, tenant: TenantId, left: &mut HashSet<Hash>) -> Result<(), Error> {
+    let all: Vec<Hash> = left.iter().copied().collect();
+    for page in all.chunks(PAGE) {
+        let (store, hashes) = (runtime.store().clone(), page.to_vec());
+        let read = tokio::task::spawn_blocking(move || {
+            let named = hashes.into_iter().map(|hash| Ok((hash, store.value(tenant, &hash)?.is_some())));
+            named.collect::<Result<Vec<_>, Error>>()
+        });
+        for (hash, named) in read.await.map_err(|_| Error::Failed("a read of the store panicked".to_owned()))?? {
+            if named {
+                left.remove(&hash);
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }

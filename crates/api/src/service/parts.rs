@@ -389,7 +389,8 @@ pub(crate) async fn find(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<
         return Ok(Some(Content::Parts(parts)));
     }
     // A large value that a run of the tenant made: inputs of its tasks name it.
-    Ok(api.read_store(move |store| store.value(tenant, &hash)).await?.map(Content::Value))
+    let value = api.read_store(move |store| store.value(tenant, &hash)).await?;
+    Ok(value.filter(|bytes| !bytes.is_empty()).map(Content::Value))
 }
 
 /// Finds the archive of a package, and nothing else.

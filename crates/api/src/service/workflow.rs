@@ -27,8 +27,15 @@ use crate::text::nearest;
 use crate::units::time_text;
 
 /// What documents may use here. Everything else is refused when it is deployed, by name. Events reach a `listen` as signals.
-const SERVED: [Feature; 6] =
-    [Feature::Workflow, Feature::Python, Feature::Map, Feature::Listen, Feature::Shell, Feature::PythonScript];
+const SERVED: [Feature; 7] = [
+    Feature::Workflow,
+    Feature::Python,
+    Feature::Map,
+    Feature::Saga,
+    Feature::Listen,
+    Feature::Shell,
+    Feature::PythonScript,
+];
 /// Versions of workflows per tenant: their documents are in memory.
 const MAX_VERSIONS: usize = 10_000;
 /// Findings that a refusal lists.

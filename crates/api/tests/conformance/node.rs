@@ -133,7 +133,7 @@ impl<'p> Node<'p> {
 
     fn ran(&self, run: RunId) -> Vec<String> {
         let opened = |fact: &Fact| match fact {
-            Fact::Opened { key, .. } if key.kind != EntryKind::Run => key.name.rsplit('/').next().map(str::to_owned),
+            Fact::Opened { key, .. } if key.kind != EntryKind::Run => Some(super::gherkin::name_of(&key.name)),
             _ => None,
         };
         let turns = self.store.turns(TENANT, run, 0, 10_000).unwrap();

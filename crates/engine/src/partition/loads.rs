@@ -65,6 +65,9 @@ impl Partition {
                     self.history_loaded(waiting.command, stored, now);
                 }
             }
+            (Purpose::HistoryValues(back, hashes), Loaded::Values(values)) => {
+                self.history_values(back, hashes, values, now);
+            }
             (Purpose::Unneeded(unneeded), Loaded::Tasks(rows)) => {
                 rows.into_iter().flatten().for_each(|task| self.adopt(task));
                 self.cancel_read(unneeded, now);

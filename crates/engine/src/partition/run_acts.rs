@@ -174,6 +174,10 @@ impl Partition {
         }
         let tenant = task.tenant;
         let outcome = outcome_of(task);
+        if let Outcome::Ok(Data::Ref { hash, .. }) = &outcome {
+            // The task may be forgotten before its run looks at what it gave.
+            self.mutations.push(Mutation::PutValue { tenant, run: step.run, hash: hash.0, bytes: bytes::Bytes::new() });
+        }
         if step.items == 0 {
             return self.deliver(tenant, step.run, Event::Done { entry: step.entry, outcome }, now);
         }

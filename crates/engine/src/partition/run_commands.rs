@@ -1,5 +1,6 @@
 //! What people and programs do to runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::runs::{RunEntry, Stage};
@@ -11,10 +12,11 @@ use crate::limit;
 use crate::load::{Load, StoredRun};
 use crate::mutation::{Mutation, RunRecord};
 use crate::run::act::Event;
-use crate::run::data::Data;
-use crate::run::eval::Fuel;
+use crate::run::data::{BlobHash, Data};
+use crate::run::eval::{Fuel, Json};
 use crate::run::fold::{Change, FoldError, Journal};
 use crate::run::head::{Head, Identity, Phase};
+use crate::run::journal::Segment;
 use crate::time::Now;
 use crate::view::View;
 
@@ -171,6 +173,33 @@ impl Partition {
 
     /// The whole history of a run has been read for a command that goes back in it.
     pub(super) fn history_loaded(&mut self, command: Command, stored: Option<Box<StoredRun>>, now: Now) {
+        let segments = stored.map(|stored| stored.segments).unwrap_or_default();
+        self.history_at_hand(Box::new(GoingBack { command, segments, blobs: BTreeMap::new() }), now);
+    }
+
+    /// Values that its journal names were read, too.
+    pub(super) fn history_values(
+        &mut self,
+        mut back: Box<GoingBack>,
+        hashes: Vec<BlobHash>,
+        values: Vec<Option<bytes::Bytes>>,
+        now: Now,
+    ) {
+        for (hash, bytes) in hashes.into_iter().zip(values) {
+            let Some(value) = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()) else {
+                let why = format!("the value {hash}, which the journal of the run names, is gone");
+                if let Some(request) = super::request_of(&back.command) {
+                    self.refuse(request, Refusal::Conflict(why.into()));
+                }
+                return;
+            };
+            back.blobs.insert(hash, value);
+        }
+        self.history_at_hand(back, now);
+    }
+
+    fn history_at_hand(&mut self, back: Box<GoingBack>, now: Now) {
+        let command = back.command.clone();
         let Command::ActOnRun { request, tenant, run, action } = command else { return };
         let (RunAction::Reset(key, input) | RunAction::Fork(key, input)) = action.clone() else { return };
         let again = || Command::ActOnRun { request, tenant, run, action: action.clone() };
@@ -178,8 +207,7 @@ impl Partition {
             return;
         }
         let Some(head) = self.runs.held.get(&run).and_then(|entry| entry.head()).cloned() else { return };
-        let segments = stored.map(|stored| stored.segments).unwrap_or_default();
-        if segments.last().map(|segment| segment.turn) != Some(head.turns) {
+        if back.segments.last().map(|segment| segment.turn) != Some(head.turns) {
             // It went on while its history was read.
             let number = self.park(Command::ActOnRun { request, tenant, run, action });
             return self.ask(Load::History(tenant, run), Purpose::History(number));
@@ -189,33 +217,37 @@ impl Partition {
             let run = self.new_run_id(None, now);
             Arc::new(Identity { run, parent: None, ..(*head.identity).clone() })
         });
-        self.go_back(request, (tenant, &head, &segments), &key, Change { input, identity }, now);
+        self.go_back(back, (tenant, &head), &key, Change { input, identity }, now);
     }
 
     fn go_back(
         &mut self,
-        request: RequestId,
-        (tenant, head, segments): (TenantId, &Head, &[crate::run::journal::Segment]),
+        back: Box<GoingBack>,
+        (tenant, head): (TenantId, &Head),
         key: &Name,
         change: Change,
         now: Now,
     ) {
+        let Some(request) = super::request_of(&back.command) else { return };
         let Some(definition) = self.definition(tenant, &head.identity.plan) else {
             return self.refuse(request, Refusal::Conflict("the document of the workflow cannot be read".into()));
         };
-        let blobs = std::collections::BTreeMap::new();
-        let journal = Journal { from: None, segments, definition: &*definition, blobs: &blobs };
+        let journal = Journal { from: None, segments: &back.segments, definition: &*definition, blobs: &back.blobs };
         let mut fuel = Fuel { steps: 4 * limit::EVAL_STEPS, bytes: 4 * limit::EVAL_BYTES };
         let forked = change.identity.clone();
         let turn = match journal.reset(head, key, change, now.wall, &mut fuel) {
             Ok(turn) => turn,
+            Err(FoldError::Blobs(hashes)) => {
+                let wanted = hashes.iter().map(|hash| hash.0).collect();
+                return self.ask(Load::Values(tenant, wanted), Purpose::HistoryValues(back, hashes));
+            }
             Err(error) => return self.refuse(request, Refusal::Conflict(why_not(&error, key).into())),
         };
         let run = match forked {
             None => head.identity.run,
             Some(identity) => {
                 // Its journal begins with a copy of the other's.
-                for segment in segments {
+                for segment in &back.segments {
                     let segment = Arc::new(segment.clone());
                     self.mutations.push(Mutation::AppendTurn { tenant, run: identity.run, segment });
                 }
@@ -234,6 +266,14 @@ impl Partition {
         self.waiting.insert(number, super::Waiting { command, missing: 1, known: Vec::new() });
         number
     }
+}
+
+/// A command that goes back in the journal of a run, with what was read for it.
+#[derive(Debug)]
+pub(crate) struct GoingBack {
+    command: Command,
+    segments: Vec<Segment>,
+    blobs: BTreeMap<BlobHash, Json>,
 }
 
 /// Why an action makes no sense in a phase.
@@ -256,6 +296,9 @@ fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
 
 fn why_not(error: &FoldError, key: &str) -> String {
     match error {
+        FoldError::NoKey if key.contains("/undo:") => {
+            format!("'{key}' is an undo, which is no moment to go back to: name the step that it undoes")
+        }
         FoldError::NoKey => format!("the journal of the run has no key '{key}'"),
         FoldError::Compacted(Some(oldest)) => {
             format!("'{key}' was compacted; the oldest key that still works is '{oldest}'")

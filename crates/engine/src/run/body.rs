@@ -63,6 +63,7 @@ impl Machine<'_> {
             }
             Kind::Child { .. } => self.child(id, node, input),
             Kind::Map { .. } => self.begin_map(id, node, input),
+            Kind::Saga { .. } => self.begin_saga(id),
             Kind::Emit { event } => self.emit(id, *event, input),
             Kind::Listen(listen) => self.begin_listen(id, listen),
             Kind::Code(_) => self.begin_code(id, input),

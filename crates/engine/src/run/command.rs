@@ -304,12 +304,11 @@ impl Machine<'_> {
         let mut call = call(program, command.name, command.json.get("opts").unwrap_or(&Json::Null));
         call["args"] = command.part("args");
         let args = self.keep(call);
-        let (of, within) = (self.head.next_seq, self.frame(id).map_or(0, |frame| frame.seq));
+        let of = self.head.next_seq;
         let scope = read_key(&command.key).map_or("", |read| read.scope);
         self.head.undo_mut().arm(Undo {
             name: command.name.into(),
             of,
-            within,
             scope: scope.into(),
             reference: command.name.into(),
             target: Target::Python,

@@ -192,12 +192,9 @@ impl Journal<'_> {
         head.work = 0;
         head.held.clear();
         head.owed.clear();
-        if let Some(undo) = current.undo.as_ref().filter(|undo| undo.unwinding || !undo.failed.is_empty()) {
-            // What is being undone is undone first; a fork has nothing to do with it.
-            head.undo = (identity.run == current.identity.run).then(|| undo.clone());
-        }
         // Children from before that moment stay, those that are still there; those of another run are not this one's.
         let forks = identity.run != current.identity.run;
+        super::saga::went_back(&mut head, current, &self.segments[at.min(before)..before], forks);
         let ended =
             |entry: Seq| current.held.iter().any(|held| matches!(held, Event::Done { entry: e, .. } if *e == entry));
         head.children.retain(|child| !forks && current.children.contains(child) && !ended(child.0));

@@ -13,6 +13,7 @@ use super::fault::Fault;
 use super::listen::ListenState;
 use super::map::MapState;
 use super::plan::{Flow, NodeId, ParentClose, Plan};
+use super::saga::SagaState;
 use super::undo::{Compensations, Undo};
 use crate::id::{Name, RunId, TaskId};
 
@@ -240,7 +241,7 @@ pub enum Next {
     },
     /// Goes on with the events that are there for its `listen`.
     Listen,
-    /// Opens further items of its `map`.
+    /// Opens further items of its `map`, or the next step of its saga.
     Refill,
     /// Waits for something outside or for its branches.
     Wait,
@@ -366,6 +367,8 @@ pub enum Step {
     Listen(Box<ListenState>),
     /// A program.
     Code(Box<CodeState>),
+    /// A saga.
+    Saga(Box<SagaState>),
 }
 
 /// A branch of a fork.
@@ -444,6 +447,7 @@ impl Head {
                 Step::Map(map) => map.stored(),
                 Step::Listen(listen) => listen.stored(),
                 Step::Code(code) => code.stored(),
+                Step::Saga(saga) => saga.stored(),
                 Step::Fork(branches) => branches.iter().map(Branch::stored).sum(),
                 _ => 0,
             };
@@ -531,6 +535,7 @@ pub fn blobs(head: &Head) -> Vec<BlobHash> {
             match &frame.step {
                 Step::For { items, .. } => see(items),
                 Step::Map(map) => map.values().for_each(&mut see),
+                Step::Saga(saga) => saga.values().for_each(&mut see),
                 Step::Listen(listen) => {
                     listen.at_hand.iter().chain(&listen.pages).chain(&listen.read).for_each(&mut see)
                 }

@@ -67,6 +67,8 @@ pub enum EntryKind {
     Program,
     /// An activation of a program.
     Activation,
+    /// Steps that are undone where it fails.
+    Saga,
 }
 
 impl EntryKind {
@@ -97,12 +99,13 @@ impl EntryKind {
             EntryKind::State => "state",
             EntryKind::Program => "program",
             EntryKind::Activation => "activation",
+            EntryKind::Saga => "saga",
         }
     }
 }
 
 /// Key of an entry: `<scope>/<kind>:<name>#<n>`, where the scope is the chain of branches (`b`), iterations (`i`), attempts
-/// (`a`), catches (`c`), events (`e`), rounds (`r`), calls of functions (`f`) and extensions (`x`, `y`) that it stands in (those
+/// (`a`), catches (`c`), events (`e`), rounds (`r`), calls of functions (`f`), undone entries (`u`) and extensions (`x`, `y`) that it stands in (those
 /// that are left out where they are 0 say at which depth of their line), and the name is the
 /// reference of the statement. Never depends on the order in which things arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -324,6 +324,9 @@ impl<'a> Machine<'a> {
             self.undone(entry, outcome);
             return Ok(());
         }
+        if open.owner != entry && matches!(self.frame(open.line).map(|frame| &frame.step), Some(Step::Saga(_))) {
+            return self.saga_step_ended(open.line, entry, outcome);
+        }
         self.body_ended(open.line, outcome)
     }
 

@@ -5,6 +5,7 @@
 //! remembers the reference of a statement (a JSON pointer into the document, [`Node::reference`]), so that a newer compiler
 //! takes an older run on.
 
+use super::undo::UndoRetry;
 use crate::id::Name;
 
 /// A statement: index into [`Plan::nodes`].
@@ -285,6 +286,13 @@ pub enum Kind {
         /// Whether errors become results (`{"error": ...}` beside `{"ok": ...}`) instead of ending the map.
         collect: bool,
     },
+    /// Tasks one after another, of which those that finished are undone where it does not come to its end.
+    Saga {
+        /// In order; their names differ.
+        steps: Vec<SagaStep>,
+        /// How each undo is tried again.
+        retry: UndoRetry,
+    },
     /// Sends an event.
     Emit {
         /// Gives the attributes and data of a CloudEvent.
@@ -315,6 +323,22 @@ pub struct Program {
     pub queue: Option<Name>,
     /// Priority of the activations, 0 to 9.
     pub priority: Option<u8>,
+}
+
+/// A step of a saga.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SagaStep {
+    /// Its name.
+    pub name: Name,
+    /// The reference of the saga, a slash and its name.
+    pub reference: Name,
+    /// By whom.
+    pub target: Target,
+    /// Gives its arguments; the variable `steps` has the outputs of the steps before it, by name.
+    pub with: ExprId,
+    /// By whom it is undone, and what gives the arguments of that: looked at when it has finished, with its output as the
+    /// dot. `None` = nothing is to be undone.
+    pub undo: Option<(Target, ExprId)>,
 }
 
 /// A case of a switch.

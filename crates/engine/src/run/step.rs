@@ -37,6 +37,7 @@ pub(super) fn entry_kind(node: Option<&Node>) -> EntryKind {
         Kind::Function { .. } => EntryKind::Function,
         Kind::Child { .. } => EntryKind::Child,
         Kind::Map { .. } => EntryKind::Map,
+        Kind::Saga { .. } => EntryKind::Saga,
         Kind::Emit { .. } => EntryKind::Emit,
         Kind::Listen(_) => EntryKind::Event,
     }
@@ -109,6 +110,9 @@ impl Machine<'_> {
             Next::Begin { place, raw, n, scope } => self.begin(id, place, raw, n, scope),
             Next::Return { output, flow } => self.returned(id, output, flow),
             Next::Listen => self.listen_on(id),
+            Next::Refill if matches!(line.frames.last().map(|frame| &frame.step), Some(Step::Saga(_))) => {
+                self.saga_on(id)
+            }
             Next::Refill => self.refill(id),
             next @ (Next::Wait | Next::Failed(_) | Next::Interrupted) => {
                 line.next = next;

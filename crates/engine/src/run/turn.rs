@@ -148,8 +148,15 @@ impl Machine<'_> {
             }
             Event::Cancel { reason } if self.cancel_code(reason) => {}
             Event::Cancel { reason } | Event::Terminate { reason } => {
+                let terminates = matches!(event, Event::Terminate { .. });
+                if !terminates && !self.head.held.is_empty() {
+                    self.take_held_steps()?;
+                    if self.head.phase.ended() {
+                        return Ok(());
+                    }
+                }
                 self.unwind_all();
-                if matches!(event, Event::Terminate { .. }) {
+                if terminates {
                     self.head.undo = None;
                 }
                 self.head.reason = Some(reason.clone());

@@ -28,9 +28,7 @@ pub struct Undo {
     pub name: Name,
     /// The entry of what is undone.
     pub of: Seq,
-    /// The entry in which that stands; 0 = none.
-    pub within: Seq,
-    /// Scope of the keys of its own entries.
+    /// Scope of the keys of its own entries ([`undo_scope`]).
     pub scope: Name,
     /// Name in the keys of its own entries.
     pub reference: Name,
@@ -84,6 +82,12 @@ impl UndoRetry {
     }
 }
 
+/// Scope of the keys of what undoes an entry: that of the entry and its number, so that the keys of what is done and undone
+/// again after a reset differ.
+pub fn undo_scope(scope: &str, of: Seq) -> Name {
+    format!("{scope}/u{of}").into()
+}
+
 impl Undo {
     /// Bytes it takes in a stored run, about.
     pub(super) fn stored(&self) -> usize {
@@ -121,6 +125,13 @@ impl Compensations {
     /// Keeps something that may have to be undone.
     pub fn arm(&mut self, undo: Undo) {
         self.armed.push(undo);
+    }
+
+    /// Takes in what is to be undone from now on. The order is that in which it was done.
+    pub fn take_in(&mut self, more: Vec<Undo>) {
+        self.armed.extend(more);
+        self.armed.sort_by_key(|undo| undo.of);
+        self.begin();
     }
 
     /// All that is armed holds: there is nothing to be undone any more. Does nothing once it unwinds.
@@ -221,9 +232,7 @@ impl Machine<'_> {
         if armed.is_empty() {
             return;
         }
-        let undo = self.head.undo_mut();
-        undo.armed.extend(armed);
-        undo.begin();
+        self.head.undo_mut().take_in(armed);
     }
 
     /// Opens the next undo if it is time, and lets a run end that waited for the last one.
@@ -238,8 +247,7 @@ impl Machine<'_> {
         self.head.entries += 1;
         let (scope, name) = (undo.scope.clone(), undo.reference.clone());
         let key = Key { scope, kind: EntryKind::Undo, name, n: undo.tries };
-        let opened =
-            Fact::Opened { entry, within: undo.within, key: key.clone(), value: None, args_hash: 0, due_ms: 0 };
+        let opened = Fact::Opened { entry, within: 0, key: key.clone(), value: None, args_hash: 0, due_ms: 0 };
         self.facts.push(opened);
         self.note_args(entry, &undo.args);
         let task = OpenTask {
@@ -324,6 +332,20 @@ impl Machine<'_> {
         let kept = current.open.iter().filter(|open| self.owned_by_undo(open.0)).copied().collect::<Vec<_>>();
         self.head.open.extend(kept);
         self.head.undo_mut().resume();
+        // What ended while the run was suspended came for this.
+        for held in &current.held {
+            match held {
+                super::act::Event::Done { entry, outcome } if self.owned_by_undo(*entry) => {
+                    self.settle(*entry);
+                    self.undone(*entry, outcome);
+                }
+                super::act::Event::Fired { entry } if self.owned_by_undo(*entry) => {
+                    self.settle(*entry);
+                    self.undo_again();
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Ends a run that is to end, if neither a child nor an undo is waited for.
@@ -345,7 +367,6 @@ mod tests {
         Undo {
             name: name.into(),
             of: 1,
-            within: 0,
             scope: "".into(),
             reference: "/do/0/saga".into(),
             target: Target::Task("undo".into()),

@@ -3,7 +3,7 @@
 use super::act::{Act, Outcome};
 use super::data::Data;
 use super::fault::{Fault, Standard};
-use super::head::{Branch, List, Next, Outside, Phase, Seq, Step};
+use super::head::{Branch, Frame, List, Next, Outside, Phase, Seq, Step};
 use super::journal::{Ending, Fact, Key};
 use super::machine::{End, Machine, Stop};
 use super::step::entry_kind;
@@ -96,6 +96,9 @@ impl Machine<'_> {
             if !self.head.open.is_empty() {
                 self.close(frame.seq, None);
             }
+            if let Step::Saga(state) = frame.step {
+                self.to_be_undone(state.armed);
+            }
             if ended {
                 continue;
             }
@@ -116,6 +119,11 @@ impl Machine<'_> {
 
     /// Nobody catches: the run faults. Its lines stay as they are, so that a retry goes on from here.
     pub(super) fn fault_run(&mut self, failed: Option<u32>, fault: Fault) {
+        for (id, seq) in self.give_up_sagas() {
+            if failed != Some(id) {
+                self.done(seq, Ending::Cancelled);
+            }
+        }
         let ids: Vec<u32> = self.head.lines.iter().map(|line| line.id).collect();
         for id in ids {
             let Some(line) = self.line_mut(id) else { continue };
@@ -217,7 +225,8 @@ impl Machine<'_> {
         for line in &self.head.lines {
             let redone = matches!(line.next, Next::Failed(_) | Next::Interrupted);
             let top = line.frames.last().map(|frame| &frame.step);
-            let begins = redone && !matches!(top, Some(Step::Map(_) | Step::Listen(_) | Step::Code(_)));
+            let goes_on = line.frames.last().is_some_and(Frame::goes_on_as_saga);
+            let begins = redone && !goes_on && !matches!(top, Some(Step::Map(_) | Step::Listen(_) | Step::Code(_)));
             let frames = line.frames.len().saturating_sub(usize::from(begins));
             for frame in line.frames.iter().take(frames) {
                 if frame.limit_ms > 0 {
@@ -253,7 +262,9 @@ impl Machine<'_> {
             frame.scope = format!("{}~{}", frame.scope, self.head.turns + 1).into();
             n = frame.n;
         }
-        let keeps = frame.result.is_some() || matches!(frame.step, Step::Map(_) | Step::Listen(_) | Step::Code(_));
+        let keeps = frame.result.is_some()
+            || matches!(frame.step, Step::Map(_) | Step::Listen(_) | Step::Code(_))
+            || frame.goes_on_as_saga();
         if !keeps {
             let next = Next::Begin { place: frame.place, raw: frame.raw, n, scope: frame.scope };
             self.set_next(id, next);
@@ -279,6 +290,7 @@ impl Machine<'_> {
         }
         let (seq, result, flow) = (frame.seq, frame.result.clone(), frame.flow);
         let (maps, codes) = (matches!(frame.step, Step::Map(_)), matches!(frame.step, Step::Code(_)));
+        let sagas = matches!(frame.step, Step::Saga(_));
         if let Some(line) = self.line_mut(id) {
             line.frames.push(frame);
             line.next = Next::Wait;
@@ -287,6 +299,10 @@ impl Machine<'_> {
             Some(result) => self.finish_body(id, result, flow),
             None if maps => self.map_again(id, seq),
             None if codes => self.code_again(id),
+            None if sagas => {
+                self.saga_again(id);
+                Ok(())
+            }
             None => self.listen_again(id, seq),
         };
         self.guard(id, result)

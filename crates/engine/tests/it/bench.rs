@@ -25,7 +25,9 @@ pub(crate) struct Store {
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     keys: BTreeMap<[u8; 16], (TaskId, u64)>,
     pub(crate) runs: BTreeMap<RunId, (TenantId, StoredRun)>,
-    values: BTreeMap<[u8; 32], bytes::Bytes>,
+    pub(crate) values: BTreeMap<[u8; 32], bytes::Bytes>,
+    /// Blobs that runs name.
+    pub(crate) kept: std::collections::BTreeSet<[u8; 32]>,
     base: Recovered,
 }
 
@@ -91,6 +93,9 @@ impl Store {
                     let before = stored.events.len();
                     stored.events.retain(|(n, _)| *n != number);
                     assert_eq!(stored.events.len() + 1, before, "an event is taken in once");
+                }
+                Mutation::PutValue { hash, bytes, .. } if bytes.is_empty() => {
+                    self.kept.insert(hash);
                 }
                 Mutation::PutValue { hash, bytes, .. } => drop(self.values.insert(hash, bytes)),
                 _ => {}

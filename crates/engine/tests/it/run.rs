@@ -9,3 +9,4 @@ pub(crate) mod kit;
 mod limits;
 mod maps;
 mod random;
+mod sagas;

@@ -453,3 +453,47 @@ fn without_a_cache_a_busy_run_does_not_keep_the_partition_from_going_on() {
     bench.settle();
     assert_eq!(head(&mut bench, run).phase, Phase::Completed);
 }
+
+/// A run whose first step gave a large result, which the second statement reads and the third step follows.
+fn with_a_large_result() -> (Bench, RunId, [u8; 32]) {
+    let length = S::eval(|scope| json!(scope.dot().as_str().map_or(0, str::len)));
+    let mut bench = bench(&[&[S::Task("a"), length, S::Task("b")]]);
+    let session = bench.connect("w", worker(1));
+    let run = started(&mut bench);
+    let text = serde_json::to_vec(&json!("x".repeat(100_000))).unwrap();
+    let (hash, size) = ([9; 32], text.len() as u64);
+    bench.store.values.insert(hash, text.into());
+    let grant = bench.granted().remove(0);
+    let outcome = Ended::Ok { result: Payload::Blob { hash, size }, artifacts: Vec::new() };
+    bench.apply(Command::Results { session, results: vec![(grant.task, grant.token, outcome)] });
+    bench.settle();
+    (bench, run, hash)
+}
+
+#[test]
+fn the_large_result_of_a_step_is_kept_for_its_run_from_the_commit_on_that_brings_it() {
+    let (bench, _, hash) = with_a_large_result();
+    assert!(bench.store.kept.contains(&hash));
+}
+
+#[test]
+fn a_reset_and_a_fork_read_the_large_values_of_the_journal_first() {
+    let (mut bench, run, _) = with_a_large_result();
+    let session = bench.connect("w", worker(1));
+    work(&mut bench, session);
+    assert_eq!(output(&head(&mut bench, run)), json!(100_000));
+    for action in [RunAction::Fork, RunAction::Reset] {
+        let reply = act(&mut bench, run, action("/set:/do/1/step#0".into(), None));
+        let Reply::Run(other) = reply else { panic!("{reply:?}") };
+        work(&mut bench, session);
+        assert_eq!(output(&head(&mut bench, other.identity.run)), json!(100_000));
+    }
+}
+
+#[test]
+fn a_reset_says_which_large_value_is_gone() {
+    let (mut bench, run, hash) = with_a_large_result();
+    bench.store.values.remove(&hash);
+    let reply = act(&mut bench, run, RunAction::Reset("/set:/do/1/step#0".into(), None));
+    assert!(matches!(&reply, Reply::Refused(Refusal::Conflict(why)) if why.contains("0909")), "{reply:?}");
+}

@@ -99,7 +99,7 @@ impl<'t> Work<'t> {
         Kind::Set(self.builder.literal(Json::Null))
     }
 
-    fn dot(&mut self) -> tidewheel_engine::run::plan::ExprId {
+    pub(super) fn dot(&mut self) -> tidewheel_engine::run::plan::ExprId {
         self.builder.expression(".", &[]).unwrap_or_else(|_| self.builder.literal(Json::Null))
     }
 
@@ -155,6 +155,10 @@ impl<'t> Work<'t> {
                 self.require(name.at, Feature::Map);
                 self.map(statement, with)
             }
+            "saga" => {
+                self.require(name.at, Feature::Saga);
+                self.saga(statement, with)
+            }
             _ if DEFAULT.contains(&function) => {
                 let message = format!("`call: {}` is not supported by this server", name.text);
                 self.error(name.at, "not-supported", message).hint =
@@ -199,8 +203,8 @@ impl<'t> Work<'t> {
         pinned.filter(|_| version.is_none()).map(|version| ("version", Json::from(version.as_str())))
     }
 
-    /// The arguments of each item of a map that calls Python.
-    fn map_arguments(&mut self, statement: &Statement, with: At) -> tidewheel_engine::run::plan::ExprId {
+    /// The arguments of an item of a map, or of a step of a saga, that calls Python.
+    pub(super) fn map_arguments(&mut self, statement: &Statement, with: At) -> tidewheel_engine::run::plan::ExprId {
         let pinned = self.python(statement, Some(with));
         let mut fields = Vec::new();
         for (name, value) in self.entries(with) {
@@ -212,7 +216,7 @@ impl<'t> Work<'t> {
         self.object(fields)
     }
 
-    fn check_arguments(&mut self, statement: &Statement, with: Option<At>, known: &[&str], needed: &[&str]) {
+    pub(super) fn check_arguments(&mut self, statement: &Statement, with: Option<At>, known: &[&str], needed: &[&str]) {
         let at = with.unwrap_or(statement.at);
         for name in needed {
             if with.and_then(|with| self.tree.get(with, name)).is_none() {
@@ -280,7 +284,7 @@ impl<'t> Work<'t> {
     }
 
     /// The type of a task: a plain text, since it decides who can do it.
-    fn task_type(&mut self, at: At) -> Option<Name> {
+    pub(super) fn task_type(&mut self, at: At) -> Option<Name> {
         let text = self.tree.text(at).filter(|text| !text.is_empty() && text.len() <= 200 && !text.contains("${"));
         let kind = text.map(Name::from);
         if kind.is_none() {

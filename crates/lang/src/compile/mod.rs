@@ -7,6 +7,7 @@ mod expression;
 mod function;
 mod hints;
 mod process;
+mod saga;
 mod statement;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use tidewheel_engine::id::Name;
 use tidewheel_engine::run::act::Event;
 use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::eval::Definition;
-use tidewheel_engine::run::plan::Kind;
+use tidewheel_engine::run::plan::{Kind, SagaStep};
 
 use super::file::{self, Elapsed, File};
 use super::mock::{Mock, Pick, Reply};
@@ -225,6 +225,9 @@ impl Loader<'_> {
         if let Ok(tree) = Tree::parse(&text) {
             for node in &compiled.plan().nodes {
                 let outside = matches!(node.kind, Kind::Call { .. } | Kind::Map { .. } | Kind::Child { .. });
+                if let Kind::Saga { steps, .. } = &node.kind {
+                    self.steps(steps);
+                }
                 for name in [&node.name, &node.reference] {
                     self.statements.entry(name.clone()).or_default().insert(node.reference.clone(), outside);
                 }
@@ -234,6 +237,19 @@ impl Loader<'_> {
         }
         self.sources.push(Source { path: path.to_string(), lines });
         self.documents.push(compiled);
+    }
+
+    /// Steps of a saga are answered by their names, what undoes them by the name and `/undo`.
+    fn steps(&mut self, steps: &[SagaStep]) {
+        for step in steps {
+            let undo: Name = format!("{}/undo", step.reference).into();
+            let undo_name: Name = format!("{}/undo", step.name).into();
+            for (name, reference) in
+                [(&step.name, &step.reference), (&step.reference, &step.reference), (&undo_name, &undo), (&undo, &undo)]
+            {
+                self.statements.entry(name.clone()).or_default().insert(reference.clone(), true);
+            }
+        }
     }
 
     /// The statements of a name or reference; an unknown one is reported with the nearest known one.

@@ -13,7 +13,7 @@ use crate::testkit::Memory;
 fn every_example_of_the_language_page_is_sound_and_formatted() {
     let page = include_str!("../../../../docs/reference/workflow-language.md");
     let examples: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
         let report = lint(example.as_bytes(), Options { profile: None, features: Features::all() }, &Offline);
         let bad: Vec<_> = report.diagnostics.iter().filter(|one| one.severity != Severity::Hint).collect();

@@ -51,7 +51,7 @@ fn play(scenario: &Scenario, profile: Profile, mode: Mode) -> Verdict {
         let mut peer = Peer::default();
         let mut world = World::new(&documents, mode, START_MS, &mut peer);
         let ended = world.execute(input.clone(), Vec::new());
-        let name = |reference: &str| reference.rsplit('/').next().unwrap_or("").to_owned();
+        let name = gherkin::name_of;
         let ran: Vec<String> = world.steps.iter().map(|step| name(&step.reference)).collect();
         let emitted = world.emitted.len();
         (ended, ran, emitted, peer.calls)

@@ -331,6 +331,15 @@ fn values_by_hash(fixture: &mut dyn Fixture) {
     assert_eq!(owner.load(Load::Values(TenantId(1), wanted)), Loaded::Values(expected));
     assert_eq!(owner.store.value(TenantId(1), &[1; 32]).unwrap(), bytes(1, 70_000));
     assert_eq!(owner.store.value(TenantId(1), &[3; 32]).unwrap(), None);
+    // A blob that runs name is known, and is no value; a value takes its place and is not taken by it.
+    owner.commit(vec![value(7, 0), value(1, 0)]);
+    assert_eq!(owner.store.value(TenantId(1), &[7; 32]).unwrap(), bytes(7, 0));
+    assert_eq!(
+        owner.load(Load::Values(TenantId(1), vec![[7; 32], [1; 32]])),
+        Loaded::Values(vec![None, bytes(1, 70_000)])
+    );
+    owner.commit(vec![value(7, 9)]);
+    assert_eq!(owner.store.value(TenantId(1), &[7; 32]).unwrap(), bytes(7, 9));
     // Another tenant finds nothing by a hash that it knows.
     assert_eq!(owner.store.value(TenantId(2), &[1; 32]).unwrap(), None);
     assert_eq!(owner.load(Load::Values(TenantId(2), vec![[1; 32]])), Loaded::Values(vec![None]));

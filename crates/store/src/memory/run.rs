@@ -99,7 +99,10 @@ impl Runs {
             Mutation::PutValue { tenant, run, hash, bytes } => {
                 self.name(mutation, &[], (*tenant, *run));
                 naming::in_text(bytes, |inner| self.named_by((*tenant, *inner), Namer::Value((*tenant, *hash))));
-                self.values.insert((*tenant, *hash), bytes.clone());
+                let known = self.values.entry((*tenant, *hash)).or_default();
+                if known.is_empty() {
+                    *known = bytes.clone();
+                }
             }
             // Its input may be a value of a run.
             Mutation::InsertTask(task) => {

@@ -14,10 +14,11 @@ use tidewheel_engine::run::fold::Journal;
 use tidewheel_engine::run::head::{Head, Identity, Phase, Seq};
 use tidewheel_engine::run::journal::{Ending, Fact, Segment};
 use tidewheel_engine::run::plan::{
-    Catch, Duration, ExprId, Flow, Hints, Intake, Kind, ListId, Node, NodeId, ParentClose, Plan, Profile, Retry,
-    SchemaId, Target, Yield,
+    Backoff, Catch, Duration, ExprId, Flow, Hints, Intake, Kind, ListId, Node, NodeId, ParentClose, Plan, Profile,
+    Retry, SagaStep, SchemaId, Target, Yield,
 };
 use tidewheel_engine::run::turn::{Env, Halt, Turn, advance};
+use tidewheel_engine::run::undo::UndoRetry;
 
 pub(crate) type Eval = Arc<dyn Fn(&dyn Scope) -> Result<Json, EvalError> + Send + Sync>;
 
@@ -228,9 +229,28 @@ impl Flowchart {
                 batch: *batch,
                 collect: *collect,
             },
+            S::Saga(steps) => {
+                let steps = steps.iter().map(|(name, undo)| self.saga_step(name, *undo, at)).collect();
+                Kind::Saga { steps, retry: UndoRetry { count: 1, delay_ms: 10, backoff: Backoff::Constant } }
+            }
             S::Emit(event) => Kind::Emit { event: self.lit(event.clone()) },
             S::Kind(make) => make(self, at),
         };
+    }
+}
+
+impl Flowchart {
+    /// A step that is a task of its name, and an undo that is one of `undo <name>` and gets the step's output.
+    fn saga_step(&mut self, name: &str, undo: bool, at: &str) -> SagaStep {
+        let with = self.expr(|scope| json!({"in": scope.dot().into_owned(), "steps": local(scope, "steps")}));
+        let with_output = self.expr(|scope| scope.dot().into_owned());
+        SagaStep {
+            name: name.into(),
+            reference: format!("{at}/{name}").into(),
+            target: Target::Task(name.into()),
+            with,
+            undo: undo.then(|| (Target::Task(format!("undo {name}").into()), with_output)),
+        }
     }
 }
 
@@ -253,6 +273,7 @@ pub(crate) enum S {
     Try(Vec<S>, Handler),
     Child(ParentClose, bool),
     Map { items: Json, concurrency: u32, batch: u32, collect: bool },
+    Saga(Vec<(&'static str, bool)>),
     Emit(Json),
     Kind(Make),
 }
@@ -273,6 +294,7 @@ impl std::fmt::Debug for S {
             S::Try(list, handler) => write!(f, "try {list:?} {:?} {:?}", handler.retry.is_some(), handler.handler),
             S::Child(close, awaited) => write!(f, "child {close:?} {awaited}"),
             S::Map { items, .. } => write!(f, "map {items}"),
+            S::Saga(steps) => write!(f, "saga {steps:?}"),
             S::Emit(_) => write!(f, "emit"),
             S::Kind(_) => write!(f, "kind"),
         }

@@ -28,6 +28,15 @@ pub(crate) enum Step {
     RunsAfter(String, String),
 }
 
+/// The name of a statement by its reference; what undoes a step of a saga is the step's name and `/undo`.
+pub(crate) fn name_of(reference: &str) -> String {
+    let name = |reference: &str| reference.rsplit('/').next().unwrap_or("").to_owned();
+    match reference.strip_suffix("/undo") {
+        Some(step) => name(step) + "/undo",
+        None => name(reference),
+    }
+}
+
 /// The scenarios of a feature file.
 pub(crate) fn read(file: &str, text: &str) -> Vec<Scenario> {
     let mut scenarios: Vec<Scenario> = Vec::new();

@@ -34,6 +34,7 @@ impl tidewheel_lang::testkit::world::Peer for Peer {
                 }
                 other => panic!("no operation `{other}`"),
             },
+            Target::Task(kind) => return self.task(kind, args),
             other => panic!("nobody answers {other:?} {args}"),
         };
         self.calls.push(format!("{method} {uri}"));
@@ -54,6 +55,22 @@ impl tidewheel_lang::testkit::world::Peer for Peer {
             _ => content,
         };
         Answer::Ends(Ok(output), 0)
+    }
+}
+
+impl Peer {
+    /// Tasks of our own scenarios: `echo` gives its input, `fail` fails, `flaky` succeeds at the third time.
+    fn task(&mut self, kind: &str, args: &Json) -> Answer {
+        self.calls.push(format!("{kind} {args}"));
+        let asked = self.calls.iter().filter(|call| call.starts_with("flaky ")).count();
+        if kind == "echo" || kind == "flaky" && asked >= 3 {
+            return Answer::Ends(Ok(args.clone()), 0);
+        }
+        let fault = Fault::new(Standard::Communication, Profile::Next, "as it was told", "");
+        let mut error = (*fault.0).clone();
+        error["status"] = 503.into();
+        error["instance"] = Json::Null;
+        Answer::Ends(Err(error), 0)
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn phase(field: Field<'_>) -> Decoded<Phase> {
 }
 
 /// Kinds of entries by number, from 1. Never reordered.
-pub(super) const KINDS: [EntryKind; 24] = [
+pub(super) const KINDS: [EntryKind; 25] = [
     EntryKind::Run,
     EntryKind::Do,
     EntryKind::Set,
@@ -71,6 +71,7 @@ pub(super) const KINDS: [EntryKind; 24] = [
     EntryKind::State,
     EntryKind::Program,
     EntryKind::Activation,
+    EntryKind::Saga,
 ];
 
 pub(super) fn close_number(close: ParentClose) -> u64 {

@@ -10,6 +10,7 @@ use tidewheel_engine::run::head::{Branch, Frame, Line, List, Next, Place, Step, 
 use tidewheel_engine::run::listen::ListenState;
 use tidewheel_engine::run::map::{MapState, Page};
 use tidewheel_engine::run::plan::Flow;
+use tidewheel_engine::run::saga::SagaState;
 
 use super::super::Decoded;
 use super::act::{empty, fault};
@@ -265,12 +266,16 @@ impl Part for Step {
                 to.number(1, 7);
                 to.part(8, &**state);
             }
+            Step::Saga(state) => {
+                to.number(1, 8);
+                to.part(9, &**state);
+            }
         }
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
         let (mut kind, mut items, mut index, mut branches) = (0, None, 0, Vec::new());
-        let (mut tried, mut mapped, mut listened, mut coded) = (None, None, None, None);
+        let (mut tried, mut mapped, mut listened, mut coded, mut saga) = (None, None, None, None, None);
         fields.each(|tag, field| {
             match tag {
                 1 => kind = field.number()?,
@@ -281,6 +286,7 @@ impl Part for Step {
                 6 => mapped = Some(Box::new(field.part(values)?)),
                 7 => listened = Some(Box::new(field.part(values)?)),
                 8 => coded = Some(Box::new(field.part(values)?)),
+                9 => saga = Some(Box::new(field.part(values)?)),
                 _ => {}
             }
             Ok(())
@@ -294,6 +300,7 @@ impl Part for Step {
             5 => Step::Map(needed(mapped, "state of a map")?),
             6 => Step::Listen(needed(listened, "state of a listen")?),
             7 => Step::Code(needed(coded, "state of a program")?),
+            8 => Step::Saga(needed(saga, "state of a saga")?),
             _ => return Err(wrong("a statement is of an unknown kind")),
         })
     }
@@ -400,6 +407,26 @@ impl Part for MapState {
         })?;
         let items = needed(items, "items of a map")?;
         Ok(MapState { items, total, cursor, working, done, finished, pages, bytes, again, given })
+    }
+}
+
+impl Part for SagaState {
+    fn write(&self, to: &mut Writer<'_>) {
+        self.outputs.iter().for_each(|output| to.data(1, output));
+        to.parts(2, &self.armed);
+    }
+
+    fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
+        let mut state = SagaState::default();
+        fields.each(|tag, field| {
+            match tag {
+                1 => state.outputs.push(field.data(values)?),
+                2 => state.armed.push(field.part(values)?),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(state)
     }
 }
 

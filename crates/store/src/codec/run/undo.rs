@@ -52,43 +52,41 @@ impl Part for Undo {
     fn write(&self, to: &mut Writer<'_>) {
         to.text(1, &self.name);
         to.number(2, self.of);
-        to.number(3, self.within);
-        to.text(4, &self.scope);
-        to.text(5, &self.reference);
-        to.part(6, &self.target);
-        to.data(7, &self.args);
+        to.text(3, &self.scope);
+        to.text(4, &self.reference);
+        to.part(5, &self.target);
+        to.data(6, &self.args);
         if self.hints != TaskHints::default() {
-            to.part(8, &self.hints);
+            to.part(7, &self.hints);
         }
-        to.part(9, &self.retry);
-        to.number(10, u64::from(self.tries));
-        to.number(11, u64::from(self.failures));
+        to.part(8, &self.retry);
+        to.number(9, u64::from(self.tries));
+        to.number(10, u64::from(self.failures));
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
-        let (mut label, mut of, mut within, mut scope, mut reference) = (empty(), 0, 0, empty(), empty());
+        let (mut label, mut of, mut scope, mut reference) = (empty(), 0, empty(), empty());
         let (mut target, mut args, mut hints, mut retry) = (None, None, TaskHints::default(), None);
         let (mut tries, mut failures) = (0, 0);
         fields.each(|tag, field| {
             match tag {
                 1 => label = field.text()?,
                 2 => of = field.number()?,
-                3 => within = field.number()?,
-                4 => scope = field.text()?,
-                5 => reference = field.text()?,
-                6 => target = Some(field.part(values)?),
-                7 => args = Some(field.data(values)?),
-                8 => hints = field.part(values)?,
-                9 => retry = Some(field.part(values)?),
-                10 => tries = field.small()?,
-                11 => failures = field.small()?,
+                3 => scope = field.text()?,
+                4 => reference = field.text()?,
+                5 => target = Some(field.part(values)?),
+                6 => args = Some(field.data(values)?),
+                7 => hints = field.part(values)?,
+                8 => retry = Some(field.part(values)?),
+                9 => tries = field.small()?,
+                10 => failures = field.small()?,
                 _ => {}
             }
             Ok(())
         })?;
         let (target, args) = (needed(target, "task that undoes")?, needed(args, "arguments of an undo")?);
         let retry = needed(retry, "retry of an undo")?;
-        Ok(Undo { name: label, of, within, scope, reference, target, args, hints, retry, tries, failures })
+        Ok(Undo { name: label, of, scope, reference, target, args, hints, retry, tries, failures })
     }
 }
 

@@ -17,6 +17,7 @@ use tidewheel_engine::run::journal::{Ending, Fact, Key, REVISION, Segment, Taped
 use tidewheel_engine::run::listen::ListenState;
 use tidewheel_engine::run::map::{Given, MapState, Page};
 use tidewheel_engine::run::plan::{Backoff, Flow, ParentClose, Process, Protocol, Target};
+use tidewheel_engine::run::saga::SagaState;
 use tidewheel_engine::run::undo::{Compensations, Undo, UndoRetry};
 
 use super::super::act::KINDS;
@@ -162,7 +163,12 @@ impl Random {
     }
 
     fn key(&mut self) -> Key {
-        Key { scope: self.name(), kind: self.pick(&KINDS[..22]), name: self.name(), n: self.small() }
+        Key {
+            scope: self.name(),
+            kind: self.pick(&KINDS[..if self.first { 22 } else { KINDS.len() }]),
+            name: self.name(),
+            n: self.small(),
+        }
     }
 
     pub(super) fn event(&mut self) -> Event {
@@ -398,7 +404,7 @@ impl Random {
     }
 
     fn step(&mut self) -> Step {
-        match self.below(7) {
+        match self.below(if self.first { 7 } else { 8 }) {
             0 => Step::Plain,
             1 => Step::Root,
             2 => Step::For { items: self.data(), index: self.small() },
@@ -410,7 +416,11 @@ impl Random {
                 error: self.maybe(Random::data),
             }),
             5 => Step::Map(Box::new(self.map())),
-            _ => Step::Listen(Box::new(self.listen())),
+            6 => Step::Listen(Box::new(self.listen())),
+            _ => Step::Saga(Box::new(SagaState {
+                outputs: self.list(3, Random::data),
+                armed: self.list(3, Random::undo),
+            })),
         }
     }
 
@@ -499,7 +509,6 @@ impl Random {
         Undo {
             name: self.name(),
             of: self.number(),
-            within: self.number(),
             scope: self.name(),
             reference: self.name(),
             target: self.target(),

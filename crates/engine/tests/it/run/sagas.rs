@@ -1,0 +1,324 @@
+//! Sagas, and what undoes them.
+
+use serde_json::{Value as Json, json};
+use tidewheel_engine::run::act::{Event, Outcome};
+use tidewheel_engine::run::fold::Change;
+use tidewheel_engine::run::head::{Identity, Phase};
+
+use super::kit::{FUEL, Flowchart, Handler, Outside, S, World, error, run};
+
+fn saga() -> S {
+    S::Saga(vec![("a", true), ("b", true), ("c", true)])
+}
+
+/// Types of the tasks that are open.
+fn at_work(world: &World) -> Vec<String> {
+    let task = |outside: &Outside| match outside {
+        Outside::Task(task) => Some(format!("{:?}", task.target).split('"').nth(1).unwrap_or_default().to_owned()),
+        _ => None,
+    };
+    world.open.values().filter_map(task).collect()
+}
+
+fn args(world: &World, name: &str) -> Json {
+    match &world.open[&world.task(name)] {
+        Outside::Task(task) => world.read(&task.args),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn key_of(world: &World, end: &str) -> String {
+    world.keys().into_iter().find(|key| key.ends_with(end)).unwrap_or_else(|| panic!("no key {end}"))
+}
+
+fn go_back(world: &mut World, key: &str, change: Change) {
+    let segments = world.segments.clone();
+    let turn = world.journal(&segments).reset(&world.head, key, change, world.now, &mut FUEL.clone()).expect("a turn");
+    world.finished = None;
+    if world.commit(turn) {
+        world.send(Event::Continue);
+    }
+}
+
+#[test]
+fn steps_come_one_after_another_and_see_the_outputs_before_them() {
+    let mut world = run(&[saga()], json!(7));
+    assert_eq!(at_work(&world), ["a"]);
+    assert_eq!(args(&world, "a"), json!({"in": 7, "steps": {}}));
+    world.complete("a", json!("A"));
+    assert_eq!(args(&world, "b"), json!({"in": 7, "steps": {"a": "A"}}));
+    world.complete("b", json!("B"));
+    world.complete("c", json!("C"));
+    assert_eq!(world.output(), json!(["A", "B", "C"]));
+    assert!(world.head.undo.is_none(), "what came to its end stays");
+}
+
+#[test]
+fn a_step_that_fails_undoes_those_before_it_in_reverse_and_only_then_the_error_goes_on() {
+    let caught = S::Try(vec![saga()], Handler { handler: Some(vec![S::Task("handler")]), ..Handler::default() });
+    let mut world = run(&[caught], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    world.break_task("c", 503);
+    assert_eq!(at_work(&world), ["undo b"], "the last one first, alone");
+    assert_eq!(args(&world, "undo b"), json!("B"));
+    world.complete("undo b", json!(null));
+    assert_eq!(at_work(&world), ["undo a"]);
+    world.complete("undo a", json!(null));
+    assert_eq!(at_work(&world), ["handler"], "the catch waits until everything is undone");
+    world.complete("handler", json!("handled"));
+    assert_eq!(world.output(), json!("handled"));
+}
+
+#[test]
+fn a_run_that_faults_ends_when_everything_is_undone_with_the_error_of_the_step() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.break_task("b", 503);
+    assert!(world.finished.is_none() && !world.head.phase.ended());
+    world.complete("undo a", json!(null));
+    assert_eq!(world.error()["status"], 503);
+    assert_eq!(world.error()["instance"], "/do/0/step/b");
+    world.finished = None;
+    world.send(Event::Retry);
+    assert_eq!(at_work(&world), ["a"], "it is a unit: it begins anew");
+}
+
+#[test]
+fn a_cancel_undoes_what_is_done_and_a_terminate_does_not() {
+    let fork = S::Fork(false, vec![saga(), S::Task("slow")]);
+    let mut world = run(&[fork.clone()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    world.send(Event::Cancel { reason: "r".into() });
+    assert_eq!(at_work(&world), ["undo b"], "the step at work and the other branch are cancelled");
+    world.complete("undo b", json!(null));
+    assert!(world.finished.is_none());
+    world.complete("undo a", json!(null));
+    assert_eq!(world.finished, Some((Phase::Cancelled, Outcome::Cancelled)));
+
+    let mut world = run(&[fork], json!(null));
+    world.complete("a", json!("A"));
+    world.send(Event::Terminate { reason: "r".into() });
+    assert!(world.open.is_empty());
+    assert_eq!(world.head.phase, Phase::Cancelled);
+}
+
+#[test]
+fn a_step_that_ended_while_the_run_was_suspended_is_undone_by_a_cancel() {
+    let mut world = run(&[saga()], json!(null));
+    world.send(Event::Suspend { reason: "r".into() });
+    world.complete("a", json!("A"));
+    world.send(Event::Cancel { reason: "r".into() });
+    assert_eq!(at_work(&world), ["undo a"]);
+    world.complete("undo a", json!(null));
+    assert_eq!(world.head.phase, Phase::Cancelled);
+}
+
+#[test]
+fn an_undo_whose_end_came_during_a_suspension_counts_when_the_run_is_cancelled() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    world.break_task("c", 500);
+    world.send(Event::Cancel { reason: "r".into() });
+    assert_eq!(at_work(&world), ["undo b"], "it goes on");
+    world.complete("undo b", json!(null));
+    world.complete("undo a", json!(null));
+    assert_eq!(world.head.phase, Phase::Cancelled);
+
+    let caught = S::Try(vec![saga()], Handler { handler: Some(vec![S::Lit(json!(1))]), ..Handler::default() });
+    let mut world = run(&[caught], json!(null));
+    world.complete("a", json!("A"));
+    world.break_task("b", 500);
+    world.send(Event::Suspend { reason: "r".into() });
+    world.complete("undo a", json!(null));
+    assert_eq!(world.head.phase, Phase::Suspended);
+    world.send(Event::Cancel { reason: "r".into() });
+    assert_eq!(world.head.phase, Phase::Cancelled);
+    assert!(world.open.is_empty() && world.head.undo.is_none());
+}
+
+#[test]
+fn an_undo_is_tried_again_after_a_pause() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.break_task("b", 503);
+    world.break_task("undo a", 500);
+    assert_eq!(at_work(&world), Vec::<String>::new());
+    world.pass(9);
+    assert_eq!(at_work(&world), Vec::<String>::new());
+    world.pass(1);
+    world.complete("undo a", json!(null));
+    assert_eq!(world.error()["status"], 503);
+    let undos: Vec<String> = world.keys().into_iter().filter(|key| key.contains("/undo:")).collect();
+    assert_eq!(undos, ["/u3/undo:/do/0/step/a/undo#0", "/u3/undo:/do/0/step/a/undo#1"]);
+}
+
+#[test]
+fn an_undo_that_fails_for_good_faults_the_run_and_says_what_remains_and_a_retry_goes_on_with_it() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    world.break_task("c", 503);
+    world.break_task("undo b", 500);
+    world.pass(10);
+    world.break_task("undo b", 501);
+    let error = world.error();
+    assert_eq!(error["undo"]["remains"], json!(["b", "a"]));
+    assert_eq!((&error["undo"]["failed"], &error["undo"]["error"]["status"]), (&json!("b"), &json!(501)));
+    assert_eq!(error["cause"]["status"], 503, "what it began with");
+    world.finished = None;
+    world.send(Event::Retry);
+    assert_eq!(at_work(&world), ["undo b"], "first what remains");
+    world.complete("undo b", json!(null));
+    world.complete("undo a", json!(null));
+    assert_eq!(at_work(&world), ["a"], "then the statement that failed");
+}
+
+#[test]
+fn a_cancelled_run_whose_undo_failed_for_good_is_cancelled_once_a_retry_undid_the_rest() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.send(Event::Cancel { reason: "r".into() });
+    world.break_task("undo a", 500);
+    world.pass(10);
+    world.break_task("undo a", 500);
+    assert_eq!(world.head.phase, Phase::Faulted);
+    world.finished = None;
+    world.send(Event::Retry);
+    world.complete("undo a", json!(null));
+    assert_eq!(world.finished, Some((Phase::Cancelled, Outcome::Cancelled)));
+}
+
+#[test]
+fn a_time_limit_and_a_lost_competition_undo_too_before_anything_else_goes_on() {
+    let caught = S::Try(
+        vec![S::Do(vec![saga()]).timeout(50)],
+        Handler { handler: Some(vec![S::Task("handler")]), ..Handler::default() },
+    );
+    let mut world = run(&[caught], json!(null));
+    world.complete("a", json!("A"));
+    world.pass(50);
+    assert_eq!(at_work(&world), ["undo a"]);
+    world.complete("undo a", json!(null));
+    assert_eq!(at_work(&world), ["handler"]);
+
+    let race = S::Fork(true, vec![saga(), S::Task("quick")]);
+    let mut world = run(&[race, S::push("after")], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("quick", json!(["q"]));
+    assert_eq!(at_work(&world), ["undo a"]);
+    assert!(world.finished.is_none());
+    world.complete("undo a", json!(null));
+    assert_eq!(world.output(), json!(["q", "after"]));
+}
+
+#[test]
+fn a_run_that_faults_elsewhere_undoes_its_sagas_and_keeps_those_that_had_ended() {
+    let first = S::Saga(vec![("kept", true)]);
+    let fork = S::Fork(false, vec![saga(), S::Task("other")]);
+    let mut world = run(&[first, fork], json!(null));
+    world.complete("kept", json!("K"));
+    world.complete("a", json!("A"));
+    world.break_task("other", 500);
+    assert_eq!(at_work(&world), ["undo a"]);
+    world.complete("undo a", json!(null));
+    assert_eq!(world.error()["status"], 500);
+}
+
+#[test]
+fn a_reset_into_a_saga_goes_on_there_if_its_steps_hold_and_undoes_later_ones_first() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    let key = key_of(&world, "/step/b#0");
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["undo b"], "the step that is done again is undone first");
+    world.complete("undo b", json!(null));
+    assert_eq!(at_work(&world), ["b"]);
+    assert_eq!(args(&world, "b")["steps"], json!({"a": "A"}));
+    world.complete("b", json!("B2"));
+    world.complete("c", json!("C"));
+    assert_eq!(world.output(), json!(["A", "B2", "C"]));
+}
+
+#[test]
+fn a_reset_into_a_saga_that_was_undone_begins_it_anew() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    let key = key_of(&world, "/step/b#0");
+    world.break_task("b", 503);
+    world.complete("undo a", json!(null));
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["a"]);
+}
+
+#[test]
+fn a_reset_while_it_is_undone_lets_that_come_to_its_end_first() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    let key = key_of(&world, "/step/b#0");
+    world.break_task("b", 503);
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["undo a"]);
+    world.complete("undo a", json!(null));
+    assert_eq!(at_work(&world), ["a"]);
+}
+
+#[test]
+fn a_reset_of_a_suspended_run_takes_the_end_of_an_undo_in() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    let key = key_of(&world, "/step/b#0");
+    let caught = world.task("c");
+    world.open.remove(&caught);
+    world.send(Event::Done { entry: caught, outcome: Outcome::Err(error(500)) });
+    assert_eq!(at_work(&world), ["undo b"]);
+    world.head.phase = Phase::Running;
+    world.send(Event::Cancel { reason: "r".into() });
+    world.complete("undo b", json!(null));
+    world.complete("undo a", json!(null));
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["a"], "all of it was undone");
+
+    let caught = S::Try(vec![saga()], Handler { handler: Some(vec![S::Lit(json!(1))]), ..Handler::default() });
+    let mut world = run(&[caught], json!(null));
+    world.complete("a", json!("A"));
+    let key = key_of(&world, "/step/b#0");
+    world.break_task("b", 500);
+    world.send(Event::Suspend { reason: "r".into() });
+    world.complete("undo a", json!(null));
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["a"]);
+}
+
+#[test]
+fn a_fork_answers_for_its_own_steps_alone() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    let key = key_of(&world, "/step/b#0");
+    let mut identity = Identity::new(tidewheel_engine::id::RunId(78), &world.chart.plan);
+    identity.depth = 0;
+    let change = Change { identity: Some(identity.into()), ..Change::default() };
+    let segments = world.segments.clone();
+    let turn = world.journal(&segments).reset(&world.head, &key, change, world.now, &mut FUEL.clone()).unwrap();
+    let tasks: Vec<String> = turn.acts.iter().map(|act| format!("{act:?}")).collect();
+    assert!(turn.head.undo.is_none());
+    assert!(tasks.iter().any(|task| task.contains("Task(\"a\")")), "{tasks:?}");
+}
+
+#[test]
+fn large_outputs_and_events_that_come_twice_are_no_trouble() {
+    let mut world = World::started(Flowchart::of(&[saga()]), json!(null));
+    let large = Json::String("x".repeat(200_000));
+    let entry = world.task("a");
+    world.complete("a", large.clone());
+    let before = world.head.clone();
+    let value = world.data(large.clone());
+    assert_eq!(world.send(Event::Done { entry, outcome: Outcome::Ok(value) }), 0);
+    assert_eq!(world.head, before);
+    world.send(Event::Done { entry: world.task("b"), outcome: Outcome::Err(error(500)) });
+    assert_eq!(args(&world, "undo a"), large);
+}
