@@ -163,12 +163,7 @@ impl Random {
     }
 
     fn key(&mut self) -> Key {
-        Key {
-            scope: self.name(),
-            kind: self.pick(&KINDS[..if self.first { 22 } else { KINDS.len() }]),
-            name: self.name(),
-            n: self.small(),
-        }
+        Key { scope: self.name(), kind: self.pick(&KINDS[..22]), name: self.name(), n: self.small() }
     }
 
     pub(super) fn event(&mut self) -> Event {
