@@ -440,8 +440,8 @@ pub enum Command {
         tenant: TenantId,
         /// Run.
         run: RunId,
-        /// Turns of the run when it was taken: with another number it comes too late.
-        turns: u64,
+        /// That of its [`crate::effect::Computation`]: with another one it comes too late.
+        ticket: u64,
         /// What came of it.
         outcome: Box<Result<Option<Turn>, Halt>>,
     },

@@ -106,6 +106,8 @@ pub struct Computation {
     pub tenant: TenantId,
     /// Run.
     pub run: RunId,
+    /// Stands for this computation and no other one, not even of another epoch of the partition.
+    pub ticket: u64,
     /// The run as it is.
     pub head: Head,
     /// What came.
@@ -113,7 +115,7 @@ pub struct Computation {
     /// The workflow.
     pub definition: Arc<dyn Definition>,
     /// Values that were read for it.
-    pub blobs: Arc<BTreeMap<BlobHash, Json>>,
+    pub blobs: Arc<BTreeMap<BlobHash, Arc<Json>>>,
     /// Wall time.
     pub now_ms: u64,
 }

@@ -66,14 +66,26 @@ pub const TAKE_ITEMS: u32 = 100;
 pub const WAITING_TAKERS: usize = 10_000;
 /// Commands that wait for a load. Above, a command that would wait is refused as overloaded.
 pub const PARKED_COMMANDS: usize = 10_000;
-/// Runs that go on in one apply turn.
-pub const RUNS_PER_TURN: usize = 256;
+/// What runs may do in one apply turn: each turn of a run counts one, and each record that changes by it. About two milliseconds.
+pub const RUN_CHANGES_PER_TURN: usize = 1_000;
+/// Steps of expressions that count as one of [`RUN_CHANGES_PER_TURN`]: as [`SLICE_STEPS`] says, about a microsecond.
+pub const STEPS_PER_CHANGE: u64 = 20;
+/// Ends of items of a map that one turn takes in. Each may open another item, for which a turn has room.
+pub const ENDS_PER_TURN: usize = 128;
+/// Runs that are read at a time, unless the runs in memory have used up their room: then one after the other.
+pub const RUN_LOADS: usize = 256;
 /// Tasks of items that are cancelled in one apply turn.
 pub const CANCELS_PER_TURN: usize = 256;
 /// Commands that wait for one run to be read.
 pub const RUN_COMMANDS: usize = 1_000;
 /// Bytes that a run in memory takes besides its values, about.
 pub const RUN_BYTES: usize = 1_024;
+/// Runs at work may take at least so many bytes, whatever is kept of the others: a few of the largest.
+pub const RUN_ROOM_BYTES: usize = 16 << 20;
+/// Bytes in memory for each byte of the text of a large value, about: a number of five digits takes 32.
+pub const VALUE_IN_MEMORY: usize = 4;
+/// Values that were read for a run are kept for its next turns up to so many bytes.
+pub const RUN_BLOB_BYTES: usize = 8 << 20;
 /// Bytes of runs kept in memory while nothing happens to them.
 pub const RUN_CACHE_BYTES: usize = 64 << 20;
 /// Compiled workflows kept in memory: document B's bound.
@@ -119,6 +131,9 @@ pub const EVAL_STEPS: u64 = 1_000_000;
 pub const EVAL_BYTES: u64 = 64 << 20;
 /// Turns after which the head is written whole, so that a load folds few segments.
 pub const TURNS_PER_HEAD: u64 = 16;
+/// Bytes of values in a head above which it is written half as often, and so on with each doubling: a head of 1 MiB every 512
+/// turns, which a load folds in a millisecond or two.
+pub const BYTES_PER_HEAD: usize = 32 * 1024;
 /// Child runs of child runs: deeper is a recursion that does not end.
 pub const CHILD_DEPTH: u8 = 32;
 /// Frames of one line of statements: deeper is a recursion of functions that does not end.

@@ -1,10 +1,13 @@
 //! What the engine asks of the store: reads it cannot do itself. An answer says which commit it saw (`as_of`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::id::{QueueId, RunId, TaskId, TenantId};
 use crate::mutation::RunTimer;
 use crate::run::act::Event;
+use crate::run::eval::Json;
 use crate::run::head::Head;
 use crate::run::journal::Segment;
 use crate::task::Task;
@@ -121,4 +124,15 @@ pub enum Loaded {
     Run(Option<Box<StoredRun>>),
     /// In the order asked; `None` = there is none.
     Values(Vec<Option<Bytes>>),
+    /// The same, read beside the loop, each with the bytes of its text. What is no JSON is `None`, too.
+    Parsed(Vec<Option<(Arc<Json>, usize)>>),
+}
+
+impl Loaded {
+    /// Reads the texts of values: large ones take their time, which the loop of a partition does not have.
+    pub fn parsed(self) -> Loaded {
+        let Loaded::Values(values) = self else { return self };
+        let read = |bytes: Bytes| Some((Arc::new(serde_json::from_slice(&bytes).ok()?), bytes.len()));
+        Loaded::Parsed(values.into_iter().map(|value| value.and_then(read)).collect())
+    }
 }

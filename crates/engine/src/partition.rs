@@ -18,6 +18,7 @@ mod recover;
 mod requirement;
 mod results;
 mod run_acts;
+mod run_cache;
 mod run_commands;
 mod runs;
 mod scan;
@@ -501,7 +502,7 @@ impl Partition {
                 self.start_run(request, tenant, *start, &known, now);
             }
             Command::ActOnRun { request, tenant, run, action } => self.act_on_run(request, tenant, run, action, now),
-            Command::TurnComputed { run, turns, outcome, .. } => self.turn_computed(run, turns, *outcome, now),
+            Command::TurnComputed { run, ticket, outcome, .. } => self.turn_computed(run, ticket, *outcome, now),
             Command::Read { request, view } => self.read(request, view, now),
         }
     }

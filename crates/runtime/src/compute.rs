@@ -53,7 +53,7 @@ fn answer(work: &Computation) -> Command {
         tracing::error!(run = %work.run, "a turn of a run ended in a panic");
         Err(Halt::OutOfFuel)
     });
-    Command::TurnComputed { tenant: work.tenant, run: work.run, turns: work.head.turns, outcome: Box::new(outcome) }
+    Command::TurnComputed { tenant: work.tenant, run: work.run, ticket: work.ticket, outcome: Box::new(outcome) }
 }
 
 #[cfg(test)]
@@ -112,6 +112,7 @@ mod tests {
         Computation {
             tenant: TenantId(1),
             run: RunId(5),
+            ticket: 9,
             head: Head::new(identity.clone()),
             event: Event::Start { identity, input: Data::null() },
             definition: Arc::new(Broken(plan)),
@@ -121,8 +122,8 @@ mod tests {
     }
 
     fn outcome(work: &Computation) -> Result<Option<Phase>, Halt> {
-        let Command::TurnComputed { tenant, run, turns, outcome } = answer(work) else { panic!("another command") };
-        assert_eq!((tenant, run, turns), (TenantId(1), RunId(5), 0));
+        let Command::TurnComputed { tenant, run, ticket, outcome } = answer(work) else { panic!("another command") };
+        assert_eq!((tenant, run, ticket), (TenantId(1), RunId(5), 9));
         (*outcome).map(|turn| turn.map(|turn| turn.head.phase))
     }
 

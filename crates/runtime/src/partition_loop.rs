@@ -20,6 +20,7 @@ use crate::mailbox::{Event, Taken, Weights};
 use crate::reader::Reader;
 use crate::sessions::ToWorker;
 use crate::tally::{Figures, Tally, Written};
+use crate::run_feed::RunChanges;
 use crate::{Change, Error, PressureChange, RunChange, Shared};
 
 /// A sleep is never longer than this, so that a clock change is seen.
@@ -207,7 +208,7 @@ impl Loop<'_> {
     fn commit(&mut self, batch: Batch) {
         let listened = self.shared.feed.receiver_count() > 0;
         let runs_listened = self.shared.run_feed.receiver_count() > 0;
-        let mut runs = Vec::new();
+        let mut runs = RunChanges::default();
         let tasks = Vec::with_capacity(batch.mutations.len());
         let mut tally = Tally { mutations: batch.mutations.len(), tasks, lost: 0 };
         let mut changes = Vec::new();
@@ -242,13 +243,13 @@ impl Loop<'_> {
                 Mutation::PutSpec { task, .. } => drop(labelled.insert(*task)),
                 Mutation::PutRun(_) | Mutation::AppendTurn { .. } => {
                     if runs_listened {
-                        RunChange::note(&mut runs, mutation);
+                        runs.note(mutation);
                     }
                 }
                 other => config.extend(ConfigChange::of(other)),
             }
         }
-        let (index, epoch) = (batch.index, batch.epoch);
+        let (index, epoch, runs) = (batch.index, batch.epoch, runs.into_changes());
         self.under_way.push_back(UnderWay { index, begun: Instant::now(), config, changes, runs, tally });
         let shared = self.shared.clone();
         self.shared.store.commit(

@@ -64,5 +64,5 @@ fn with_blobs(
             })?;
         }
     }
-    Ok((index, loaded))
+    Ok((index, loaded.parsed()))
 }

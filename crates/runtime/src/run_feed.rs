@@ -1,5 +1,7 @@
 //! What live streams and waiting callers learn of runs.
 
+use std::collections::HashMap;
+
 use tidewheel_engine::Mutation;
 use tidewheel_engine::id::{RunId, TenantId};
 use tidewheel_engine::run::head::Phase;
@@ -41,16 +43,32 @@ impl RunChange {
         }
     }
 
-    /// Adds what a mutation changes of a run. A turn and the head that is written with it are one change.
-    pub(crate) fn note(changes: &mut Vec<RunChange>, mutation: &Mutation) {
+}
+
+/// What a batch changes of runs: one change of each, whatever it has of turns and heads.
+#[derive(Default)]
+pub(crate) struct RunChanges {
+    changes: Vec<RunChange>,
+    places: HashMap<RunId, usize>,
+}
+
+impl RunChanges {
+    /// Adds what a mutation changes.
+    pub(crate) fn note(&mut self, mutation: &Mutation) {
         let Some(change) = RunChange::of(mutation) else { return };
-        // The engine writes both next to each other.
-        match changes.last_mut().filter(|last| (last.tenant, last.run) == (change.tenant, change.run)) {
-            Some(last) => {
-                *last = RunChange { phase: change.phase.or(last.phase), turn: last.turn.max(change.turn), ..change };
+        let place = *self.places.entry(change.run).or_insert(self.changes.len());
+        match self.changes.get_mut(place) {
+            Some(known) => {
+                let (phase, turn) = (change.phase.or(known.phase), known.turn.max(change.turn));
+                *known = RunChange { phase, turn, at: known.at.max(change.at), ..change };
             }
-            None => changes.push(change),
+            None => self.changes.push(change),
         }
+    }
+
+    /// In the order in which the runs changed first.
+    pub(crate) fn into_changes(self) -> Vec<RunChange> {
+        self.changes
     }
 }
 
@@ -87,11 +105,11 @@ mod tests {
     fn a_turn_and_its_head_are_one_change_and_other_turns_keep_the_phase() {
         let ended = Fact::Phase { phase: Phase::Completed, reason: None, value: None };
         let mutations =
-            [turn(1, 1, vec![]), turn(2, 4, vec![ended]), head(2, 4, Phase::Completed), head(3, 2, Phase::Waiting)];
-        let mut changes = Vec::new();
-        mutations.iter().for_each(|mutation| RunChange::note(&mut changes, mutation));
-        let seen: Vec<_> = changes.iter().map(|c| (c.run.0, c.phase, c.turn, c.at)).collect();
-        let expected = [(1, None, 1, 101), (2, Some(Phase::Completed), 4, 104), (3, Some(Phase::Waiting), 2, 102)];
+            [turn(2, 4, vec![ended]), turn(1, 1, vec![]), head(2, 4, Phase::Completed), head(3, 2, Phase::Waiting)];
+        let mut changes = RunChanges::default();
+        mutations.iter().for_each(|mutation| changes.note(mutation));
+        let seen: Vec<_> = changes.into_changes().iter().map(|c| (c.run.0, c.phase, c.turn, c.at)).collect();
+        let expected = [(2, Some(Phase::Completed), 4, 104), (1, None, 1, 101), (3, Some(Phase::Waiting), 2, 102)];
         assert_eq!(seen, expected);
     }
 }

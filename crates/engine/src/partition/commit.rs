@@ -15,16 +15,18 @@ impl Partition {
             || !self.effects.is_empty()
             || !self.outbox.is_empty()
             || !self.touched_queues.is_empty()
+            || !self.runs.changed.is_empty()
     }
 
     /// Whether the open batch changes anything that is stored.
     pub fn has_changes(&self) -> bool {
-        !self.dirty.is_empty() || !self.mutations.is_empty() || !self.touched_queues.is_empty()
+        let rows = !self.dirty.is_empty() || !self.mutations.is_empty() || !self.runs.changed.is_empty();
+        rows || !self.touched_queues.is_empty()
     }
 
     /// Roughly how much is in the open batch.
     pub fn output_len(&self) -> usize {
-        self.dirty.len() + self.mutations.len() + self.effects.len()
+        self.dirty.len() + self.mutations.len() + self.effects.len() + self.runs.changed.len()
     }
 
     /// Closes the open batch. A batch without mutations needs no commit: its effects may leave when all batches before
@@ -34,7 +36,8 @@ impl Partition {
             self.post(session);
         }
         let mut mutations = std::mem::take(&mut self.mutations);
-        mutations.reserve(self.dirty.len());
+        mutations.reserve(self.dirty.len() + self.runs.changed.len());
+        self.write_runs(&mut mutations);
         for id in std::mem::take(&mut self.dirty) {
             let Some(entry) = self.tasks.get_mut(&id) else { continue };
             entry.dirty = false;

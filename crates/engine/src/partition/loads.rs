@@ -41,7 +41,7 @@ impl Partition {
             return;
         }
         let Some((purpose, _)) = self.purposes.remove(&id) else { return };
-        match (purpose, loaded) {
+        match (purpose, loaded.parsed()) {
             (Purpose::Command(number), Loaded::Tasks(rows)) => {
                 let absent = rows.iter().any(Option::is_none);
                 rows.into_iter().flatten().for_each(|task| self.adopt(task));
@@ -59,7 +59,7 @@ impl Partition {
             (Purpose::RunExists(number, tenant, run), Loaded::Run(stored)) => {
                 self.run_exists(number, tenant, run, stored.is_some(), now);
             }
-            (Purpose::RunValues(run, hashes), Loaded::Values(values)) => self.values_loaded(run, hashes, values, now),
+            (Purpose::RunValues(run, hashes), Loaded::Parsed(values)) => self.values_loaded(run, hashes, values, now),
             (Purpose::History(number), Loaded::Run(stored)) => {
                 if let Some(waiting) = self.waiting.remove(&number) {
                     self.history_loaded(waiting.command, stored, now);

@@ -52,9 +52,8 @@ impl Partition {
         for task in recovered.running {
             self.adopt_running(task, now);
         }
-        for (tenant, run) in recovered.waiting_runs {
-            self.want_run(tenant, run);
-        }
+        self.runs.wanted.extend(recovered.waiting_runs);
+        self.read_wanted();
         if !self.orphans.is_empty() {
             self.mono_wheel.insert(now.mono + self.options.lease_ms, MonoTimer::Orphans);
         }

@@ -76,7 +76,7 @@ impl Partition {
                 self.mutations.push(Mutation::DeleteRunTimer(RunTimer { tenant, run, entry }));
                 self.disarm_run(run, entry);
             }
-            Act::StartChild(child) => self.start_child(tenant, run, *child, now),
+            Act::StartChild(child) => self.start_child(tenant, run, *child),
             Act::CancelChild { entry } => {
                 let reason = "the run that started it ended".into();
                 self.queue_event(tenant, RunId::of_child(run, entry, 0), Event::Cancel { reason });
@@ -268,7 +268,7 @@ impl Partition {
         }
     }
 
-    fn start_child(&mut self, tenant: TenantId, run: RunId, child: StartChild, now: Now) {
+    fn start_child(&mut self, tenant: TenantId, run: RunId, child: StartChild) {
         let Some((plan, version)) = self.workflow(tenant, &child.namespace, &child.name, &child.version) else {
             let (namespace, name, version) = (&child.namespace, &child.name, &child.version);
             let detail = format!("there is no workflow {namespace}/{name}:{version}");
@@ -296,7 +296,7 @@ impl Partition {
             correlation,
             depth: child.depth,
         });
-        self.adopt_child(tenant, identity, child.input, now);
+        self.adopt_child(tenant, identity, child.input);
     }
 
     fn run_finished(&mut self, tenant: TenantId, run: RunId, phase: Phase, outcome: Outcome) {

@@ -10,7 +10,7 @@ use crate::effect::{Refusal, Reply};
 use crate::id::{Name, RequestId, RunId, TaskId, TenantId};
 use crate::limit;
 use crate::load::{Load, StoredRun};
-use crate::mutation::{Mutation, RunRecord};
+use crate::mutation::Mutation;
 use crate::run::act::Event;
 use crate::run::data::{BlobHash, Data};
 use crate::run::eval::{Fuel, Json};
@@ -41,6 +41,10 @@ impl Partition {
         if !self.tenants.contains_key(&tenant) {
             return self.refuse(request, Refusal::NotFound);
         }
+        if self.runs_are_full() {
+            let what = "the memory for workflow runs at work".into();
+            return self.refuse(request, Refusal::Overloaded { what, retry_after_ms: 1_000 });
+        }
         let Some((plan, version)) = self.workflow(tenant, &start.namespace, &start.name, &start.version) else {
             return self.refuse(request, Refusal::NotFound);
         };
@@ -69,11 +73,11 @@ impl Partition {
     }
 
     /// A run that another one started. Its first turn comes with its turn in line.
-    pub(super) fn adopt_child(&mut self, tenant: TenantId, identity: Arc<Identity>, input: Data, now: Now) {
+    pub(super) fn adopt_child(&mut self, tenant: TenantId, identity: Arc<Identity>, input: Data) {
         let run = identity.run;
         let head = Head::new(identity.clone());
-        self.mutations.push(Mutation::PutRun(Box::new(RunRecord { tenant, changed: now.wall, head: head.clone() })));
         self.runs.held.insert(run, RunEntry::new(tenant, Stage::Ready(head), self.index));
+        self.save_run(run);
         self.queue_event(tenant, run, Event::Start { identity, input });
     }
 

@@ -1,8 +1,8 @@
 //! Runs: what comes for a run goes into its turn, and what the turn asks for becomes tasks, timers, other runs and rows.
 //!
 //! A turn is taken in the batch of what caused it, when the run is in memory and nothing is before it. What has to wait (the
-//! run is read, a turn is computed elsewhere, others are before it) is stored as a row of its own in that batch, so that a
-//! crash loses none of it; a turn that takes it in removes the row.
+//! run is read, a turn is computed elsewhere, others are before it) is stored as a row of its own when that batch closes, so
+//! that a crash loses none of it; a turn that takes it in removes the row.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 
 use super::{Partition, Purpose, WallTimer};
 use crate::command::Command;
-use crate::effect::{Computation, Effect, Refusal};
+use crate::effect::{Computation, Effect};
 use crate::id::{Name, RunId, TenantId};
 use crate::limit;
 use crate::load::{Load, StoredRun};
@@ -20,7 +20,6 @@ use crate::planted::Bug;
 use crate::run::act::Event;
 use crate::run::data::BlobHash;
 use crate::run::eval::{Definition, Fuel, Json};
-use crate::run::fold::{FoldError, Journal};
 use crate::run::head::{Head, Identity, Seq};
 use crate::run::turn::{Env, Halt, Turn, advance};
 use crate::time::Now;
@@ -33,11 +32,20 @@ pub(crate) struct Runs {
     pub(super) held: HashMap<RunId, RunEntry>,
     /// Runs with something that may be taken in.
     line: VecDeque<RunId>,
+    /// Runs of which the open batch has rows to write, see [`Partition::write_runs`].
+    pub(super) changed: Vec<RunId>,
     /// Runs changed by a batch, for when it is durable.
-    settled: VecDeque<(u64, RunId)>,
+    pub(super) settled: VecDeque<(u64, RunId)>,
     /// Runs that could be let go, the longest unused first, each with the batch that changed it last.
-    cold: VecDeque<(u64, RunId)>,
-    weight: usize,
+    pub(super) cold: VecDeque<(u64, RunId)>,
+    /// Runs that are to be read, when there is room for them.
+    pub(super) wanted: VecDeque<(TenantId, RunId)>,
+    /// How many are being read.
+    pub(super) loading: usize,
+    /// Bytes of the runs in memory, about.
+    pub(super) weight: usize,
+    /// Turns that were handed out.
+    tickets: u32,
     definitions: HashMap<[u8; 32], Arc<dyn Definition>>,
     /// The order in which they were compiled.
     compiled: VecDeque<[u8; 32]>,
@@ -57,14 +65,26 @@ pub(crate) struct Deployed {
 /// Where a run in memory stands.
 #[derive(Debug)]
 pub(crate) enum Stage {
+    /// It is to be read, and that was not asked for yet.
+    Wanted,
     /// It is being read; then what came from the store, while values are read for it.
     Loading(Option<Box<StoredRun>>),
     /// It can take something in.
     Ready(Head),
     /// Values are being read for its next turn.
     Fetching(Head),
-    /// A turn is taken elsewhere.
-    Computing(Head),
+    /// A turn is taken elsewhere, under this ticket.
+    Computing(Head, u64),
+}
+
+/// Something that came for a run.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// Number of the row that keeps it; 0 = none, or the timer's own.
+    pub(super) number: u64,
+    /// Whether that row was written. Until the batch closes that it came with, it was not: what is taken in before needs none.
+    pub(super) stored: bool,
+    pub(super) event: Event,
 }
 
 /// A run in memory.
@@ -73,18 +93,26 @@ pub(crate) struct RunEntry {
     pub(super) tenant: TenantId,
     pub(super) stage: Stage,
     /// Batch that changed it last.
-    batch: u64,
-    weight: usize,
-    /// What came and is not taken in, with the number of its row; 0 = it has none.
-    inbox: VecDeque<(u64, Event)>,
-    next_event: u64,
-    blobs: Arc<BTreeMap<BlobHash, Json>>,
+    pub(super) batch: u64,
+    pub(super) weight: usize,
+    /// What came and is not taken in.
+    pub(super) inbox: VecDeque<Arrival>,
+    pub(super) next_event: u64,
+    /// Values that were read for it, and their bytes.
+    pub(super) blobs: Arc<BTreeMap<BlobHash, Arc<Json>>>,
+    pub(super) blob_bytes: usize,
     /// Timers in the wheel.
     pub(super) timers: Vec<(Seq, TimerKey)>,
     /// Commands that wait for it to be read.
-    commands: Vec<Command>,
+    pub(super) commands: Vec<Command>,
     /// In [`Runs::line`].
     lined: bool,
+    /// In [`Runs::changed`].
+    changed: bool,
+    /// Its head is to be written when the batch closes.
+    save: bool,
+    /// What is first in its line cannot be taken in: its document is not there.
+    pub(super) stuck: bool,
 }
 
 impl RunEntry {
@@ -97,18 +125,30 @@ impl RunEntry {
             inbox: VecDeque::new(),
             next_event: 1,
             blobs: Arc::default(),
+            blob_bytes: 0,
             timers: Vec::new(),
             commands: Vec::new(),
             lined: false,
+            changed: false,
+            save: false,
+            stuck: false,
         }
     }
 
     /// The run, if it has been read.
     pub(super) fn head(&self) -> Option<&Head> {
         match &self.stage {
-            Stage::Loading(_) => None,
-            Stage::Ready(head) | Stage::Fetching(head) | Stage::Computing(head) => Some(head),
+            Stage::Wanted | Stage::Loading(_) => None,
+            Stage::Ready(head) | Stage::Fetching(head) | Stage::Computing(head, _) => Some(head),
         }
+    }
+
+    /// Moves it from one stage with a head to another.
+    pub(super) fn restage(&mut self, next: impl FnOnce(Head) -> Stage) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Wanted) {
+            Stage::Ready(head) | Stage::Fetching(head) | Stage::Computing(head, _) => next(head),
+            other => other,
+        };
     }
 }
 
@@ -127,30 +167,38 @@ impl Partition {
         self.deliver(tenant, run, Event::Start { identity, input }, now);
     }
 
-    /// Gives a run what came for it: now, if nothing is before it.
+    /// Gives a run what came for it: now, if nothing is before it. Ends of items wait for those that come with them.
     pub(crate) fn deliver(&mut self, tenant: TenantId, run: RunId, event: Event, now: Now) {
         match self.runs.held.get(&run) {
-            Some(entry) if matches!(entry.stage, Stage::Ready(_)) && entry.inbox.is_empty() => {
-                self.take_in(run, 0, event, now);
+            Some(entry)
+                if matches!(entry.stage, Stage::Ready(_))
+                    && entry.inbox.is_empty()
+                    && !matches!(event, Event::Items { .. }) =>
+            {
+                self.take_in(run, Arrival { number: 0, stored: true, event }, now);
             }
             _ => self.queue_event(tenant, run, event),
         }
     }
 
-    /// Puts what came for a run behind what came before, with a row that keeps it.
+    /// Puts what came for a run behind what came before. If it is not taken in with this batch, a row keeps it.
     pub(super) fn queue_event(&mut self, tenant: TenantId, run: RunId, event: Event) {
         self.want_run(tenant, run);
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         // A timer's own row keeps it.
-        let number = if matches!(event, Event::Fired { .. }) { 0 } else { entry.next_event };
-        if number > 0 {
-            entry.next_event += 1;
-            let event = Box::new(event.clone());
-            if !self.options.planted.has(Bug::ForgottenRunEvent) {
-                self.mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
-            }
+        let own = matches!(event, Event::Fired { .. });
+        let number = if own { 0 } else { entry.next_event };
+        entry.next_event += u64::from(!own);
+        entry.inbox.push_back(Arrival { number, stored: own, event });
+        entry.stuck = false;
+        if matches!(entry.stage, Stage::Wanted) {
+            // Its row alone keeps it, once it is there.
+            entry.batch = self.index;
+            self.runs.settled.push_back((self.index, run));
         }
-        entry.inbox.push_back((number, event));
+        if !own {
+            self.run_changed(run);
+        }
         self.line_up(run);
     }
 
@@ -161,37 +209,51 @@ impl Partition {
         entry.next_event - 1
     }
 
-    /// Reads a run that is not in memory.
-    pub(super) fn want_run(&mut self, tenant: TenantId, run: RunId) {
-        if !self.runs.held.contains_key(&run) {
-            let mut entry = RunEntry::new(tenant, Stage::Loading(None), self.committed);
-            // Above what a row of the store may have: numbers that were given before are read with the run.
-            entry.next_event = self.index << 20;
-            self.runs.held.insert(run, entry);
-            self.ask(Load::Run(tenant, run), Purpose::Run(run));
+    /// The open batch may have rows to write for it.
+    fn run_changed(&mut self, run: RunId) {
+        if let Some(entry) = self.runs.held.get_mut(&run)
+            && !entry.changed
+        {
+            entry.changed = true;
+            self.runs.changed.push(run);
         }
     }
 
-    /// Makes a command wait until a run is in memory. False = it is there already.
-    pub(super) fn wait_for_run(&mut self, run: RunId, command: impl FnOnce() -> Command) -> bool {
-        let Some(entry) = self.runs.held.get_mut(&run) else { return false };
-        if entry.head().is_some() && !matches!(entry.stage, Stage::Computing(_) | Stage::Fetching(_)) {
-            return false;
+    /// Its head is written with the open batch, as it is then.
+    pub(super) fn save_run(&mut self, run: RunId) {
+        if let Some(entry) = self.runs.held.get_mut(&run) {
+            entry.save = true;
+            self.run_changed(run);
         }
-        if entry.commands.len() >= limit::RUN_COMMANDS {
-            if let Some(request) = super::request_of(&command()) {
-                let refusal = Refusal::Overloaded { what: "the run".into(), retry_after_ms: 1_000 };
-                self.refuse(request, refusal);
+    }
+
+    /// Rows for what runs have become in this batch: their heads, where they are to be written, once each; and what came and
+    /// was not taken in.
+    pub(super) fn write_runs(&mut self, mutations: &mut Vec<Mutation>) {
+        let forgets = self.options.planted.has(Bug::ForgottenRunEvent);
+        for run in std::mem::take(&mut self.runs.changed) {
+            let Some(entry) = self.runs.held.get_mut(&run) else { continue };
+            entry.changed = false;
+            let tenant = entry.tenant;
+            if std::mem::take(&mut entry.save)
+                && let Some(head) = entry.head().cloned()
+            {
+                mutations.push(Mutation::PutRun(Box::new(RunRecord { tenant, changed: self.wall, head })));
             }
-            return true;
+            for arrival in entry.inbox.iter_mut().filter(|arrival| !arrival.stored) {
+                arrival.stored = true;
+                let (number, event) = (arrival.number, Box::new(arrival.event.clone()));
+                if !forgets {
+                    mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
+                }
+            }
         }
-        entry.commands.push(command());
-        true
     }
 
-    fn line_up(&mut self, run: RunId) {
+    pub(super) fn line_up(&mut self, run: RunId) {
         if let Some(entry) = self.runs.held.get_mut(&run)
             && !entry.lined
+            && !entry.stuck
             && matches!(entry.stage, Stage::Ready(_))
         {
             entry.lined = true;
@@ -199,60 +261,114 @@ impl Partition {
         }
     }
 
-    /// Lets runs go on that have something in line, each by one turn. Returns whether there is more.
+    /// Lets runs go on that have something in line, in turns, until so much has changed as a round has time for. What a run
+    /// causes for another one (a child that ends, and the parent that goes on) is taken in by the same batch as a rule, and
+    /// then has no row of its own. Returns whether there is more.
     pub(super) fn serve_runs(&mut self, now: Now) -> bool {
         for _ in 0..limit::CANCELS_PER_TURN {
             let Some(unneeded) = self.runs.cancels.pop_front() else { break };
             self.cancel_unneeded(unneeded, now);
         }
-        for _ in 0..self.runs.line.len().min(limit::RUNS_PER_TURN) {
-            let Some(run) = self.runs.line.pop_front() else { break };
+        let mut left = limit::RUN_CHANGES_PER_TURN;
+        while left > 0
+            && let Some(run) = self.runs.line.pop_front()
+        {
             let Some(entry) = self.runs.held.get_mut(&run) else { continue };
             entry.lined = false;
             if !matches!(entry.stage, Stage::Ready(_)) {
                 continue;
             }
-            if let Some((number, event)) = entry.inbox.pop_front() {
-                self.take_in(run, number, event, now);
-                let more = self.runs.held.get(&run).is_some_and(|entry| !entry.inbox.is_empty());
-                if more {
-                    self.line_up(run);
-                }
+            let Some(arrival) = entry.inbox.pop_front() else { continue };
+            let before = self.output_len();
+            let steps = self.serve_run(run, arrival, now);
+            let changes = self.output_len().saturating_sub(before);
+            left = left.saturating_sub(1 + changes + (steps / limit::STEPS_PER_CHANGE) as usize);
+            if self.runs.held.get(&run).is_some_and(|entry| !entry.inbox.is_empty()) {
+                self.line_up(run);
             }
         }
         !self.runs.line.is_empty() || !self.runs.cancels.is_empty()
     }
 
-    /// One turn. `number` is that of the row that keeps the event.
-    fn take_in(&mut self, run: RunId, number: u64, event: Event, now: Now) {
-        let Some(entry) = self.runs.held.get(&run) else { return };
-        let (tenant, blobs) = (entry.tenant, entry.blobs.clone());
-        let Stage::Ready(head) = &entry.stage else { return };
-        let plan = head.identity.plan;
-        let Some(definition) = self.definition(tenant, &plan) else {
-            return self.lost_definition(run, number, event);
-        };
-        let Some(Stage::Ready(head)) = self.runs.held.get(&run).map(|entry| &entry.stage) else { return };
-        let env = Env { definition: &*definition, blobs: &*blobs, now_ms: now.wall };
-        let mut fuel = Fuel { steps: limit::SLICE_STEPS, bytes: limit::SLICE_BYTES };
-        match advance(head, event.clone(), &env, &mut fuel) {
-            Ok(None) => self.not_needed(tenant, run, number, &event, now),
-            Ok(Some(turn)) => {
-                self.taken(tenant, run, number, &event);
+    /// One turn of a run with what is first in its line, or with several ends of items of a map; how many steps it took.
+    fn serve_run(&mut self, run: RunId, first: Arrival, now: Now) -> u64 {
+        let Some(entry) = self.runs.held.get_mut(&run) else { return 0 };
+        let Some((event, others)) = together(&first, &mut entry.inbox) else { return self.take_in(run, first, now) };
+        match self.try_turn(run, &event, now) {
+            Ok((Some(turn), steps)) => {
+                let tenant = self.runs.held[&run].tenant;
+                for arrival in std::iter::once(&first).chain(&others) {
+                    self.taken(tenant, run, arrival);
+                }
                 self.take_turn(run, turn, now);
+                steps
             }
-            Err(Halt::OutOfFuel) => self.compute(run, number, event, definition, now),
-            Err(Halt::Blobs(hashes)) => self.fetch(run, number, event, hashes),
+            // One after the other, then.
+            _ => {
+                if let Some(entry) = self.runs.held.get_mut(&run) {
+                    others.into_iter().rev().for_each(|arrival| entry.inbox.push_front(arrival));
+                }
+                self.take_in(run, first, now)
+            }
+        }
+    }
+
+    /// Takes a turn and changes nothing: the turn, and how many steps it took.
+    fn try_turn(&mut self, run: RunId, event: &Event, now: Now) -> Result<(Option<Turn>, u64), Option<Halt>> {
+        let Some(entry) = self.runs.held.get(&run) else { return Err(None) };
+        let Stage::Ready(head) = &entry.stage else { return Err(None) };
+        let (tenant, plan) = (entry.tenant, head.identity.plan);
+        let Some(definition) = self.definition(tenant, &plan) else { return Err(None) };
+        let Some(entry) = self.runs.held.get(&run) else { return Err(None) };
+        let Stage::Ready(head) = &entry.stage else { return Err(None) };
+        let env = Env { definition: &*definition, blobs: &*entry.blobs, now_ms: now.wall };
+        let mut fuel = Fuel { steps: limit::SLICE_STEPS, bytes: limit::SLICE_BYTES };
+        let turn = advance(head, event.clone(), &env, &mut fuel).map_err(Some)?;
+        Ok((turn, limit::SLICE_STEPS.saturating_sub(fuel.steps)))
+    }
+
+    /// One turn; how many steps it took.
+    fn take_in(&mut self, run: RunId, arrival: Arrival, now: Now) -> u64 {
+        let Some(tenant) = self.runs.held.get(&run).map(|entry| entry.tenant) else { return 0 };
+        match self.try_turn(run, &arrival.event, now) {
+            Ok((None, _)) => {
+                self.not_needed(tenant, run, &arrival, now);
+                0
+            }
+            Ok((Some(turn), steps)) => {
+                self.taken(tenant, run, &arrival);
+                self.take_turn(run, turn, now);
+                steps
+            }
+            Err(Some(Halt::OutOfFuel)) => {
+                self.compute(run, arrival, now);
+                limit::SLICE_STEPS
+            }
+            Err(Some(Halt::Blobs(hashes))) => {
+                self.fetch(run, arrival, hashes);
+                0
+            }
+            // The run cannot go on: its document is not there. Nothing is lost: with the document back, it goes on with the
+            // next thing that comes for it, or when the partition is opened anew.
+            Err(None) => {
+                self.put_off(run, arrival);
+                if let Some(entry) = self.runs.held.get_mut(&run) {
+                    (entry.stuck, entry.batch) = (true, self.index);
+                }
+                self.rest(run);
+                0
+            }
         }
     }
 
     /// The event changes nothing. One that says that something was cancelled may stand for a cancel that is still to be made.
-    fn not_needed(&mut self, tenant: TenantId, run: RunId, number: u64, event: &Event, now: Now) {
-        match super::run_acts::cancelled(event).filter(|_| number > 0) {
+    fn not_needed(&mut self, tenant: TenantId, run: RunId, arrival: &Arrival, now: Now) {
+        match super::run_acts::cancelled(&arrival.event).filter(|_| arrival.number > 0 && arrival.stored) {
             Some((entry, first)) => {
+                let number = arrival.number;
                 self.cancel_unneeded(super::run_acts::Unneeded { tenant, run, entry, first, number }, now);
             }
-            None => self.taken(tenant, run, number, event),
+            None => self.taken(tenant, run, arrival),
         }
         // Its row is gone with this batch: until then it stays in memory.
         if let Some(entry) = self.runs.held.get_mut(&run) {
@@ -262,143 +378,99 @@ impl Partition {
     }
 
     /// The run may be let go once what changed it last is durable.
-    fn rest(&mut self, run: RunId) {
+    pub(super) fn rest(&mut self, run: RunId) {
         if let Some(entry) = self.runs.held.get(&run) {
             self.runs.settled.push_back((entry.batch, run));
         }
     }
 
     /// The event needs no row any more.
-    fn taken(&mut self, tenant: TenantId, run: RunId, number: u64, event: &Event) {
-        if number > 0 && !self.options.planted.has(Bug::KeptRunEvent) {
-            self.mutations.push(Mutation::DeleteRunEvent { tenant, run, number });
+    fn taken(&mut self, tenant: TenantId, run: RunId, arrival: &Arrival) {
+        let number = arrival.number;
+        if number > 0 {
+            match (self.options.planted.has(Bug::KeptRunEvent), arrival.stored) {
+                (false, true) => self.mutations.push(Mutation::DeleteRunEvent { tenant, run, number }),
+                (true, false) => {
+                    let event = Box::new(arrival.event.clone());
+                    self.mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
+                }
+                _ => {}
+            }
         }
-        if let Event::Fired { entry } = event {
+        if let Event::Fired { entry } = &arrival.event {
             self.mutations.push(Mutation::DeleteRunTimer(RunTimer { tenant, run, entry: *entry }));
         }
     }
 
-    /// Puts an event back in front, kept by a row.
-    fn put_off(&mut self, run: RunId, number: u64, event: Event) {
+    /// Puts an event back in front. A row keeps it if it is still there when the batch closes.
+    fn put_off(&mut self, run: RunId, mut arrival: Arrival) {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        let mut number = number;
-        if number == 0 && !matches!(event, Event::Fired { .. }) {
-            number = entry.next_event;
+        let own = matches!(arrival.event, Event::Fired { .. });
+        if arrival.number == 0 && !own {
+            (arrival.number, arrival.stored) = (entry.next_event, false);
             entry.next_event += 1;
-            let (tenant, event) = (entry.tenant, Box::new(event.clone()));
-            if let Event::Start { identity, .. } = &*event
-                && !self.options.planted.has(Bug::StartWithoutHead)
-            {
-                // It was answered, or will be, and has no turn yet that would stand for it.
-                let head = Head::new(identity.clone());
-                self.mutations.push(Mutation::PutRun(Box::new(RunRecord { tenant, changed: self.wall, head })));
-            }
-            self.mutations.push(Mutation::PutRunEvent { tenant, run, number, event });
         }
-        entry.inbox.push_front((number, event));
+        // It was answered, or will be, and has no turn yet that would stand for it.
+        let begins = matches!(arrival.event, Event::Start { .. }) && !arrival.stored;
+        entry.inbox.push_front(arrival);
+        self.run_changed(run);
+        if begins && !self.options.planted.has(Bug::StartWithoutHead) {
+            self.save_run(run);
+        }
     }
 
-    fn compute(&mut self, run: RunId, number: u64, event: Event, definition: Arc<dyn Definition>, now: Now) {
-        self.put_off(run, number, event.clone());
+    fn compute(&mut self, run: RunId, arrival: Arrival, now: Now) {
+        let event = arrival.event.clone();
+        self.put_off(run, arrival);
+        let Some(entry) = self.runs.held.get(&run) else { return };
+        let (tenant, Some(head)) = (entry.tenant, entry.head().cloned()) else { return };
+        let Some(definition) = self.definition(tenant, &head.identity.plan) else { return };
+        self.runs.tickets = self.runs.tickets.wrapping_add(1);
+        let ticket = u64::from(self.epoch) << 32 | u64::from(self.runs.tickets);
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        let Stage::Ready(head) = &entry.stage else { return };
-        let head = head.clone();
-        entry.stage = Stage::Computing(head.clone());
+        entry.restage(|head| Stage::Computing(head, ticket));
         entry.batch = self.index;
-        let (tenant, blobs) = (entry.tenant, entry.blobs.clone());
-        let now_ms = now.wall;
-        self.effects.push(Effect::Compute(Box::new(Computation {
-            tenant,
-            run,
-            head,
-            event,
-            definition,
-            blobs,
-            now_ms,
-        })));
+        let (blobs, now_ms) = (entry.blobs.clone(), now.wall);
+        let work = Computation { tenant, run, ticket, head, event, definition, blobs, now_ms };
+        self.effects.push(Effect::Compute(Box::new(work)));
     }
 
-    /// What came of a turn that was taken elsewhere.
-    pub(super) fn turn_computed(&mut self, run: RunId, turns: u64, outcome: Result<Option<Turn>, Halt>, now: Now) {
+    /// What came of a turn that was taken elsewhere. Its ticket says that it is one of this run as it is, with the event that is
+    /// first in line: until it comes back nothing else is taken in.
+    pub(super) fn turn_computed(&mut self, run: RunId, ticket: u64, outcome: Result<Option<Turn>, Halt>, now: Now) {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        let Stage::Computing(head) = &entry.stage else { return };
-        if head.turns != turns {
+        if !matches!(&entry.stage, Stage::Computing(_, known) if *known == ticket) {
             return;
         }
-        let (tenant, head) = (entry.tenant, head.clone());
-        entry.stage = Stage::Ready(head);
-        let Some((number, event)) = entry.inbox.pop_front() else { return };
+        entry.restage(Stage::Ready);
+        let tenant = entry.tenant;
+        let Some(arrival) = entry.inbox.pop_front() else { return };
         match outcome {
             // The loop finds that out again, for nothing.
-            Ok(None) => self.put_off(run, number, event),
-            Ok(Some(turn)) if !self.follows(run, &turn, &event) => self.put_off(run, number, event),
+            Ok(None) => self.put_off(run, arrival),
             Ok(Some(turn)) => {
-                self.taken(tenant, run, number, &event);
+                self.taken(tenant, run, &arrival);
                 self.take_turn(run, turn, now);
             }
-            Err(Halt::Blobs(hashes)) => return self.fetch(run, number, event, hashes),
+            Err(Halt::Blobs(hashes)) => return self.fetch(run, arrival, hashes),
             // It had all that it may have: the event cannot be taken in. The run stays as it is, for a person.
-            Err(Halt::OutOfFuel) => self.taken(tenant, run, number, &event),
+            Err(Halt::OutOfFuel) => self.taken(tenant, run, &arrival),
         }
         self.after_wait(run, now);
     }
 
-    /// Whether a turn that was taken elsewhere is one of this run as it is, for this event. The partition may have been loaded
-    /// anew since it was handed out, and then the run may stand at another turn of the same number.
-    fn follows(&mut self, run: RunId, turn: &Turn, event: &Event) -> bool {
-        let Some(entry) = self.runs.held.get(&run) else { return false };
-        let (tenant, blobs) = (entry.tenant, entry.blobs.clone());
-        let Some(plan) = entry.head().map(|head| head.identity.plan) else { return false };
-        let Some(definition) = self.definition(tenant, &plan) else { return false };
-        let Some(head) = self.runs.held.get(&run).and_then(RunEntry::head) else { return false };
-        let segments = std::slice::from_ref(&turn.segment);
-        let journal = Journal { from: Some(head), segments, definition: &*definition, blobs: &*blobs };
-        turn.segment.event == *event && journal.fold().is_ok_and(|head| head == turn.head)
-    }
-
     /// Values are read before an event is tried again.
-    fn fetch(&mut self, run: RunId, number: u64, event: Event, hashes: Vec<BlobHash>) {
-        self.put_off(run, number, event);
+    fn fetch(&mut self, run: RunId, arrival: Arrival, hashes: Vec<BlobHash>) {
+        self.put_off(run, arrival);
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        let Stage::Ready(head) = &entry.stage else { return };
-        entry.stage = Stage::Fetching(head.clone());
+        entry.restage(Stage::Fetching);
         let tenant = entry.tenant;
         let wanted = hashes.iter().map(|hash| hash.0).collect();
         self.ask(Load::Values(tenant, wanted), Purpose::RunValues(run, hashes));
     }
 
-    /// Values that were read for a run.
-    pub(super) fn values_loaded(
-        &mut self,
-        run: RunId,
-        hashes: Vec<BlobHash>,
-        values: Vec<Option<bytes::Bytes>>,
-        now: Now,
-    ) {
-        let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        let mut blobs = (*entry.blobs).clone();
-        for (hash, bytes) in hashes.into_iter().zip(values) {
-            // What is gone is null: the run goes on and says what it misses.
-            let value = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Json::Null);
-            blobs.insert(hash, value);
-        }
-        entry.blobs = Arc::new(blobs);
-        match &mut entry.stage {
-            Stage::Loading(stored) => {
-                if let Some(stored) = stored.take() {
-                    self.run_loaded(run, Some(stored), now);
-                }
-            }
-            Stage::Fetching(head) => {
-                entry.stage = Stage::Ready(head.clone());
-                self.after_wait(run, now);
-            }
-            _ => {}
-        }
-    }
-
     /// The run can take things in again.
-    fn after_wait(&mut self, run: RunId, now: Now) {
+    pub(super) fn after_wait(&mut self, run: RunId, now: Now) {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         if !matches!(entry.stage, Stage::Ready(_)) {
             return;
@@ -417,39 +489,30 @@ impl Partition {
     pub(super) fn take_turn(&mut self, run: RunId, turn: Turn, now: Now) {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         let tenant = entry.tenant;
-        let before = std::mem::replace(&mut entry.stage, Stage::Ready(turn.head.clone()));
+        let before = std::mem::replace(&mut entry.stage, Stage::Ready(turn.head));
         entry.batch = self.index;
-        entry.blobs = Arc::default();
-        let weight = limit::RUN_BYTES + turn.head.inline();
-        self.runs.weight = (self.runs.weight + weight).saturating_sub(entry.weight);
-        entry.weight = weight;
+        self.weigh_run(run);
         self.runs.settled.push_back((self.index, run));
-        if turn.snapshot {
-            let stale = matches!(&before, Stage::Ready(_)) && self.options.planted.has(Bug::StaleSnapshot);
-            let head = match &before {
-                Stage::Ready(before) if stale => before.clone(),
-                _ => turn.head,
-            };
-            let record = RunRecord { tenant, changed: now.wall, head };
-            self.mutations.push(Mutation::PutRun(Box::new(record)));
-        }
-        self.mutations.push(Mutation::AppendTurn { tenant, run, segment: Arc::new(turn.segment) });
-        let before = match &before {
+        let before = match before {
             Stage::Ready(head) => Some(head),
             _ => None,
         };
+        if turn.snapshot {
+            match before.as_ref().filter(|_| self.options.planted.has(Bug::StaleSnapshot)) {
+                Some(stale) => {
+                    let record = RunRecord { tenant, changed: now.wall, head: stale.clone() };
+                    self.mutations.push(Mutation::PutRun(Box::new(record)));
+                }
+                None => self.save_run(run),
+            }
+        }
+        self.mutations.push(Mutation::AppendTurn { tenant, run, segment: Arc::new(turn.segment) });
         for act in turn.acts {
-            self.act(tenant, run, before, act, now);
+            self.act(tenant, run, before.as_ref(), act, now);
         }
         if turn.more {
             self.queue_event(tenant, run, Event::Continue);
         }
-    }
-
-    /// The run cannot go on: its document is not there. Nothing is lost: with the document back, it goes on with the next thing
-    /// that comes for it, or when the partition is opened anew.
-    fn lost_definition(&mut self, run: RunId, number: u64, event: Event) {
-        self.put_off(run, number, event);
     }
 
     /// The workflow behind a hash.
@@ -504,113 +567,6 @@ impl Partition {
         }
     }
 
-    /// The answer of the store to [`Load::Run`].
-    pub(super) fn run_loaded(&mut self, run: RunId, stored: Option<Box<StoredRun>>, now: Now) {
-        let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        let tenant = entry.tenant;
-        let Some(stored) = stored.filter(|stored| stored.head.is_some() || !stored.segments.is_empty()) else {
-            // What came for it will never be taken in.
-            let rows: Vec<u64> = entry.inbox.iter().map(|(number, _)| *number).filter(|number| *number > 0).collect();
-            let gone = rows.into_iter().map(|number| Mutation::DeleteRunEvent { tenant, run, number });
-            self.mutations.extend(gone);
-            return self.no_run(run);
-        };
-        let plan = match (&stored.head, stored.segments.first().map(|segment| &segment.event)) {
-            (Some(head), _) => head.identity.plan,
-            (None, Some(Event::Start { identity, .. })) => identity.plan,
-            _ => return self.no_run(run),
-        };
-        let blobs = entry.blobs.clone();
-        let Some(definition) = self.definition(tenant, &plan) else { return self.no_run(run) };
-        let journal = Journal {
-            from: stored.head.as_deref(),
-            segments: &stored.segments,
-            definition: &*definition,
-            blobs: &*blobs,
-        };
-        match journal.fold() {
-            Ok(head) => self.adopt_run(run, head, *stored, now),
-            Err(FoldError::Blobs(hashes)) => {
-                let wanted = hashes.iter().map(|hash| hash.0).collect();
-                if let Some(entry) = self.runs.held.get_mut(&run) {
-                    entry.stage = Stage::Loading(Some(stored));
-                }
-                self.ask(Load::Values(tenant, wanted), Purpose::RunValues(run, hashes));
-            }
-            // A journal that does not fold is damaged. What waits for it is told so; its rows stay.
-            Err(_) => self.no_run(run),
-        }
-    }
-
-    fn adopt_run(&mut self, run: RunId, head: Head, stored: StoredRun, now: Now) {
-        let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        let tenant = entry.tenant;
-        entry.weight = limit::RUN_BYTES + head.inline();
-        self.runs.weight += entry.weight;
-        let goes_on = head.runnable() && stored.events.is_empty() && entry.inbox.is_empty();
-        entry.stage = Stage::Ready(head);
-        // What was stored before it was read came before what came meanwhile, and is in both: those that came
-        // meanwhile have rows that the read may have seen.
-        let known: Vec<u64> = entry.inbox.iter().map(|(number, _)| *number).collect();
-        let earlier = stored.events.into_iter().filter(|(number, _)| !known.contains(number));
-        let mut inbox: VecDeque<(u64, Event)> = earlier.collect();
-        inbox.append(&mut entry.inbox);
-        entry.inbox = inbox;
-        entry.next_event = entry.next_event.max(entry.inbox.iter().map(|(n, _)| n + 1).max().unwrap_or(1));
-        self.runs.settled.push_back((entry.batch, run));
-        let _ = stored.timers;
-        if goes_on {
-            self.queue_event(tenant, run, Event::Continue);
-        }
-        self.after_wait(run, now);
-    }
-
-    /// There is no such run, or it cannot be read.
-    fn no_run(&mut self, run: RunId) {
-        let Some(entry) = self.runs.held.remove(&run) else { return };
-        for command in entry.commands {
-            if let Some(request) = super::request_of(&command) {
-                self.refuse(request, Refusal::NotFound);
-            }
-        }
-    }
-
-    /// Runs whose last change is durable may be let go.
-    pub(super) fn settle_runs(&mut self) {
-        while let Some((batch, run)) = self.runs.settled.front().copied() {
-            if batch > self.committed {
-                break;
-            }
-            self.runs.settled.pop_front();
-            let Some(entry) = self.runs.held.get(&run) else { continue };
-            if entry.batch != batch {
-                continue;
-            }
-            if entry.head().is_some_and(|head| head.phase.ended()) {
-                self.release_run(run);
-            } else {
-                self.runs.cold.push_back((batch, run));
-            }
-        }
-        while self.runs.weight > self.options.run_cache {
-            let Some((batch, run)) = self.runs.cold.pop_front() else { break };
-            if self.runs.held.get(&run).is_some_and(|entry| entry.batch == batch) {
-                self.release_run(run);
-            }
-        }
-    }
-
-    fn release_run(&mut self, run: RunId) {
-        let Some(entry) = self.runs.held.get(&run) else { return };
-        let idle = matches!(entry.stage, Stage::Ready(_)) && entry.inbox.is_empty() && entry.commands.is_empty();
-        // One that is at something comes back here when it rests.
-        if !idle {
-            return;
-        }
-        self.runs.weight = self.runs.weight.saturating_sub(entry.weight);
-        self.runs.held.remove(&run);
-    }
-
     /// Sets a timer of a run, or leaves it to the store when it is far away.
     pub(super) fn arm_run(&mut self, timer: RunTimer, due: u64) {
         if let Some(key) = self.arm_timer(WallTimer::Run(timer), due)
@@ -627,11 +583,29 @@ impl Partition {
         }
         self.deliver(timer.tenant, timer.run, Event::Fired { entry: timer.entry }, now);
     }
+}
 
-    /// Figures: runs in memory and their bytes.
-    pub fn run_figures(&self) -> (usize, usize) {
-        (self.runs.held.len(), self.runs.weight)
+/// Ends of items of one map that came one after another, as one event, with those that follow the first taken out of the line.
+/// News of a cancel stand for more than themselves, and stay alone.
+fn together(first: &Arrival, inbox: &mut VecDeque<Arrival>) -> Option<(Event, Vec<Arrival>)> {
+    let plain = |event: &Event| super::run_acts::cancelled(event).is_none();
+    let Event::Items { entry: map, first: item, outcomes } = &first.event else { return None };
+    let same = |arrival: &Arrival| matches!(&arrival.event, Event::Items { entry, .. } if entry == map);
+    if !plain(&first.event) {
+        return None;
     }
+    let more = inbox.iter().take(limit::ENDS_PER_TURN - 1).take_while(|next| same(next) && plain(&next.event)).count();
+    if more == 0 {
+        return None;
+    }
+    let others: Vec<Arrival> = inbox.drain(..more).collect();
+    let mut ended = Vec::with_capacity(1 + others.len());
+    ended.push((*item, outcomes.clone()));
+    ended.extend(others.iter().filter_map(|arrival| match &arrival.event {
+        Event::Items { first, outcomes, .. } => Some((*first, outcomes.clone())),
+        _ => None,
+    }));
+    Some((Event::Many { entry: *map, ended }, others))
 }
 
 /// 64 hexadecimal digits.

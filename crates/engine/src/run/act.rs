@@ -51,6 +51,14 @@ pub enum Event {
         /// How each ended. One error for all of them if it is one alone.
         outcomes: Vec<Outcome>,
     },
+    /// As several [`Event::Items`] of one map, one after another, of which each came before the one before it was taken in:
+    /// one turn for all of them.
+    Many {
+        /// The entry of the map.
+        entry: Seq,
+        /// First item and outcomes of each.
+        ended: Vec<(u64, Vec<Outcome>)>,
+    },
     /// A timer is due.
     Fired {
         /// Its entry.

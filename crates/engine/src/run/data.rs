@@ -117,7 +117,7 @@ impl Data {
 /// Blobs that the shell has read. A turn that meets another one ends with [`super::turn::Halt::Blobs`].
 pub trait Blobs {
     /// The value of a blob.
-    fn get(&self, hash: &BlobHash) -> Option<&Json>;
+    fn get(&self, hash: &BlobHash) -> Option<&Arc<Json>>;
 }
 
 /// None at all.
@@ -125,13 +125,13 @@ pub trait Blobs {
 pub struct NoBlobs;
 
 impl Blobs for NoBlobs {
-    fn get(&self, _: &BlobHash) -> Option<&Json> {
+    fn get(&self, _: &BlobHash) -> Option<&Arc<Json>> {
         None
     }
 }
 
-impl Blobs for std::collections::BTreeMap<BlobHash, Json> {
-    fn get(&self, hash: &BlobHash) -> Option<&Json> {
+impl Blobs for std::collections::BTreeMap<BlobHash, Arc<Json>> {
+    fn get(&self, hash: &BlobHash) -> Option<&Arc<Json>> {
         std::collections::BTreeMap::get(self, hash)
     }
 }

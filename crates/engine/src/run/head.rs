@@ -484,6 +484,25 @@ impl Head {
         tasks
     }
 
+    /// Bytes of text of the large values that it has at hand beside those it carries, about.
+    pub fn at_hand(&self) -> usize {
+        let size = |data: &Data| match data {
+            Data::Ref { size, value: Some(_), .. } => *size as usize,
+            _ => 0,
+        };
+        let frame = |frame: &Frame| {
+            let items = match &frame.step {
+                Step::For { items, .. } => size(items),
+                Step::Map(map) => size(&map.items),
+                _ => 0,
+            };
+            let input = if frame.input.same(&frame.raw) { 0 } else { size(&frame.input) };
+            items + size(&frame.raw) + input + frame.result.as_ref().map_or(0, size)
+        };
+        let lines = self.lines.iter().map(|line| size(&line.context) + line.frames.iter().map(frame).sum::<usize>());
+        size(&self.input) + lines.sum::<usize>()
+    }
+
     /// A line by its number.
     pub(super) fn line(&self, id: u32) -> Option<&Line> {
         self.lines.binary_search_by_key(&id, |line| line.id).ok().map(|at| &*self.lines[at])

@@ -13,8 +13,9 @@ use super::head::{Phase, Seq};
 use crate::id::Name;
 
 /// Order in which turns evaluate; part of every segment. A change of that order is a new revision, and folds of older
-/// segments keep the older order.
-pub const REVISION: u16 = 1;
+/// segments keep the older order. Revision 2: ends of items are taken in together ([`super::act::Event::Many`]), and finished
+/// pages of a map are blobs beyond a bound.
+pub const REVISION: u16 = 2;
 
 /// Kinds of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -62,8 +62,8 @@ impl<'v> View<'v> {
         match (data.json(), data) {
             (Some(json), _) => Cow::Borrowed(json),
             (None, Data::Ref { hash, .. }) => {
-                match self.blobs.get(hash).or_else(|| self.made.get(hash).map(|json| &**json)) {
-                    Some(json) => Cow::Borrowed(json),
+                match self.blobs.get(hash).or_else(|| self.made.get(hash)) {
+                    Some(json) => Cow::Borrowed(&**json),
                     None => {
                         self.missing.borrow_mut().push(*hash);
                         Cow::Owned(Json::Null)
@@ -398,12 +398,24 @@ impl Machine<'_> {
     pub(super) fn json(&self, data: &Data) -> Res<Arc<Json>> {
         match data {
             Data::Inline { value, .. } | Data::Ref { value: Some(value), .. } => Ok(value.clone()),
-            Data::Ref { hash, value: None, .. } => match (self.made.get(hash), self.blobs.get(hash)) {
-                (Some(json), _) => Ok(json.clone()),
-                (None, Some(json)) => Ok(Arc::new(json.clone())),
-                (None, None) => Err(End::Halt(Halt::Blobs(vec![*hash])).into()),
+            Data::Ref { hash, value: None, .. } => match self.made.get(hash).or_else(|| self.blobs.get(hash)) {
+                Some(json) => Ok(json.clone()),
+                None => Err(End::Halt(Halt::Blobs(vec![*hash])).into()),
             },
         }
+    }
+
+    /// Several values; asks for all blobs at once that are not at hand.
+    pub(super) fn jsons<'d>(&self, all: impl IntoIterator<Item = &'d Data>) -> Res<Vec<Arc<Json>>> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for data in all {
+            match self.json(data) {
+                Ok(json) => found.push(json),
+                Err(Stop::End(End::Halt(Halt::Blobs(hashes)))) => missing.extend(hashes),
+                Err(stop) => return Err(stop),
+            }
+        }
+        if missing.is_empty() { Ok(found) } else { Err(End::Halt(Halt::Blobs(missing)).into()) }
     }
 
     /// Fails the statement at hand if the run carries too much since it got this value.

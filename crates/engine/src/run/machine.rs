@@ -8,7 +8,7 @@ use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel, Json};
 use super::fault::{Fault, Standard};
 use super::head::{Frame, Head, Line, Next, Open, Outside, Phase, Seq, Step};
-use super::journal::{Ending, Fact, Segment, Taped, ValueId};
+use super::journal::{Ending, Fact, REVISION, Segment, Taped, ValueId};
 use super::plan::{Node, ParentClose, Plan};
 use super::turn::{Env, Halt};
 use crate::limit::{
@@ -188,6 +188,26 @@ impl<'a> Machine<'a> {
             self.tape.push(Taped::Work);
         }
         !over
+    }
+
+    /// Charges for work that no expression does; ends the turn where the loop of a partition has not the time for it.
+    pub(super) fn afford(&mut self, steps: u64) -> Res<()> {
+        if matches!(self.mode, Mode::Replay { .. }) {
+            return Ok(());
+        }
+        if !self.meter.whole && self.meter.fuel.steps < steps {
+            return Err(End::Halt(Halt::OutOfFuel).into());
+        }
+        self.meter.charge(steps, 0);
+        Ok(())
+    }
+
+    /// Revision of the engine that takes, or took, this turn.
+    pub(super) fn revision(&self) -> u16 {
+        match self.mode {
+            Mode::Live => REVISION,
+            Mode::Replay { segment, .. } => segment.revision,
+        }
     }
 
     /// A value of this turn.

@@ -17,6 +17,10 @@ use crate::limit::{MAP_CONCURRENCY, MAP_PAGE, MAP_PAGES, MAP_RESULT, STATEMENT_W
 const CHUNK: u64 = 50;
 /// Bytes of results of unfinished pages that the run carries along; further ones are blobs of their own.
 const UNFINISHED: usize = 256 * 1024;
+/// Bytes of finished pages that the run carries along; further ones are blobs, so that a map of any length leaves room.
+const FINISHED: usize = 256 * 1024;
+/// Bytes of a value that is put together, written and hashed in the time of a step.
+const BYTES_PER_STEP: u64 = 10;
 
 /// State of a map.
 #[derive(Clone, Debug, PartialEq)]
@@ -378,9 +382,13 @@ impl Machine<'_> {
             };
             let page = page.clone();
             let freed: usize = page.values().map(Data::stored).sum();
-            let values =
-                page.values().map(|value| self.json(value).map(|json| (*json).clone())).collect::<Res<Vec<_>>>()?;
+            self.afford(page.values().map(text_bytes).sum::<u64>() / BYTES_PER_STEP)?;
+            let values = self.jsons(page.values())?.iter().map(|json| (**json).clone()).collect();
             let mut page = self.keep(Json::Array(values));
+            let kept: usize = self.map(id).map_or(0, |map| map.finished.iter().map(Data::stored).sum());
+            if self.revision() >= 2 && kept + page.stored() > FINISHED && page.stored() > 256 {
+                page = self.as_blob(&page);
+            }
             if let Data::Ref { value, .. } = &mut page {
                 *value = None;
             }
@@ -401,26 +409,24 @@ impl Machine<'_> {
 
     /// One array of pages and what follows them; an object that names the pages where they are too large for one value.
     pub(super) fn assemble(&mut self, pages: &[Data], rest: &[Data], count: u64) -> Res<Data> {
-        let size = |page: &Data| match page {
-            Data::Inline { size, .. } => u64::from(*size),
-            Data::Ref { size, .. } => *size,
-        };
         if let ([page], []) = (pages, rest) {
             return Ok(page.clone());
         }
-        let values = rest.iter().map(|value| self.json(value).map(|json| (*json).clone())).collect::<Res<Vec<_>>>()?;
-        if pages.iter().chain(rest).map(size).sum::<u64>() > MAP_RESULT {
+        let bytes = pages.iter().chain(rest).map(text_bytes).sum::<u64>();
+        if bytes > MAP_RESULT {
+            let values: Vec<Json> = self.jsons(rest)?.iter().map(|json| (**json).clone()).collect();
             let mut named: Vec<Json> = pages.iter().map(Data::written).collect();
             if !values.is_empty() {
                 named.push(self.keep(Json::Array(values)).written());
             }
             return Ok(self.keep(serde_json::json!({"$pages": named, "count": count})));
         }
-        let mut all = Vec::new();
-        for page in pages {
-            all.extend(self.json(page)?.as_array().into_iter().flatten().cloned());
-        }
-        all.extend(values);
+        self.afford(count + bytes / BYTES_PER_STEP)?;
+        let parts = self.jsons(pages.iter().chain(rest))?;
+        let (pages, rest) = parts.split_at(pages.len());
+        let mut all = Vec::with_capacity(count as usize);
+        all.extend(pages.iter().flat_map(|page| page.as_array().into_iter().flatten().cloned()));
+        all.extend(rest.iter().map(|json| (**json).clone()));
         Ok(self.keep(Json::Array(all)))
     }
 
@@ -429,5 +435,13 @@ impl Machine<'_> {
             self.settle(seq);
         }
         self.finish_body(id, output, None)
+    }
+}
+
+/// Bytes of the text of a value.
+fn text_bytes(data: &Data) -> u64 {
+    match data {
+        Data::Inline { size, .. } => u64::from(*size),
+        Data::Ref { size, .. } => *size,
     }
 }

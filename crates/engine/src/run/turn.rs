@@ -6,7 +6,7 @@ use super::eval::{Definition, Fuel};
 use super::head::{Head, Outside, Phase, Seq};
 use super::journal::{Fact, Segment};
 use super::machine::{End, Machine, Mode};
-use crate::limit::{SEEN, TURNS_PER_HEAD};
+use crate::limit::{BYTES_PER_HEAD, SEEN, TURNS_PER_HEAD};
 
 /// What a turn works with besides head and event.
 #[derive(Clone, Copy)]
@@ -75,6 +75,10 @@ pub(super) fn matters(head: &Head, event: &Event) -> bool {
         Event::Items { entry, first, outcomes } => {
             !outcomes.is_empty() && head.opened(*entry).is_some() && at_work(head, *entry, *first)
         }
+        Event::Many { entry, ended } => {
+            let news = |(first, outcomes): &(u64, Vec<Outcome>)| !outcomes.is_empty() && at_work(head, *entry, *first);
+            head.opened(*entry).is_some() && ended.iter().any(news)
+        }
         Event::Fired { entry } => matches!(head.opened(*entry), Some(open) if open.what.is_timer()),
         Event::Arrived { .. } | Event::Signal { .. } => {
             !ended && head.closing.is_none() && head.phase != Phase::Pending
@@ -121,6 +125,7 @@ impl Machine<'_> {
             event,
             Event::Done { .. }
                 | Event::Items { .. }
+                | Event::Many { .. }
                 | Event::Fired { .. }
                 | Event::Arrived { .. }
                 | Event::Signal { .. }
@@ -132,7 +137,14 @@ impl Machine<'_> {
     }
 
     fn take(&mut self, event: &Event) -> Result<(), End> {
-        if matches!(event, Event::Done { .. } | Event::Items { .. } | Event::Fired { .. } | Event::Arrived { .. }) {
+        if matches!(
+            event,
+            Event::Done { .. }
+                | Event::Items { .. }
+                | Event::Many { .. }
+                | Event::Fired { .. }
+                | Event::Arrived { .. }
+        ) {
             self.head.work = 0;
         }
         match event {
@@ -140,6 +152,15 @@ impl Machine<'_> {
             Event::Continue => {}
             Event::Done { entry, outcome } => self.outside_done(*entry, outcome)?,
             Event::Items { entry, first, outcomes } => self.items_done(*entry, *first, outcomes)?,
+            Event::Many { entry, ended } => {
+                for (first, outcomes) in ended {
+                    // One that fails ends the map: what comes after it is for nothing that is open.
+                    if !outcomes.is_empty() && self.head.opened(*entry).is_some() && at_work(&self.head, *entry, *first)
+                    {
+                        self.items_done(*entry, *first, outcomes)?;
+                    }
+                }
+            }
             Event::Fired { entry } => self.fired(*entry)?,
             Event::Arrived { event } => self.arrived(event)?,
             Event::Signal { id, kind, data } => {
@@ -295,10 +316,10 @@ impl Machine<'_> {
         };
         // Lists find a run by its phase as it was last written.
         let snapshot = self.head.phase != before
-            || self.head.turns.is_multiple_of(TURNS_PER_HEAD)
+            || self.head.turns.is_multiple_of(TURNS_PER_HEAD) && self.head.turns.is_multiple_of(self.turns_per_head())
             || matches!(event, Event::Reset { .. } | Event::Retry);
         let segment = Segment {
-            revision: super::journal::REVISION,
+            revision: self.revision(),
             turn: self.head.turns,
             now_ms: self.now,
             event,
@@ -312,6 +333,11 @@ impl Machine<'_> {
         let mut acts = self.blobs_made;
         acts.append(&mut self.acts);
         Turn { head: self.head, segment, acts, more: self.more, snapshot }
+    }
+
+    /// A large head is written less often: what is written of it stays about what its turns write.
+    fn turns_per_head(&self) -> u64 {
+        TURNS_PER_HEAD * (1 + self.head.inline() / BYTES_PER_HEAD).next_power_of_two() as u64
     }
 
     /// Whether an event with this source and id was seen before; if not, it is from now on.

@@ -271,8 +271,8 @@ impl Bench {
         for effect in turns {
             let Effect::Compute(work) = effect else { continue };
             let outcome = Box::new(work.run());
-            let (tenant, run, turns) = (work.tenant, work.run, work.head.turns);
-            self.apply(Command::TurnComputed { tenant, run, turns, outcome });
+            let (tenant, run, ticket) = (work.tenant, work.run, work.ticket);
+            self.apply(Command::TurnComputed { tenant, run, ticket, outcome });
         }
     }
 

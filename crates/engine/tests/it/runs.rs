@@ -430,8 +430,8 @@ fn a_turn_that_was_taken_for_a_partition_that_was_loaded_anew_counts_for_nothing
         bench.restart();
     }
     for work in works {
-        let (tenant, turns, outcome) = (work.tenant, work.head.turns, Box::new(work.run()));
-        bench.apply(Command::TurnComputed { tenant, run, turns, outcome });
+        let (tenant, ticket, outcome) = (work.tenant, work.ticket, Box::new(work.run()));
+        bench.apply(Command::TurnComputed { tenant, run, ticket, outcome });
     }
     bench.settle();
     let head = head(&mut bench, run);

@@ -169,7 +169,7 @@ pub struct World<'w> {
     /// Where what is open stands in the agenda: run, entry, whether it is a timer.
     open: BTreeMap<(usize, Seq, bool), Vec<Moment>>,
     moments: u64,
-    blobs: BTreeMap<BlobHash, Json>,
+    blobs: BTreeMap<BlobHash, Arc<Json>>,
     turns: u64,
     work: u64,
     bytes: u64,
@@ -252,7 +252,7 @@ impl<'w> World<'w> {
     pub fn read(&self, data: &Data) -> Json {
         match (data.json(), data) {
             (Some(value), _) => value.clone(),
-            (None, Data::Ref { hash, .. }) => self.blobs.get(hash).cloned().unwrap_or_default(),
+            (None, Data::Ref { hash, .. }) => self.blobs.get(hash).map(|json| (**json).clone()).unwrap_or_default(),
             (None, Data::Inline { .. }) => Json::Null,
         }
     }
@@ -261,7 +261,7 @@ impl<'w> World<'w> {
         self.bytes += weight(&value);
         let (data, _) = Data::of(value);
         if let Data::Ref { hash, value: Some(value), .. } = &data {
-            self.blobs.insert(*hash, (**value).clone());
+            self.blobs.insert(*hash, value.clone());
         }
         data
     }
@@ -411,7 +411,7 @@ impl<'w> World<'w> {
             Act::PutBlob { hash, bytes } => {
                 let value = crate::text::read_json(&bytes).unwrap_or_default();
                 self.bytes += weight(&value);
-                self.blobs.insert(hash, value);
+                self.blobs.insert(hash, Arc::new(value));
             }
             Act::OpenTask(task) => self.open_task(run, &task),
             Act::CancelTask { entry } => self.close(run, entry, false),

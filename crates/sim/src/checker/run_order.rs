@@ -82,6 +82,10 @@ pub(super) fn came(
         Event::Items { entry, first, outcomes } => {
             (*entry, outcomes.iter().enumerate().map(|(at, outcome)| (first + at as u64, outcome)).collect())
         }
+        Event::Many { entry, ended } => {
+            let items = ended.iter().flat_map(|(first, outcomes)| (*first..).zip(outcomes));
+            (*entry, items.collect())
+        }
         _ => return Found::new(),
     };
     let mut found = Found::new();

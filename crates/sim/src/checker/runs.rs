@@ -243,7 +243,7 @@ impl Runs {
         }
         log.segments.push(segment.clone());
         let Some(definition) = self.definitions.get(&log.head.identity.plan) else { return };
-        let blobs = BTreeMap::<BlobHash, Json>::new();
+        let blobs = BTreeMap::<BlobHash, Arc<Json>>::new();
         let again = matches!(segment.event, Event::Reset { .. });
         let journal = Journal {
             from: (!again).then_some(&log.head),

@@ -227,11 +227,11 @@ impl World {
     /// A turn is to be taken beside the loop: it takes its time, and sometimes its answer comes twice.
     pub(crate) fn compute(&mut self, process: u64, partition: usize, work: Box<Computation>) {
         let outcome = Box::new(work.run());
-        let (tenant, run, turns) = (work.tenant, work.run, work.head.turns);
+        let (tenant, run, ticket) = (work.tenant, work.run, work.ticket);
         let rng = &mut self.starters.rng;
         let late = self.plan.runs.late;
         let wait = if rng.chance(late) { rng.range(500, 9_000) } else { rng.range(1, 60) } * MS;
-        let answer = |outcome| Box::new(Command::TurnComputed { tenant, run, turns, outcome });
+        let answer = |outcome| Box::new(Command::TurnComputed { tenant, run, ticket, outcome });
         if late > 0.0 && rng.chance(0.2) {
             let again = wait + rng.below(3_000) * MS;
             let command = answer(outcome.clone());

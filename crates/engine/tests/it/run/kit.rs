@@ -372,7 +372,7 @@ pub(crate) struct World {
     pub(crate) segments: Vec<Segment>,
     pub(crate) now: u64,
     pub(crate) open: BTreeMap<Seq, Outside>,
-    pub(crate) blobs: BTreeMap<BlobHash, Json>,
+    pub(crate) blobs: BTreeMap<BlobHash, Arc<Json>>,
     pub(crate) emitted: Vec<Json>,
     pub(crate) acts: Vec<Act>,
     pub(crate) finished: Option<(Phase, Outcome)>,
@@ -419,7 +419,7 @@ impl World {
     pub(crate) fn data(&mut self, value: Json) -> Data {
         let (data, bytes) = Data::of(value.clone());
         if let (Data::Ref { hash, size, .. }, Some(_)) = (&data, bytes) {
-            self.blobs.insert(*hash, value);
+            self.blobs.insert(*hash, Arc::new(value));
             return Data::Ref { hash: *hash, size: *size, value: None };
         }
         data
@@ -501,7 +501,7 @@ impl World {
         self.acts.push(act.clone());
         match act {
             Act::PutBlob { hash, bytes } => {
-                self.blobs.insert(hash, serde_json::from_slice(&bytes).expect("blobs are JSON"));
+                self.blobs.insert(hash, Arc::new(serde_json::from_slice(&bytes).expect("blobs are JSON")));
             }
             Act::OpenTask(task) => match task.items {
                 Some(items) => match self.open.entry(task.entry).or_insert_with(|| Outside::Items(Vec::new())) {
@@ -544,7 +544,7 @@ impl World {
 
     pub(crate) fn read(&self, data: &Data) -> Json {
         match data {
-            Data::Ref { hash, .. } => self.blobs[hash].clone(),
+            Data::Ref { hash, .. } => (*self.blobs[hash]).clone(),
             data => data.json().cloned().expect("inline"),
         }
     }

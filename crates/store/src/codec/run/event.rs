@@ -9,7 +9,7 @@ use tidewheel_engine::run::head::Identity;
 
 use super::super::Decoded;
 use super::act::empty;
-use super::fields::{Fields, Part, Values, Writer};
+use super::fields::{Field, Fields, Part, Values, Writer};
 use super::{needed, wrong};
 
 /// What an event may have; each kind has some of it.
@@ -24,6 +24,7 @@ struct EventFields {
     second: Option<Name>,
     next_seq: u64,
     identity: Option<Identity>,
+    ended: Vec<(u64, Vec<Outcome>)>,
 }
 
 impl Part for Event {
@@ -45,6 +46,16 @@ impl Part for Event {
                 to.number(2, *entry);
                 to.number(3, *first);
                 to.parts(4, outcomes);
+            }
+            Event::Many { entry, ended } => {
+                to.number(1, 14);
+                to.number(2, *entry);
+                for (first, outcomes) in ended {
+                    to.within(10, |to| {
+                        to.number(1, *first);
+                        to.parts(2, outcomes);
+                    });
+                }
             }
             Event::Fired { entry } => {
                 to.number(1, 5);
@@ -90,12 +101,26 @@ impl Part for Event {
                 7 => found.second = Some(field.text()?),
                 8 => found.next_seq = field.number()?,
                 9 => found.identity = Some(field.part(values)?),
+                10 => found.ended.push(read_ended(field, values)?),
                 _ => {}
             }
             Ok(())
         })?;
         found.event()
     }
+}
+
+fn read_ended(field: Field<'_>, values: &mut Values) -> Decoded<(u64, Vec<Outcome>)> {
+    let (mut first, mut outcomes) = (0, Vec::new());
+    field.fields()?.each(|tag, field| {
+        match tag {
+            1 => first = field.number()?,
+            2 => outcomes.push(field.part(values)?),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((first, outcomes))
 }
 
 fn reason_of(to: &mut Writer<'_>, kind: u64, reason: &Name) {
@@ -127,6 +152,7 @@ impl EventFields {
                 let (input, next_seq) = (self.data.take(), self.next_seq);
                 Event::Reset { key: text, input, next_seq, identity: Arc::new(self.identity()?) }
             }
+            14 => Event::Many { entry, ended: self.ended },
             _ => return Err(wrong("an event is of an unknown kind")),
         })
     }

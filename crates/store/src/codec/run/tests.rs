@@ -208,6 +208,21 @@ fn the_bytes_of_runs_are_still_written_and_read() {
 }
 
 #[test]
+fn ends_of_items_that_came_together_are_still_written_and_read() {
+    use tidewheel_engine::run::act::Outcome;
+    let data = |n: u64| Data::of(serde_json::Value::from(n)).0;
+    let ended = vec![(0, vec![Outcome::Ok(data(7))]), (3, vec![Outcome::Cancelled, Outcome::Ok(data(8))])];
+    let event = Event::Many { entry: 300, ended };
+    let bytes = encoded(|out| encode_event(&event, out));
+    assert_eq!(decode_event(&bytes).unwrap(), event);
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex, MANY, "what was written is read for ever");
+}
+
+/// An event as it has been written since revision 2.
+const MANY: &str = "01080e10ac02520712050a03010137520b0803120012050a03010138";
+
+#[test]
 fn a_simple_run_is_small() {
     let (head, turn) = (head_bytes(&sample::head()), turn_bytes(&sample::segment()));
     println!("head {} bytes, turn {} bytes", head.len(), turn.len());

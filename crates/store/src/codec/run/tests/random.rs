@@ -13,7 +13,7 @@ use tidewheel_engine::run::head::{
     Branch, Compacted, Frame, HEAD_VERSION, Head, Identity, Line, List, Next, Open, Outside, Parent, Phase, Place,
     Step, TryState, Waiting,
 };
-use tidewheel_engine::run::journal::{Ending, Fact, Key, REVISION, Segment, Taped, ValueId};
+use tidewheel_engine::run::journal::{Ending, Fact, Key, Segment, Taped, ValueId};
 use tidewheel_engine::run::listen::ListenState;
 use tidewheel_engine::run::map::{Given, MapState, Page};
 use tidewheel_engine::run::plan::{Backoff, Flow, ParentClose, Process, Protocol, Target};
@@ -577,7 +577,7 @@ impl Random {
 
     pub(super) fn segment(&mut self) -> Segment {
         Segment {
-            revision: REVISION,
+            revision: 1,
             turn: self.number(),
             now_ms: self.number(),
             event: self.event(),

@@ -9,7 +9,7 @@ use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::head::{
     Frame, HEAD_VERSION, Head, Identity, Line, List, Next, Open, Outside, Phase, Place, Step,
 };
-use tidewheel_engine::run::journal::{Ending, EntryKind, Fact, Key, REVISION, Segment, Taped, ValueId};
+use tidewheel_engine::run::journal::{Ending, EntryKind, Fact, Key, Segment, Taped, ValueId};
 
 const START: u64 = 1_750_000_000_000;
 
@@ -79,7 +79,7 @@ pub(super) fn segment() -> Segment {
     let args = Data::of(json!({"receipt": "r-17"})).0;
     let key = Key { scope: empty(), kind: EntryKind::Task, name: "/do/1/ship".into(), n: 0 };
     Segment {
-        revision: REVISION,
+        revision: 1,
         turn: 2,
         now_ms: START + 100,
         event: Event::Done { entry: 2, outcome: Outcome::Ok(output.clone()) },
