@@ -105,7 +105,12 @@ impl RunId {
     }
 }
 
-/// Time and slot of the run, and a hash of what it is for.
+/// Items, or entries, of a run whose ids have the same millisecond.
+const DERIVED_PER_MS: u64 = 64;
+
+/// Time and slot of the run, and a hash of what it is for. Its later entries and items have later times, as if so many were
+/// made in a millisecond: what is at work at the same time is close together in the store, and a commit writes few pages. They
+/// cannot be made that fast, so no id is ahead of its time.
 fn derived(run: RunId, what: &[u8; 4], entry: u64, item: u64) -> u128 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&run.0.to_be_bytes()).update(what).update(&entry.to_be_bytes()).update(&item.to_be_bytes());
@@ -113,7 +118,8 @@ fn derived(run: RunId, what: &[u8; 4], entry: u64, item: u64) -> u128 {
     tail.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     let id = TaskId(run.0);
     let tail = u64::from_be_bytes(tail);
-    TaskId::build(id.millis(), id.slot(), (tail >> 40) as u32, tail).0
+    let millis = id.millis() + entry.saturating_add(item) / DERIVED_PER_MS;
+    TaskId::build(millis, id.slot(), (tail >> 40) as u32, tail).0
 }
 
 impl std::fmt::Display for RunId {
@@ -147,6 +153,19 @@ mod tests {
         assert_eq!((id.0 >> 76) & 0xF, 7);
         assert_eq!((id.0 >> 62) & 0x3, 2);
         assert_eq!(TaskId::from_bytes(id.to_bytes()), id);
+    }
+
+    #[test]
+    fn what_a_run_makes_later_has_later_ids_and_what_it_makes_again_the_same() {
+        let run = RunId(TaskId::build(1_700_000_000_123, Slot(5), 3, 77).0);
+        let ids: Vec<TaskId> = (0..1_000).map(|item| TaskId::of_step(run, 7, item)).collect();
+        assert!(ids.chunks(64).map(|chunk| chunk[0].millis()).is_sorted());
+        assert!(ids.iter().all(|id| id.slot() == Slot(5) && (123..=139).contains(&(id.millis() % 1_000))));
+        assert_eq!(ids[999], TaskId::of_step(run, 7, 999));
+        let all: std::collections::BTreeSet<_> = ids.into_iter().collect();
+        assert_eq!(all.len(), 1_000);
+        assert_ne!(TaskId::of_step(run, 8, 0), TaskId::of_step(run, 7, 1), "an entry is not an item");
+        assert_ne!(TaskId::of_step(run, 7, 0).0, RunId::of_child(run, 7, 0).0);
     }
 
     #[test]
