@@ -102,7 +102,8 @@ pub(crate) fn message(message: ToServer) -> WorkerMessage {
     WorkerMessage { message: Some(message) }
 }
 
-/// Takes grants and answers each at once, until `total` results are acknowledged as durable. Tasks whose input is a
+/// Takes grants and answers each at once, until `total` results are acknowledged as durable (`laps`: the times
+/// between grants are told). Tasks whose input is a
 /// number are taken as microseconds since 1970, and the times from then to the grant and to the acknowledgement of the
 /// result are kept. `hold`: never answers; `hold_ms`: answers all of them so long after the last one has come.
 async fn worker(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
@@ -127,7 +128,7 @@ async fn worker(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     sender.send(message(ToServer::Hello(hello))).await?;
     let mut stream = client.connect(ReceiverStream::new(receiver)).await?.into_inner();
     let mut beat = tokio::time::interval(Duration::from_secs(1));
-    let mut seen = Seen::default();
+    let mut seen = Seen { laps: (arguments.number_or("laps", 0)? == 1).then(Vec::new), ..Seen::default() };
     let mut held: Vec<Grant> = Vec::new();
     let patience = Duration::from_millis(if idle_ms == 0 { 120_000 } else { idle_ms });
     let idle = tokio::time::sleep(patience);
@@ -202,6 +203,8 @@ struct Seen {
     sent: VecDeque<u64>,
     waits: Vec<f64>,
     dones: Vec<f64>,
+    /// When each grant came, where the times between them are asked for.
+    laps: Option<Vec<Instant>>,
 }
 
 impl Seen {
@@ -210,6 +213,7 @@ impl Seen {
         self.first.get_or_insert(now);
         self.newest = Some(now);
         self.granted += 1;
+        self.laps.iter_mut().for_each(|laps| laps.push(now));
         if let Some(at) = stamp(grant) {
             let now = now_us();
             self.early += u64::from(now < at);
@@ -233,7 +237,10 @@ impl Seen {
             (Some(from), Some(to)) => to.saturating_duration_since(from).as_secs_f64(),
             _ => 0.0,
         };
+        let laps = self.laps.take().unwrap_or_default();
+        let laps: Vec<f64> = laps.windows(2).map(|two| (two[1] - two[0]).as_secs_f64() * 1000.0).collect();
         serde_json::json!({
+            "laps_ms": laps,
             "granted": self.granted, "accepted": self.accepted, "early": self.early, "end_us": now_us(),
             "seconds": between(self.first, self.last), "grant_seconds": between(self.first, self.newest),
             "release_seconds": between(self.released, self.last), "samples": self.waits.len(),

@@ -23,6 +23,7 @@ mod streams;
 mod throughput;
 mod timers;
 mod volume;
+mod waiting;
 mod workflow;
 mod workflow_python;
 
@@ -79,6 +80,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("resources", "memory and cores that 1,000 Python executions a second need"),
     ("workflow-python", "durable runs written in Python: three steps through an agent, one run at a time"),
     ("workflow", "durable runs: steps of workers and of expressions, a large fan-out, one run at a time"),
+    ("waiting", "a million runs that sleep or wait for a signal: memory, and restart after kill -9"),
     ("isolation", "one tenant's worker stops and its tasks pile up: what the others notice"),
     ("concurrent", "100,000 attempts that run at once"),
     ("agents", "10,000 connected workers without work"),
@@ -110,6 +112,7 @@ pub fn run(name: &str, options: &Options, report: &mut dyn FnMut(Figure)) -> any
         "isolation" => isolation::run(options, report),
         "workflow" => workflow::run(options, report),
         "workflow-python" => workflow_python::run(options, report),
+        "waiting" => waiting::run(options, report),
         "concurrent" => streams::concurrent(options, report),
         "agents" => streams::agents(options, report),
         "volume" => volume::run(options, report),

@@ -23,10 +23,11 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
     steps(&server, options, report)?;
     plain_runs(&server, options, report)?;
     fan_out(&server, options, report)?;
-    one_at_a_time(&server, options, report)
+    one_at_a_time(&server, options, report)?;
+    crate::waiting::growth(options, report)
 }
 
-fn document(name: &str, statements: Value) -> Value {
+pub(crate) fn document(name: &str, statements: Value) -> Value {
     let document = json!({"dsl": "1.0.3", "namespace": "bench", "name": name, "version": "1.0.0"});
     json!({"document": document, "do": statements})
 }

@@ -68,6 +68,9 @@ pub const WAITING_TAKERS: usize = 10_000;
 pub const PARKED_COMMANDS: usize = 10_000;
 /// What runs may do in one apply turn: each turn of a run counts one, and each record that changes by it. About two milliseconds.
 pub const RUN_CHANGES_PER_TURN: usize = 1_000;
+/// What a turn, or a head, counts for in the size of a batch, where a task counts one: it takes about three times as long to
+/// write.
+pub const TURN_WEIGHT: usize = 3;
 /// Steps of expressions that count as one of [`RUN_CHANGES_PER_TURN`]: as [`SLICE_STEPS`] says, about a microsecond.
 pub const STEPS_PER_CHANGE: u64 = 20;
 /// Ends of items of a map that one turn takes in. Each may open another item, for which a turn has room.
@@ -80,8 +83,9 @@ pub const CANCELS_PER_TURN: usize = 256;
 pub const RUN_COMMANDS: usize = 1_000;
 /// Bytes that a run in memory takes besides its values, about.
 pub const RUN_BYTES: usize = 1_024;
-/// Runs at work may take at least so many bytes, whatever is kept of the others: a few of the largest.
-pub const RUN_ROOM_BYTES: usize = 16 << 20;
+/// Bytes of runs in memory from which on runs are read one after the other, each when another one has gone. At twice as many no
+/// run is started from outside.
+pub const RUN_ROOM_BYTES: usize = 2 * RUN_CACHE_BYTES;
 /// Bytes in memory for each byte of the text of a large value, about: a number of five digits takes 32.
 pub const VALUE_IN_MEMORY: usize = 4;
 /// Values that were read for a run are kept for its next turns up to so many bytes.

@@ -83,6 +83,8 @@ pub struct Options {
     pub max_live: u64,
     /// See [`limit::RUN_CACHE_BYTES`].
     pub run_cache: usize,
+    /// See [`limit::RUN_ROOM_BYTES`].
+    pub run_room: usize,
     /// Reads workflows.
     pub compiler: WithCompiler,
     /// A planted bug.
@@ -115,6 +117,7 @@ impl Default for Options {
             cancel_grace_ms: 4_000,
             max_live: 0,
             run_cache: limit::RUN_CACHE_BYTES,
+            run_room: limit::RUN_ROOM_BYTES,
             compiler: WithCompiler::default(),
             planted: Planted::default(),
         }

@@ -289,6 +289,8 @@ fn runs(rng: &mut Rng, options: &mut Options) -> RunPlan {
     options.compiler = WithCompiler(Some(Arc::new(Language)));
     if rng.chance(0.5) {
         options.run_cache = *rng.pick(&[0, 0, 10_000]);
+        // Without a cache also little room: runs are read one after the other.
+        options.run_room = if options.run_cache == 0 { 8_000 } else { 1 << 30 };
     }
     RunPlan {
         every: rng.range(1_000, 6_000) * MS,

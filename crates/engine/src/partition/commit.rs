@@ -3,6 +3,7 @@
 use super::Partition;
 use crate::effect::Effect;
 use crate::id::{SessionId, TaskId};
+use crate::limit;
 use crate::mutation::{Batch, Mutation, RateKey};
 use crate::planted::Bug;
 use crate::task::{Payload, State};
@@ -26,7 +27,8 @@ impl Partition {
 
     /// Roughly how much is in the open batch.
     pub fn output_len(&self) -> usize {
-        self.dirty.len() + self.mutations.len() + self.effects.len() + self.runs.changed.len()
+        let runs = limit::TURN_WEIGHT * self.runs.changed.len() + self.runs.turns_weigh;
+        self.dirty.len() + self.mutations.len() + self.effects.len() + runs
     }
 
     /// Closes the open batch. A batch without mutations needs no commit: its effects may leave when all batches before

@@ -1,9 +1,9 @@
 //! Which runs are in memory. A run is read when something comes for it, and let go when it has nothing to do and others need its
 //! room. So memory holds what is at work, however many runs wait.
 //!
-//! The bound: idle runs keep [`crate::partition::Options::run_cache`] bytes at most, and no run is read while those at work have
-//! as much beside it, unless it is the only one that is. What came for a run that has to wait for its turn is in the store alone.
-//! Above that, no further run is started from outside.
+//! The bound: idle runs keep [`crate::partition::Options::run_cache`] bytes at most. From [`crate::partition::Options::run_room`]
+//! on runs are read one after the other; those that have to wait for that pause, and what came for them is in the store alone.
+//! At twice as much no further run is started from outside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Partition {
     /// Reads runs that are wanted, as many at a time as there is room for.
     pub(super) fn read_wanted(&mut self) {
         while let Some((tenant, run)) = self.runs.wanted.front().copied() {
-            let most = if self.runs.weight < self.run_room() { limit::RUN_LOADS } else { 1 };
+            let most = if self.runs.weight < self.options.run_room { limit::RUN_LOADS } else { 1 };
             if self.runs.loading >= most {
                 return;
             }
@@ -59,14 +59,9 @@ impl Partition {
         }
     }
 
-    /// Bytes of runs in memory from which on runs are read one after the other.
-    fn run_room(&self) -> usize {
-        2 * self.options.run_cache.max(limit::RUN_ROOM_BYTES)
-    }
-
     /// Whether runs at work take so much memory that no further one is to be started.
     pub(super) fn runs_are_full(&self) -> bool {
-        self.runs.weight >= 2 * self.run_room()
+        self.runs.weight > 2 * self.options.run_room
     }
 
     /// Makes a command wait until a run is in memory. False = it is there already.

@@ -34,6 +34,8 @@ pub(crate) struct Runs {
     line: VecDeque<RunId>,
     /// Runs of which the open batch has rows to write, see [`Partition::write_runs`].
     pub(super) changed: Vec<RunId>,
+    /// What the open batch has of turns beside their number: one takes as long to write as several tasks.
+    pub(super) turns_weigh: usize,
     /// Runs changed by a batch, for when it is durable.
     pub(super) settled: VecDeque<(u64, RunId)>,
     /// Runs that could be let go, the longest unused first, each with the batch that changed it last.
@@ -231,6 +233,7 @@ impl Partition {
     /// was not taken in.
     pub(super) fn write_runs(&mut self, mutations: &mut Vec<Mutation>) {
         let forgets = self.options.planted.has(Bug::ForgottenRunEvent);
+        self.runs.turns_weigh = 0;
         for run in std::mem::take(&mut self.runs.changed) {
             let Some(entry) = self.runs.held.get_mut(&run) else { continue };
             entry.changed = false;
@@ -507,6 +510,7 @@ impl Partition {
             }
         }
         self.mutations.push(Mutation::AppendTurn { tenant, run, segment: Arc::new(turn.segment) });
+        self.runs.turns_weigh += limit::TURN_WEIGHT - 1;
         for act in turn.acts {
             self.act(tenant, run, before.as_ref(), act, now);
         }

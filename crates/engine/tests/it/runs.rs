@@ -487,6 +487,48 @@ fn a_reset_and_a_fork_read_the_large_values_of_the_journal_first() {
         let Reply::Run(other) = reply else { panic!("{reply:?}") };
         work(&mut bench, session);
         assert_eq!(output(&head(&mut bench, other.identity.run)), json!(100_000));
+
+/// Bytes that a run of the flow below carries along.
+const LARGE: usize = 200_000;
+
+/// So many runs that carry much and wait for their tasks, with little room for runs in memory.
+fn large_runs(count: usize, (run_cache, run_room): (usize, usize)) -> (Bench, Vec<RunId>) {
+    let values = (0..4).map(|_| S::Lit(json!("x".repeat(LARGE / 4))));
+    let flow = [S::Fork(false, values.chain([S::Task("a")]).collect()), S::Lit(json!("done"))];
+    let options = Options { run_cache, run_room, ..Options::default() };
+    let mut bench = bench_with(&[&flow], options);
+    let runs = (0..count).map(|_| started(&mut bench)).collect();
+    (bench, runs)
+}
+
+#[test]
+fn runs_that_do_not_fit_into_memory_wait_in_the_store_and_all_of_them_go_on() {
+    let (mut bench, runs) = large_runs(30, (2 * LARGE, 3 * LARGE));
+    assert!(bench.p.run_figures().1 <= 2 * LARGE, "idle runs are let go: {:?}", bench.p.run_figures());
+    let session = bench.connect("w", worker(64));
+    let grants = bench.granted();
+    assert_eq!(grants.len(), 30);
+    for grant in &grants {
+        let outcome = Ended::Ok { result: grant.input.clone(), artifacts: Vec::new() };
+        bench.apply(Command::Results { session, results: vec![(grant.task, grant.token, outcome)] });
+    }
+    let (mut most, mut rounds) = (0, 0);
+    loop {
+        let batch = bench.turn();
+        let loads = bench.p.take_loads();
+        most = most.max(bench.p.run_figures().1);
+        if batch.is_none() && loads.is_empty() {
+            break;
+        }
+        batch.into_iter().for_each(|batch| bench.land(batch));
+        loads.into_iter().for_each(|load| bench.answer(load));
+        rounds += 1;
+        assert!(rounds < 1_000);
+    }
+    // Those that were kept, and reads that were asked for while there was room.
+    assert!(most < 30 * LARGE / 2, "{most} bytes of runs in memory at a time");
+    for run in runs {
+        assert_eq!(head(&mut bench, run).phase, Phase::Completed);
     }
 }
 
@@ -496,4 +538,28 @@ fn a_reset_says_which_large_value_is_gone() {
     bench.store.values.remove(&hash);
     let reply = act(&mut bench, run, RunAction::Reset("/set:/do/1/step#0".into(), None));
     assert!(matches!(&reply, Reply::Refused(Refusal::Conflict(why)) if why.contains("0909")), "{reply:?}");
+
+fn no_run_is_started_from_outside_while_those_at_work_take_all_memory() {
+    let (mut bench, _) = large_runs(2, (0, LARGE / 4));
+    // What was started is not let go before it is stored.
+    let ask = |bench: &mut Bench, number| {
+        let request = RequestId(number);
+        bench.apply(Command::StartRun { request, tenant: TENANT, start: Box::new(start("flow")) });
+    };
+    (1_000_001..1_000_004).for_each(|number| ask(&mut bench, number));
+    bench.settle();
+    let replies: Vec<&Reply> = bench
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            tidewheel_engine::Effect::Reply { request, reply } if request.0 > 1_000_000 => Some(reply),
+            _ => None,
+        })
+        .collect();
+    let refused = |reply: &&&Reply| {
+        matches!(reply, Reply::Refused(Refusal::Overloaded { what, retry_after_ms: 1_000 }) if what.contains("memory"))
+    };
+    assert_eq!(replies.len(), 3);
+    assert!(matches!(replies[0], Reply::Run(_)), "{:?}", replies[0]);
+    assert_eq!(replies.iter().filter(refused).count(), 2, "{replies:?}");
 }
