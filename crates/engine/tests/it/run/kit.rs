@@ -577,13 +577,23 @@ impl World {
     }
 
     pub(crate) fn items(&mut self, entry: Seq, first: u64, outcomes: Vec<Outcome>) {
+        self.close_items(entry, first);
+        self.send(Event::Items { entry, first, outcomes });
+    }
+
+    /// As [`World::items`] for several, in one turn.
+    pub(crate) fn many_items(&mut self, entry: Seq, ended: Vec<(u64, Vec<Outcome>)>) {
+        ended.iter().for_each(|(first, _)| self.close_items(entry, *first));
+        self.send(Event::Many { entry, ended });
+    }
+
+    fn close_items(&mut self, entry: Seq, first: u64) {
         if let Some(Outside::Items(all)) = self.open.get_mut(&entry) {
             all.retain(|items| items.0 != first);
             if all.is_empty() {
                 self.open.remove(&entry);
             }
         }
-        self.send(Event::Items { entry, first, outcomes });
     }
 
     /// The timers that are set, soonest first.

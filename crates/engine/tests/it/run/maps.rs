@@ -40,6 +40,54 @@ fn so_many_items_at_a_time_and_results_in_order() {
 }
 
 #[test]
+fn ends_that_come_together_are_one_turn_and_the_same_as_one_after_another() {
+    let mut world = run(&[map(9, 3, 1, false)], json!(null));
+    let turns = world.segments.len();
+    for from in [0, 3, 6] {
+        let entry = at_work(&world)[0].0;
+        // The last of them comes twice, as after a crash; so does one of before.
+        let told = [from + 2, from, from + 1, from + 1, 0];
+        let ended = told.iter().map(|item| (*item, vec![ok(&mut world, *item)])).collect();
+        world.many_items(entry, ended);
+    }
+    assert_eq!(world.output(), json!([0, 10, 20, 30, 40, 50, 60, 70, 80]));
+    assert_eq!(world.segments.len() - turns, 3, "one turn for each three");
+}
+
+#[test]
+fn one_error_among_ends_that_come_together_ends_the_map() {
+    let mut world = run(&[map(9, 4, 1, false)], json!(null));
+    let entry = at_work(&world)[0].0;
+    let ended = vec![
+        (0, vec![ok(&mut world, 0)]),
+        (1, vec![Outcome::Err(error(500))]),
+        (2, vec![ok(&mut world, 2)]),
+        (3, vec![Outcome::Err(error(501))]),
+    ];
+    world.many_items(entry, ended);
+    assert_eq!(world.error()["status"], json!(500));
+    assert!(world.open.is_empty());
+}
+
+#[test]
+fn finished_pages_are_blobs_beyond_a_bound_so_that_a_map_of_any_length_leaves_room() {
+    let count = 8_000;
+    let mut world = World::new(super::kit::Flowchart::of(&[map(count, 500, 1, false)]));
+    world.checked = false;
+    world.start(json!(null));
+    let result = "x".repeat(56);
+    let mut largest = 0;
+    while let Some((entry, ..)) = at_work(&world).first().copied() {
+        let ended: Vec<_> = at_work(&world).into_iter().map(|work| work.1).take(100).collect();
+        let ended = ended.into_iter().map(|item| (item, vec![Outcome::Ok(world.data(json!(result)))])).collect();
+        world.many_items(entry, ended);
+        largest = largest.max(world.head.inline());
+    }
+    assert_eq!(world.output().as_array().map(Vec::len), Some(count));
+    assert!((200_000..600_000).contains(&largest), "{largest} bytes in the run");
+}
+
+#[test]
 fn without_items_the_result_is_empty() {
     assert_eq!(run(&[map(0, 2, 1, false)], json!(null)).output(), json!([]));
 }
