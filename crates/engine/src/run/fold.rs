@@ -90,7 +90,7 @@ impl Journal<'_> {
                     let result = match result.json() {
                         Some(result) => Some(result),
                         None => match result {
-                            Data::Ref { hash, .. } => self.blobs.get(hash),
+                            Data::Ref { hash, .. } => self.blobs.get(hash).map(|json| &**json),
                             Data::Inline { .. } => None,
                         },
                     };
