@@ -60,6 +60,9 @@ fn in_event(event: &Event, see: &mut impl FnMut(&Hash)) {
         }
         Event::Done { outcome, .. } => in_outcome(outcome, see),
         Event::Items { outcomes, .. } => outcomes.iter().for_each(|outcome| in_outcome(outcome, see)),
+        Event::Many { ended, .. } => {
+            ended.iter().flat_map(|(_, outcomes)| outcomes).for_each(|outcome| in_outcome(outcome, see));
+        }
         Event::Reset { input, .. } => input.iter().for_each(|data| in_data(data, see)),
         Event::Continue
         | Event::Fired { .. }
