@@ -35,7 +35,7 @@ pub(crate) async fn get(api: &Api, caller: &Principal, id: RunId) -> Result<Valu
     let missing = || Failure::new(Code::Conflict, "The document that the run follows is not here any more.");
     let definition = Language.compile(record.ok_or_else(missing)?.value.as_bytes()).map_err(|_| missing())?;
     let segments = all(api, tenant, id).await?;
-    let mut blobs: BTreeMap<BlobHash, Value> = BTreeMap::new();
+    let mut blobs: BTreeMap<BlobHash, Arc<Value>> = BTreeMap::new();
     let shared = Arc::new((segments, definition, head));
     for _ in 0..MAX_ROUNDS {
         let (known, work) = (blobs.clone(), shared.clone());
@@ -58,7 +58,7 @@ pub(crate) async fn get(api: &Api, caller: &Principal, id: RunId) -> Result<Valu
                     let value = api.read_store(move |store| store.value(tenant, &hash.0)).await?;
                     let value = value.and_then(|bytes| serde_json::from_slice(&bytes).ok());
                     let gone = || Failure::new(Code::Conflict, "A large value of the run is not here any more.");
-                    blobs.insert(hash, value.ok_or_else(gone)?);
+                    blobs.insert(hash, Arc::new(value.ok_or_else(gone)?));
                 }
             }
             Err(error) => return Err(Failure::internal(&format!("the journal of a run does not fold: {error:?}"))),
@@ -87,14 +87,14 @@ fn fold(
     segments: &[Segment],
     definition: &dyn Definition,
     head: &tidewheel_engine::run::head::Head,
-    blobs: &BTreeMap<BlobHash, Value>,
+    blobs: &BTreeMap<BlobHash, Arc<Value>>,
 ) -> Result<Option<Value>, FoldError> {
     let journal = Journal { from: None, segments, definition, blobs };
     let Some(state) = journal.program()? else { return Ok(None) };
     let read = |data: &Data| match data {
         Data::Inline { value, .. } | Data::Ref { value: Some(value), .. } => Ok(value.clone()),
         Data::Ref { hash, value: None, .. } => {
-            blobs.get(hash).map(|value| Arc::new(value.clone())).ok_or_else(|| FoldError::Blobs(vec![*hash]))
+            blobs.get(hash).cloned().ok_or_else(|| FoldError::Blobs(vec![*hash]))
         }
     };
     code::history(&state, &head.identity, head.started_ms, &read).map(Some)

@@ -227,8 +227,8 @@ impl<'p> Node<'p> {
             Effect::Grant { grants, .. } => grants.iter().for_each(|grant| self.work(grant)),
             Effect::Compute(work) => {
                 let outcome = Box::new(work.run());
-                let (tenant, run, turns) = (work.tenant, work.run, work.head.turns);
-                self.apply(Command::TurnComputed { tenant, run, turns, outcome });
+                let (tenant, run, ticket) = (work.tenant, work.run, work.ticket);
+                self.apply(Command::TurnComputed { tenant, run, ticket, outcome });
             }
             Effect::Cancel { task, token, .. } => {
                 let failure = Failure::ours("cancelled", "as it was told");
