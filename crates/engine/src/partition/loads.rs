@@ -65,7 +65,7 @@ impl Partition {
                     self.history_loaded(waiting.command, stored, now);
                 }
             }
-            (Purpose::HistoryValues(back, hashes), Loaded::Values(values)) => {
+            (Purpose::HistoryValues(back, hashes), Loaded::Parsed(values)) => {
                 self.history_values(back, hashes, values, now);
             }
             (Purpose::Unneeded(unneeded), Loaded::Tasks(rows)) => {

@@ -186,11 +186,11 @@ impl Partition {
         &mut self,
         mut back: Box<GoingBack>,
         hashes: Vec<BlobHash>,
-        values: Vec<Option<bytes::Bytes>>,
+        values: Vec<Option<(Arc<Json>, usize)>>,
         now: Now,
     ) {
-        for (hash, bytes) in hashes.into_iter().zip(values) {
-            let Some(value) = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()) else {
+        for (hash, value) in hashes.into_iter().zip(values) {
+            let Some((value, _)) = value else {
                 let why = format!("the value {hash}, which the journal of the run names, is gone");
                 if let Some(request) = super::request_of(&back.command) {
                     self.refuse(request, Refusal::Conflict(why.into()));
@@ -277,7 +277,7 @@ impl Partition {
 pub(crate) struct GoingBack {
     command: Command,
     segments: Vec<Segment>,
-    blobs: BTreeMap<BlobHash, Json>,
+    blobs: BTreeMap<BlobHash, Arc<Json>>,
 }
 
 /// Why an action makes no sense in a phase.

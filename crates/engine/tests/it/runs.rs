@@ -487,6 +487,8 @@ fn a_reset_and_a_fork_read_the_large_values_of_the_journal_first() {
         let Reply::Run(other) = reply else { panic!("{reply:?}") };
         work(&mut bench, session);
         assert_eq!(output(&head(&mut bench, other.identity.run)), json!(100_000));
+    }
+}
 
 /// Bytes that a run of the flow below carries along.
 const LARGE: usize = 200_000;
@@ -538,7 +540,9 @@ fn a_reset_says_which_large_value_is_gone() {
     bench.store.values.remove(&hash);
     let reply = act(&mut bench, run, RunAction::Reset("/set:/do/1/step#0".into(), None));
     assert!(matches!(&reply, Reply::Refused(Refusal::Conflict(why)) if why.contains("0909")), "{reply:?}");
+}
 
+#[test]
 fn no_run_is_started_from_outside_while_those_at_work_take_all_memory() {
     let (mut bench, _) = large_runs(2, (0, LARGE / 4));
     // What was started is not let go before it is stored.
