@@ -119,6 +119,26 @@ bugs! {
     StartWithoutHead,
     /// The claim of a start is not kept.
     ForgottenClaim,
+    /// What had ended when an activation was given up is told to no other.
+    LostNews,
+    /// A program is told with each activation once more what the one before was told.
+    NewsTwice,
+    /// A program that waits for all goes on with the first.
+    HastyWait,
+    /// A program is not woken by what it waits for.
+    DeafProgram,
+    /// An activation begins although one is at work.
+    SecondActivation,
+    /// What a turn of a program was told is told to later activations in another order.
+    ReorderedHistory,
+    /// A reset leaves the epoch of a program as it was.
+    KeptEpoch,
+    /// The value of a step is not told.
+    DroppedStep,
+    /// A run that completes undoes what it did.
+    UndoAfterEnd,
+    /// What was done first is undone first.
+    UndoInOrder,
 }
 
 /// Which bug is planted, if any.

@@ -14,6 +14,7 @@ mod run_end;
 mod run_journal;
 mod run_live;
 mod run_order;
+mod run_program;
 mod run_timers;
 pub(crate) mod runs;
 mod stale;
@@ -25,6 +26,7 @@ use tidewheel_engine::effect::{Grant, Submitted};
 use tidewheel_engine::id::{Name, QueueId, RunId, TaskId, TenantId, Token};
 use tidewheel_engine::invariant::{Fold, Violation, Watch};
 use tidewheel_engine::partition::Audit;
+use tidewheel_engine::planted::Planted;
 use tidewheel_engine::task::{State, Task};
 use tidewheel_engine::{Batch, Mutation, Reply};
 use tidewheel_store::memory as store;
@@ -59,7 +61,7 @@ pub(crate) struct Checkers {
 }
 
 impl Checkers {
-    pub(crate) fn new(plan: &Plan) -> Checkers {
+    pub(crate) fn new(plan: &Plan, planted: Planted) -> Checkers {
         let partitions = plan.partitions as usize;
         Checkers {
             violations: Vec::new(),
@@ -78,7 +80,7 @@ impl Checkers {
             fairness: fairness::Fairness::default(),
             measured: plan.scenario != Scenario::Swarm,
             starts: run_end::Starts::default(),
-            runs: runs::Runs::new(plan),
+            runs: runs::Runs::new(plan, planted),
         }
     }
 
@@ -158,6 +160,7 @@ impl Checkers {
             found.extend(run_live::left(*run, log));
             found.extend(run_journal::stored(*run, log, state));
             found.extend(run_end::result(partition, *run, log, &self.runs));
+            found.extend(run_program::end(partition, *run, log, &self.runs));
         }
         if partition == 0 {
             found.extend(self.starts.end(&self.runs));

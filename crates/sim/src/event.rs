@@ -149,10 +149,11 @@ pub enum RunAct {
     Retry,
     Reset,
     Fork,
+    Deploy,
 }
 
 impl RunAct {
-    /// All of them.
+    /// All that come again and again.
     pub const ALL: [RunAct; 9] = [
         RunAct::Start,
         RunAct::Read,

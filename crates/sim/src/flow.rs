@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value as Json, json};
-use tidewheel_engine::run::eval::{Compiler, Definition};
+use tidewheel_engine::planted::Planted;
+use tidewheel_engine::run::eval::{Compiler, Definition, EvalError, Fuel, Json as Value, Scope, Violation};
+use tidewheel_engine::run::journal::EntryKind;
+use tidewheel_engine::run::plan::{ExprId, Plan, SchemaId};
 use tidewheel_lang::compile::Language;
 use tidewheel_lang::feature::Features;
+use tidewheel_lang::program::ProgramDocument;
 use tidewheel_lang::resolve::{Offline, Options, deploy};
 
 use crate::rng::Rng;
@@ -18,14 +22,20 @@ pub const NAMESPACE: &str = "sim";
 pub const VERSION: &str = "1.0.0";
 /// Type of the signal that some wait for, and the number it brings.
 pub const SIGNAL: (&str, i64) = ("go", 7);
+/// Name of the promise that some programs wait for; it brings the number of the signal.
+pub const PROMISE: &str = "kept";
+/// Version of what is deployed in the middle of a run.
+pub const NEXT_VERSION: &str = "2.0.0";
+/// The package that has all programs and what they call.
+pub const PACKAGE: &str = "flows";
 /// What is put in place of the number by a handler of an error.
-const CAUGHT: i64 = 1_000;
+pub(crate) const CAUGHT: i64 = 1_000;
 /// Workflows that a seed makes up.
 const MADE: usize = 3;
 
 /// A statement. Each takes `{n}` and gives `{n}`.
 #[derive(Clone, Debug)]
-enum Statement {
+pub(crate) enum Statement {
     /// A task: n + 1.
     Step(u8),
     /// So many milliseconds.
@@ -50,6 +60,12 @@ enum Statement {
     MapRuns(u64, usize),
     /// A signal that brings a number.
     Listen,
+    /// A promise that brings the same number. Programs alone have it, and what follows.
+    Promise,
+    /// What it did is to be undone if it fails: n.
+    Undo(u8),
+    /// The marker of a patch: n.
+    Patch(u8),
 }
 
 /// A workflow.
@@ -57,13 +73,19 @@ enum Statement {
 pub struct Flow {
     /// Its name.
     pub name: String,
+    /// Its version.
+    pub version: &'static str,
+    /// Whether it is a program rather than a document of the language.
+    pub program: bool,
+    /// How often it continues as new.
+    pub rounds: u64,
     /// What is stored of it.
     pub document: String,
     /// SHA-256 of that, in hex.
     pub hash: String,
     /// Compiled.
     pub definition: Arc<dyn Definition>,
-    statements: Vec<Statement>,
+    pub(crate) statements: Vec<Statement>,
 }
 
 /// The workflows of a run. Children stand before those that start them.
@@ -80,7 +102,15 @@ impl Flows {
             let made = some(rng, &all, &mut left, 0);
             all.push(flow(&format!("made-{number}"), made, &all));
         }
+        if rng.chance(0.6) {
+            programs(rng, &mut all);
+        }
         Flows(all)
+    }
+
+    /// A version of one.
+    pub fn find(&self, name: &str, version: &str) -> Option<&Arc<Flow>> {
+        self.0.iter().find(|flow| flow.name == name && flow.version == version)
     }
 
     /// All, in order.
@@ -90,13 +120,24 @@ impl Flows {
 
     /// One by chance.
     pub fn pick(&self, rng: &mut Rng) -> Option<Arc<Flow>> {
-        (!self.0.is_empty()).then(|| rng.pick(&self.0).clone())
+        let picked = (!self.0.is_empty()).then(|| rng.pick(&self.0).clone())?;
+        // A later version is that of its time, and asked for as the latest.
+        self.find(&picked.name, VERSION).cloned()
     }
 
     /// What a run may give for a number: first what it gives if no step fails.
-    pub fn results(&self, name: &str, n: i64) -> Vec<i64> {
-        let flow = self.0.iter().find(|flow| flow.name == name);
-        flow.map_or_else(Vec::new, |flow| self.walk(&flow.statements, vec![n]))
+    pub fn results(&self, name: &str, version: &str, n: i64) -> Vec<i64> {
+        let Some(flow) = self.find(name, version) else { return Vec::new() };
+        (0..=flow.rounds).fold(vec![n], |values, _| self.walk(&flow.statements, values))
+    }
+
+    /// What a run opens of tasks, sleeps, children and maps if no step fails: the same in either way of saying it.
+    pub fn entries(&self, name: &str, version: &str) -> BTreeMap<EntryKind, u64> {
+        let mut counts = BTreeMap::new();
+        if let Some(flow) = self.find(name, version) {
+            (0..=flow.rounds).for_each(|_| count(&flow.statements, 1, &mut counts));
+        }
+        counts
     }
 
     fn walk(&self, statements: &[Statement], from: Vec<i64>) -> Vec<i64> {
@@ -116,7 +157,8 @@ impl Flows {
             Statement::Step(_) | Statement::Race(_) => vec![n + 1],
             Statement::Wait(_) | Statement::Heavy => vec![n],
             Statement::Add(k) => vec![n + k],
-            Statement::Listen => vec![n + SIGNAL.1],
+            Statement::Listen | Statement::Promise => vec![n + SIGNAL.1],
+            Statement::Undo(_) | Statement::Patch(_) => vec![n],
             Statement::Fork(branches) => branches.iter().fold(vec![0], |sums, branch| {
                 let each = self.walk(branch, vec![n]);
                 sums.iter().flat_map(|sum| each.iter().map(move |m| sum + m)).collect()
@@ -135,6 +177,92 @@ impl Flows {
             }),
         }
     }
+}
+
+fn count(statements: &[Statement], times: u64, counts: &mut BTreeMap<EntryKind, u64>) {
+    for statement in statements {
+        let mut add = |kind| *counts.entry(kind).or_default() += times;
+        match statement {
+            Statement::Step(_) => add(EntryKind::Task),
+            Statement::Wait(_) => add(EntryKind::Sleep),
+            Statement::Child(_) => add(EntryKind::Child),
+            Statement::Map(..) | Statement::MapRuns(..) => add(EntryKind::Map),
+            Statement::Race(_) => [EntryKind::Task, EntryKind::Sleep].into_iter().for_each(add),
+            Statement::Fork(branches) => branches.iter().for_each(|branch| count(branch, times, counts)),
+            Statement::For(rounds, body) => count(body, times * rounds, counts),
+            Statement::Try(body, _) => count(body, times, counts),
+            Statement::Add(_) | Statement::Heavy | Statement::Listen | Statement::Promise => {}
+            Statement::Undo(_) | Statement::Patch(_) => {}
+        }
+    }
+}
+
+/// Programs: each workflow of the language said once more as one, some that only a program can say, and some that have a
+/// second version.
+fn programs(rng: &mut Rng, all: &mut Vec<Arc<Flow>>) {
+    use Statement::{Add, Child, Fork, Listen, MapRuns, Patch, Promise, Race, Step, Undo, Wait};
+    static FIXED: OnceLock<Vec<Arc<Flow>>> = OnceLock::new();
+    let twin = |flow: &Arc<Flow>| program(&format!("{}-p", flow.name), VERSION, 0, flow.statements.clone());
+    let fixed = FIXED.get_or_init(|| {
+        let mut made: Vec<_> = fixed().iter().map(twin).collect();
+        let saga =
+            vec![Step(0), Undo(0), Step(1), Undo(1), Wait(800), Fork(vec![vec![Step(2), Undo(2)], vec![Step(0)]])];
+        let next = vec![Step(1), Undo(3), Patch(1), Wait(1_500), Add(4), Step(0), Undo(0), Step(2), Step(2)];
+        let ordered =
+            vec![Fork(vec![vec![Race(60)], vec![Race(90), Wait(200)], vec![Race(30), Add(1)]]), Wait(900), Step(0)];
+        let joins = vec![Fork(vec![vec![Step(0)], vec![Step(1)], vec![Wait(700)]]), Add(1), Step(2)];
+        made.push(program("saga", VERSION, 0, saga));
+        made.push(program("saga", NEXT_VERSION, 0, next));
+        made.push(program("rounds", VERSION, 3, vec![Step(0), Add(3), Patch(0), Wait(400)]));
+        made.push(program("hears", VERSION, 0, vec![Step(0), Listen, Promise, Add(5)]));
+        made.push(program("notes", VERSION, 0, vec![Add(1), Add(3), Patch(2), Step(1), Add(5)]));
+        made.push(program(
+            "family",
+            VERSION,
+            0,
+            vec![Child(3), MapRuns(3, 0), Fork(vec![vec![Child(0)], vec![Step(1)]])],
+        ));
+        made.push(program("ordered", VERSION, 0, ordered));
+        made.push(program("joins", VERSION, 0, joins));
+        made
+    });
+    let made: Vec<_> = all.iter().skip(all.len() - MADE).map(twin).collect();
+    let mut left = 6;
+    let next = some(rng, all, &mut left, 0);
+    let first = made.first().map(|first| program(&first.name, NEXT_VERSION, 0, next));
+    all.extend(fixed.iter().cloned().chain(made).chain(first));
+}
+
+fn program(name: &str, version: &'static str, rounds: u64, statements: Vec<Statement>) -> Arc<Flow> {
+    let document = ProgramDocument {
+        namespace: NAMESPACE.into(),
+        name: name.into(),
+        version: version.into(),
+        package: PACKAGE.into(),
+        package_version: VERSION.into(),
+        package_hash: "sha256:00".into(),
+        function: format!("{PACKAGE}:run"),
+        tasks: TASKS.iter().map(|task| (*task).to_owned()).collect(),
+        queue: Some("q0".into()),
+        ..ProgramDocument::default()
+    };
+    let resolved = document.resolved().unwrap_or_else(|error| panic!("the program {name} is none: {error}"));
+    let hash = resolved.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let definition = Language.compile(&resolved.bytes).expect("what was deployed is read back");
+    let document = String::from_utf8(resolved.bytes).expect("it is JSON");
+    Arc::new(Flow { name: name.to_owned(), version, program: true, rounds, document, hash, definition, statements })
+}
+
+/// What programs call.
+const TASKS: [&str; 7] = ["s0", "s1", "s2", "u0", "u1", "u2", "u3"];
+
+/// The record of the package.
+pub fn package() -> (String, String) {
+    let mut entries: Vec<Json> =
+        TASKS.iter().map(|task| json!({"name": task, "fn": format!("{PACKAGE}:{task}")})).collect();
+    entries.push(json!({"name": "program", "fn": format!("{PACKAGE}:run")}));
+    let record = json!({"hash": "sha256:00", "version": VERSION, "created_at": "2023", "entries": entries});
+    (format!("{PACKAGE}@{VERSION}"), record.to_string())
 }
 
 fn fixed() -> Vec<Arc<Flow>> {
@@ -208,7 +336,8 @@ fn flow(name: &str, statements: Vec<Statement>, before: &[Arc<Flow>]) -> Arc<Flo
     let hash = resolved.hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let definition = Language.compile(&resolved.bytes).expect("what was deployed is read back");
     let document = String::from_utf8(resolved.bytes).expect("it is JSON");
-    Arc::new(Flow { name: name.to_owned(), document, hash, definition, statements })
+    let (version, program, rounds) = (VERSION, false, 0);
+    Arc::new(Flow { name: name.to_owned(), version, program, rounds, document, hash, definition, statements })
 }
 
 fn list(statements: &[Statement], before: &[Arc<Flow>]) -> Json {
@@ -277,12 +406,60 @@ fn text(statement: &Statement, before: &[Arc<Flow>]) -> Json {
             "listen": {"to": {"one": {"with": {"type": SIGNAL.0}}}},
             "output": {"as": "${ {n: ($input.n + .[0].k)} }"},
         }),
+        Statement::Promise | Statement::Undo(_) | Statement::Patch(_) => {
+            panic!("{statement:?} is said by programs alone")
+        }
     }
 }
 
 /// Definitions by the hash of their documents.
-pub fn definitions(flows: &Flows) -> BTreeMap<[u8; 32], Arc<dyn Definition>> {
-    flows.iter().map(|flow| (flow.definition.plan().hash, flow.definition.clone())).collect()
+pub fn definitions(flows: &Flows, planted: Planted) -> BTreeMap<[u8; 32], Arc<dyn Definition>> {
+    flows.iter().map(|flow| (flow.definition.plan().hash, WithBug::of(flow.definition.clone(), planted))).collect()
+}
+
+/// Compiles what has a bug in its turns.
+pub(crate) struct Spoiled(pub(crate) Planted);
+
+impl Compiler for Spoiled {
+    fn compile(&self, document: &[u8]) -> Result<Arc<dyn Definition>, String> {
+        Ok(WithBug::of(Language.compile(document)?, self.0))
+    }
+}
+
+/// A definition in whose turns a bug is planted. What folds its journals has the same bug, so that it has to be found by what it does.
+#[derive(Debug)]
+struct WithBug(Arc<dyn Definition>, Planted);
+
+impl WithBug {
+    fn of(definition: Arc<dyn Definition>, planted: Planted) -> Arc<dyn Definition> {
+        Arc::new(WithBug(definition, planted))
+    }
+}
+
+impl Definition for WithBug {
+    fn plan(&self) -> &Plan {
+        self.0.plan()
+    }
+
+    fn eval(&self, expr: ExprId, scope: &dyn Scope, fuel: &mut Fuel) -> Result<Value, EvalError> {
+        self.0.eval(expr, scope, fuel)
+    }
+
+    fn check(&self, schema: SchemaId, value: &Value, fuel: &mut Fuel) -> Result<Vec<Violation>, EvalError> {
+        self.0.check(schema, value, fuel)
+    }
+
+    fn duration(&self, value: &Value) -> Result<u64, EvalError> {
+        self.0.duration(value)
+    }
+
+    fn weight(&self) -> usize {
+        self.0.weight()
+    }
+
+    fn planted(&self) -> Planted {
+        self.1
+    }
 }
 
 #[cfg(test)]
@@ -294,13 +471,13 @@ mod tests {
         for seed in 0..40 {
             let flows = Flows::new(&mut Rng::new(seed));
             for flow in flows.iter() {
-                assert!(!flows.results(&flow.name, 3).is_empty());
+                assert!(!flows.results(&flow.name, flow.version, 3).is_empty());
             }
         }
         let flows = Flows::new(&mut Rng::new(1));
-        assert_eq!(flows.results("chain", 1), [9]);
-        assert_eq!(flows.results("fork", 1), [10]);
-        assert_eq!(flows.results("try", 1), [4, 1_001]);
-        assert_eq!(flows.results("spread", 1), [11]);
+        assert_eq!(flows.results("chain", VERSION, 1), [9]);
+        assert_eq!(flows.results("fork", VERSION, 1), [10]);
+        assert_eq!(flows.results("try", VERSION, 1), [4, 1_001]);
+        assert_eq!(flows.results("spread", VERSION, 1), [11]);
     }
 }

@@ -10,6 +10,7 @@ pub mod event;
 pub mod flow;
 pub mod plan;
 pub mod planted;
+pub mod program;
 pub mod rng;
 pub mod run;
 pub mod world;

@@ -15,12 +15,15 @@ mod tick;
 mod worker;
 
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
+use tidewheel_engine::partition::WithCompiler;
 use tidewheel_engine::planted::Planted;
 
 use crate::checker::Checkers;
 use crate::disk::Disk;
 use crate::event::{Event, Fault, Phase, Scheduled};
+use crate::flow::Spoiled;
 use crate::plan::{MS, Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
@@ -80,13 +83,16 @@ pub struct World {
 
 impl World {
     /// A world as its plan says, before anything happened.
-    pub fn new(plan: Plan, planted: Planted, talk: bool) -> World {
+    pub fn new(mut plan: Plan, planted: Planted, talk: bool) -> World {
+        if plan.options.compiler.0.is_some() {
+            plan.options.compiler = WithCompiler(Some(Arc::new(Spoiled(planted))));
+        }
         let mut rng = Rng::new(plan.seed ^ 0x7469_6465);
         let takers = Rng::new(plan.seed ^ 0x6974_656d);
         let disks = (0..plan.partitions).map(|_| Disk::new(planted)).collect();
         let workers = plan.workers.iter().map(|w| Worker::new(w.clone(), plan.partitions as usize)).collect();
         let client = Client::new(&plan, rng.fork());
-        let checkers = Checkers::new(&plan);
+        let checkers = Checkers::new(&plan, planted);
         let starters = Starters::new(plan.seed);
         let mut world = World {
             plan,

@@ -20,6 +20,7 @@ use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Kind, Node, Program, Target};
 use crate::id::Name;
 use crate::limit::{CODE_BYTES, CODE_OPEN};
+use crate::planted::Bug;
 
 /// Layout of what an activation gets and gives.
 pub const PROTOCOL: u64 = 1;
@@ -252,13 +253,19 @@ impl Machine<'_> {
     /// Begins the next activation, unless one is at work.
     pub(super) fn activate(&mut self, id: u32) {
         let now_ms = self.now;
-        let Some(state) = self.code_mut(id).filter(|state| state.active.is_none()) else { return };
+        let planted = self.def.planted();
+        let second = planted.has(Bug::SecondActivation);
+        let Some(state) = self.code_mut(id).filter(|state| state.active.is_none() || second) else { return };
         state.activation += 1;
         state.waits.clear();
         state.mismatch = None;
         let cancel = if state.cancel_told { None } else { state.cancel.clone() };
         state.cancel_told |= cancel.is_some();
-        let done = std::mem::take(&mut state.news);
+        let mut done = std::mem::take(&mut state.news);
+        if planted.has(Bug::NewsTwice) {
+            let before = state.turns.last().and_then(|turn| turn.done.first());
+            done.extend(before.cloned());
+        }
         state.bytes += 24;
         state.turns.push(Arc::new(CodeTurn { no: state.activation, now_ms, done, opened: Vec::new(), cancel }));
         let (n, generation) = (state.activation, state.generation);
@@ -300,7 +307,13 @@ impl Machine<'_> {
 
     fn activation_args(&mut self, id: u32, program: &Program) -> Res<Data> {
         let Some(state) = self.code(id) else { return Ok(Data::null()) };
-        let activation = history(state, &self.head.identity, self.head.started_ms, &|data| self.json(data))?;
+        let mut activation = history(state, &self.head.identity, self.head.started_ms, &|data| self.json(data))?;
+        if self.def.planted().has(Bug::ReorderedHistory)
+            && let Some((_, before)) = activation["turns"].as_array_mut().and_then(|turns| turns.split_last_mut())
+        {
+            let done = before.iter_mut().filter_map(|turn| turn["done"].as_array_mut());
+            done.for_each(|done| done.reverse());
+        }
         // Never a reference: the task has it as its input, and nobody else needs it.
         Ok(Data::small(serde_json::json!({
             "package": &*program.package,
@@ -323,7 +336,7 @@ impl Machine<'_> {
         asked: Option<(Name, Data)>,
     ) -> Result<(), End> {
         self.remove_line(line);
-        let now = self.now;
+        let (now, planted) = (self.now, self.def.planted());
         let Some(state) = self.code_mut(id) else { return Ok(()) };
         if state.active == Some(line) {
             state.active = None;
@@ -342,7 +355,9 @@ impl Machine<'_> {
             state.failed.push((key.clone(), reference, raw));
         }
         state.tell(key.clone(), how, now);
-        let goes_on = state.heard(&key) && state.active.is_none();
+        let hasty = planted.has(Bug::HastyWait) && state.waits.iter().any(|wait| wait.keys.contains(&key));
+        let heard = (state.heard(&key) || hasty) && !planted.has(Bug::DeafProgram);
+        let goes_on = heard && (state.active.is_none() || planted.has(Bug::SecondActivation));
         if goes_on {
             self.activate(id);
         }
@@ -373,12 +388,15 @@ impl Machine<'_> {
             self.unwind(line, 0, None);
             self.remove_line(line);
         }
-        let (now, epoch) = (self.now, self.head.turns + 1);
+        let (now, epoch, planted) = (self.now, self.head.turns + 1, self.def.planted());
         let Some(state) = self.code_mut(id) else { return };
         let open = std::mem::take(&mut state.open);
         state.active = None;
         if active.is_some() {
             state.take_back(epoch);
+            if planted.has(Bug::LostNews) {
+                state.news.clear();
+            }
         }
         if tell {
             open.into_iter().for_each(|(_, key)| state.tell(key, Outcome::Cancelled, now));

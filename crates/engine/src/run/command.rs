@@ -15,6 +15,7 @@ use super::plan::{Kind, Node, Program, Target};
 use super::undo::{Undo, UndoRetry};
 use crate::id::Name;
 use crate::limit::{ATTRIBUTE_BYTES, ATTRIBUTES, CODE_COMMANDS, CODE_KEY};
+use crate::planted::Bug;
 
 /// Why a program holds whose replay differs from its history.
 pub const MISMATCH: &str = "replay-mismatch";
@@ -205,6 +206,8 @@ impl Machine<'_> {
                     None => Outcome::Ok(self.keep(command.part("value"))),
                 };
                 self.instant(id, command.journal_key(EntryKind::Step), how.clone())?;
+                let dropped = self.def.planted().has(Bug::DroppedStep);
+                let how = if dropped { Outcome::Ok(Data::null()) } else { how };
                 if let Some(state) = self.code_mut(id) {
                     state.tell(command.key.clone(), how, now);
                 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::plan::{ExprId, Plan, SchemaId};
 use crate::id::Name;
+use crate::planted::Planted;
 
 /// A JSON value.
 pub type Json = serde_json::Value;
@@ -88,6 +89,10 @@ pub trait Definition: Send + Sync + std::fmt::Debug {
     fn duration(&self, value: &Json) -> Result<u64, EvalError>;
     /// Bytes it takes in memory, about.
     fn weight(&self) -> usize;
+    /// The bug that is planted in its turns: none, but in a simulation.
+    fn planted(&self) -> Planted {
+        Planted::default()
+    }
 }
 
 /// Makes definitions of resolved documents. Given to the shell, so that neither it nor the engine knows the language.

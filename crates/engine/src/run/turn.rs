@@ -7,6 +7,7 @@ use super::head::{Head, Outside, Phase, Seq};
 use super::journal::{Fact, Segment};
 use super::machine::{End, Machine, Mode};
 use crate::limit::{BYTES_PER_HEAD, SEEN, TURNS_PER_HEAD};
+use crate::planted::Bug;
 
 /// What a turn works with besides head and event.
 #[derive(Clone, Copy)]
@@ -240,8 +241,9 @@ impl Machine<'_> {
     /// The run ends with an outcome, or will when the children it has to wait for have ended and what is to be undone is.
     pub(super) fn end_run(&mut self, phase: Phase, outcome: Outcome) {
         if self.head.undo.is_some() {
+            let kept = self.def.planted().has(Bug::UndoAfterEnd);
             let undo = self.head.undo_mut();
-            if phase == Phase::Completed { undo.commit() } else { undo.begin() }
+            if phase == Phase::Completed && !kept { undo.commit() } else { undo.begin() }
         }
         self.close_all();
         // Children that ended during a suspension are not waited for.

@@ -20,6 +20,7 @@ use super::machine::Machine;
 use super::plan::{Backoff, Target};
 use crate::id::Name;
 use crate::limit::BACKOFF_MS;
+use crate::planted::Bug;
 
 /// How an undo is done, and what it undoes.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,6 +238,10 @@ impl Machine<'_> {
 
     /// Opens the next undo if it is time, and lets a run end that waited for the last one.
     pub(super) fn compensate(&mut self) {
+        let waits = |undo: &Arc<Compensations>| !undo.idle() && undo.running.is_none() && !undo.armed.is_empty();
+        if self.def.planted().has(Bug::UndoInOrder) && self.head.undo.as_ref().is_some_and(waits) {
+            self.head.undo_mut().armed.rotate_left(1);
+        }
         let Some(undo) = self.head.undo.is_some().then(|| self.head.undo_mut().next()).flatten() else {
             if self.head.undo.as_ref().is_some_and(|undo| undo.is_empty()) {
                 self.head.undo = None;

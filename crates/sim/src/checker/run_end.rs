@@ -101,7 +101,7 @@ pub(super) fn result(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Op
     match (head.phase, &head.outcome) {
         (Phase::Completed, Some(Outcome::Ok(data))) => {
             let n = head.input.json().and_then(|input| input["n"].as_i64())?;
-            let allowed = runs.flows.results(name, n);
+            let allowed = runs.flows.results(name, &head.identity.version, n);
             let given = data.json().and_then(|output| output["n"].as_i64());
             let usual = given.is_some() && given == allowed.first().copied();
             let other = hurt && given.is_some_and(|given| allowed.contains(&given));

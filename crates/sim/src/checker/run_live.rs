@@ -71,6 +71,9 @@ fn could_go(runs: &Runs, partition: usize, run: RunId, fold: &Fold, wall: u64) -
     if head.runnable() || head.phase == Phase::Pending {
         return true;
     }
+    if head.closing.is_none() && !head.phase.ended() && log.program.is_due() {
+        return true;
+    }
     let lives = |entry: u64| log.live.values().any(|live| live.0 == entry);
     let child_lives = |entry: u64| {
         let all = runs.children[partition].range((run, entry, 0)..=(run, entry, u64::MAX));

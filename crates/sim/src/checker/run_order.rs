@@ -44,10 +44,9 @@ pub(super) fn opened(run: RunId, log: &mut Log, segment: &Segment) -> Found {
                 if !entries.keys.insert(key.clone()) {
                     found.push(("S12", format!("the key {key} of run {run} is open twice")));
                 }
-                let together = entries
-                    .kinds
-                    .get(within)
-                    .is_none_or(|kind| matches!(kind, EntryKind::Fork | EntryKind::Map | EntryKind::Event));
+                let together = entries.kinds.get(within).is_none_or(|kind| {
+                    matches!(kind, EntryKind::Fork | EntryKind::Map | EntryKind::Event | EntryKind::Program)
+                });
                 let sibling = entries.open.iter().find(|(_, (of, _))| of == within);
                 if let Some((_, (_, other))) = sibling.filter(|_| !together) {
                     found.push(("S10", format!("{key} of run {run} begins before {other} has ended")));

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use tidewheel_engine::command::RunAction;
 use tidewheel_engine::id::{Name, RunId, TaskId, TenantId};
 use tidewheel_engine::invariant::Fold;
+use tidewheel_engine::planted::Planted;
 use tidewheel_engine::run::act::Event;
 use tidewheel_engine::run::data::BlobHash;
 use tidewheel_engine::run::eval::{Definition, Json};
 use tidewheel_engine::run::fold::Journal;
 use tidewheel_engine::run::head::{Head, Outside, Phase};
 use tidewheel_engine::run::journal::{EntryKind, Fact, Segment};
-use tidewheel_engine::task::{State, Task};
+use tidewheel_engine::task::{Payload, State, Task};
 use tidewheel_engine::{Batch, Mutation};
 
-use super::{run_end, run_journal, run_order, run_timers};
+use super::{run_end, run_journal, run_order, run_program, run_timers};
 use crate::flow::{self, Flows};
 use crate::plan::Plan;
 
@@ -41,6 +42,7 @@ pub(crate) struct Log {
     /// Those that have not ended, and since when nothing is open for them.
     pub(super) live: BTreeMap<TaskId, (u64, u64, Option<u64>)>,
     pub(super) order: run_order::Entries,
+    pub(super) program: run_program::Program,
     /// Children whose ends were put in line, by entry and item.
     pub(super) told: BTreeSet<(u64, u64)>,
     /// Ends that the log has.
@@ -70,6 +72,7 @@ impl Log {
             tasks: BTreeMap::new(),
             live: BTreeMap::new(),
             order: run_order::Entries::default(),
+            program: run_program::Program::default(),
             told: BTreeSet::new(),
             ends: 0,
             snapshot: None,
@@ -78,6 +81,11 @@ impl Log {
             could_go: None,
             cancelled: None,
         }
+    }
+
+    /// Whether its journal begins with that of another run.
+    pub(super) fn is_copy(&self) -> bool {
+        matches!(self.segments.first().map(|s| &s.event), Some(Event::Start { identity, .. }) if identity.run != self.head.identity.run)
     }
 
     /// Whether something outside is open for a task's entry.
@@ -117,10 +125,10 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    pub(super) fn new(plan: &Plan) -> Runs {
+    pub(super) fn new(plan: &Plan, planted: Planted) -> Runs {
         let partitions = plan.partitions as usize;
         Runs {
-            definitions: flow::definitions(&plan.runs.flows),
+            definitions: flow::definitions(&plan.runs.flows, planted),
             flows: plan.runs.flows.clone(),
             parts: (0..partitions).map(|_| BTreeMap::new()).collect(),
             open: vec![BTreeSet::new(); partitions],
@@ -237,6 +245,7 @@ impl Runs {
             found.extend(run_timers::fired(run, log, segment));
         }
         found.extend(run_order::opened(run, log, segment));
+        found.extend(run_program::turn(run, log, segment));
         found.extend(run_journal::follows(run, log, segment));
         if !found.is_empty() {
             return;
@@ -288,6 +297,9 @@ impl Runs {
             self.of_task[partition].insert(task.id, run);
             log.tasks.insert((step.entry, step.first), task.id);
             log.live.insert(task.id, (step.entry, step.first, None));
+            if let Payload::Inline(bytes) = &task.input {
+                run_program::given(log, step.entry, bytes);
+            }
         }
         if task.state.is_terminal() {
             log.live.remove(&task.id);
@@ -319,6 +331,7 @@ impl Runs {
             found.extend(run_journal::same(run, &whole, &log.head));
         }
         found.extend(run_timers::rows(run, log));
+        found.extend(run_program::settle(run, log));
         let mut live = std::mem::take(&mut log.live);
         for (entry, first, closed) in live.values_mut() {
             *closed = if log.wants(*entry, *first) { None } else { closed.or(Some(now)) };
@@ -364,6 +377,12 @@ impl Runs {
 
     pub(crate) fn tenant_of(&self, partition: usize, run: RunId) -> Option<TenantId> {
         self.parts[partition].get(&run).map(|log| log.tenant)
+    }
+
+    /// Whether a run is one of a program.
+    pub(crate) fn is_program(&self, partition: usize, run: RunId) -> bool {
+        let identity = self.parts[partition].get(&run).map(|log| &log.head.identity);
+        identity.and_then(|id| self.flows.find(&id.name, &id.version)).is_some_and(|flow| flow.program)
     }
 
     /// Runs that have not ended.

@@ -4,14 +4,14 @@
 use tidewheel_engine::Command;
 use tidewheel_engine::command::{RunAction, StartRun};
 use tidewheel_engine::effect::{Computation, Refusal, Reply};
-use tidewheel_engine::id::{RunId, TenantId};
+use tidewheel_engine::id::{Name, RunId, TenantId};
 use tidewheel_engine::mutation::RecordKind;
 use tidewheel_engine::ready::mix;
 use tidewheel_engine::run::data::Data;
 
 use super::{Call, CallKind, World};
 use crate::event::{Event, RunAct};
-use crate::flow::{NAMESPACE, SIGNAL, VERSION};
+use crate::flow::{NAMESPACE, NEXT_VERSION, PROMISE, SIGNAL, VERSION, package};
 use crate::plan::{MS, SECOND};
 use crate::rng::Rng;
 
@@ -53,13 +53,31 @@ impl World {
         }
         for tenant in (0..self.plan.tenants.len()).map(|n| TenantId(n as u32 + 1)) {
             for partition in 0..self.disks.len() {
-                for flow in self.plan.runs.flows.clone().iter() {
-                    let key = format!("{NAMESPACE}/{}/{VERSION}", flow.name);
-                    let record = format!("{} {{}}", flow.hash);
-                    self.put_record(partition, RecordKind::Definition, tenant, &flow.hash, &flow.document);
-                    self.put_record(partition, RecordKind::Workflow, tenant, &key, &record);
+                if self.plan.runs.flows.iter().any(|flow| flow.program) {
+                    let (key, record) = package();
+                    self.put_record(partition, RecordKind::Package, tenant, &key, &record);
                 }
+                self.deploy_versions(partition, tenant, VERSION);
             }
+        }
+    }
+
+    /// Later versions, for every tenant, while runs of the earlier ones are at work.
+    fn deploy_next(&mut self) {
+        for tenant in (0..self.plan.tenants.len()).map(|n| TenantId(n as u32 + 1)) {
+            for partition in 0..self.disks.len() {
+                self.deploy_versions(partition, tenant, NEXT_VERSION);
+            }
+        }
+    }
+
+    fn deploy_versions(&mut self, partition: usize, tenant: TenantId, version: &str) {
+        let flows = self.plan.runs.flows.clone();
+        for flow in flows.iter().filter(|flow| flow.version == version) {
+            let key = format!("{NAMESPACE}/{}/{}", flow.name, flow.version);
+            let record = format!("{} {{}}", flow.hash);
+            self.put_record(partition, RecordKind::Definition, tenant, &flow.hash, &flow.document);
+            self.put_record(partition, RecordKind::Workflow, tenant, &key, &record);
         }
     }
 
@@ -72,6 +90,9 @@ impl World {
     pub(crate) fn plan_runs(&mut self) {
         for act in RunAct::ALL {
             self.run_act_after(act);
+        }
+        if self.plan.runs.flows.iter().any(|flow| flow.version != VERSION) {
+            self.at(self.plan.length / 3, Event::ActOnRuns(RunAct::Deploy));
         }
     }
 
@@ -88,6 +109,9 @@ impl World {
         if self.is_quiet() {
             return;
         }
+        if act == RunAct::Deploy {
+            return self.deploy_next();
+        }
         self.run_act_after(act);
         if act == RunAct::Start {
             return self.start_some_run();
@@ -99,12 +123,13 @@ impl World {
         let Some((partition, tenant, run)) = known.get(at).copied() else { return };
         let draw = rng.next();
         let action = match act {
-            RunAct::Start => return,
+            RunAct::Start | RunAct::Deploy => return,
             RunAct::Read => return self.read_run(partition, tenant, run),
             RunAct::Signal => {
                 // Some ids come twice, and then count once.
                 let id = format!("s{}", draw % 1_000).as_str().into();
-                RunAction::Signal(id, SIGNAL.0.into(), signal())
+                let kept = draw % 3 == 0 && self.checkers.runs.is_program(partition, run);
+                RunAction::Signal(id, if kept { promise() } else { SIGNAL.0.into() }, signal())
             }
             RunAct::Cancel if draw % 3 == 0 => RunAction::Terminate("asked for".into()),
             RunAct::Cancel => RunAction::Cancel("asked for".into()),
@@ -253,12 +278,17 @@ impl World {
                 } else {
                     self.starters.next += 1;
                     let id = format!("help{}", self.starters.next).as_str().into();
-                    RunAction::Signal(id, SIGNAL.0.into(), signal())
+                    let kept = self.starters.next % 2 == 0 && self.checkers.runs.is_program(partition, run);
+                    RunAction::Signal(id, if kept { promise() } else { SIGNAL.0.into() }, signal())
                 };
                 self.act_on_run(partition, tenant, run, action);
             }
         }
     }
+}
+
+fn promise() -> Name {
+    format!("promise:{PROMISE}").into()
 }
 
 fn signal() -> Data {

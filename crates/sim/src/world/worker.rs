@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use serde_json::Value as Json;
 use tidewheel_engine::Command;
 use tidewheel_engine::command::{Beat, Hello, Usage};
 use tidewheel_engine::effect::Grant;
@@ -14,6 +15,7 @@ use tidewheel_engine::task::{Failure, Outcome, Payload, Resources, class_of};
 use super::World;
 use crate::event::{Event, How, ToWorker};
 use crate::plan::{MS, SECOND, WorkerPlan};
+use crate::program;
 
 /// Time between heartbeats.
 const BEAT: u64 = SECOND;
@@ -30,7 +32,15 @@ pub(crate) struct Worker {
     /// It shall not connect by itself.
     pub(crate) away: bool,
     pub(crate) links: Vec<Link>,
+    /// Programs that it has in memory, by run: generation and epoch, and the turns that they have seen.
+    parked: BTreeMap<String, Parked>,
 }
+
+/// See [`Worker::parked`].
+type Parked = ((u64, u64), Vec<Json>);
+
+/// What the input of an activation has, and that of a task has not.
+const ACTIVATION: &[u8] = b"\"turns\":";
 
 /// A worker's stream to one partition and what it got through it.
 #[derive(Debug, Default)]
@@ -58,7 +68,16 @@ pub(crate) struct Attempt {
 impl Worker {
     pub(crate) fn new(plan: WorkerPlan, links: usize) -> Worker {
         let links = (0..links).map(|_| Link::default()).collect();
-        Worker { plan, up: false, life: 0, frozen_until: 0, draining: false, away: false, links }
+        Worker {
+            plan,
+            up: false,
+            life: 0,
+            frozen_until: 0,
+            draining: false,
+            away: false,
+            links,
+            parked: BTreeMap::new(),
+        }
     }
 
     /// Whether it is alive and still has this attempt, or its unsent result.
@@ -89,6 +108,7 @@ impl World {
         w.draining = false;
         let life = w.life;
         w.links = (0..links).map(|_| Link::default()).collect();
+        w.parked.clear();
         for link in 0..links {
             self.after(0, Event::Connect { worker, link, life });
         }
@@ -349,10 +369,58 @@ impl World {
         }
         let input = self.workers[worker].links[link].attempts.get(&at).map(|attempt| attempt.grant.input.clone());
         self.drop_attempt(worker, link, at);
-        let outcome = step_outcome(at.1, how, input).unwrap_or_else(|| outcome(at.1, how));
+        let made = match &input {
+            Some(Payload::Inline(bytes)) if how == How::Ok => self.activation(worker, at.1, bytes),
+            _ => None,
+        };
+        let made = made.or_else(|| step_outcome(at.1, how, input));
+        let outcome = made.unwrap_or_else(|| outcome(at.1, how));
         self.workers[worker].links[link].unacked.push_back((at.0, at.1, outcome));
         self.start_waiting(worker, link);
         self.send_results(worker, link);
+    }
+
+    /// Runs a program: from its whole history, or on from where this worker has it parked.
+    fn activation(&mut self, worker: usize, token: Token, bytes: &Bytes) -> Option<Outcome> {
+        if !bytes.windows(ACTIVATION.len()).any(|part| part == ACTIVATION) {
+            return None;
+        }
+        let input: Json = serde_json::from_slice(bytes).ok()?;
+        let (run, turns) = (input["run"].as_str()?.to_owned(), input["turns"].as_array()?);
+        let (name, version) = input["workflow"].as_str()?.split_once('/')?.1.split_once(':')?;
+        let flows = self.plan.runs.flows.clone();
+        let flow = flows.find(name, version)?;
+        let which = (input["generation"].as_u64()?, input["epoch"].as_u64()?);
+        let parked = &self.workers[worker].parked;
+        let known = parked.get(&run).filter(|known| known.0 == which && known.1.len() < turns.len());
+        let uses = |known: &&Parked| mix(known.1.len() as u64 ^ input["epoch"].as_u64().unwrap_or(0)).is_multiple_of(4);
+        let history = match known.filter(|known| !uses(known)) {
+            Some(known) => known.1.iter().chain(&turns[known.1.len()..]).cloned().collect(),
+            None => turns.clone(),
+        };
+        let known = known.filter(|known| known.1[..] != turns[..known.1.len()]);
+        if let Some(known) = known {
+            let text = format!("run {run} is parked with {:?} and is told {turns:?}", known.1);
+            self.checkers.fail("S13", text);
+        }
+        match program::activate(&flows, flow, &input, &history) {
+            Ok(result) => {
+                let mut seen = history;
+                if let (Some(last), Some(commands)) = (seen.last_mut(), result["commands"].as_array()) {
+                    let opened = commands.iter().map(|c| serde_json::json!({"key": c["key"], "hash": c["hash"]}));
+                    last["opened"] = opened.collect();
+                }
+                self.workers[worker].parked.insert(run, (which, seen));
+                // By which attempt stands first, as in every result.
+                let result = format!("{{\"by\":\"{}-{}\",{}", token.epoch, token.grant, &result.to_string()[1..]);
+                let result = Payload::Inline(Bytes::from(result));
+                Some(Outcome::Ok { result, artifacts: Vec::new() })
+            }
+            Err(text) => {
+                self.checkers.fail("S13", format!("run {run} of {name}:{version} is replayed and differs: {text}"));
+                None
+            }
+        }
     }
 
     fn send_results(&mut self, worker: usize, link: usize) {
