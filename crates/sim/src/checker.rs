@@ -136,6 +136,10 @@ impl Checkers {
 
     /// A cancel was acknowledged.
     pub(crate) fn run_cancelled(&mut self, partition: usize, run: RunId, now: u64) {
+        if self.runs.is_program(partition, run) {
+            // It is told, and ends in its own time.
+            return;
+        }
         let log = self.runs.parts[partition].get_mut(&run);
         if let Some(log) = log.filter(|log| !log.head.phase.ended() && log.head.closing.is_none()) {
             log.cancelled = Some(now);

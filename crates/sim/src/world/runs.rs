@@ -271,6 +271,8 @@ impl World {
             return;
         }
         self.starters.next_help = self.now + HELP_EVERY;
+        // One round brings signals, the next one what was promised.
+        let round = self.now / HELP_EVERY;
         for partition in 0..self.disks.len() {
             for (tenant, run, suspended) in self.checkers.runs.need_help(partition) {
                 let action = if suspended {
@@ -278,7 +280,7 @@ impl World {
                 } else {
                     self.starters.next += 1;
                     let id = format!("help{}", self.starters.next).as_str().into();
-                    let kept = self.starters.next % 2 == 0 && self.checkers.runs.is_program(partition, run);
+                    let kept = round % 2 == 0 && self.checkers.runs.is_program(partition, run);
                     RunAction::Signal(id, if kept { promise() } else { SIGNAL.0.into() }, signal())
                 };
                 self.act_on_run(partition, tenant, run, action);
