@@ -223,7 +223,8 @@ pub(super) fn kind_of(reference: &str) -> Option<EntryKind> {
 
 impl Machine<'_> {
     pub(super) fn begin_code(&mut self, id: u32, input: Data) -> Res<()> {
-        let epoch = self.head.turns;
+        // As of every other epoch: two in a row have to differ, whether or not the second one begins the program anew.
+        let epoch = self.head.turns + 1;
         if let Some(frame) = self.frame_mut(id) {
             frame.step = Step::Code(Box::new(CodeState::new(input, epoch, 0)));
         }
