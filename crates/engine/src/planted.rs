@@ -127,8 +127,6 @@ bugs! {
     HastyWait,
     /// A program is not woken by what it waits for.
     DeafProgram,
-    /// An activation begins although one is at work.
-    SecondActivation,
     /// What a turn of a program was told is told to later activations in another order.
     ReorderedHistory,
     /// A reset leaves the epoch of a program as it was.

@@ -255,8 +255,7 @@ impl Machine<'_> {
     pub(super) fn activate(&mut self, id: u32) {
         let now_ms = self.now;
         let planted = self.def.planted();
-        let second = planted.has(Bug::SecondActivation);
-        let Some(state) = self.code_mut(id).filter(|state| state.active.is_none() || second) else { return };
+        let Some(state) = self.code_mut(id).filter(|state| state.active.is_none()) else { return };
         state.activation += 1;
         state.waits.clear();
         state.mismatch = None;
@@ -358,7 +357,7 @@ impl Machine<'_> {
         state.tell(key.clone(), how, now);
         let hasty = planted.has(Bug::HastyWait) && state.waits.iter().any(|wait| wait.keys.contains(&key));
         let heard = (state.heard(&key) || hasty) && !planted.has(Bug::DeafProgram);
-        let goes_on = heard && (state.active.is_none() || planted.has(Bug::SecondActivation));
+        let goes_on = heard && state.active.is_none();
         if goes_on {
             self.activate(id);
         }

@@ -308,7 +308,9 @@ impl Machine<'_> {
         call["args"] = command.part("args");
         let args = self.keep(call);
         let of = self.head.next_seq;
+        // A scope of its own: the number of an undo's key is that of its attempts.
         let scope = read_key(&command.key).map_or("", |read| read.scope);
+        let scope = format!("{scope}/u{}", self.code(id).map_or(0, |state| state.armed));
         self.head.undo_mut().arm(Undo {
             name: command.name.into(),
             of,
@@ -318,7 +320,7 @@ impl Machine<'_> {
             args,
             hints: TaskHints::default(),
             retry: UndoRetry::default(),
-            tries: read_key(&command.key).map_or(0, |read| read.n),
+            tries: 0,
             failures: 0,
         });
         if let Some(state) = self.code_mut(id) {

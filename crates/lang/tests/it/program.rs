@@ -463,7 +463,7 @@ fn what_was_done_is_undone_in_reverse_when_the_program_fails_and_it_begins_again
     world.go();
     assert_eq!(world.head.phase, Phase::Faulted);
     let undone: Vec<String> = world.keys().into_iter().filter(|key| key.contains("undo:")).collect();
-    assert_eq!(undone, ["/undo:cancel#1", "/undo:cancel#0"]);
+    assert_eq!(undone, ["/u1/undo:cancel#0", "/u0/undo:cancel#0"]);
     world.feed(Event::Retry);
     world.go();
     assert_eq!(world.output(), json!("kept"));
