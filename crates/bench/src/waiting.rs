@@ -29,7 +29,11 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
         let now = left.min(200 * EACH);
         completed(&server, "spawn", json!({"n": now / EACH}))?;
         left -= now;
-        crate::client::say(&format!("{} of {runs} runs started after {:.0} s", runs - left, begun.elapsed().as_secs_f64()));
+        crate::client::say(&format!(
+            "{} of {runs} runs started after {:.0} s",
+            runs - left,
+            begun.elapsed().as_secs_f64()
+        ));
     }
     server.wait_for("all runs to wait", || {
         let page = server.http()?.call("GET", "/api/v1/runs?phase=pending,running&limit=1", "", "")?;

@@ -18,9 +18,9 @@ use crate::compute::Pool;
 use crate::directory::ConfigChange;
 use crate::mailbox::{Event, Taken, Weights};
 use crate::reader::Reader;
+use crate::run_feed::RunChanges;
 use crate::sessions::ToWorker;
 use crate::tally::{Figures, Tally, Written};
-use crate::run_feed::RunChanges;
 use crate::{Change, Error, PressureChange, RunChange, Shared};
 
 /// A sleep is never longer than this, so that a clock change is seen.

@@ -42,7 +42,6 @@ impl RunChange {
             _ => None,
         }
     }
-
 }
 
 /// What a batch changes of runs: one change of each, whatever it has of turns and heads.

@@ -93,9 +93,7 @@ fn fold(
     let Some(state) = journal.program()? else { return Ok(None) };
     let read = |data: &Data| match data {
         Data::Inline { value, .. } | Data::Ref { value: Some(value), .. } => Ok(value.clone()),
-        Data::Ref { hash, value: None, .. } => {
-            blobs.get(hash).cloned().ok_or_else(|| FoldError::Blobs(vec![*hash]))
-        }
+        Data::Ref { hash, value: None, .. } => blobs.get(hash).cloned().ok_or_else(|| FoldError::Blobs(vec![*hash])),
     };
     code::history(&state, &head.identity, head.started_ms, &read).map(Some)
 }

@@ -194,7 +194,8 @@ impl Partition {
     /// Says how much memory a run takes now.
     pub(super) fn weigh_run(&mut self, run: RunId) {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
-        if entry.blob_bytes > limit::RUN_BLOB_BYTES && matches!(entry.stage, Stage::Ready(_)) && entry.inbox.is_empty() {
+        if entry.blob_bytes > limit::RUN_BLOB_BYTES && matches!(entry.stage, Stage::Ready(_)) && entry.inbox.is_empty()
+        {
             (entry.blobs, entry.blob_bytes) = (Arc::default(), 0);
         }
         let Some(head) = entry.head() else { return };

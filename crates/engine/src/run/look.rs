@@ -61,15 +61,13 @@ impl<'v> View<'v> {
     fn read(&self, data: &'v Data) -> Cow<'v, Json> {
         match (data.json(), data) {
             (Some(json), _) => Cow::Borrowed(json),
-            (None, Data::Ref { hash, .. }) => {
-                match self.blobs.get(hash).or_else(|| self.made.get(hash)) {
-                    Some(json) => Cow::Borrowed(&**json),
-                    None => {
-                        self.missing.borrow_mut().push(*hash);
-                        Cow::Owned(Json::Null)
-                    }
+            (None, Data::Ref { hash, .. }) => match self.blobs.get(hash).or_else(|| self.made.get(hash)) {
+                Some(json) => Cow::Borrowed(&**json),
+                None => {
+                    self.missing.borrow_mut().push(*hash);
+                    Cow::Owned(Json::Null)
                 }
-            }
+            },
             (None, Data::Inline { .. }) => Cow::Owned(Json::Null),
         }
     }

@@ -140,11 +140,7 @@ impl Machine<'_> {
     fn take(&mut self, event: &Event) -> Result<(), End> {
         if matches!(
             event,
-            Event::Done { .. }
-                | Event::Items { .. }
-                | Event::Many { .. }
-                | Event::Fired { .. }
-                | Event::Arrived { .. }
+            Event::Done { .. } | Event::Items { .. } | Event::Many { .. } | Event::Fired { .. } | Event::Arrived { .. }
         ) {
             self.head.work = 0;
         }

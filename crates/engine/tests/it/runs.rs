@@ -560,9 +560,7 @@ fn no_run_is_started_from_outside_while_those_at_work_take_all_memory() {
             _ => None,
         })
         .collect();
-    let refused = |reply: &&&Reply| {
-        matches!(reply, Reply::Refused(Refusal::Overloaded { what, retry_after_ms: 1_000 }) if what.contains("memory"))
-    };
+    let refused = |reply: &&&Reply| matches!(reply, Reply::Refused(Refusal::Overloaded { what, retry_after_ms: 1_000 }) if what.contains("memory"));
     assert_eq!(replies.len(), 3);
     assert!(matches!(replies[0], Reply::Run(_)), "{:?}", replies[0]);
     assert_eq!(replies.iter().filter(refused).count(), 2, "{replies:?}");
