@@ -112,7 +112,10 @@ pub(super) fn result(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Op
         (Phase::Faulted, outcome) if !hurt => {
             Some(("S1", format!("run {run} of {name} fails, and none of its steps has: {outcome:?}")))
         }
-        (Phase::Cancelled, _) if !runs.unwanted.contains(&(partition, run)) && head.identity.parent.is_none() => {
+        // The copy of a run that was being cancelled is being cancelled, too.
+        (Phase::Cancelled, _)
+            if !runs.unwanted.contains(&(partition, run)) && head.identity.parent.is_none() && !log.is_copy() =>
+        {
             Some(("S1", format!("run {run} of {name} is cancelled without anybody's wish")))
         }
         _ => None,

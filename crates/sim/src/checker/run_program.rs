@@ -103,11 +103,13 @@ pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment) -> Found {
             Fact::Opened { entry, within, key, .. } => {
                 if key.kind == EntryKind::Program {
                     program.own.insert(*entry);
+                } else if key.kind == EntryKind::Undo {
+                    // It stands in the run itself.
+                    program.undoing.insert(*entry, key.name.to_string());
                 } else if program.own.contains(within) {
                     let text = key.to_string();
                     match key.kind {
                         EntryKind::Activation => found.extend(begins(run, program, *entry, &text, told_at_once)),
-                        EntryKind::Undo => drop(program.undoing.insert(*entry, key.name.to_string())),
                         _ if !program.keys.insert(text.clone()) => {
                             found.push(("S12", format!("run {run} asks twice for {text}")));
                         }
