@@ -488,8 +488,7 @@ impl Machine<'_> {
     }
 
     /// The program ended because it was cancelled.
-    pub(super) fn code_cancelled(&mut self, id: u32) {
-        let _ = id;
+    pub(super) fn code_cancelled(&mut self) {
         self.unwind_all();
         self.end_run(super::head::Phase::Cancelled, Outcome::Cancelled);
     }
@@ -587,7 +586,7 @@ fn top(line: &Line) -> Option<&Step> {
     line.frames.last().map(|frame: &Frame| &frame.step)
 }
 
-/// The seed of what is random in a program: the same for the whole run, and nobody's guess from outside.
+/// The seed of what is random in a program: the same for the whole run. No secret: whoever knows the run and its start can derive it.
 fn seed(run: u128, started_ms: u64) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"tidewheel program seed").update(&run.to_be_bytes()).update(&started_ms.to_be_bytes());

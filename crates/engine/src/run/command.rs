@@ -135,7 +135,7 @@ impl Machine<'_> {
                 Err(Stop::Fault(Fault::complete(error, self.plan.profile, instance)))
             }
             Some(("cancelled", _)) => {
-                self.code_cancelled(id);
+                self.code_cancelled();
                 Ok(())
             }
             Some(("continue", input)) => {
