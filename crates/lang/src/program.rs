@@ -109,7 +109,12 @@ impl ProgramDocument {
                 found.map(Some).map_err(|error| format!("the schema of its {part}: {error}"))
             }
         };
-        let input = Intake { schema: schema("input", &self.input)?, from: None };
+        // The arguments by name. As an array, by position, the program itself takes them, as a task does.
+        let by_name = match &self.input {
+            Json::Null => Json::Null,
+            document => json!({"if": {"type": "object"}, "then": document}),
+        };
+        let input = Intake { schema: schema("input", &by_name)?, from: None };
         let output = Yield { output_schema: schema("output", &self.output)?, ..Yield::default() };
         let program = Program {
             package: self.package.as_str().into(),

@@ -107,7 +107,12 @@ fn state_of(head: &Head, shown: &rest::Run) -> Option<rest::RunReason> {
             let at = text("instance");
             let at = if at.is_empty() { String::new() } else { format!(" at {at}") };
             let id = &shown.id;
-            ("ended", format!("It failed{at}: {what}. `tidewheel run retry {id}` goes on from there."))
+            let next = if text("instance").is_empty() && head.turns <= 1 {
+                "Its input was refused: start it again with another one.".to_owned()
+            } else {
+                format!("`tidewheel run retry {id}` goes on from there.")
+            };
+            ("ended", format!("It failed{at}: {what}. {next}"))
         }
         _ if head.closing.is_some() => ("ended", "It is ending: what it has open ends first.".to_owned()),
         _ => return None,

@@ -730,6 +730,10 @@ fn input_and_output_have_to_fit_their_schemas() {
     world.go();
     assert_eq!(world.error()["status"], 400);
     assert_eq!(world.times("@"), 0, "the program never began");
+    let mut world = World::of(ProgramDocument { input: schema.clone(), ..document() }, |_| ok(json!(1)));
+    world.start(json!([1]));
+    world.go();
+    assert_eq!(world.head.phase, Phase::Completed, "arguments by position are for the program to check");
     let mut world = World::of(ProgramDocument { output: schema, ..document() }, |_| ok(json!(1)));
     world.start(json!({}));
     world.go();
