@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tidewheel_engine::id::{RunId, TaskId};
 use tidewheel_engine::run::act::Event;
 use tidewheel_engine::run::data::Data;
-use tidewheel_engine::run::head::{Head, Seq};
+use tidewheel_engine::run::head::{Head, Phase, Seq};
 use tidewheel_engine::run::journal::{Ending, EntryKind, Fact, Key, Segment, ValueId};
 use tidewheel_proto::rest;
 
@@ -260,6 +260,10 @@ impl Entry {
         let open = || head.opened(self.number).is_some() || frames.clone().any(|frame| frame.seq == self.number);
         if !self.ended && !open() {
             "ended".clone_into(&mut shown.status);
+        } else if !self.ended && head.phase == Phase::Faulted {
+            // What stays open for a retry has failed with the run as long as nobody retries it.
+            "failed".clone_into(&mut shown.status);
+            shown.done_at = Some(time_text(head.ended_ms));
         }
         shown
     }
