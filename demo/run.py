@@ -226,7 +226,11 @@ class Demo:
             if not any(sign in str(error).lower() for sign in ("dns", "connect", "fetch", "network", "timed out", "request")):
                 raise
             say("  The package index cannot be reached; trying again with what is in the cache.")
-            self.command(*arguments, environment={"UV_OFFLINE": "1"})
+            try:
+                self.command(*arguments, environment={"UV_OFFLINE": "1"})
+            except Failed:
+                # That the cache has nothing says less than why there was nothing else.
+                raise error from None
 
     def kill(self, what: str) -> None:
         """SIGKILL, a moment of silence, and a new start."""

@@ -61,6 +61,7 @@ pub(crate) async fn why(api: &Api, caller: &Principal, id: RunId) -> Result<rest
     let is_limit = |wait: &rest::RunWait| matches!(wait.what.as_str(), "timeout" | "attempt_timeout");
     let (limits, waits): (Vec<_>, Vec<_>) = shown.waiting.iter().partition(|wait| is_limit(wait));
     let more = shown.waiting.len() > REASONS;
+    let waited = waits.len().min(REASONS);
     let all: Vec<&rest::RunWait> = waits.into_iter().chain(limits).take(REASONS).collect();
     let wanted: Vec<Seq> = all.iter().map(|wait| wait.entry).collect();
     let keys = keys_of(api, caller.tenant, id, head.turns, &wanted).await?;
@@ -70,12 +71,15 @@ pub(crate) async fn why(api: &Api, caller: &Principal, id: RunId) -> Result<rest
         reasons.push(reason);
     }
     let own = state_of(&head, &shown);
-    let summary = match (&own, reasons.len()) {
+    let summary = match (&own, waited) {
         (Some(own), _) => own.text.clone(),
         (None, 0) => "It is at work: its next turn is being taken.".to_owned(),
         (None, 1) => sentence(&reasons[0].text),
-        (None, count) => format!("{} So it is for {count} things in all.", sentence(&reasons[0].text)),
+        (None, count) => format!("{} It waits for {count} things in all.", sentence(&reasons[0].text)),
     };
+    // Of several limits the first one is enough here: all are in the list.
+    let limit = reasons.get(waited).filter(|_| own.is_none());
+    let summary = limit.map_or(summary.clone(), |limit| format!("{summary} {}", sentence(&limit.text)));
     if let Some(own) = own {
         reasons.insert(0, own);
     } else if reasons.is_empty() {
@@ -134,7 +138,9 @@ async fn reason_of(
     document: Option<&Value>,
     wait: &rest::RunWait,
 ) -> Result<rest::RunReason, Failure> {
-    let at = if wait.statement.is_empty() { String::new() } else { format!(" (statement {})", wait.statement) };
+    // The statements of a program are made up; what says where it is in the program is its key.
+    let named = !wait.statement.is_empty() && !wait.statement.starts_with('@');
+    let at = if named { format!(" (statement {})", wait.statement) } else { String::new() };
     let until = wait.until.as_deref().map(|until| format!(" until {until}")).unwrap_or_default();
     let mut reasons = Vec::new();
     let text = match wait.what.as_str() {
@@ -203,6 +209,13 @@ fn items_of(head: &Head, entry: Seq) -> String {
 
 /// The types of events that the statement of a `listen` takes.
 fn events_of(document: Option<&Value>, statement: &str) -> String {
+    if let Some((kind, name)) = statement.strip_prefix('@').and_then(|statement| statement.split_once(':')) {
+        return match kind {
+            "promise" => format!("the promise '{name}'"),
+            "signal" => format!("a signal of the type {name}"),
+            _ => format!("an event of the type {name}"),
+        };
+    }
     let mut kinds = Vec::new();
     if let Some(listen) = document.and_then(|document| document.pointer(statement)).and_then(|s| s.get("listen")) {
         types(listen.get("to").unwrap_or(listen), &mut kinds);
