@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use zip::write::SimpleFileOptions;
 
+use crate::builds::Builds;
 use crate::environment::{Environment, Environments};
 use crate::error::Error;
 use crate::project::{self, MANIFEST, Manifest, Project};
@@ -78,7 +79,7 @@ const MAX_BYTES: u64 = 2 << 30;
 pub async fn describe(dir: &Path, options: &BuildOptions) -> Result<Value, Error> {
     let workshop = Workshop::open(options).await?;
     let project = Project::read(dir)?;
-    let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python).await?;
+    let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python, false).await?;
     workshop.describe(dir, &environment).await
 }
 
@@ -88,7 +89,7 @@ pub async fn replay(source: &Path, histories: &Path, options: &BuildOptions) -> 
     let workshop = Workshop::open(options).await?;
     let staged = Staged::open(source).await?;
     let project = Project::read(&staged.root)?;
-    let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python).await?;
+    let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python, false).await?;
     let histories = std::fs::canonicalize(histories).map_err(Error::file("open", histories))?;
     let said = workshop.shim(&staged.root, &environment, &["--replay".as_ref(), histories.as_os_str()]).await?;
     let lines = String::from_utf8_lossy(&said);
@@ -115,7 +116,7 @@ pub async fn prepare_local(file: &Path, options: &BuildOptions) -> Result<LocalC
     let root = file.ancestors().skip(1).find(|dir| dir.join("pyproject.toml").is_file());
     let project = root.map(Project::read).transpose()?.unwrap_or_default();
     paths.extend(root.into_iter().flat_map(project::module_paths));
-    let environment = workshop.environments.get_local(&project.requirements(), &project.requires_python).await?;
+    let environment = workshop.environments.get_local(&project.requirements(), &project.requires_python, false).await?;
     Ok(LocalCode { python: environment.program, paths })
 }
 
@@ -126,7 +127,7 @@ pub async fn build_package(source: &Path, out: &Path, options: &BuildOptions) ->
     let project = Project::read(&staged.root)?;
     let mut warnings = Vec::new();
     let lock = workshop.lock(&project, &staged.root, options.lock, &mut warnings).await?;
-    let environment = workshop.environments.get(0, &lock, &project.requires_python).await?;
+    let environment = workshop.environments.get(0, &lock, &project.requires_python, false).await?;
     let described: Described = serde_json::from_value(workshop.describe(&staged.root, &environment).await?)
         .map_err(|e| Error::Package(format!("the description of the code cannot be read: {e}")))?;
     let modules: BTreeSet<String> = (described.manifest.iter())
@@ -172,7 +173,7 @@ impl Workshop {
         let data_dir = std::fs::canonicalize(&options.data_dir).map_err(Error::file("open", &options.data_dir))?;
         let python = Python::find(options.python.as_deref()).await?;
         let library = python::lay_down(&data_dir, &python).await?;
-        Ok(Self { environments: Environments::open(&data_dir, python, Arc::default()).await?, library })
+        Ok(Self { environments: Environments::open(&data_dir, python, Builds::plain(), Arc::default()).await?, library })
     }
 
     async fn lock(

@@ -15,7 +15,7 @@ const SHELVES: [&str; 5] = ["packages", "archives", "envs", "pylib", INPUTS];
 pub(crate) const INPUTS: &str = "inputs";
 /// Inputs that are kept, at most: each is announced to the server, which looks for them with every task.
 const MOST_INPUTS: usize = 1_000;
-/// uv's downloads, one folder as a whole.
+/// uv's downloads, one folder as a whole; further tenants have one each, with their number behind it.
 pub(crate) const UV_CACHE: &str = "uv-cache";
 /// A folder that was being built so long ago was left by a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -65,8 +65,8 @@ struct Kept {
 /// Removes what the bounds do not allow; the folders that are gone. Walks through folders: not for a thread that must not wait.
 pub(crate) fn prune(data_dir: &Path, bounds: Bounds, now: SystemTime) -> Vec<PathBuf> {
     let mut kept: Vec<Kept> = SHELVES.iter().flat_map(|shelf| folders(&data_dir.join(shelf), now)).map(look).collect();
-    let downloads = data_dir.join(UV_CACHE);
-    if downloads.is_dir() {
+    let is_downloads = |place: &PathBuf| place.file_name().is_some_and(|n| n.to_string_lossy().starts_with(UV_CACHE));
+    for downloads in folders(data_dir, now).into_iter().filter(is_downloads) {
         kept.push(Kept { bytes: disk_bytes(&downloads), ..look(downloads) });
     }
     kept.sort_by(|a, b| (a.used, &a.place).cmp(&(b.used, &b.place)));
@@ -139,6 +139,12 @@ fn used_file(place: &Path) -> PathBuf {
 /// What a folder takes on the disk. A file that also lies elsewhere (an environment shares its files with uv's downloads) counts
 /// by its share, so that the sum over all folders is what is there.
 pub(crate) fn disk_bytes(dir: &Path) -> u64 {
+    disk_bytes_since(dir, SystemTime::UNIX_EPOCH)
+}
+
+/// The same of the files that were made or changed since a time, as the disk itself saw it.
+pub(crate) fn disk_bytes_since(dir: &Path, since: SystemTime) -> u64 {
+    let since = since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
     let mut total = 0;
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
@@ -147,7 +153,8 @@ pub(crate) fn disk_bytes(dir: &Path) -> u64 {
             if meta.is_dir() {
                 open.push(entry.path());
             }
-            total += if meta.is_dir() { 0 } else { meta.blocks() * 512 / meta.nlink().max(1) };
+            let counts = !meta.is_dir() && meta.ctime() >= since;
+            total += if counts { meta.blocks() * 512 / meta.nlink().max(1) } else { 0 };
         }
     }
     total

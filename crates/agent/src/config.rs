@@ -125,6 +125,26 @@ impl Default for Limits {
     }
 }
 
+/// Bounds of the build of one environment, with all that the packages in it run for it. Zero means no bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildLimits {
+    /// From its start to its end, fetching included. A build needs one.
+    pub time: Duration,
+    /// Memory of all its processes together.
+    pub memory_bytes: u64,
+    /// What it may write: the environment, what is fetched for it, and all that it makes on the way.
+    pub disk_bytes: u64,
+    /// Processes and threads together.
+    pub processes: u32,
+}
+
+impl Default for BuildLimits {
+    /// Half an hour, 4 GiB of memory, 20 GiB of disk, 1,024 processes: enough to compile a large library.
+    fn default() -> Self {
+        Self { time: Duration::from_secs(30 * 60), memory_bytes: 4 << 30, disk_bytes: 20 << 30, processes: 1_024 }
+    }
+}
+
 /// Everything an agent has to know.
 #[derive(Clone)]
 pub struct AgentConfig {
@@ -156,6 +176,8 @@ pub struct AgentConfig {
     /// Network inside the sandbox.
     pub isolated_network: bool,
     pub limits: Limits,
+    /// Bounds of what builds environments.
+    pub build: BuildLimits,
     /// Control groups where the machine allows them. Without, memory and processes are watched, which takes up to half a
     /// second to notice, and CPU is not limited. On unless set.
     pub control_groups: bool,
@@ -200,6 +222,7 @@ impl AgentConfig {
             isolation: Isolation::Auto,
             isolated_network: false,
             limits: Limits::default(),
+            build: BuildLimits::default(),
             control_groups: true,
             ca: None,
             run_as: None,

@@ -1,6 +1,7 @@
 //! Virtual environments, one per (tenant, lock, Python): built by uv where it is found, else by venv and pip; kept and shared by
 //! every package of a tenant with the same lock, and by no other tenant: what a build of one tenant ran has written it. An environment is built beside its place and moved there when it is whole, so
-//! that a killed build leaves nothing that looks like one. It runs no user code but what building a package runs.
+//! that a killed build leaves nothing that looks like one. It runs no user code but what building a package runs, and that behind
+//! the walls of `builds`; downloads are kept apart for each tenant for the same reason.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,23 +14,20 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use crate::builds::{self, Builds, Job};
 use crate::cache::{self, Hold};
-use crate::error::{Error, clip_front};
+use crate::error::Error;
 use crate::python::{self, Python};
 use crate::tally::Tally;
 
 /// The number of a server's first tenant; a folder that is run in place has 0.
 const FIRST_TENANT: u32 = 1;
-/// Shown of a build that failed.
-const TAIL_BYTES: usize = 8 << 10;
-/// A build that takes longer hangs.
-const BUILD_TIME: std::time::Duration = std::time::Duration::from_secs(30 * 60);
-
 /// The builder of environments under `data_dir/envs`.
 pub(crate) struct Environments {
     dir: PathBuf,
-    cache: PathBuf,
+    data_dir: PathBuf,
     uv: Option<Vec<OsString>>,
+    builds: Arc<Builds>,
     pub(crate) python: Python,
     flights: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     tally: Arc<Tally>,
@@ -47,33 +45,64 @@ pub(crate) struct Environment {
 }
 
 impl Environments {
-    pub(crate) async fn open(data_dir: &Path, python: Python, tally: Arc<Tally>) -> Result<Self, Error> {
-        let (dir, cache) = (data_dir.join("envs"), data_dir.join(cache::UV_CACHE));
+    pub(crate) async fn open(
+        data_dir: &Path,
+        python: Python,
+        builds: Builds,
+        tally: Arc<Tally>,
+    ) -> Result<Self, Error> {
+        let dir = data_dir.join("envs");
         std::fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
         let uv = find_uv(data_dir, &python).await;
         match &uv {
             Some(uv) => tracing::debug!(uv = %uv[0].to_string_lossy(), "environments are built by uv"),
             None => tracing::warn!("uv was not found: environments are built by venv and pip, which is slower"),
         }
-        Ok(Self { dir, cache, uv, python, flights: Mutex::default(), tally })
+        let (data_dir, builds) = (data_dir.to_owned(), Arc::new(builds));
+        Ok(Self { dir, data_dir, uv, builds, python, flights: Mutex::default(), tally })
     }
 
     pub(crate) fn builder(&self) -> &'static str {
         if self.uv.is_some() { "uv" } else { "pip" }
     }
 
+    /// Behind which walls packages are built, for `Hello.enforced`.
+    pub(crate) fn walls(&self) -> String {
+        self.builds.describe()
+    }
+
+    /// Downloads for a tenant's environments: what a build can write is read by no other tenant's.
+    fn cache(&self, tenant: u32) -> PathBuf {
+        match tenant {
+            ..=FIRST_TENANT => self.data_dir.join(cache::UV_CACHE),
+            other => self.data_dir.join(format!("{}-{other}", cache::UV_CACHE)),
+        }
+    }
+
     /// For a folder that is run in place: without dependencies of its own it sees what is installed on the machine.
-    pub(crate) async fn get_local(&self, lock: &str, requires_python: &str) -> Result<Environment, Error> {
+    pub(crate) async fn get_local(
+        &self,
+        lock: &str,
+        requires_python: &str,
+        isolated: bool,
+    ) -> Result<Environment, Error> {
         if is_empty(lock) && python::satisfies(&self.python.version, requires_python) {
             return Ok(self.plain());
         }
         // A folder is run for whoever started this agent.
-        self.get(0, lock, requires_python).await
+        self.get(0, lock, requires_python, isolated).await
     }
 
     /// The environment of a lock; built if it is not there. An empty lock has one too: what happens to be installed on
     /// the machine must not decide whether a package runs, and its start-up files cost every process tens of milliseconds.
-    pub(crate) async fn get(&self, tenant: u32, lock: &str, requires_python: &str) -> Result<Environment, Error> {
+    /// `isolated`: what its packages run to be built is kept in a sandbox.
+    pub(crate) async fn get(
+        &self,
+        tenant: u32,
+        lock: &str,
+        requires_python: &str,
+        isolated: bool,
+    ) -> Result<Environment, Error> {
         let fits = python::satisfies(&self.python.version, requires_python);
         let key = key_of(tenant, lock, &self.python.version, if fits { "" } else { requires_python });
         let place = self.dir.join(&key);
@@ -87,10 +116,10 @@ impl Environments {
             if !place.is_dir() {
                 let wanted = if fits { self.python.program.clone().into() } else { OsString::from(requires_python) };
                 let begun = std::time::Instant::now();
-                self.build(lock, &wanted, &place).await?;
+                self.build((tenant, isolated), lock, &wanted, &place).await?;
                 self.tally.start("environment", begun.elapsed());
                 hold.measured(&place);
-                self.compile_later(&place, hold.clone());
+                self.compile_later(&place, isolated, hold.clone());
             }
         }
         let program = place.join("bin/python");
@@ -108,73 +137,152 @@ impl Environments {
         Environment { program: self.python.program.clone(), readable, hold: None }
     }
 
-    async fn build(&self, lock: &str, python: &OsString, place: &Path) -> Result<(), Error> {
+    async fn build(
+        &self,
+        (tenant, isolated): (u32, bool),
+        lock: &str,
+        python: &OsString,
+        place: &Path,
+    ) -> Result<(), Error> {
         let begin = std::time::Instant::now();
         let part = tempfile::Builder::new().prefix(".part-").tempdir_in(&self.dir);
         let part = part.map_err(Error::file("write in", &self.dir))?;
         let venv = part.path().join("env");
-        let list = part.path().join("requirements.txt");
-        std::fs::write(&list, lock).map_err(Error::file("write", &list))?;
-        let hashed = lock.contains("--hash=");
-        match &self.uv {
-            _ if is_empty(lock) && *python == self.python.program => {
-                let mut make = Command::new(&self.python.program);
-                make.args(["-I", "-m", "venv", "--without-pip"]).arg(&venv);
-                run("python -m venv", make).await?;
-            }
-            Some(_) => {
-                self.uv(&[&"venv", &"--relocatable", &"--python", python, &venv]).await?;
-                let program = venv.join("bin/python");
-                if hashed {
-                    self.uv(&[&"pip", &"sync", &"--require-hashes", &"--python", &program, &list]).await?;
-                } else if !is_empty(lock) {
-                    self.uv(&[&"pip", &"install", &"--python", &program, &"-r", &list]).await?;
-                }
-            }
-            None => {
-                let mut make = Command::new(&self.python.program);
-                make.args(["-m", "venv"]).arg(&venv);
-                run("python -m venv", make).await?;
-                let mut install = Command::new(venv.join("bin/python"));
-                install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&list);
-                if hashed {
-                    install.arg("--require-hashes");
-                }
-                run("pip install", install).await?;
-            }
+        // Nothing of a package runs before its installation.
+        self.make_venv(is_empty(lock) && *python == self.python.program, python, &venv).await?;
+        if !is_empty(lock) {
+            let note = venv.join(builds::NOTE);
+            let note = std::fs::read(&note).map_err(Error::file("read", &note))?;
+            self.install((tenant, isolated), lock, part.path(), &venv).await?;
+            builds::check_built(&venv, &note)?;
         }
         std::fs::rename(&venv, place).map_err(Error::file("make", place))?;
         tracing::info!(env = %place.display(), seconds = begin.elapsed().as_secs_f32(), by = self.builder(), "built");
         Ok(())
     }
 
-    /// Compiles the modules behind the first tasks' back: done before them, it would be most of the time of a build.
-    fn compile_later(&self, place: &Path, hold: Hold) {
-        let program = place.join("bin/python");
-        let mut command = match crate::capacity::find("nice") {
-            Some(nice) => {
-                let mut command = Command::new(nice);
-                command.args(["-n", "19"]).arg(&program);
-                command
+    async fn make_venv(&self, is_plain: bool, python: &OsString, venv: &Path) -> Result<(), Error> {
+        match &self.uv {
+            Some(uv) if !is_plain => {
+                let mut make = Command::new(&uv[0]);
+                make.args(&uv[1..]).args(["venv", "--relocatable", "--python"]).arg(python).arg(venv);
+                // Not a cache that builds write: what it says of a Python would be believed outside of their walls.
+                let own = self.data_dir.join(format!("{}-own", cache::UV_CACHE));
+                make.env("UV_CACHE_DIR", own).env("UV_NO_PROGRESS", "1").env_remove("VIRTUAL_ENV");
+                builds::plain("uv venv", make).await.map(drop)
             }
-            None => Command::new(&program),
-        };
-        command.args(["-I", "-m", "compileall", "-q"]).arg(place.join("lib"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        tokio::spawn(async move {
-            let _ = command.status().await;
-            drop(hold);
-        });
+            _ => {
+                let mut make = Command::new(&self.python.program);
+                make.args(["-I", "-m", "venv"]).args(is_plain.then_some("--without-pip")).arg(venv);
+                builds::plain("python -m venv", make).await.map(drop)
+            }
+        }
     }
 
-    async fn uv(&self, args: &[&(dyn AsRef<std::ffi::OsStr> + Sync)]) -> Result<String, Error> {
-        let uv = self.uv.as_ref().expect("only called where uv was found");
-        let mut command = Command::new(&uv[0]);
-        command.args(&uv[1..]).args(args.iter().map(|a| a.as_ref()));
-        // One cache per agent on the file system of the environments, so that files are linked and not copied.
-        command.env("UV_CACHE_DIR", &self.cache).env("UV_NO_PROGRESS", "1").env_remove("VIRTUAL_ENV");
-        let _held = Hold::take(&self.cache).map_err(Error::file("mark the use of", &self.cache))?;
-        run("uv", command).await
+    /// Installs what a lock names, which may run what its packages bring.
+    async fn install(
+        &self,
+        (tenant, isolated): (u32, bool),
+        lock: &str,
+        part: &Path,
+        venv: &Path,
+    ) -> Result<(), Error> {
+        let list = part.join("requirements.txt");
+        std::fs::write(&list, lock).map_err(Error::file("write", &list))?;
+        let cache = self.cache(tenant);
+        std::fs::create_dir_all(&cache).map_err(Error::file("make", &cache))?;
+        let _held = Hold::take(&cache).map_err(Error::file("mark the use of", &cache))?;
+        let (hashed, program) = (lock.contains("--hash="), venv.join("bin/python"));
+        let text = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let (what, tool, mut args) = match &self.uv {
+            Some(uv) => {
+                let verb = if hashed { text(&["pip", "sync", "--require-hashes"]) } else { text(&["pip", "install"]) };
+                let python = ["--python".into(), program.into(), if hashed { "--".into() } else { "-r".into() }];
+                ("uv pip install", uv[0].clone(), [&uv[1..], &verb[..], &python[..]].concat())
+            }
+            None => {
+                let words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+                let hashes: &[&str] = if hashed { &["--require-hashes"] } else { &[] };
+                ("pip install", program.into(), text(&[&words[..], hashes, &["-r"][..]].concat()))
+            }
+        };
+        args.push(list.into());
+        self.builds.hand_over(part)?;
+        self.builds.hand_over(&cache)?;
+        let env = [
+            // On the file system of the environments, so that files are linked and not copied; a sandbox has them in two places.
+            ("UV_CACHE_DIR", cache.clone().into()),
+            ("UV_LINK_MODE", OsString::from(if isolated { "copy" } else { "hardlink" })),
+            ("UV_NO_PROGRESS", "1".into()),
+            ("UV_PYTHON_DOWNLOADS", "never".into()),
+            ("PIP_CACHE_DIR", cache.join("pip").into()),
+        ];
+        let job = Job {
+            what,
+            readable: self.seen_by_builds(Path::new(&tool), venv),
+            program: tool.into(),
+            args,
+            env: env.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            place: part,
+            writable: &cache,
+            network: true,
+            isolated,
+        };
+        let installed = self.builds.run(job).await;
+        self.builds.take_back(part)?;
+        installed.map(drop)
+    }
+
+    /// What a build sees of the machine beside system folders: the tool and the Python.
+    fn seen_by_builds(&self, tool: &Path, venv: &Path) -> Vec<PathBuf> {
+        let homes = [Some(self.python.prefix.clone()), home_of(venv)].into_iter().flatten();
+        let tool = (!tool.starts_with(venv)).then(|| tool.to_owned());
+        let mut seen: Vec<PathBuf> = homes.chain(tool).filter(|path| !path.starts_with("/usr")).collect();
+        seen.sort();
+        seen.dedup();
+        seen
+    }
+
+    /// Compiles the modules behind the first tasks' back: done before them, it would be most of the time of a build. Start-up files of
+    /// packages are theirs, so that this, too, runs behind walls.
+    fn compile_later(&self, place: &Path, isolated: bool, hold: Hold) {
+        let (builds, dir, lib) = (self.builds.clone(), self.dir.clone(), place.join("lib"));
+        let python = place.join("bin/python");
+        let mut args: Vec<OsString> = ["-I", "-S", "-m", "compileall", "-q"].map(OsString::from).to_vec();
+        args.push(lib.clone().into());
+        let program = match crate::capacity::find("nice") {
+            Some(nice) => {
+                args.splice(0..0, ["-n".into(), "19".into(), python.into()]);
+                nice
+            }
+            None => python,
+        };
+        let mut readable = self.seen_by_builds(&program, place);
+        readable.push(place.to_owned());
+        tokio::spawn(async move {
+            let Ok(part) = tempfile::Builder::new().prefix(".part-").tempdir_in(dir) else { return };
+            let given = builds.hand_over(part.path()).and_then(|()| builds.hand_over(&lib));
+            let job = Job {
+                what: "python -m compileall",
+                program,
+                args,
+                env: Vec::new(),
+                place: part.path(),
+                writable: &lib,
+                readable,
+                network: false,
+                isolated,
+            };
+            let compiled = match given {
+                Ok(()) => builds.run(job).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = compiled.and(builds.take_back(&lib)) {
+                // A file of a package that does not compile is reported when it is imported.
+                tracing::debug!(%error, "the modules of an environment were not all compiled");
+            }
+            drop(hold);
+        });
     }
 
     /// The dependencies with exact versions and hashes. `None` without uv.
@@ -189,9 +297,10 @@ impl Environments {
         let mut command = Command::new(&uv[0]);
         command.args(&uv[1..]).args(["pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]);
         command.arg("--python").arg(&self.python.program).arg(file.path());
-        command.env("UV_CACHE_DIR", &self.cache).env("UV_NO_PROGRESS", "1").env_remove("VIRTUAL_ENV").current_dir(dir);
-        let _held = Hold::take(&self.cache).map_err(Error::file("mark the use of", &self.cache))?;
-        run("uv pip compile", command).await.map(Some)
+        let cache = self.cache(0);
+        command.env("UV_CACHE_DIR", &cache).env("UV_NO_PROGRESS", "1").env_remove("VIRTUAL_ENV").current_dir(dir);
+        let _held = Hold::take(&cache).map_err(Error::file("mark the use of", &cache))?;
+        builds::plain("uv pip compile", command).await.map(Some)
     }
 }
 
@@ -240,47 +349,6 @@ async fn find_uv(data_dir: &Path, python: &Python) -> Option<Vec<OsString>> {
         }
     }
     None
-}
-
-/// Runs a tool; its standard output, or an error with the end of what it said.
-pub(crate) async fn run(what: &str, mut command: Command) -> Result<String, Error> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = match tokio::time::timeout(BUILD_TIME, command.output()).await {
-        Ok(output) => output.map_err(Error::io(format!("cannot run {what}")))?,
-        Err(_) => return Err(Error::Environment { message: format!("{what} did not end in time"), retryable: true }),
-    };
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let said = clip_front(said.trim().to_owned(), TAIL_BYTES);
-    Err(Error::Environment {
-        retryable: is_network(&said),
-        message: format!("{what} failed ({}):\n{said}", output.status),
-    })
-}
-
-/// Whether a tool's words are about the network, so that another try may work.
-fn is_network(said: &str) -> bool {
-    let said = said.to_ascii_lowercase();
-    [
-        "error sending request",
-        "failed to fetch",
-        "dns error",
-        "timed out",
-        "connection refused",
-        "connection reset",
-        "tcp connect error",
-        "temporary failure in name resolution",
-        "network is unreachable",
-        "502 bad gateway",
-        "503 service",
-        "429 too many",
-        "newconnectionerror",
-        "max retries exceeded",
-    ]
-    .iter()
-    .any(|sign| said.contains(sign))
 }
 
 struct FileLock(#[allow(dead_code, reason = "the lock is held while the file is open")] std::fs::File);

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod blobs;
+mod builds;
 mod bundle;
 mod cache;
 mod capacity;
@@ -43,7 +44,7 @@ mod unpack;
 mod warm;
 
 pub use bundle::{BuildOptions, BuiltPackage, LocalCode, build_package, describe, prepare_local, replay};
-pub use config::{AgentConfig, Credential, Isolation, Limits, Reread, Secret};
+pub use config::{AgentConfig, BuildLimits, Credential, Isolation, Limits, Reread, Secret};
 pub use error::Error;
 pub use package::local_name;
 pub use serve::Serves;

@@ -392,10 +392,12 @@ impl Runner {
             wanted.into_iter().for_each(|hash| self.state.tally.failed(hash, why.to_owned()));
             return;
         }
+        // What has to be isolated and cannot be is refused when a task needs it.
+        let Ok(isolated) = self.tools.sandbox.decide(self.require_isolation) else { return };
         let (tools, events, tally) = (self.tools.clone(), self.events.clone(), self.state.tally.clone());
         tokio::spawn(async move {
             for hash in wanted {
-                match tools.home(tenant, &hash, Bytes::new()).await {
+                match tools.home((tenant, isolated), &hash, Bytes::new()).await {
                     Ok(_) => drop(events.send(Event::Prefetched(hash)).await),
                     Err(error) => {
                         tracing::warn!(%hash, %error, "a package could not be fetched ahead");

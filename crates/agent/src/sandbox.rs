@@ -21,10 +21,15 @@ pub(crate) struct Sandbox {
 /// The descriptor under which bubblewrap is given the filter.
 const FILTER_FD: &str = "9";
 
+/// Below the certificates that every process sees.
+const PRIVATE_KEYS: &str = "/etc/ssl/private";
+
 /// What a process may see of the host beside system libraries.
 pub(crate) struct View<'a> {
     pub(crate) readable: &'a [PathBuf],
-    pub(crate) writable: &'a Path,
+    /// The first one is where it begins.
+    pub(crate) writable: &'a [&'a Path],
+    pub(crate) network: bool,
 }
 
 impl Sandbox {
@@ -115,6 +120,11 @@ impl Sandbox {
         Err(Fault::new("isolation-unavailable", why, true))
     }
 
+    /// Whether tasks have the network inside of it.
+    pub(crate) fn network(&self) -> bool {
+        self.network
+    }
+
     /// The command line in front of `program`.
     pub(crate) fn wrap(&self, view: &View<'_>, program: &Path, args: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
         let bwrap = self.program.clone().expect("decide() said that there is a sandbox");
@@ -122,7 +132,7 @@ impl Sandbox {
             .iter()
             .map(OsString::from)
             .collect();
-        if self.network {
+        if view.network {
             out.push("--share-net".into());
         }
         out.extend(
@@ -134,13 +144,18 @@ impl Sandbox {
         for file in ["/etc/ld.so.cache", "/etc/ssl", "/etc/alternatives", "/etc/localtime", "/etc/mime.types"] {
             bind(&mut out, "--ro-bind-try", Path::new(file));
         }
-        if self.network {
+        // Keys of the machine's own services lie there; an agent of root could read them.
+        if Path::new(PRIVATE_KEYS).is_dir() {
+            out.extend(["--tmpfs", PRIVATE_KEYS].map(OsString::from));
+        }
+        if view.network {
             bind(&mut out, "--ro-bind-try", Path::new("/etc/resolv.conf"));
             bind(&mut out, "--ro-bind-try", Path::new("/etc/hosts"));
         }
         view.readable.iter().for_each(|path| bind(&mut out, "--ro-bind", path));
-        bind(&mut out, "--bind", view.writable);
-        out.extend(["--chdir".into(), view.writable.into(), "--".into(), program.into()]);
+        view.writable.iter().for_each(|path| bind(&mut out, "--bind", path));
+        let begin = view.writable.first().copied().unwrap_or(Path::new("/tmp"));
+        out.extend(["--chdir".into(), begin.into(), "--".into(), program.into()]);
         out.extend(args);
         match &self.filter {
             Some(filter) => {

@@ -128,7 +128,7 @@ async fn execute<E: Send + 'static>(
     env.extend(command.env.into_iter().map(|(k, v)| (k.into(), v.into())));
     let mut program = PathBuf::from("/bin/sh");
     if let Some(sandbox) = &place.sandbox {
-        let view = View { readable: &[], writable: &place.work };
+        let view = View { readable: &[], writable: &[place.work.as_path()], network: sandbox.network() };
         (program, args) = sandbox.wrap(&view, &program, args);
     }
     let stdin = command.stdin.into_bytes();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
+use crate::builds::Builds;
 use crate::cache::Hold;
 use crate::capacity::{self, Gauge};
 use crate::client::Client;
@@ -126,7 +127,8 @@ impl Agent {
             .map_err(Error::io("cannot start a thread"))?;
         let sandbox = Sandbox::detect(config.isolation, config.isolated_network, &config.data_dir).await;
         let state = Arc::<LinkState>::default();
-        let (environments, no_python, library) = find_python(&config, state.tally.clone()).await?;
+        let builds = Builds::behind_walls(spawner.clone(), sandbox.clone(), config.build.clone());
+        let (environments, no_python, library) = find_python(&config, builds, state.tally.clone()).await?;
         let work = config.data_dir.join("work").join(&instance);
         sweep_work(&config.data_dir.join("work"));
         std::fs::create_dir_all(&work).map_err(Error::file("make", &work))?;
@@ -244,12 +246,13 @@ fn hold_library(library: &Path, data_dir: &Path) -> Option<Hold> {
 
 async fn find_python(
     config: &AgentConfig,
+    builds: Builds,
     tally: Arc<Tally>,
 ) -> Result<(Option<Environments>, Option<String>, std::path::PathBuf), Error> {
     match Python::find(config.python.as_deref()).await {
         Ok(python) => {
             let library = python::lay_down(&config.data_dir, &python).await?;
-            Ok((Some(Environments::open(&config.data_dir, python, tally).await?), None, library))
+            Ok((Some(Environments::open(&config.data_dir, python, builds, tally).await?), None, library))
         }
         Err(error) => {
             tracing::warn!(%error, "Python tasks are refused");
@@ -265,6 +268,7 @@ fn make_hello(tools: &Tools) -> Hello {
     enforced.insert("sandbox".into(), tools.sandbox.describe().into());
     enforced.insert("seccomp".into(), tools.sandbox.describe_filter().into());
     enforced.insert("environments".into(), tools.environments.as_ref().map_or("none", Environments::builder).into());
+    enforced.insert("builds".into(), tools.environments.as_ref().map_or("none".into(), Environments::walls));
     let memory_note =
         if config.limits.memory_bytes > 0 { config.limits.memory_bytes.to_string() } else { "per task".into() };
     enforced.insert("memory-limit".into(), memory_note);

@@ -58,10 +58,11 @@ impl Runner {
     /// Fetches the package and builds the environment, apart.
     pub(super) fn prepare(&self, id: LaneId, token: Bytes) {
         let Some(lane) = self.pool.lanes.get(&id) else { return };
-        let (generation, tenant, hash) = (lane.generation, lane.key.tenant, lane.key.package.clone());
+        let (generation, whose) = (lane.generation, (lane.key.tenant, lane.key.isolated));
+        let hash = lane.key.package.clone();
         let (tools, events) = (self.tools.clone(), self.events.clone());
         tokio::spawn(async move {
-            let home = tools.home(tenant, &hash, token).await.map(Arc::new).map_err(Fault::from);
+            let home = tools.home(whose, &hash, token).await.map(Arc::new).map_err(Fault::from);
             let _ = events.send(Event::LaneReady(id, generation, home)).await;
         });
     }

@@ -266,14 +266,19 @@ fn parked(limits: &crate::config::Limits) -> u32 {
 }
 
 impl Tools {
-    pub(super) async fn home(&self, tenant: u32, hash: &str, token: Bytes) -> Result<Home, crate::error::Error> {
+    pub(super) async fn home(
+        &self,
+        (tenant, isolated): (u32, bool),
+        hash: &str,
+        token: Bytes,
+    ) -> Result<Home, crate::error::Error> {
         let environments = self.environments.as_ref().expect("grants for Python are refused without it");
         let package = self.packages.get(hash, token, &environments.python).await?;
         let (lock, requires) = (&package.manifest.lock, &package.manifest.requires_python);
         let environment = if hash.starts_with("local:") {
-            environments.get_local(lock, requires).await?
+            environments.get_local(lock, requires, isolated).await?
         } else {
-            environments.get(tenant, lock, requires).await?
+            environments.get(tenant, lock, requires, isolated).await?
         };
         Ok(Home { package, environment })
     }
@@ -314,7 +319,7 @@ impl Tools {
         if key.isolated {
             let mut readable = home.environment.readable.clone();
             readable.extend([self.library.clone(), home.package.root.clone()]);
-            let view = View { readable: &readable, writable: &work };
+            let view = View { readable: &readable, writable: &[&work], network: self.sandbox.network() };
             (program, args) = self.sandbox.wrap(&view, &program, args);
         }
         let spawn =

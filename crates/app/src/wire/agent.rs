@@ -51,6 +51,12 @@ pub(super) fn agent_config(config: &Config, server: &str, token: Secret) -> Outc
     out.limits.cpu_millis = (config.number("agent.cpu") * 1_000.0) as u32;
     out.limits.processes = u32::try_from(config.count("agent.processes")).unwrap_or(u32::MAX);
     out.limits.output_bytes = config.size("agent.output");
+    out.build = tidewheel_agent::BuildLimits {
+        time: config.duration("agent.buildTime"),
+        memory_bytes: config.size("agent.buildMemory"),
+        disk_bytes: config.size("agent.buildDisk"),
+        processes: u32::try_from(config.count("agent.buildProcesses")).unwrap_or(u32::MAX),
+    };
     out.cache_bytes = config.size("agent.cacheSize");
     out.cache_age = config.duration("agent.cacheAge");
     out.python = config.maybe("agent.python").map(PathBuf::from);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tidewheel_agent::{Agent, AgentConfig, Credential, Isolation, Serves};
+use tidewheel_agent::{Agent, AgentConfig, BuildLimits, Credential, Isolation, Serves};
 use tidewheel_proto::token;
 use tokio_util::sync::CancellationToken;
 
@@ -94,6 +94,18 @@ pub(super) struct Run {
     /// Processes of an attempt
     #[arg(long, value_name = "N")]
     processes: Option<u32>,
+    /// Time for the build of an environment, fetching included
+    #[arg(long, value_name = "TIME", default_value = "30m")]
+    build_time: String,
+    /// Memory for the build of an environment; 0 = no bound
+    #[arg(long, value_name = "SIZE", default_value = "4Gi")]
+    build_memory: String,
+    /// Disk for the build of an environment; 0 = no bound
+    #[arg(long, value_name = "SIZE", default_value = "20Gi")]
+    build_disk: String,
+    /// Processes and threads of the build of an environment
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..))]
+    build_processes: u32,
     /// Folder of packages and environments
     #[arg(long, value_name = "DIR", env = "TIDEWHEEL_AGENT_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
@@ -257,6 +269,7 @@ impl Run {
         if let Some(processes) = self.processes {
             out.limits.processes = processes;
         }
+        out.build = self.build_limits()?;
         let size = crate::units::parse_size(&self.cache_size);
         out.cache_bytes = size.map_err(|why| Failure::usage("cannot read --cache-size", why))?;
         let age = crate::units::parse_duration_ms(&self.cache_age);
@@ -267,6 +280,26 @@ impl Run {
         out.ca = connection.ca_file.clone().map(PathBuf::from);
         out.drain = self.drain()?;
         Ok((out, connection))
+    }
+}
+
+impl Run {
+    /// Bounds of what builds environments.
+    fn build_limits(&self) -> Outcome<BuildLimits> {
+        let size = |flag: &str, text: &str| {
+            crate::units::parse_size(text).map_err(|why| Failure::usage(format!("cannot read {flag}"), why))
+        };
+        let time = crate::units::parse_duration_ms(&self.build_time);
+        let time = match time {
+            Ok(0) => Err("a build needs some time, such as 30m".to_owned()),
+            other => other,
+        };
+        Ok(BuildLimits {
+            time: std::time::Duration::from_millis(time.map_err(|why| Failure::usage("cannot read --build-time", why))?),
+            memory_bytes: size("--build-memory", &self.build_memory)?,
+            disk_bytes: size("--build-disk", &self.build_disk)?,
+            processes: self.build_processes,
+        })
     }
 }
 
