@@ -5,6 +5,7 @@
 //! a figure.
 
 mod agent;
+mod bulk;
 mod client;
 mod engine;
 mod figure;
@@ -72,6 +73,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("throughput", "submit, drain and end to end over the worker protocol, separate processes"),
     ("steady", "10,000 tasks/s that wait for nothing: submit to stored, to a worker, to done; writes of the disk"),
     ("api", "POST /api/tasks, 100 keep-alive connections (document B's load test)"),
+    ("bulk", "POST /api/tasks beside bulk actions over 100,000 runs and a million tasks, against alone"),
     ("latency", "submit to assignment, to handler start and to result, 50 tasks/s"),
     ("timers", "100,000 tasks due in one second: lateness"),
     ("timer_cache", "due times: lookups in memory, and reads among many stored ones"),
@@ -100,6 +102,7 @@ pub fn run(name: &str, options: &Options, report: &mut dyn FnMut(Figure)) -> any
         "engine" => engine::run(options, report),
         "throughput" => throughput::run(options, report),
         "api" => http::run(options, report),
+        "bulk" => bulk::run(options, report),
         "latency" => latency::run(options, report),
         "timers" => timers::run(options, report),
         "packages" => packages::run(options, report),

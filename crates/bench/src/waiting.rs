@@ -10,7 +10,7 @@ use crate::workflow::{completed, document};
 use crate::{Figure, Options, probe};
 
 /// Runs that one other run starts.
-const EACH: u64 = 1_000;
+pub(crate) const EACH: u64 = 1_000;
 /// Measured: what a waiting run takes of the disk, with room for the log beside it.
 const BYTES_PER_RUN: u64 = 3_000;
 /// Runs that get their signal after the restart.
@@ -23,22 +23,7 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
     probe::room_for(server.data(), runs * BYTES_PER_RUN)?;
     deploy(&server)?;
     let begun = Instant::now();
-    let mut left = runs;
-    while left > 0 {
-        // A run of the map is done when those that it starts have begun.
-        let now = left.min(200 * EACH);
-        completed(&server, "spawn", json!({"n": now / EACH}))?;
-        left -= now;
-        crate::client::say(&format!(
-            "{} of {runs} runs started after {:.0} s",
-            runs - left,
-            begun.elapsed().as_secs_f64()
-        ));
-    }
-    server.wait_for("all runs to wait", || {
-        let page = server.http()?.call("GET", "/api/v1/runs?phase=pending,running&limit=1", "", "")?;
-        Ok(page["items"].as_array().is_some_and(Vec::is_empty))
-    })?;
+    start(&server, runs)?;
     let started = begun.elapsed().as_secs_f64();
     let before = probe::resident_bytes(server.pid()?)?;
     server.kill()?;
@@ -58,7 +43,30 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
     Ok(())
 }
 
-fn deploy(server: &Server) -> anyhow::Result<()> {
+/// Starts so many runs that wait, half of them for a day and half for a signal.
+pub(crate) fn start(server: &Server, runs: u64) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut left = runs;
+    while left > 0 {
+        // A run of the map is done when those that it starts have begun.
+        let now = left.min(200 * EACH);
+        completed(server, "spawn", json!({"n": now / EACH}))?;
+        left -= now;
+        crate::client::say(&format!(
+            "{} of {runs} runs started after {:.0} s",
+            runs - left,
+            begun.elapsed().as_secs_f64()
+        ));
+    }
+    server.wait_for("all runs to wait", || {
+        let page = server.http()?.call("GET", "/api/v1/runs?phase=pending,running&limit=1", "", "")?;
+        Ok(page["items"].as_array().is_some_and(Vec::is_empty))
+    })?;
+    Ok(())
+}
+
+/// The workflows of [`start`].
+pub(crate) fn deploy(server: &Server) -> anyhow::Result<()> {
     let start = |name: &str| {
         json!({
             "run": {"workflow": {"namespace": "bench", "name": name, "version": "1.0.0"}, "await": false},
