@@ -48,7 +48,38 @@ MAX_NAME = 200
 flow: "Optional[ContextVar[Any]]" = None
 
 
-class Task(Generic[P, R]):
+class Decorated(Generic[P, R]):
+    """What a task and a workflow are alike in: a function with a name, at a place, with inputs and a result."""
+
+    function: "Callable[P, R]"
+    #: Calls that are handed over together; a workflow has none.
+    batch: "Optional[Batch]" = None
+    _signature: "Optional[Signature]" = None
+
+    def __get__(self, instance: "Any", owner: "Any" = None) -> "Any":
+        """As for a function: on an instance, a bound call."""
+        return self if instance is None else self.function.__get__(instance, owner)
+
+    def __reduce__(self) -> str:
+        """By name, as a function, so that a process pool of the user's takes it too."""
+        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def fn(self) -> str:
+        """Where the function is: ``module:qualname``, as the wire has it."""
+        return f"{self.function.__module__}:{self.function.__qualname__}"
+
+    @property
+    def signature(self) -> "Signature":
+        """Input and result as seen from outside; built when first needed."""
+        if self._signature is None:
+            from .signature import Signature
+
+            self._signature = Signature(self.function, batch=self.batch is not None)
+        return self._signature
+
+
+class Task(Decorated[P, R]):
     """A function that can also be enqueued. Calling it calls the function."""
 
     def __init__(
@@ -72,7 +103,6 @@ class Task(Generic[P, R]):
         self.key = key
         self.rate = rate
         self._submit = submit or {}
-        self._signature: "Optional[Signature]" = None
         if not isinstance(self.name, str) or not 1 <= len(self.name) <= MAX_NAME:
             raise ValueError(f"a task's name has 1 to {MAX_NAME} characters, not {self.name!r}")
         # Names of parameters come from the code object: inspect.signature would cost more than the whole rest here.
@@ -102,30 +132,8 @@ class Task(Generic[P, R]):
         scope = _scope(self, "submit")
         return scope.handle(scope.open_task(self, args, kwargs, {}))
 
-    def __get__(self, instance: "Any", owner: "Any" = None) -> "Any":
-        """As for a function: on an instance, a bound call."""
-        return self if instance is None else self.function.__get__(instance, owner)
-
-    def __reduce__(self) -> str:
-        """By name, as a function, so that a process pool of the user's takes tasks too."""
-        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
-
     def __repr__(self) -> str:
         return f"<task {self.name!r} {self.fn}>"
-
-    @property
-    def fn(self) -> str:
-        """Where the function is: ``module:qualname``, as the wire has it."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
-
-    @property
-    def signature(self) -> "Signature":
-        """Input and result as seen from outside; built when first needed."""
-        if self._signature is None:
-            from .signature import Signature
-
-            self._signature = Signature(self.function, batch=self.batch is not None)
-        return self._signature
 
     def defaults(self) -> "Dict[str, Any]":
         """What the decorator says, for the manifest."""

@@ -19,19 +19,16 @@ from . import options as _options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Coroutine, Dict, Generic, List, Optional, ParamSpec, Tuple, TypeVar, Union, overload
+    from typing import Any, Callable, Coroutine, Dict, List, Optional, ParamSpec, Tuple, TypeVar, Union, overload
 
     from .durable import Call
     from .options import Duration
-    from .signature import Signature
 
     P = ParamSpec("P")
     Q = ParamSpec("Q")
     R = TypeVar("R")
     V = TypeVar("V")
 else:
-    from ._generic import Generic
-
     P = R = object
 
 #: Every workflow that has been defined in this process, in order. The shim reads its manifest from here.
@@ -43,12 +40,11 @@ POLICIES = ("pin", "compatible", "latest")
 _CO_COROUTINE = 0x80
 
 
-class Workflow(Generic[P, R]):
+class Workflow(authoring.Decorated[P, R]):
     """A function whose calls are kept in a journal. Calling it inside another workflow starts a child run and gives its
     output; anywhere else it is the function itself, for which `tidewheel.testing.run` stands in for the server."""
 
-    #: As of a task: activations are not grouped, and their retries are the server's.
-    batch = None
+    #: As of a task: the retries of activations are the server's.
     retry = None
 
     def __init__(
@@ -76,7 +72,6 @@ class Workflow(Generic[P, R]):
         self.is_async = bool(code and code.co_flags & _CO_COROUTINE)
         if code is not None and code.co_flags & 0x220:
             raise TypeError(f"{function.__qualname__} is a generator; a workflow is a function or an async function that returns its output")
-        self._signature: "Optional[Signature]" = None
 
     def __call__(self, *args: "P.args", **kwargs: "P.kwargs") -> "R":
         scope = authoring.flow.get() if authoring.flow is not None else None
@@ -98,33 +93,13 @@ class Workflow(Generic[P, R]):
             raise _outside(f"{self.name}.submit()", "start the run with `tidewheel workflow run` or the API")
         return scope.handle(scope.open_child(self, self.input(args, kwargs), "cancel"))
 
-    def __get__(self, instance: "Any", owner: "Any" = None) -> "Any":
-        return self if instance is None else self.function.__get__(instance, owner)
-
-    def __reduce__(self) -> str:
-        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
-
     def __repr__(self) -> str:
         return f"<workflow {self.ref} {self.fn}>"
-
-    @property
-    def fn(self) -> str:
-        """Where the function is: ``module:qualname``, as the wire has it."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
 
     @property
     def ref(self) -> str:
         """``namespace/name:version``, as runs and `wf.call_workflow` name it."""
         return f"{self.namespace}/{self.name}:{self.version}"
-
-    @property
-    def signature(self) -> "Signature":
-        """Input and output as seen from outside; built when first needed."""
-        if self._signature is None:
-            from .signature import Signature
-
-            self._signature = Signature(self.function)
-        return self._signature
 
     def input(self, args: "Tuple[Any, ...]", kwargs: "Dict[str, Any]") -> "Any":
         """The input of a run that gets these arguments."""
