@@ -61,6 +61,7 @@ impl Service<Request> for Gate {
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
+        self.api.calls.count();
         let original = request.uri().clone();
         let id = self.request_id(request.headers());
         if head_bytes(&request) > HEADER_BYTES {

@@ -21,6 +21,7 @@ use crate::live::sampler::Sampler;
 use crate::metrics::ApiMetrics;
 use crate::problem::Failure;
 use crate::rest::InFlight;
+use crate::service::operation::pace::Calls;
 use crate::service::parts::PartsCache;
 use crate::service::routing::RuleCache;
 use crate::service::task_type::TypeCache;
@@ -42,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: ApiMetrics,
     pub(crate) sessions: Sessions,
     pub(crate) in_flight: InFlight,
+    /// What background work makes room for.
+    pub(crate) calls: Calls,
     pub(crate) parts: PartsCache,
     /// Held by whoever deploys or deletes a version of a workflow.
     pub(crate) deploys: tokio::sync::Mutex<()>,
@@ -76,6 +79,7 @@ impl Api {
             metrics: ApiMetrics::new(&config.version),
             sessions: Sessions::default(),
             in_flight: InFlight::default(),
+            calls: Calls::default(),
             parts: PartsCache::default(),
             deploys: tokio::sync::Mutex::default(),
             streams: Arc::new(AtomicUsize::new(0)),

@@ -19,6 +19,7 @@ mod exec;
 mod init;
 mod login;
 mod logout;
+mod look;
 mod man;
 mod op;
 mod package;

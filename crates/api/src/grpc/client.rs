@@ -105,7 +105,10 @@ async fn run(
         tokio::select! {
             message = inbound.message(), if reading && open.len() < IN_FLIGHT => match message {
                 Ok(Some(request)) => match prepare(&api, &caller, &mut last, request) {
-                    Ok(prepared) => open.push_back(commit(api.clone(), caller.clone(), prepared)),
+                    Ok(prepared) => {
+                        api.calls.count();
+                        open.push_back(commit(api.clone(), caller.clone(), prepared));
+                    }
                     Err(failure) => {
                         let _ = out.send(Err(failure.into())).await;
                         return;

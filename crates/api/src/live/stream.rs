@@ -471,7 +471,7 @@ impl Source for Logs {
         // Registered before the read, so that lines stored during it are not waited for in vain.
         signal.as_mut().enable();
         let rows = match logs::of_task(&self.base.api, &self.base.caller, self.task, &self.wanted).await {
-            Ok(rows) => rows,
+            Ok((rows, _)) => rows,
             Err(failure) => return self.base.end(&failure.0.detail),
         };
         // The tail is of the lines that were there at the beginning.
@@ -480,7 +480,7 @@ impl Source for Logs {
         }
         for (row, line) in &rows {
             self.wanted.after = Some(*row);
-            self.base.push_json("line", Some(row.to_string()), &logs::shown(line));
+            self.base.push_json("line", Some(row.to_string()), &logs::shown(*row, line));
         }
         if !rows.is_empty() {
             return;

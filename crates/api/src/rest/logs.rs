@@ -77,12 +77,10 @@ pub(super) async fn of_task(
         }
         return Ok(stream::follow_logs(&api, &caller, task, wanted)?.into_response());
     }
-    let rows = logs::of_task(&api, &caller, task, &wanted).await?;
-    let next =
-        (rows.len() == wanted.limit && wanted.tail.is_none()).then(|| rows.last().map(|(row, _)| row.to_string()));
+    let (rows, next) = logs::of_task(&api, &caller, task, &wanted).await?;
     let answer = rest::Page {
-        items: rows.iter().map(|(_, line)| logs::shown(line)).collect(),
-        next_cursor: next.flatten(),
+        items: rows.iter().map(|(row, line)| logs::shown(*row, line)).collect(),
+        next_cursor: next.map(|row| row.to_string()),
         as_of: api.runtime.committed_index(),
         searched_back_to: None,
     };

@@ -96,6 +96,19 @@ async fn bulk_any(caller: Operator, State(api): State<Api>, JsonBody(bytes): Jso
     bulk(&api, &caller, (false, &action), &request(filter)).await
 }
 
+/// The route of an action on all tasks, or on all runs, that a filter finds.
+pub(super) fn bulk_route(
+    (path, id, summary): (&'static str, &'static str, &'static str),
+    (of_runs, action): (bool, &'static str),
+) -> Route {
+    let handler = move |caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody| async move {
+        bulk(&api, &caller, (of_runs, action), &body::parse(&bytes)?).await
+    };
+    Route::new(Method::POST, path, id, summary, handler)
+        .takes::<rest::BulkRequest>()
+        .answers::<rest::Operation>(202, "Started; follow it at Location.")
+}
+
 /// Starts an operation on tasks, or on runs: 202 with its address.
 pub(super) async fn bulk(api: &Api, caller: &Principal, what: (bool, &str), request: &rest::BulkRequest) -> Reply {
     let started = operation::start(api, caller, what, request).await?;

@@ -10,11 +10,12 @@ use tidewheel_engine::command::RunAction;
 use tidewheel_engine::run::head::Head;
 use tidewheel_proto::rest;
 
+use super::logs;
+use super::operations::bulk_route;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path};
 use super::reply::{JsonBody, REPLAYED, Reply, json, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::SubmitHeaders;
-use super::{logs, operations};
 use crate::auth::Principal;
 use crate::auth::guard::{Anyone, Operator, Submitter, Viewer};
 use crate::body;
@@ -134,28 +135,33 @@ pub(super) fn routes() -> Vec<Route> {
         .may_take::<rest::SignalRun>()
         .answers::<rest::Run>(200, "The run as it is now."),
     ];
-    let summary = "Ends a run; what it has open is cancelled, depth first.";
-    all.push(acts(Route::new(Method::POST, "/runs/{id}:cancel", "cancelRun", summary, cancel)));
-    let summary = "Ends a run at once, without compensation.";
-    all.push(acts(Route::new(Method::POST, "/runs/{id}:terminate", "terminateRun", summary, terminate)));
-    let summary = "Holds a run; what ends meanwhile is kept until it resumes.";
-    all.push(acts(Route::new(Method::POST, "/runs/{id}:suspend", "suspendRun", summary, suspend)));
-    let summary = "Lets a suspended run go on.";
-    all.push(acts(Route::new(Method::POST, "/runs/{id}:resume", "resumeRun", summary, resume)));
-    let summary = "Lets a faulted run go on from what failed.";
-    all.push(acts(Route::new(Method::POST, "/runs/{id}:retry", "retryRun", summary, retry)));
-    let summary = "Cancels all runs that a filter finds.";
-    all.push(bulks(Route::new(Method::POST, "/runs:cancel", "cancelRuns", summary, bulk_cancel)));
-    let summary = "Ends all runs that a filter finds at once, without compensation.";
-    all.push(bulks(Route::new(Method::POST, "/runs:terminate", "terminateRuns", summary, bulk_terminate)));
-    let summary = "Holds all runs that a filter finds.";
-    all.push(bulks(Route::new(Method::POST, "/runs:suspend", "suspendRuns", summary, bulk_suspend)));
-    let summary = "Lets all suspended runs that a filter finds go on.";
-    all.push(bulks(Route::new(Method::POST, "/runs:resume", "resumeRuns", summary, bulk_resume)));
-    let summary = "Lets all faulted runs that a filter finds go on from what failed.";
-    all.push(bulks(Route::new(Method::POST, "/runs:retry", "retryRuns", summary, bulk_retry)));
-    let summary = "Changes the priority of the tasks that the runs which a filter finds wait for.";
-    all.push(bulks(Route::new(Method::POST, "/runs:reprioritise", "reprioritiseRuns", summary, bulk_priority)));
+    let acts = [
+        ("/runs/{id}:cancel", "cancelRun", "Ends a run; what it has open is cancelled, depth first.", "cancel"),
+        ("/runs/{id}:terminate", "terminateRun", "Ends a run at once, without compensation.", "terminate"),
+        ("/runs/{id}:suspend", "suspendRun", "Holds a run; what ends meanwhile is kept until it resumes.", "suspend"),
+        ("/runs/{id}:resume", "resumeRun", "Lets a suspended run go on.", "resume"),
+        ("/runs/{id}:retry", "retryRun", "Lets a faulted run go on from what failed.", "retry"),
+    ];
+    all.extend(acts.map(act_route));
+    let bulks = [
+        ("/runs:cancel", "cancelRuns", "Cancels all runs that a filter finds.", "cancel"),
+        (
+            "/runs:terminate",
+            "terminateRuns",
+            "Ends all runs that a filter finds at once, without compensation.",
+            "terminate",
+        ),
+        ("/runs:suspend", "suspendRuns", "Holds all runs that a filter finds.", "suspend"),
+        ("/runs:resume", "resumeRuns", "Lets all suspended runs that a filter finds go on.", "resume"),
+        ("/runs:retry", "retryRuns", "Lets all faulted runs that a filter finds go on from what failed.", "retry"),
+        (
+            "/runs:reprioritise",
+            "reprioritiseRuns",
+            "Changes the priority of the tasks that the runs which a filter finds wait for.",
+            "reprioritise",
+        ),
+    ];
+    all.extend(bulks.map(|(path, id, summary, action)| bulk_route((path, id, summary), (true, action))));
     let summary = "Takes a run back to an entry of its journal; the input of that statement may be another one.";
     all.push(
         Route::new(Method::POST, "/runs/{id}:reset", "resetRun", summary, reset)
@@ -171,12 +177,19 @@ pub(super) fn routes() -> Vec<Route> {
     all
 }
 
-fn acts(route: Route) -> Route {
-    route.may_take::<rest::RunActionBody>().answers::<rest::Run>(200, "The run as it is now.")
-}
-
-fn bulks(route: Route) -> Route {
-    route.takes::<rest::BulkRequest>().answers::<rest::Operation>(202, "Started; follow it at Location.")
+/// The route of an action that needs no more than a reason.
+fn act_route((path, id, summary, verb): (&'static str, &'static str, &'static str, &'static str)) -> Route {
+    let handler =
+        move |caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody| async move {
+            let body: rest::RunActionBody = body::parse_or_default(&bytes)?;
+            let action = run::action(verb, body.reason.as_deref())?;
+            let action = action.ok_or_else(|| Failure::internal("a route names an action that there is not"))?;
+            let head = run::act(&api, &caller, run_id(&id)?, action).await?;
+            answer(&api, &caller, &head).await
+        };
+    Route::new(Method::POST, path, id, summary, handler)
+        .may_take::<rest::RunActionBody>()
+        .answers::<rest::Run>(200, "The run as it is now.")
 }
 
 /// How long to wait: `30s`, or seconds as a number alone.
@@ -335,51 +348,6 @@ async fn answer(api: &Api, caller: &Principal, head: &Head) -> Reply {
     Ok(with_header(response, header::ETAG, &etag(head)))
 }
 
-async fn act(
-    api: &Api,
-    caller: &Principal,
-    id: &str,
-    bytes: &[u8],
-    make: impl FnOnce(&rest::RunActionBody) -> Result<RunAction, Failure>,
-) -> Reply {
-    let body: rest::RunActionBody = body::parse_or_default(bytes)?;
-    let head = run::act(api, caller, run_id(id)?, make(&body)?).await?;
-    answer(api, caller, &head).await
-}
-
-async fn cancel(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    let make =
-        |body: &rest::RunActionBody| Ok(RunAction::Cancel(run::reason(body.reason.as_deref(), "cancelled by a user")?));
-    act(&api, &caller, &id, &bytes, make).await
-}
-
-async fn terminate(
-    caller: Operator,
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    JsonBody(bytes): JsonBody,
-) -> Reply {
-    let make = |body: &rest::RunActionBody| {
-        Ok(RunAction::Terminate(run::reason(body.reason.as_deref(), "terminated by a user")?))
-    };
-    act(&api, &caller, &id, &bytes, make).await
-}
-
-async fn suspend(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    let make = |body: &rest::RunActionBody| {
-        Ok(RunAction::Suspend(run::reason(body.reason.as_deref(), "suspended by a user")?))
-    };
-    act(&api, &caller, &id, &bytes, make).await
-}
-
-async fn resume(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    act(&api, &caller, &id, &bytes, |_| Ok(RunAction::Resume)).await
-}
-
-async fn retry(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    act(&api, &caller, &id, &bytes, |_| Ok(RunAction::Retry)).await
-}
-
 async fn reset(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
     let (key, input) = run::go_back(&api, &caller, body::parse(&bytes)?).await?;
     let head = run::act(&api, &caller, run_id(&id)?, RunAction::Reset(key, input)).await?;
@@ -391,28 +359,4 @@ async fn fork(caller: Operator, State(api): State<Api>, Path(id): Path<String>, 
     let head = run::act(&api, &caller, run_id(&id)?, RunAction::Fork(key, input)).await?;
     let response = json(201, &run::shown(&api, &caller, &head).await?)?;
     Ok(with_header(response, header::LOCATION, &format!("/api/v1/runs/{}", run_text(head.identity.run))))
-}
-
-async fn bulk_cancel(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (true, "cancel"), &body::parse(&bytes)?).await
-}
-
-async fn bulk_terminate(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (true, "terminate"), &body::parse(&bytes)?).await
-}
-
-async fn bulk_suspend(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (true, "suspend"), &body::parse(&bytes)?).await
-}
-
-async fn bulk_resume(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (true, "resume"), &body::parse(&bytes)?).await
-}
-
-async fn bulk_retry(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (true, "retry"), &body::parse(&bytes)?).await
-}
-
-async fn bulk_priority(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (true, "reprioritise"), &body::parse(&bytes)?).await
 }

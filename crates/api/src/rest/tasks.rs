@@ -13,7 +13,7 @@ use tidewheel_engine::view::{Answer, View};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
-use super::operations;
+use super::operations::bulk_route;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path, SHORT_LIMIT, SORT, WAIT};
 use super::reply::{
     BatchBody, IfMatch, Items, JsonBody, REPLAYED, Reply, bytes_of, json, page, unless_known, versioned, with_header,
@@ -105,21 +105,12 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .takes::<rest::ActionBody>()
         .answers::<rest::Task>(200, "The task as it is now."),
-        Route::new(Method::POST, "/tasks:cancel", "cancelTasks", "Cancels all tasks that a filter finds.", bulk_cancel)
-            .takes::<rest::BulkRequest>()
-            .answers::<rest::Operation>(202, "Started; follow it at Location."),
-        Route::new(Method::POST, "/tasks:retry", "retryTasks", "Retries all tasks that a filter finds.", bulk_retry)
-            .takes::<rest::BulkRequest>()
-            .answers::<rest::Operation>(202, "Started; follow it at Location."),
-        Route::new(
-            Method::POST,
-            "/tasks:reprioritise",
-            "reprioritiseTasks",
-            "Changes the priority of many tasks.",
-            bulk_priority,
-        )
-        .takes::<rest::BulkRequest>()
-        .answers::<rest::Operation>(202, "Started; follow it at Location."),
+        bulk_route(("/tasks:cancel", "cancelTasks", "Cancels all tasks that a filter finds."), (false, "cancel")),
+        bulk_route(("/tasks:retry", "retryTasks", "Retries all tasks that a filter finds."), (false, "retry")),
+        bulk_route(
+            ("/tasks:reprioritise", "reprioritiseTasks", "Changes the priority of many tasks."),
+            (false, "reprioritise"),
+        ),
         Route::new(Method::GET, "/task-types", "listTaskTypes", "Lists the task types that packages serve.", types)
             .query(TYPES)
             .answers_page::<rest::TaskType>("A page, by name."),
@@ -344,18 +335,6 @@ async fn reprioritise(
 ) -> Reply {
     let body: rest::ActionBody = body::parse_or_default(&bytes)?;
     act(&api, &caller, &id, seen.as_deref(), &Action::reprioritise(body.priority.as_ref())?).await
-}
-
-async fn bulk_cancel(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (false, "cancel"), &body::parse(&bytes)?).await
-}
-
-async fn bulk_retry(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (false, "retry"), &body::parse(&bytes)?).await
-}
-
-async fn bulk_priority(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    operations::bulk(&api, &caller, (false, "reprioritise"), &body::parse(&bytes)?).await
 }
 
 async fn attempts(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {

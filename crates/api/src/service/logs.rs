@@ -71,7 +71,7 @@ pub(crate) fn stream_text(stream: Stream) -> &'static str {
     }
 }
 
-pub(crate) fn shown(line: &Line) -> rest::LogLine {
+pub(crate) fn shown(row: u64, line: &Line) -> rest::LogLine {
     rest::LogLine {
         task: task_text(line.task),
         attempt: line.attempt,
@@ -80,18 +80,20 @@ pub(crate) fn shown(line: &Line) -> rest::LogLine {
         stream: stream_text(line.stream).to_owned(),
         level: level_text(line.level).to_owned(),
         text: line.text.clone(),
+        row,
         statement: None,
     }
 }
 
-/// Lines of a task with their rows, oldest first. The caller has checked that the task is its tenant's.
+/// Lines of a task with their rows, oldest first, and the row behind which there may be more. The caller has checked that the task is
+/// its tenant's.
 pub(crate) async fn of_task(
     api: &Api,
     caller: &Principal,
     task: TaskId,
     wanted: &LinesRequest,
-) -> Result<LogPage, Failure> {
-    let query = LogQuery {
+) -> Result<(LogPage, Option<u64>), Failure> {
+    let mut query = LogQuery {
         tenant: caller.tenant,
         task: Some(task),
         attempt: wanted.attempt,
@@ -102,10 +104,18 @@ pub(crate) async fn of_task(
         limit: wanted.tail.unwrap_or(wanted.limit).clamp(1, MAX_LINES),
     };
     let since = wanted.since.unwrap_or(0);
-    let mut page = api.read_logs(move |logs| logs.query(&query)).await?;
-    page.retain(|(_, line)| line.at >= since);
-    page.sort_by_key(|(row, _)| *row);
-    Ok(page)
+    loop {
+        let asked = query.clone();
+        let mut page = api.read_logs(move |logs| logs.query(&asked)).await?;
+        page.sort_by_key(|(row, _)| *row);
+        let next = page.last().map(|(row, _)| *row).filter(|_| page.len() == query.limit && !query.tail);
+        page.retain(|(_, line)| line.at >= since);
+        // Lines that are too old may fill whole pages.
+        if !page.is_empty() || next.is_none() {
+            return Ok((page, next));
+        }
+        query.cursor = next;
+    }
 }
 
 /// Where a search stands.
@@ -136,7 +146,7 @@ pub(crate) async fn search(
     }
     let looked = look(api, search, limit.clamp(1, MAX_LIMIT)).await?;
     Ok(rest::LogLines {
-        items: looked.lines.iter().map(|(_, line)| shown(line)).collect(),
+        items: looked.lines.iter().map(|(row, line)| shown(*row, line)).collect(),
         next_cursor: looked.next.map(|row| list.seal(&row.to_be_bytes())),
         as_of: api.runtime.committed_index(),
         searched_back_to: looked.searched_back_to.map(time_text),

@@ -9,9 +9,10 @@
 //! became of each is kept in blobs, one per page, each with the address of the one before; the record holds the
 //! newest address. So outcomes cost no memory, whatever their number.
 
+pub(crate) mod pace;
 mod subject;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use tidewheel_engine::mutation::RecordKind;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
+use self::pace::Pace;
 use self::subject::Subject;
 use super::list_tasks::MAX_LIMIT;
 use super::records;
@@ -255,6 +257,7 @@ pub(super) fn passes(api: &Api, failure: &Failure) -> bool {
 async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), Failure> {
     // What is planned already was begun by an earlier process.
     let mut repeats = true;
+    let mut pace = Pace::new(api, subject::PAGE);
     loop {
         let Some((mut stored, version)) = read(api, tenant, key) else { return Ok(()) };
         if stored.state != "running" {
@@ -263,9 +266,12 @@ async fn work(api: &Api, tenant: TenantId, key: &str) -> Result<(), Failure> {
         let step = match stored.planned.is_empty() {
             true => {
                 repeats = false;
-                plan_page(api, tenant, &mut stored).await
+                let begun = Instant::now();
+                let step = plan_page(api, tenant, &mut stored).await;
+                pace.rest(api, begun.elapsed()).await;
+                step
             }
-            false => do_page(api, tenant, &mut stored, repeats).await,
+            false => do_page(api, tenant, &mut stored, (repeats, &mut pace)).await,
         };
         match step {
             Ok(()) => {}
@@ -320,13 +326,25 @@ async fn plan_page(api: &Api, tenant: TenantId, stored: &mut Stored) -> Result<(
 }
 
 /// Changes what is planned. `repeats`: some may have been changed before, by this operation.
-async fn do_page(api: &Api, tenant: TenantId, stored: &mut Stored, repeats: bool) -> Result<(), Failure> {
+async fn do_page(
+    api: &Api,
+    tenant: TenantId,
+    stored: &mut Stored,
+    (repeats, pace): (bool, &mut Pace),
+) -> Result<(), Failure> {
     let subject = Subject::of(stored)?;
     let since = repeats.then_some(stored.created);
-    let outcomes = join_all(stored.planned.iter().map(|id| subject.act(api, tenant, id, since))).await;
-    // Nothing of a page counts until all of it has an answer: an overload repeats the page as a whole.
-    if let Some(failure) = outcomes.iter().filter_map(|o| o.as_ref().err()).find(|f| f.0.retryable) {
-        return Err(failure.clone());
+    let mut outcomes = Vec::with_capacity(stored.planned.len());
+    while outcomes.len() < stored.planned.len() {
+        let begun = Instant::now();
+        let piece = stored.planned[outcomes.len()..].iter().take(pace.together());
+        let done = join_all(piece.map(|id| subject.act(api, tenant, id, since))).await;
+        // Nothing of a page counts until all of it has an answer: an overload repeats the page as a whole.
+        if let Some(failure) = done.iter().filter_map(|o| o.as_ref().err()).find(|f| f.0.retryable) {
+            return Err(failure.clone());
+        }
+        outcomes.extend(done);
+        pace.rest(api, begun.elapsed()).await;
     }
     let mut items = Vec::with_capacity(outcomes.len());
     for (id, outcome) in std::mem::take(&mut stored.planned).into_iter().zip(outcomes) {

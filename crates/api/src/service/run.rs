@@ -298,12 +298,25 @@ pub(crate) async fn act_on(api: &Api, tenant: TenantId, run: RunId, action: RunA
 }
 
 /// A reason for people, or what stands for it.
-pub(crate) fn reason(given: Option<&str>, default: &str) -> Result<Name, Failure> {
+fn reason(given: Option<&str>, default: &str) -> Result<Name, Failure> {
     let reason = given.unwrap_or(default);
     if reason.len() > REASON_BYTES {
         return Err(Failure::field("/reason", format!("a reason has at most {REASON_BYTES} bytes")));
     }
     Ok(reason.into())
+}
+
+/// The action of this name that needs no more than a reason; `None` if there is none.
+pub(crate) fn action(verb: &str, reason: Option<&str>) -> Result<Option<RunAction>, Failure> {
+    let why = |done: &str| self::reason(reason, &format!("{done} by a user"));
+    Ok(Some(match verb {
+        "cancel" => RunAction::Cancel(why("cancelled")?),
+        "terminate" => RunAction::Terminate(why("terminated")?),
+        "suspend" => RunAction::Suspend(why("suspended")?),
+        "resume" => RunAction::Resume,
+        "retry" => RunAction::Retry,
+        _ => return Ok(None),
+    }))
 }
 
 /// Where to go back to, and with which input.
@@ -366,13 +379,13 @@ pub(crate) async fn list(api: &Api, caller: &Principal, wanted: &Wanted<'_>) -> 
     // The cursor belongs to these conditions.
     let filter = format!("{:?}", Wanted { cursor: None, limit: 0, ..wanted.clone() });
     let list = List { key: api.runtime.token_key(), resource: "runs", tenant: caller.tenant, filter: &filter };
-    let before = wanted.cursor.map(|cursor| list.open_id(cursor)).transpose()?.map(RunId);
+    let before = wanted.cursor.map(|cursor| list.open_id(cursor)).transpose()?;
     let base = query(caller.tenant, wanted)?;
     let plan = run_query::Plan::new(base, wanted.filter.unwrap_or_default(), api.runtime.now_ms())?;
     let found = run_query::find(api, &plan, before, wanted.limit.clamp(1, MAX_LIMIT)).await?;
     Ok(rest::Page {
-        items: found.runs.iter().map(row).collect(),
-        next_cursor: found.next.map(|next| list.seal(&next.0.to_be_bytes())),
+        items: found.rows.iter().map(row).collect(),
+        next_cursor: found.next.map(|next| list.seal(&next.to_be_bytes())),
         as_of: found.as_of,
         searched_back_to: found.searched_back_to.map(time_text),
     })

@@ -361,9 +361,9 @@ pub(crate) async fn lines(
     };
     let page = api.read_logs(read).await?;
     let next = page.last().map(|(row, _)| *row).filter(|_| page.len() == limit && !tail);
-    let shown = page.iter().filter(|(_, line)| line.at >= since).map(|(_, line)| {
+    let shown = page.iter().filter(|(_, line)| line.at >= since).map(|(row, line)| {
         let statement = statements.get(&line.task).cloned();
-        rest::LogLine { statement, ..logs::shown(line) }
+        rest::LogLine { statement, ..logs::shown(*row, line) }
     });
     Ok((shown.collect(), next))
 }

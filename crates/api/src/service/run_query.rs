@@ -7,49 +7,27 @@ use tidewheel_engine::run::head::Phase;
 use tidewheel_proto::id;
 
 use super::filter::{Filter, FilterError, Op, Resource, Term, Value, What};
-use super::filter_values::{self, exact, length, matches, ranges};
+use super::filter_values::{self, exact, length, ranges};
 use super::list_tasks::refused;
 use super::run::{PHASES, phase_named};
+use super::scan::{self, Checks, Found, Row, Test, Wanted};
 use crate::problem::Failure;
 use crate::state::Api;
 use crate::store::run::{accepted_at, attribute_text};
 use crate::store::{RunQuery, RunRow};
 use crate::text::run_text;
 
-/// Rows that one page looks at, at most; then the answer says how far it came (`interfaces.md`, section 4).
-const SCAN_ROWS: usize = 50_000;
-/// Rows read at once when the store's conditions are not enough.
-const SCAN_PAGE: usize = 1_000;
-
 /// A query and what has to be checked on its rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     query: RunQuery,
-    checks: Vec<Check>,
+    checks: Checks<RunRow>,
     now: u64,
 }
 
+/// Texts of a run.
 #[derive(Clone, Debug)]
-struct Check {
-    negated: bool,
-    test: Test,
-}
-
-#[derive(Clone, Debug)]
-enum Test {
-    /// A text of the row is any of these.
-    Text(Text, Vec<Value>),
-    /// A number of the row lies within any of these; a row without it does not pass.
-    Number(Number, Vec<(u64, u64)>),
-    Phase(Vec<Phase>),
-    Id(Vec<u128>),
-    /// The word occurs in the error's type, title or detail.
-    Word(String),
-    Constant(bool),
-}
-
-#[derive(Clone, Debug)]
-enum Text {
+pub(crate) enum Text {
     Workflow,
     Version,
     Parent,
@@ -58,20 +36,12 @@ enum Text {
     Attribute(String),
 }
 
+/// Numbers of a run.
 #[derive(Clone, Copy, Debug)]
-enum Number {
+pub(crate) enum Number {
     Created,
     Waiting,
     Duration,
-}
-
-/// Rows found.
-pub(crate) struct Found {
-    pub(crate) runs: Vec<RunRow>,
-    /// There may be more below this id.
-    pub(crate) next: Option<RunId>,
-    pub(crate) searched_back_to: Option<u64>,
-    pub(crate) as_of: u64,
 }
 
 impl Plan {
@@ -79,11 +49,11 @@ impl Plan {
     /// long ago" are counted from.
     pub(crate) fn new(base: RunQuery, filter: &str, now: u64) -> Result<Plan, Failure> {
         let filter = Filter::parse(Resource::Runs, filter).map_err(refused)?;
-        let mut plan = Plan { query: base, checks: Vec::new(), now };
+        let mut plan = Plan { query: base, checks: Checks::default(), now };
         for term in &filter.terms {
             let fail = |message: String| FilterError { at: term.at, message };
             match &term.what {
-                What::Word(word) => plan.check(term, Test::Word(word.to_lowercase())),
+                What::Word(word) => plan.checks.add(term, Test::Word(word.to_lowercase())),
                 What::Field { name, op, values } => {
                     plan.field(term, name, *op, values).map_err(fail).map_err(refused)?;
                 }
@@ -95,14 +65,6 @@ impl Plan {
     /// The runs of a tenant that a filter finds.
     pub(crate) fn of(tenant: TenantId, filter: &str, now: u64) -> Result<Plan, Failure> {
         Plan::new(RunQuery { tenant, ..RunQuery::default() }, filter, now)
-    }
-
-    fn check(&mut self, term: &Term, test: Test) {
-        self.checks.push(Check { negated: term.negated, test });
-    }
-
-    fn passes(&self, row: &RunRow) -> bool {
-        self.checks.iter().all(|check| check.test.holds(row, self.now) != check.negated)
     }
 
     fn field(&mut self, term: &Term, name: &str, op: Op, values: &[Value]) -> Result<(), String> {
@@ -119,7 +81,7 @@ impl Plan {
                 if let (false, Some(from), Some(until)) = (term.negated, times().min(), times().max()) {
                     self.within(from, until);
                 }
-                self.check(term, Test::Id(ids));
+                self.checks.add(term, Test::Id(ids));
                 Ok(())
             }
             "created" | "after" | "before" => self.created(term, name, op, values),
@@ -132,7 +94,7 @@ impl Plan {
             "error" => self.text(term, Text::Error, op, values),
             // Runs of this server have none of these; a filter on one finds nothing.
             _ => {
-                self.check(term, Test::Constant(false));
+                self.checks.add(term, Test::Constant(false));
                 Ok(())
             }
         }
@@ -145,7 +107,7 @@ impl Plan {
         }
         match self.query.phases.is_empty() && !phases.is_empty() {
             true => self.query.phases = phases,
-            false => self.checks.push(Check { negated: false, test: Test::Phase(phases) }),
+            false => self.checks.require(Test::State(phases)),
         }
         Ok(())
     }
@@ -156,7 +118,7 @@ impl Plan {
             self.within(*from, *until);
             return Ok(());
         }
-        self.check(term, Test::Number(Number::Created, ranges));
+        self.checks.add(term, Test::Number(Number::Created, ranges));
         Ok(())
     }
 
@@ -172,7 +134,7 @@ impl Plan {
 
     fn number(&mut self, term: &Term, number: Number, op: Op, values: &[Value]) -> Result<(), String> {
         let ranges = if values == [Value::Any] { vec![(0, u64::MAX)] } else { ranges(op, values, length)? };
-        self.check(term, Test::Number(number, ranges));
+        self.checks.add(term, Test::Number(number, ranges));
         Ok(())
     }
 
@@ -211,7 +173,7 @@ impl Plan {
                 _ => {}
             }
         }
-        self.check(term, Test::Text(text, values.to_vec()));
+        self.checks.add(term, Test::Text(text, values.to_vec()));
         Ok(())
     }
 
@@ -224,43 +186,33 @@ impl Plan {
     }
 }
 
-impl Test {
-    fn holds(&self, row: &RunRow, now: u64) -> bool {
-        match self {
-            Test::Constant(value) => *value,
-            Test::Phase(phases) => phases.contains(&row.phase),
-            Test::Id(ids) => ids.contains(&row.identity.run.0),
-            Test::Number(number, ranges) => {
-                number.of(row, now).is_some_and(|n| ranges.iter().any(|(from, until)| (*from..=*until).contains(&n)))
-            }
-            Test::Word(word) => errors_of(row).iter().any(|text| text.to_lowercase().contains(word)),
-            Test::Text(text, values) => {
-                let found = text.of(row);
-                values.iter().any(|value| match found.is_empty() {
-                    true => false,
-                    false => found.iter().any(|text| matches(value, Some(text))),
-                })
-            }
+impl Row for RunRow {
+    type Text = Text;
+    type Number = Number;
+    type State = Phase;
+    type Names = ();
+
+    fn id(&self) -> u128 {
+        self.identity.run.0
+    }
+
+    fn state(&self) -> Phase {
+        self.phase
+    }
+
+    fn number(&self, which: Number, now: u64) -> Option<u64> {
+        let accepted = accepted_at(self.identity.run);
+        let started = if self.started > 0 { self.started } else { accepted };
+        match which {
+            Number::Created => Some(accepted),
+            Number::Waiting => (self.phase == Phase::Waiting).then(|| now.saturating_sub(self.changed)),
+            Number::Duration => Some(if self.ended > 0 { self.ended } else { now }.saturating_sub(started)),
         }
     }
-}
 
-impl Number {
-    fn of(self, row: &RunRow, now: u64) -> Option<u64> {
-        let started = if row.started > 0 { row.started } else { accepted_at(row.identity.run) };
-        match self {
-            Number::Created => Some(accepted_at(row.identity.run)),
-            Number::Waiting => (row.phase == Phase::Waiting).then(|| now.saturating_sub(row.changed)),
-            Number::Duration => Some(if row.ended > 0 { row.ended } else { now }.saturating_sub(started)),
-        }
-    }
-}
-
-impl Text {
-    /// All the forms that the text of a row has.
-    fn of(&self, row: &RunRow) -> Vec<String> {
-        let identity = &row.identity;
-        match self {
+    fn texts(&self, which: &Text, (): &()) -> Vec<String> {
+        let identity = &self.identity;
+        match which {
             Text::Workflow => {
                 vec![identity.name.to_string(), format!("{}/{}", identity.namespace, identity.name)]
             }
@@ -268,7 +220,7 @@ impl Text {
             Text::Parent => identity.parent.iter().map(|parent| run_text(parent.run)).collect(),
             Text::Correlation => identity.correlation.iter().map(|text| text.to_string()).collect(),
             Text::Error => {
-                let mut forms = errors_of(row);
+                let mut forms = errors_of(self);
                 // The detail is no name; the type is one as a whole and by its last part.
                 forms.truncate(2);
                 let last = forms.first().and_then(|kind| kind.rsplit('/').next()).map(str::to_owned);
@@ -276,10 +228,14 @@ impl Text {
                 forms
             }
             Text::Attribute(name) => {
-                let found = row.attributes.iter().filter(|(own, _)| **own == **name);
+                let found = self.attributes.iter().filter(|(own, _)| **own == **name);
                 found.map(|(_, value)| attribute_text(value).into_owned()).collect()
             }
         }
+    }
+
+    fn says(&self, word: &str) -> bool {
+        errors_of(self).iter().any(|text| text.to_lowercase().contains(word))
     }
 }
 
@@ -291,44 +247,22 @@ fn errors_of(row: &RunRow) -> Vec<String> {
 }
 
 /// Rows of a plan below an id, newest first, at most `limit`.
-pub(crate) async fn find(api: &Api, plan: &Plan, before: Option<RunId>, limit: usize) -> Result<Found, Failure> {
-    let checked = !plan.checks.is_empty();
-    let page_size = if checked { SCAN_PAGE } else { limit };
-    let mut found = Found { runs: Vec::new(), next: before, searched_back_to: None, as_of: 0 };
-    let mut looked_at = 0;
-    loop {
-        let query = RunQuery {
-            before: found.next,
-            limit: page_size,
-            scan_limit: SCAN_ROWS - looked_at.min(SCAN_ROWS - 1),
-            ..plan.query.clone()
-        };
-        let page = api.read_store(move |store| store.runs(&query)).await?;
-        looked_at += page.runs.len().max(1);
-        (found.as_of, found.next, found.searched_back_to) = (page.as_of, page.next, page.searched_back_to);
-        for row in page.runs {
-            if !plan.passes(&row) {
-                continue;
-            }
-            let run = row.identity.run;
-            found.runs.push(row);
-            if found.runs.len() == limit {
-                // With checks, the page of the store may hold more rows that pass: go on behind the last one shown.
-                if checked {
-                    found.next = Some(run);
-                }
-                found.searched_back_to = None;
-                return Ok(found);
-            }
+pub(crate) async fn find(
+    api: &Api,
+    plan: &Plan,
+    before: Option<u128>,
+    limit: usize,
+) -> Result<Found<RunRow>, Failure> {
+    let read = |Wanted { before, limit, scan_limit }: Wanted| {
+        let query = RunQuery { before: before.map(RunId), limit, scan_limit, ..plan.query.clone() };
+        async move {
+            let page = api.read_store(move |store| store.runs(&query)).await?;
+            let (next, searched_back_to, as_of) = (page.next.map(|run| run.0), page.searched_back_to, page.as_of);
+            Ok(Found { rows: page.runs, next, searched_back_to, as_of })
         }
-        if found.next.is_none() || found.searched_back_to.is_some() {
-            return Ok(found);
-        }
-        if looked_at >= SCAN_ROWS {
-            found.searched_back_to = found.next.map(accepted_at);
-            return Ok(found);
-        }
-    }
+    };
+    let passes = |row: &RunRow| plan.checks.pass(row, &(), plan.now);
+    scan::find((before, limit, !plan.checks.is_empty()), passes, read).await
 }
 
 #[cfg(test)]

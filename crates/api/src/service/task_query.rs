@@ -1,7 +1,7 @@
 //! From a filter to a query on tasks. What the store has an index or column for goes into the query; the rest is
 //! checked on the rows that come back.
 
-use tidewheel_engine::id::{TenantId, WorkerId};
+use tidewheel_engine::id::{TaskId, TenantId, WorkerId};
 use tidewheel_engine::task::{State, Task};
 use tidewheel_proto::id;
 use tidewheel_runtime::Directory;
@@ -9,46 +9,26 @@ use tidewheel_runtime::Directory;
 use super::filter::{Filter, FilterError, Op, Term, Value, What};
 use super::filter_values::{self, exact, length, matches, moment, ranges, whole};
 use super::package::{self, Version};
+use super::scan::{self, Checks, Found, Row, Test, Wanted};
 use super::spec::priority_name;
+use crate::problem::Failure;
+use crate::state::Api;
 use crate::store::TaskQuery;
 use crate::text::{nearest, parse_hash};
 
 /// A query and what has to be checked on its rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) query: TaskQuery,
-    checks: Vec<Check>,
+    query: TaskQuery,
+    checks: Checks<Task>,
     /// No row can pass: a name in the filter does not exist.
-    pub(crate) never: bool,
+    never: bool,
     now: u64,
-}
-
-/// A condition on a row.
-#[derive(Clone, Debug)]
-struct Check {
-    negated: bool,
-    test: Test,
-}
-
-#[derive(Clone, Debug)]
-enum Test {
-    /// A text of the row is any of these.
-    Text(Text, Vec<Value>),
-    /// A number of the row lies within any of these; `None` = the row has no such number.
-    Number(Number, Vec<(u64, u64)>),
-    /// The row has such a number at all.
-    HasNumber(Number),
-    /// It has a state of these.
-    State(Vec<State>),
-    Id(Vec<u128>),
-    /// The word occurs in the error's type or message.
-    Word(String),
-    Constant(bool),
 }
 
 /// Texts of a task.
 #[derive(Clone, Debug)]
-enum Text {
+pub(crate) enum Text {
     Type,
     Queue,
     Worker,
@@ -63,7 +43,7 @@ enum Text {
 
 /// Numbers of a task.
 #[derive(Clone, Copy, Debug)]
-enum Number {
+pub(crate) enum Number {
     Priority,
     Attempts,
     Created,
@@ -82,11 +62,11 @@ pub(crate) struct Asker<'a> {
 /// Makes the plan.
 pub(crate) fn plan(directory: &Directory, asker: &Asker<'_>, filter: &Filter) -> Result<Plan, FilterError> {
     let query = TaskQuery { tenant: asker.tenant, ..TaskQuery::default() };
-    let mut plan = Plan { query, checks: Vec::new(), never: false, now: asker.now };
+    let mut plan = Plan { query, checks: Checks::default(), never: false, now: asker.now };
     for term in &filter.terms {
         let fail = |message: String| FilterError { at: term.at, message };
         match &term.what {
-            What::Word(word) if term.negated => plan.check(term, Test::Word(word.to_lowercase())),
+            What::Word(word) if term.negated => plan.checks.add(term, Test::Word(word.to_lowercase())),
             What::Word(word) => plan.query.words.push(word.to_lowercase()),
             What::Field { name, op, values } => plan.field(directory, asker, term, name, *op, values).map_err(fail)?,
         }
@@ -95,20 +75,6 @@ pub(crate) fn plan(directory: &Directory, asker: &Asker<'_>, filter: &Filter) ->
 }
 
 impl Plan {
-    fn check(&mut self, term: &Term, test: Test) {
-        self.checks.push(Check { negated: term.negated, test });
-    }
-
-    /// Whether rows have to be looked at beyond what the store already filtered.
-    pub(crate) fn has_checks(&self) -> bool {
-        !self.checks.is_empty()
-    }
-
-    /// Whether a row passes.
-    pub(crate) fn passes(&self, directory: &Directory, task: &Task) -> bool {
-        self.checks.iter().all(|check| check.test.holds(directory, task, self.now) != check.negated)
-    }
-
     fn field(
         &mut self,
         directory: &Directory,
@@ -125,7 +91,7 @@ impl Plan {
             "state" => self.state(term, op, values),
             "id" => {
                 let ids: Option<Vec<u128>> = exact(op, values)?.iter().map(|text| id::parse("task", text)).collect();
-                self.check(term, Test::Id(ids.ok_or("an id looks like task_01h...")?));
+                self.checks.add(term, Test::Id(ids.ok_or("an id looks like task_01h...")?));
                 Ok(())
             }
             "created" | "after" | "before" => self.created(term, asker.now, name, op, values),
@@ -152,7 +118,7 @@ impl Plan {
             }
             // Tasks of this server have none of these; a filter on one finds nothing.
             _ => {
-                self.check(term, Test::Constant(false));
+                self.checks.add(term, Test::Constant(false));
                 Ok(())
             }
         }
@@ -175,7 +141,7 @@ impl Plan {
         } else if self.query.states.is_empty() {
             self.query.states = states;
         } else {
-            self.check(term, Test::State(states));
+            self.checks.add(term, Test::State(states));
         }
         Ok(())
     }
@@ -191,7 +157,7 @@ impl Plan {
             }
             return Ok(());
         }
-        self.check(term, Test::Number(Number::Created, ranges));
+        self.checks.add(term, Test::Number(Number::Created, ranges));
         Ok(())
     }
 
@@ -204,7 +170,7 @@ impl Plan {
         read: impl Fn(&str) -> Result<(u64, u64), String>,
     ) -> Result<(), String> {
         if values == [Value::Any] {
-            self.check(term, Test::HasNumber(number));
+            self.checks.add(term, Test::Number(number, vec![(0, u64::MAX)]));
             return Ok(());
         }
         let ranges = ranges(op, values, read)?;
@@ -222,7 +188,7 @@ impl Plan {
                 _ => {}
             }
         }
-        self.check(term, Test::Number(number, ranges));
+        self.checks.add(term, Test::Number(number, ranges));
         Ok(())
     }
 
@@ -296,7 +262,7 @@ impl Plan {
                 return Ok(());
             }
         }
-        self.check(term, Test::Text(text, values.to_vec()));
+        self.checks.add(term, Test::Text(text, values.to_vec()));
         Ok(())
     }
 
@@ -333,60 +299,85 @@ fn hashes_of(directory: &Directory, tenant: TenantId, values: &[Value]) -> Vec<V
     out
 }
 
-impl Test {
-    fn holds(&self, directory: &Directory, task: &Task, now: u64) -> bool {
-        match self {
-            Test::Constant(value) => *value,
-            Test::State(states) => states.contains(&task.state),
-            Test::Id(ids) => ids.contains(&task.id.0),
-            Test::HasNumber(number) => number.of(task, now).is_some(),
-            Test::Number(number, ranges) => {
-                number.of(task, now).is_some_and(|n| ranges.iter().any(|(from, until)| (*from..=*until).contains(&n)))
-            }
-            Test::Word(word) => task.ending.as_ref().and_then(|e| e.failure.as_ref()).is_some_and(|failure| {
-                failure.kind.to_lowercase().contains(word) || failure.message.to_lowercase().contains(word)
-            }),
-            Test::Text(text, values) => {
-                let found = text.of(directory, task);
-                values.iter().any(|value| matches(value, found.as_deref()))
-            }
-        }
-    }
-}
+impl Row for Task {
+    type Text = Text;
+    type Number = Number;
+    type State = State;
+    type Names = Directory;
 
-impl Number {
-    fn of(self, task: &Task, now: u64) -> Option<u64> {
-        match self {
-            Number::Priority => Some(u64::from(task.priority)),
-            Number::Attempts => Some(u64::from(task.attempt)),
-            Number::Created => Some(task.created),
-            Number::Due => Some(task.due.max(task.run_at)).filter(|due| *due > 0),
+    fn id(&self) -> u128 {
+        self.id.0
+    }
+
+    fn state(&self) -> State {
+        self.state
+    }
+
+    fn number(&self, which: Number, now: u64) -> Option<u64> {
+        match which {
+            Number::Priority => Some(u64::from(self.priority)),
+            Number::Attempts => Some(u64::from(self.attempt)),
+            Number::Created => Some(self.created),
+            Number::Due => Some(self.due.max(self.run_at)).filter(|due| *due > 0),
             Number::Waiting => {
-                matches!(task.state, State::Queued | State::Scheduled).then(|| now.saturating_sub(task.changed))
+                matches!(self.state, State::Queued | State::Scheduled).then(|| now.saturating_sub(self.changed))
             }
-            Number::Duration if task.granted == 0 => None,
-            Number::Duration if task.state.is_terminal() => Some(task.changed.saturating_sub(task.granted)),
-            Number::Duration => (task.state == State::Running).then(|| now.saturating_sub(task.granted)),
+            Number::Duration if self.granted == 0 => None,
+            Number::Duration if self.state.is_terminal() => Some(self.changed.saturating_sub(self.granted)),
+            Number::Duration => (self.state == State::Running).then(|| now.saturating_sub(self.granted)),
         }
     }
-}
 
-impl Text {
-    fn of(&self, directory: &Directory, task: &Task) -> Option<String> {
-        let spec = &task.spec;
+    fn texts(&self, which: &Text, directory: &Directory) -> Vec<String> {
+        let spec = &self.spec;
         let text = |name: &Option<tidewheel_engine::id::Name>| name.as_ref().map(|n| n.to_string());
-        match self {
-            Text::Type => directory.type_name(task.kind).map(|n| n.to_string()),
-            Text::Queue => directory.queue_by_id(task.queue).map(|q| q.name.to_string()),
-            Text::Worker if task.attempt == 0 => None,
-            Text::Worker => directory.worker_name(task.worker).map(|n| n.to_string()),
+        let found = match which {
+            Text::Type => directory.type_name(self.kind).map(|n| n.to_string()),
+            Text::Queue => directory.queue_by_id(self.queue).map(|q| q.name.to_string()),
+            Text::Worker if self.attempt == 0 => None,
+            Text::Worker => directory.worker_name(self.worker).map(|n| n.to_string()),
             Text::Workflow => text(&spec.workflow_id),
             Text::Key => text(&spec.ordering_key),
             Text::Correlation => text(&spec.correlation_id),
             Text::Package => text(&spec.package),
-            Text::Error => task.ending.as_ref()?.failure.as_ref().map(|f| f.kind.to_string()),
+            Text::Error => failure_of(self).map(|f| f.kind.to_string()),
             Text::Executor => Some("automated".to_owned()),
             Text::Label(name) => spec.labels.iter().find(|(k, _)| **k == **name).map(|(_, v)| v.to_string()),
-        }
+        };
+        found.into_iter().collect()
     }
+
+    fn says(&self, word: &str) -> bool {
+        failure_of(self).is_some_and(|failure| {
+            failure.kind.to_lowercase().contains(word) || failure.message.to_lowercase().contains(word)
+        })
+    }
+}
+
+fn failure_of(task: &Task) -> Option<&tidewheel_engine::task::Failure> {
+    task.ending.as_ref().and_then(|ending| ending.failure.as_ref())
+}
+
+/// Rows of a plan below an id, newest first, at most `limit`.
+pub(crate) async fn find(
+    api: &Api,
+    plan: &Plan,
+    before: Option<u128>,
+    limit: usize,
+) -> Result<Found<Task>, Failure> {
+    if plan.never {
+        let as_of = api.runtime.committed_index();
+        return Ok(Found { rows: Vec::new(), next: None, searched_back_to: None, as_of });
+    }
+    let directory = api.runtime.directory();
+    let read = |Wanted { before, limit, scan_limit }: Wanted| {
+        let query = TaskQuery { before: before.map(TaskId), limit, scan_limit, ..plan.query.clone() };
+        async move {
+            let page = api.read_store(move |store| store.tasks(&query)).await?;
+            let (next, searched_back_to, as_of) = (page.next.map(|task| task.0), page.searched_back_to, page.as_of);
+            Ok(Found { rows: page.tasks, next, searched_back_to, as_of })
+        }
+    };
+    let passes = |task: &Task| plan.checks.pass(task, &directory, plan.now);
+    scan::find((before, limit, !plan.checks.is_empty()), passes, read).await
 }

@@ -170,6 +170,11 @@ impl Get {
     }
 }
 
+/// A run as the verbs that tasks and runs share know it.
+fn subject(id: &str) -> super::look::Subject<'_> {
+    super::look::Subject { noun: "run", id }
+}
+
 /// The path of a run.
 fn path(id: &str) -> String {
     format!("/runs/{}", crate::client::segment(id))

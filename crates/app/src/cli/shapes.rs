@@ -1,6 +1,6 @@
 //! Which columns people see of each kind of thing. The paths are the REST interface's field names.
 
-use crate::output::Kind::{Bytes, Count, Length, Names, Number, Seconds, Share, State, Text, Time};
+use crate::output::Kind::{Bytes, Clock, Count, Length, Names, Number, Seconds, Share, State, Text, Time};
 use crate::output::{Col, Shape};
 
 pub(crate) const TASK: Shape = Shape {
@@ -30,12 +30,12 @@ pub(crate) const CHANGE: Shape = Shape {
     plural: "changes",
     id: "id",
     cols: &[
-        Col::new("AT", "at", Time),
-        Col::new("ID", "id", Text),
+        Col::new("AT", "at", Clock),
         Col::new("STATE", "state", State),
+        Col::new("ATTEMPT", "attempt", Count),
         Col::new("TYPE", "type", Text),
         Col::new("QUEUE", "queue", Text),
-        Col::new("ATTEMPT", "attempt", Count),
+        Col::wide("ID", "id", Text),
     ],
 };
 
@@ -85,8 +85,8 @@ pub(crate) const REASON: Shape = Shape {
     cols: &[
         Col::new("CODE", "code", Text),
         Col::new("REASON", "text", Text),
-        Col::new("SINCE", "since", Time),
-        Col::new("UNTIL", "until", Time),
+        Col::minor("SINCE", "since", Time),
+        Col::minor("UNTIL", "until", Time),
     ],
 };
 
@@ -96,10 +96,10 @@ pub(crate) const RUN_REASON: Shape = Shape {
     cols: &[
         Col::new("FOR", "code", Text),
         Col::new("KEY", "key", Text),
-        Col::new("TASK", "task", Text),
-        Col::new("RUN", "run", Text),
-        Col::new("SINCE", "since", Time),
-        Col::new("UNTIL", "until", Time),
+        Col::minor("TASK", "task", Text),
+        Col::minor("RUN", "run", Text),
+        Col::minor("SINCE", "since", Time),
+        Col::minor("UNTIL", "until", Time),
         Col::wide("REASON", "text", Text),
     ],
 };
@@ -275,10 +275,10 @@ pub(crate) const RUN_CHANGE: Shape = Shape {
     plural: "changes",
     id: "id",
     cols: &[
-        Col::new("AT", "at", Time),
-        Col::new("ID", "id", Text),
+        Col::new("AT", "at", Clock),
         Col::new("PHASE", "phase", State),
         Col::new("TURN", "turn", Count),
+        Col::wide("ID", "id", Text),
     ],
 };
 

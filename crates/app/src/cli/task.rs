@@ -10,7 +10,6 @@ mod reprioritise;
 mod result;
 mod retry;
 mod submit;
-pub(crate) use self::logs::print_line;
 pub(crate) use submit::priority;
 mod watch;
 mod why;
@@ -67,6 +66,11 @@ impl TaskCommand {
             TaskVerb::Export(verb) => verb.run(ctx).await,
         }
     }
+}
+
+/// A task as the verbs that tasks and runs share know it.
+fn subject(id: &str) -> super::look::Subject<'_> {
+    super::look::Subject { noun: "task", id }
 }
 
 /// The path of a task.

@@ -123,6 +123,12 @@ pub(crate) const ALL: &[Setting] = &[
         || json!(150_000),
         "Requests that may wait.",
     ),
+    fixed(
+        "engine.runCacheSize",
+        Kind::Size,
+        || json!("64Mi"),
+        "Memory of runs that are idle. From twice as much on, runs are read one after the other; from four times, none is started.",
+    ),
     fixed("engine.readers", Kind::Count { min: 1, max: 64 }, || json!(2), "Threads that read for the engine."),
     fixed(
         "tenancy.multiTenant",
@@ -180,6 +186,20 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("agent.cpu", Kind::Number, || json!(0), "Cores of an attempt that names none; 0 = no bound."),
     fixed("agent.processes", Kind::Count { min: 1, max: 1_000_000 }, || json!(512), "Processes of an attempt."),
     fixed("agent.output", Kind::Size, || json!("64Mi"), "Captured output of an attempt."),
+    fixed(
+        "agent.buildTime",
+        Kind::Duration { min: 1_000 },
+        || json!("30m"),
+        "Time for the build of an environment, fetching included.",
+    ),
+    fixed("agent.buildMemory", Kind::Size, || json!("4Gi"), "Memory for the build of an environment; 0 = no bound."),
+    fixed("agent.buildDisk", Kind::Size, || json!("20Gi"), "Disk for the build of an environment; 0 = no bound."),
+    fixed(
+        "agent.buildProcesses",
+        Kind::Count { min: 1, max: 1_000_000 },
+        || json!(1_024),
+        "Processes and threads of the build of an environment.",
+    ),
     fixed(
         "agent.cacheSize",
         Kind::Size,

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     State,
     /// RFC 3339.
     Time,
+    /// The same as the time of the day, for what is printed as it happens.
+    Clock,
     /// A number of bytes.
     Bytes,
     /// A whole number.
@@ -130,7 +132,11 @@ pub(super) fn plain(value: &Value) -> String {
 pub(super) fn show(value: &Value, kind: Kind, time: TimeStyle, now: Timestamp) -> String {
     let number = value.as_f64();
     match (kind, number) {
-        (Kind::Time, _) => text::show_time(&plain(value), time, now),
+        (Kind::Clock, _) if time == TimeStyle::Relative => {
+            let at = plain(value);
+            at.get(11..23).map_or(at.clone(), str::to_owned)
+        }
+        (Kind::Time | Kind::Clock, _) => text::show_time(&plain(value), time, now),
         (Kind::Bytes, Some(number)) => text::bytes(number),
         (Kind::Count, Some(_)) => value.as_u64().map_or_else(|| plain(value), text::count),
         (Kind::Number, Some(number)) => format!("{number:.2}"),

@@ -56,6 +56,9 @@ pub(super) fn list(printer: &Printer, shape: &Shape, items: &[Value]) -> String 
     let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|col| cell(item, col)).collect()).collect();
     let mut cells: Vec<Vec<String>> =
         (0..columns.len()).map(|i| rows.iter().map(|row| row[i].clone()).collect()).collect();
+    if printer.columns.is_none() && printer.format == Format::Table {
+        drop_empty(&mut columns, &mut cells);
+    }
     if printer.terminal && printer.columns.is_none() && printer.format == Format::Table {
         fit(shape, &mut columns, &mut cells, usize::from(printer.width));
     }
@@ -97,6 +100,19 @@ const SHORTEST: usize = 10;
 fn gives_way(shape: &Shape, col: &Shown<'_>) -> bool {
     let is_id = shape.id.split('+').any(|id| id == col.path) || col.path == "id";
     !is_id && matches!(col.kind, Kind::Text | Kind::Names)
+}
+
+/// Leaves out minor columns in which no row has anything.
+fn drop_empty(columns: &mut Vec<Shown<'_>>, cells: &mut Vec<Vec<String>>) {
+    let keep: Vec<bool> = columns
+        .iter()
+        .zip(cells.iter())
+        .map(|(col, cells)| !col.minor || cells.is_empty() || cells.iter().any(|cell| !cell.is_empty()))
+        .collect();
+    let mut at = keep.iter();
+    columns.retain(|_| at.next().copied().unwrap_or(true));
+    let mut at = keep.iter();
+    cells.retain(|_| at.next().copied().unwrap_or(true));
 }
 
 /// Leaves columns out until the rest fits: minor ones first, from the right; the first two always stay.
@@ -201,6 +217,9 @@ fn indented(text: &str, by: usize) -> String {
     text.replace('\n', &format!("\n{}", " ".repeat(by)))
 }
 
+/// Characters of the longest state.
+const STATE: usize = 9;
+
 /// Rows that come one after another; the heading is printed before the first one.
 pub(crate) struct Feed<'a> {
     printer: &'a Printer,
@@ -245,8 +264,13 @@ impl<'a> Feed<'a> {
             .map(|col| text::one_line(&show(at_path(item, col.path), col.kind, self.printer.time, now)))
             .collect();
         if first {
-            self.widths =
-                columns.iter().zip(&cells).map(|(col, cell)| col.head.len().max(cell.chars().count())).collect();
+            self.widths = columns
+                .iter()
+                .zip(&cells)
+                // A state that follows may be longer than the first one.
+                .map(|(col, cell)| (col.head.len().max(if col.kind == Kind::State { STATE } else { 0 }), cell))
+                .map(|(least, cell)| least.max(cell.chars().count()))
+                .collect();
             let heads: Vec<_> = columns.iter().map(|col| col.head.clone()).collect();
             self.printer.write_line(&self.padded(&heads))?;
         }

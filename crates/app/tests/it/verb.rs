@@ -33,7 +33,7 @@ fn only_parts_that_the_server_has_not_are_sent() {
     std::fs::write(folder.join("pyproject.toml"), project).unwrap();
     std::fs::write(folder.join("code.py"), "from tidewheel import task\n\n@task\ndef f(): pass\n").unwrap();
     for (calls, kind, said) in [
-        (3, "application/json", " sent: the server had the rest"),
+        (3, "application/json", " sent"),
         (2, "application/json", "0 B of "),
         (2, "multipart/form-data", ""),
     ] {

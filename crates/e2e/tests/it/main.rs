@@ -9,6 +9,7 @@ mod chaos;
 mod cli;
 mod fleet;
 mod items;
+mod limits;
 mod load;
 mod pressure;
 mod programs;

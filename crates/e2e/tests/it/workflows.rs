@@ -161,3 +161,30 @@ async fn a_bulk_cancel_of_runs_goes_on_after_a_kill_and_has_one_outcome_for_each
     anyhow::ensure!(counts["counts"]["cancelled"] == RUNS && counts["counts"]["waiting"] == 0, "{counts}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_run_is_followed_to_its_end_and_each_line_comes_once() -> anyhow::Result<()> {
+    need_binary!();
+    let _machine = gate::beside().await;
+    let server = Server::start().await?;
+    let _agent = Agent::start(&server, "one", &server.home().join("agent"), 2, &[]).await?;
+    let say = |word: &str, seconds: u32| {
+        json!({ "call": "task:1.0.0@default", "with": { "type": "shell",
+            "input": { "command": format!("for i in 1 2 3; do echo {word} $i; sleep {seconds}; done") } } })
+    };
+    let document = json!({
+        "document": { "dsl": "1.0.3", "namespace": "shop", "name": "talk", "version": "1.0.0" },
+        "do": [{ "first": say("first", 1) }, { "second": say("second", 0) }],
+    });
+    let home = server.home().to_path_buf();
+    std::fs::write(home.join("talk.json"), document.to_string())?;
+    run(&server, &home, &["workflow", "deploy", "talk.json"]).await?.exits(0)?;
+    let started = run(&server, &home, &["workflow", "run", "shop/talk", "-o", "json"]).await?.exits(0)?.json()?;
+    let id = started["id"].as_str().unwrap_or_default();
+    let followed = run(&server, &home, &["run", "logs", id, "--follow", "-o", "jsonl"]).await?.exits(0)?;
+    let lines: Vec<Value> = followed.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let texts: Vec<&str> = lines.iter().filter_map(|line| line["text"].as_str()).collect();
+    anyhow::ensure!(texts == ["first 1", "first 2", "first 3", "second 1", "second 2", "second 3"], "{texts:?}");
+    anyhow::ensure!(lines.iter().all(|line| line["statement"].is_string()), "{}", followed.stdout);
+    Ok(())
+}

@@ -518,6 +518,9 @@ pub struct LogLine {
     pub level: String,
     /// The line.
     pub text: String,
+    /// Its row in the log: `after` takes it, to go on behind this line.
+    #[serde(default)]
+    pub row: u64,
     /// In the log of a run: JSON pointer to the statement in its document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,

@@ -12,7 +12,7 @@ use super::Stored;
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::service::filter::{Filter, Resource};
-use crate::service::list_tasks::{self, plan_for, refused};
+use crate::service::list_tasks::{plan_for, refused};
 use crate::service::task_action::{self, Action};
 use crate::service::task_query::{self, Asker};
 use crate::service::{run, run_query};
@@ -21,6 +21,8 @@ use crate::text::{run_text, task_text};
 
 /// Tasks changed between two writes of the cursor; as many commands reach the engine together.
 const TASKS: usize = 256;
+/// Things of any kind in a page, at most.
+pub(super) const PAGE: usize = TASKS;
 /// Runs changed between two writes of the cursor: each is read first, takes a turn, and may have much open.
 const RUNS: usize = 64;
 /// Turns of a run that are looked through for an action that an earlier try may have done.
@@ -63,7 +65,6 @@ pub(super) fn check(api: &Api, caller: &Principal, stored: &Stored) -> Result<()
 impl Subject {
     pub(super) fn of(stored: &Stored) -> Result<Subject, Failure> {
         let reason = stored.reason.as_deref();
-        let why = |default: &str| run::reason(reason, default);
         let (of_runs, action) = (stored.of_runs, stored.action.as_str());
         Ok(match (of_runs, action) {
             (false, "cancel") => Subject::Tasks(Action::cancel(reason)?),
@@ -72,17 +73,10 @@ impl Subject {
             (true, "reprioritise") => {
                 Subject::Runs(Verb::Reprioritise(Action::reprioritise(stored.priority.as_ref())?))
             }
-            (true, _) => Subject::Runs(Verb::Act(match action {
-                "cancel" => RunAction::Cancel(why("cancelled by a user")?),
-                "terminate" => RunAction::Terminate(why("terminated by a user")?),
-                "suspend" => RunAction::Suspend(why("suspended by a user")?),
-                "resume" => RunAction::Resume,
-                "retry" => RunAction::Retry,
-                _ => {
-                    let detail = "an action on runs is cancel, terminate, suspend, resume, retry or reprioritise";
-                    return Err(Failure::field("/action", detail));
-                }
-            })),
+            (true, _) => Subject::Runs(Verb::Act(run::action(action, reason)?.ok_or_else(|| {
+                let detail = "an action on runs is cancel, terminate, suspend, resume, retry or reprioritise";
+                Failure::field("/action", detail)
+            })?)),
         })
     }
 
@@ -122,17 +116,17 @@ impl Subject {
                 // Times that were given as "so long ago" are meant from the start of the operation.
                 let asker = Asker { tenant, me: &stored.by, now: stored.created };
                 let plan = task_query::plan(&api.runtime.directory(), &asker, &filter).map_err(refused)?;
-                let before = stored.cursor.as_deref().and_then(|text| id::parse("task", text)).map(TaskId);
-                let found = list_tasks::find(api, plan, before, limit).await?;
-                let ids = found.tasks.iter().map(|task| (task_text(task.id), action.applies_to(task.state)));
-                Ok(Page { ids: ids.collect(), next: found.next.map(task_text) })
+                let before = stored.cursor.as_deref().and_then(|text| id::parse("task", text));
+                let found = task_query::find(api, &plan, before, limit).await?;
+                let ids = found.rows.iter().map(|task| (task_text(task.id), action.applies_to(task.state)));
+                Ok(Page { ids: ids.collect(), next: found.next.map(|next| task_text(TaskId(next))) })
             }
             Subject::Runs(verb) => {
                 let plan = run_query::Plan::of(tenant, &stored.filter, stored.created)?;
-                let before = stored.cursor.as_deref().and_then(|text| id::parse("run", text)).map(RunId);
+                let before = stored.cursor.as_deref().and_then(|text| id::parse("run", text));
                 let found = run_query::find(api, &plan, before, limit).await?;
-                let ids = found.runs.iter().map(|row| (run_text(row.identity.run), verb.applies_to(row.phase)));
-                Ok(Page { ids: ids.collect(), next: found.next.map(run_text) })
+                let ids = found.rows.iter().map(|row| (run_text(row.identity.run), verb.applies_to(row.phase)));
+                Ok(Page { ids: ids.collect(), next: found.next.map(|next| run_text(RunId(next))) })
             }
         }
     }

@@ -38,12 +38,14 @@ pub(super) struct Code {
     /// Content that was uploaded last.
     hash: String,
     started: bool,
+    /// The code as it was looked at last could not be used.
+    broken: bool,
 }
 
 impl Code {
     pub(super) fn new(client: Client, dir: &Path, watch: bool) -> Code {
         let changes = if watch { watcher(dir) } else { None };
-        Code { client, dir: dir.to_owned(), changes, hash: String::new(), started: false }
+        Code { client, dir: dir.to_owned(), changes, hash: String::new(), started: false, broken: false }
     }
 
     /// Uploads at the first call; later waits for a change and uploads it. Mistakes in the code are shown, and waited
@@ -62,8 +64,14 @@ impl Code {
             return;
         }
         let began = Instant::now();
-        if let Err(failure) = self.upload(ctx, began).await {
+        let uploaded = self.upload(ctx, began).await;
+        self.broken = uploaded.is_err();
+        if let Err(failure) = uploaded {
             ctx.out.note(&failure.text(true));
+            ctx.out.note(match self.hash.is_empty() {
+                true => "  it is looked at again when a file changes",
+                false => "  tasks run the code from before; it is looked at again when a file changes",
+            });
         }
     }
 
@@ -75,16 +83,21 @@ impl Code {
         options.lock = false;
         let built = build_package(&self.dir, scratch.path(), &options).await;
         let built = built.doing(Exit::Failed, || "the code cannot be used as it is".to_owned())?;
+        let entries = built.manifest["entries"].as_array().map_or(&[][..], Vec::as_slice);
+        let names: Vec<_> = entries.iter().filter_map(|entry| entry["name"].as_str()).collect();
+        let names = names.join(", ");
         if built.hash == self.hash {
+            if self.broken {
+                ctx.out.note(&format!("{} is as it was: {names}", built.name));
+            }
             return Ok(());
         }
+        let again = if self.hash.is_empty() { "ready" } else { "reloaded" };
         // A version of its own for each change: versions are immutable, and going back to earlier code is a change too.
         let version = format!("{}{MARK}{}", built.version, jiff::Timestamp::now().as_millisecond());
         package::push(ctx, &self.client, &built, Some(&version)).await?;
         self.hash.clone_from(&built.hash);
-        let entries = built.manifest["entries"].as_array().map_or(&[][..], Vec::as_slice);
-        let names: Vec<_> = entries.iter().filter_map(|entry| entry["name"].as_str()).collect();
-        ctx.out.note(&format!("{}: {} ({} ms)", built.name, names.join(", "), began.elapsed().as_millis()));
+        ctx.out.note(&format!("{} is {again}: {names} ({} ms)", built.name, began.elapsed().as_millis()));
         // What cannot be deleted now, because a task still runs it, is looked at again after the next change.
         if let Err(failure) = self.forget_superseded(&built.name).await {
             tracing::debug!(why = %failure.text(true), "superseded versions are kept");

@@ -66,8 +66,11 @@ pub(crate) async fn push(ctx: &Ctx, client: &Client, built: &BuiltPackage, versi
             let body = json!({ "hash": built.hash, "manifest": built.upload_manifest(), "parts": parts });
             let request = client.put(super::path(&built.name, version)).doing(what).json(&body).long();
             let stored = request.value().await?;
-            let (sent, whole) = (crate::text::bytes(sent as f64), crate::text::bytes(built.size as f64));
-            ctx.out.note(&format!("{sent} of {whole} sent: the server had the rest"));
+            let whole = crate::text::bytes(built.size as f64);
+            ctx.out.note(&match sent == built.size {
+                true => format!("{whole} sent"),
+                false => format!("{} of {whole} sent: the server had the rest", crate::text::bytes(sent as f64)),
+            });
             stored
         }
         // A server of an earlier version: it takes archives as a whole.

@@ -1,12 +1,11 @@
 //! `run logs`
 
 use clap::Args;
-use serde_json::Value;
 
 use crate::cli::Ctx;
-use crate::cli::common::{as_page, field, items};
-use crate::cli::task::print_line;
-use crate::client::{Client, Request};
+use crate::cli::common::field;
+use crate::cli::look::{LogArgs, Subject};
+use crate::client::Client;
 use crate::fail::Outcome;
 
 /// How long one look at a run waits for its end when its lines are followed.
@@ -23,59 +22,27 @@ const LOOK: &str = "1s";
 pub(crate) struct Logs {
     /// Id of the run
     id: String,
-    /// Go on with new lines until the run ends
-    #[arg(long)]
-    follow: bool,
-    /// Only the last lines
-    #[arg(long, value_name = "N")]
-    tail: Option<usize>,
-    /// Only lines since then: a time, or so long ago (`10m`)
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-    /// At least this severe: debug, info, warning, error
-    #[arg(long)]
-    level: Option<String>,
+    #[command(flatten)]
+    lines: LogArgs,
 }
 
 impl Logs {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
+        let of = super::subject(&self.id);
         let mut after = None;
         loop {
             // Looked at first: lines that come before its end are read after this.
-            let ended = !self.follow || self.has_ended(&client).await?;
-            loop {
-                let page = as_page(self.request(&client, after.as_deref()).value().await?);
-                for line in items(&page) {
-                    print_line(ctx, line, field(line, "statement"))?;
-                }
-                let next = page.get("next_cursor").and_then(Value::as_str);
-                let Some(next) = next else { break };
-                after = Some(next.to_owned());
-                if items(&page).is_empty() || self.tail.is_some() {
-                    break;
-                }
-            }
+            let ended = !self.lines.follow || has_ended(&client, &of).await?;
+            after = self.lines.pages(ctx, |after| self.lines.request(&client, &of, after), after).await?;
             if ended {
                 return Ok(());
             }
         }
     }
+}
 
-    async fn has_ended(&self, client: &Client) -> Outcome<bool> {
-        let request = client.get(super::path(&self.id)).doing(format!("follow run {}", self.id)).query("wait", LOOK);
-        let run = request.next("tidewheel run list").value().await?;
-        Ok(matches!(field(&run, "phase"), "completed" | "faulted" | "cancelled"))
-    }
-
-    fn request(&self, client: &Client, after: Option<&str>) -> Request {
-        client
-            .get(format!("{}/logs", super::path(&self.id)))
-            .doing(format!("read the logs of {}", self.id))
-            .next("tidewheel run list")
-            .maybe("tail", self.tail.filter(|_| after.is_none()))
-            .maybe("since", self.since.as_deref())
-            .maybe("level", self.level.as_deref())
-            .maybe("after", after)
-    }
+async fn has_ended(client: &Client, of: &Subject<'_>) -> Outcome<bool> {
+    let run = of.get(client, "", "follow run").query("wait", LOOK).value().await?;
+    Ok(matches!(field(&run, "phase"), "completed" | "faulted" | "cancelled"))
 }

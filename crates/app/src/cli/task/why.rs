@@ -2,9 +2,8 @@
 
 use clap::Args;
 
-use crate::cli::Ctx;
-use crate::cli::common::{field, items};
 use crate::cli::shapes::REASON;
+use crate::cli::{Ctx, look};
 use crate::fail::Outcome;
 
 /// Say why a task is not running
@@ -22,17 +21,6 @@ pub(crate) struct Why {
 
 impl Why {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
-        let client = ctx.client()?;
-        let request = client.get(format!("{}/why", super::path(&self.id))).doing(format!("explain {}", self.id));
-        let mut why = request.next("tidewheel task list").value().await?;
-        if !ctx.out.is_table() {
-            return ctx.out.value(&why);
-        }
-        ctx.out.write_line(&crate::text::one_line(field(&why, "summary")))?;
-        let page = serde_json::json!({ "items": why["reasons"].take() });
-        if items(&page).len() > 1 {
-            ctx.out.list(&REASON, &page)?;
-        }
-        Ok(())
+        look::why(ctx, &super::subject(&self.id), &REASON).await
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Diff {
     /// NAMESPACE/NAME:VERSION
     #[arg(value_name = "WORKFLOW")]
     workflow: WorkflowName,
-    /// The other version; the latest if absent
+    /// The other version, with or without the name; the latest if absent
     #[arg(value_name = "VERSION")]
     to: Option<String>,
 }
@@ -33,7 +33,10 @@ pub(crate) struct Diff {
 impl Diff {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
-        let request = client.get(format!("{}/diff", self.workflow.version_path())).maybe("to", self.to.as_deref());
+        // The other one may be written as the first one is.
+        let own = format!("{}/{}:", self.workflow.namespace, self.workflow.name);
+        let to = self.to.as_deref().map(|to| to.strip_prefix(&own).unwrap_or(to));
+        let request = client.get(format!("{}/diff", self.workflow.version_path())).maybe("to", to);
         let request = request.doing(format!("compare versions of {}", self.workflow.text()));
         let diff = request.next("tidewheel workflow list").value().await?;
         if !ctx.out.is_table() {
