@@ -230,7 +230,8 @@ impl Walls {
                 self.sandbox.wrap(&View { readable: &readable, writable: &writable, network }, &program, args)
             }
         };
-        let spawn = Spawn { program, args, env, dir: place.to_owned(), limits: self.limits(), keep: None, stdin: false };
+        let spawn =
+            Spawn { program, args, env, dir: place.to_owned(), limits: self.limits(), keep: None, stdin: false };
         self.spawner.spawn(spawn).await.map_err(Error::io(format!("cannot run {what}")))
     }
 
@@ -319,10 +320,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// The environment of a build: of an agent's own, what is not the agent's alone; where it is isolated, only what it is told.
-fn environment(
-    isolated: bool,
-    own: impl Iterator<Item = (OsString, OsString)>,
-) -> Vec<(OsString, OsString)> {
+fn environment(isolated: bool, own: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let told = |name: &str| TOLD.contains(&name) || TOLD_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let passes = |name: &str| match isolated {
         true => told(name),
@@ -446,7 +444,14 @@ mod tests {
     use super::*;
 
     fn names(isolated: bool) -> Vec<String> {
-        let own = ["TIDEWHEEL_TOKEN", "CREDENTIALS_DIRECTORY", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "UV_INDEX_URL", "HOME"];
+        let own = [
+            "TIDEWHEEL_TOKEN",
+            "CREDENTIALS_DIRECTORY",
+            "AWS_SECRET_ACCESS_KEY",
+            "HTTPS_PROXY",
+            "UV_INDEX_URL",
+            "HOME",
+        ];
         let env = environment(isolated, own.iter().map(|name| ((*name).into(), "x".into())));
         env.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect()
     }

@@ -173,7 +173,10 @@ impl Workshop {
         let data_dir = std::fs::canonicalize(&options.data_dir).map_err(Error::file("open", &options.data_dir))?;
         let python = Python::find(options.python.as_deref()).await?;
         let library = python::lay_down(&data_dir, &python).await?;
-        Ok(Self { environments: Environments::open(&data_dir, python, Builds::plain(), Arc::default()).await?, library })
+        Ok(Self {
+            environments: Environments::open(&data_dir, python, Builds::plain(), Arc::default()).await?,
+            library,
+        })
     }
 
     async fn lock(

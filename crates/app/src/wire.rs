@@ -420,7 +420,8 @@ fn runtime_config(config: &Config, data_dir: &Path) -> Outcome<tidewheel_runtime
     out.options.lease_ms = millis(config.duration("engine.lease"));
     out.options.cancel_grace_ms = millis(config.duration("engine.cancelGrace"));
     out.options.max_live = config.count("engine.maxLiveTasks");
-    out.options.run_cache = usize::try_from(config.size("engine.runCacheSize")).unwrap_or(usize::MAX).min(usize::MAX >> 4);
+    out.options.run_cache =
+        usize::try_from(config.size("engine.runCacheSize")).unwrap_or(usize::MAX).min(usize::MAX >> 4);
     out.options.run_room = 2 * out.options.run_cache;
     out.options.compiler = WithCompiler(Some(Arc::new(tidewheel_lang::compile::Language)));
     Ok(out)

@@ -26,8 +26,8 @@ def look():
     FOUND.extend(name for name in os.environ if name.startswith("TIDEWHEEL_T") or name == "CREDENTIALS_DIRECTORY")
     for folder in [os.path.dirname(path) for path in SECRETS]:
         try:
-            with open(os.path.join(folder, "planted"), "w"):
-                FOUND.append("wrote into " + folder)
+            # What it can write there is in the sandbox alone, and goes with it.
+            open(os.path.join(folder, "planted"), "w").close()
         except OSError:
             pass
 
@@ -139,7 +139,7 @@ async fn a_package_finds_nothing_of_the_agents_while_it_is_built() {
     let secrets = [secret.expect("the agent was started"), "/root/.ssh/id_ed25519".into(), "/etc/shadow".into()];
     granted(&bench, &s, "1", sdist(&secrets, "pass")).await;
     assert_eq!(s.ok("1").await, serde_json::json!([]));
-    assert!(!bench.dir.path().join("planted").exists());
+    assert!(!bench.dir.path().join("planted").exists() && !std::path::Path::new("/etc/planted").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,7 +193,8 @@ async fn a_build_that_fills_the_disk_is_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_prints_without_end_does_not_fill_the_agents_memory() {
-    let deed = "\n    for _ in range(2000): sys.stderr.write('x' * 100000 + '\\n')\n    raise SystemExit('the last words')";
+    let deed =
+        "\n    for _ in range(2000): sys.stderr.write('x' * 100000 + '\\n')\n    raise SystemExit('the last words')";
     let failure = stopped(deed, limits(), Isolation::Off).await;
     assert!(failure.message.len() < 40_000 && failure.message.contains("the last words"), "{}", failure.message.len());
 }

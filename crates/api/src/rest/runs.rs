@@ -179,14 +179,13 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// The route of an action that needs no more than a reason.
 fn act_route((path, id, summary, verb): (&'static str, &'static str, &'static str, &'static str)) -> Route {
-    let handler =
-        move |caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody| async move {
-            let body: rest::RunActionBody = body::parse_or_default(&bytes)?;
-            let action = run::action(verb, body.reason.as_deref())?;
-            let action = action.ok_or_else(|| Failure::internal("a route names an action that there is not"))?;
-            let head = run::act(&api, &caller, run_id(&id)?, action).await?;
-            answer(&api, &caller, &head).await
-        };
+    let handler = move |caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody| async move {
+        let body: rest::RunActionBody = body::parse_or_default(&bytes)?;
+        let action = run::action(verb, body.reason.as_deref())?;
+        let action = action.ok_or_else(|| Failure::internal("a route names an action that there is not"))?;
+        let head = run::act(&api, &caller, run_id(&id)?, action).await?;
+        answer(&api, &caller, &head).await
+    };
     Route::new(Method::POST, path, id, summary, handler)
         .may_take::<rest::RunActionBody>()
         .answers::<rest::Run>(200, "The run as it is now.")

@@ -247,12 +247,7 @@ fn errors_of(row: &RunRow) -> Vec<String> {
 }
 
 /// Rows of a plan below an id, newest first, at most `limit`.
-pub(crate) async fn find(
-    api: &Api,
-    plan: &Plan,
-    before: Option<u128>,
-    limit: usize,
-) -> Result<Found<RunRow>, Failure> {
+pub(crate) async fn find(api: &Api, plan: &Plan, before: Option<u128>, limit: usize) -> Result<Found<RunRow>, Failure> {
     let read = |Wanted { before, limit, scan_limit }: Wanted| {
         let query = RunQuery { before: before.map(RunId), limit, scan_limit, ..plan.query.clone() };
         async move {

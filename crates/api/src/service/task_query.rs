@@ -359,12 +359,7 @@ fn failure_of(task: &Task) -> Option<&tidewheel_engine::task::Failure> {
 }
 
 /// Rows of a plan below an id, newest first, at most `limit`.
-pub(crate) async fn find(
-    api: &Api,
-    plan: &Plan,
-    before: Option<u128>,
-    limit: usize,
-) -> Result<Found<Task>, Failure> {
+pub(crate) async fn find(api: &Api, plan: &Plan, before: Option<u128>, limit: usize) -> Result<Found<Task>, Failure> {
     if plan.never {
         let as_of = api.runtime.committed_index();
         return Ok(Found { rows: Vec::new(), next: None, searched_back_to: None, as_of });

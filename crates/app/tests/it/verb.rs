@@ -32,11 +32,9 @@ fn only_parts_that_the_server_has_not_are_sent() {
     let project = "[project]\nname = \"p\"\nversion = \"1\"\n\n[tool.tidewheel]\nmodules = [\"code\"]\n";
     std::fs::write(folder.join("pyproject.toml"), project).unwrap();
     std::fs::write(folder.join("code.py"), "from tidewheel import task\n\n@task\ndef f(): pass\n").unwrap();
-    for (calls, kind, said) in [
-        (3, "application/json", " sent"),
-        (2, "application/json", "0 B of "),
-        (2, "multipart/form-data", ""),
-    ] {
+    for (calls, kind, said) in
+        [(3, "application/json", " sent"), (2, "application/json", "0 B of "), (2, "multipart/form-data", "")]
+    {
         let before = mock.asked().len();
         let ran = mock.run(&["package", "push", folder.to_str().unwrap()]);
         assert_eq!(ran.code, 0, "{ran:?}");

@@ -295,7 +295,9 @@ impl Run {
             other => other,
         };
         Ok(BuildLimits {
-            time: std::time::Duration::from_millis(time.map_err(|why| Failure::usage("cannot read --build-time", why))?),
+            time: std::time::Duration::from_millis(
+                time.map_err(|why| Failure::usage("cannot read --build-time", why))?,
+            ),
             memory_bytes: size("--build-memory", &self.build_memory)?,
             disk_bytes: size("--build-disk", &self.build_disk)?,
             processes: self.build_processes,
