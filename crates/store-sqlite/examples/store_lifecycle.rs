@@ -1,6 +1,6 @@
 //! How many task lifecycles per second the store commits, and what they cost on disk.
 //!
-//! `cargo run --release -p tidewheel-store-sqlite --example lifecycle -- [folder] [tasks] [batch] [input bytes] [2 | 2-without-keys | 3]`
+//! `cargo run --release -p tidewheel-store-sqlite --example store_lifecycle -- [folder] [tasks] [batch] [input bytes] [2 | 2-without-keys | 3]`
 //!
 //! Two ways of a task: submit and grant in one row write and then its completion; and submit, grant, completion as
 //! three writes. Every task has an idempotency key. Up to two batches are in flight, as the engine has them. "done"
