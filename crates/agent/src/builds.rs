@@ -57,6 +57,20 @@ const NAMES_OF_FILES: [&str; 7] = [
 /// Never told to any build: what is the agent's own.
 const OWN: [&str; 3] = ["TIDEWHEEL_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"];
 
+/// Where systems keep the certificates that they trust.
+const TRUSTED: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Settings that let uv trust what this machine trusts, the authority of a proxy for one. By itself it goes by a list of its own.
+/// Nothing where there is no such list, or where the agent was started with a setting of its own.
+pub(crate) fn trust() -> impl Iterator<Item = (&'static str, &'static str)> {
+    // The newer name and the older one.
+    let names = ["UV_SYSTEM_CERTS", "UV_NATIVE_TLS"];
+    let given = names.iter().any(|name| std::env::var_os(name).is_some());
+    let wanted = !given && TRUSTED.iter().any(|file| Path::new(file).exists());
+    names.into_iter().filter(move |_| wanted).map(|name| (name, "true"))
+}
+
 /// Runs what builds environments.
 pub(crate) struct Builds {
     /// None on a person's own machine.

@@ -222,7 +222,11 @@ impl Environments {
             readable: self.seen_by_builds(Path::new(&tool), venv),
             program: tool.into(),
             args,
-            env: env.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            env: builds::trust()
+                .map(|(name, value)| (name, value.into()))
+                .chain(env)
+                .map(|(name, value): (&str, OsString)| (name.into(), value))
+                .collect(),
             place: part,
             writable: &cache,
             network: true,
@@ -299,6 +303,7 @@ impl Environments {
         command.arg("--python").arg(&self.python.program).arg(file.path());
         let cache = self.cache(0);
         command.env("UV_CACHE_DIR", &cache).env("UV_NO_PROGRESS", "1").env_remove("VIRTUAL_ENV").current_dir(dir);
+        command.envs(builds::trust());
         let _held = Hold::take(&cache).map_err(Error::file("mark the use of", &cache))?;
         builds::plain("uv pip compile", command).await.map(Some)
     }

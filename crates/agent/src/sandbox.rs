@@ -141,7 +141,15 @@ impl Sandbox {
         for dir in ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
             system_dir(&mut out, Path::new(dir));
         }
-        for file in ["/etc/ld.so.cache", "/etc/ssl", "/etc/alternatives", "/etc/localtime", "/etc/mime.types"] {
+        for file in [
+            "/etc/ld.so.cache",
+            "/etc/ssl",
+            "/etc/pki/tls/certs",
+            "/etc/pki/ca-trust",
+            "/etc/alternatives",
+            "/etc/localtime",
+            "/etc/mime.types",
+        ] {
             bind(&mut out, "--ro-bind-try", Path::new(file));
         }
         // Keys of the machine's own services lie there; an agent of root could read them.
