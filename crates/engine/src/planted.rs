@@ -91,6 +91,10 @@ bugs! {
     EffectsOvertake,
     /// What a worker serves is not looked at.
     IgnoredServes,
+    /// It is not looked at whether a worker has code for a type.
+    IgnoredCode,
+    /// An action on a task as its caller saw it is taken, whatever it is by now.
+    IgnoredVersion,
     /// A task waits for its key's worker without an end.
     EndlessAffinity,
     /// Lanes that wait for their key's worker take the places of others.
@@ -137,6 +141,18 @@ bugs! {
     UndoAfterEnd,
     /// What was done first is undone first.
     UndoInOrder,
+    /// What a saga did since the moment to which a reset goes back is not undone.
+    ForgottenGivenUp,
+    /// A step of a saga that failed is undone with the others.
+    UndoOfFailedStep,
+    /// A saga that ended well is undone when its run fails later.
+    UndoAfterSaga,
+    /// An undo is given what its saga was given, not what its step gave.
+    UndoOfOther,
+    /// What comes after a saga that failed begins before all of it is undone.
+    HastyCatch,
+    /// What is being undone is forgotten when a run is read back into memory.
+    UndoLostByReload,
 }
 
 /// Which bug is planted, if any.

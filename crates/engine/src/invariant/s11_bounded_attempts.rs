@@ -51,3 +51,163 @@ impl Invariant for BoundedAttempts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::RetryPolicy;
+    use crate::id::{QueueId, TenantId, Token, TypeId, WorkerId};
+    use crate::invariant::Fold;
+    use crate::mutation::{AttemptRecord, Batch, Mutation};
+    use crate::task::{Payload, Spec, State, Task};
+
+    /// A log with one task that gets three attempts.
+    struct World {
+        fold: Fold,
+        check: BoundedAttempts,
+        task: Task,
+    }
+
+    impl World {
+        fn new() -> World {
+            let retry = Some(RetryPolicy { max_attempts: 3, ..RetryPolicy::default() });
+            let task = Task {
+                id: TaskId(1),
+                tenant: TenantId(1),
+                queue: QueueId(1),
+                kind: TypeId(1),
+                state: State::Queued,
+                priority: 5,
+                seq: 1,
+                lane: None,
+                created: 0,
+                changed: 0,
+                due: 0,
+                run_at: 0,
+                attempt: 0,
+                attempt_base: 0,
+                token: Token::default(),
+                worker: WorkerId(0),
+                granted: 0,
+                started: 0,
+                cancelling: false,
+                spec: Arc::new(Spec { retry, ..Spec::default() }),
+                input: Payload::None,
+                ending: None,
+                step: None,
+            };
+            let mut world = World { fold: Fold::default(), check: BoundedAttempts::default(), task };
+            assert_eq!(world.commit(None), 0);
+            world
+        }
+
+        /// The task as it is now, and how its last attempt ended; how often the bound is broken.
+        fn commit(&mut self, ended: Option<AttemptOutcome>) -> usize {
+            let record = |outcome| AttemptRecord {
+                tenant: self.task.tenant,
+                task: self.task.id,
+                number: self.task.attempt,
+                token: self.task.token,
+                worker: WorkerId(1),
+                granted: 0,
+                ended: 0,
+                outcome,
+                failure: None,
+            };
+            let attempt = ended.map(|outcome| Mutation::PutAttempt(Box::new(record(outcome))));
+            let task = Mutation::UpdateTask(Box::new(self.task.clone()));
+            let mutations = attempt.into_iter().chain([task]).collect();
+            let batch = Batch { partition: 0, epoch: 1, index: 1, wall: 1, seq: 1, mutations };
+            let changes = self.fold.commit(&batch);
+            let mut found = Vec::new();
+            self.check.commit(&Step { batch: &batch, fold: &self.fold, changes }, &mut found);
+            assert!(found.iter().all(|violation| violation.id == "S11"));
+            found.len()
+        }
+
+        fn grant(&mut self) -> usize {
+            self.task.state = State::Running;
+            self.task.attempt += 1;
+            self.task.token = Token { epoch: 1, grant: u64::from(self.task.attempt) };
+            self.commit(None)
+        }
+
+        fn end(&mut self, state: State, how: AttemptOutcome) -> usize {
+            self.task.state = state;
+            self.commit(Some(how))
+        }
+
+        /// Three attempts, all lost, without the end of the last one.
+        fn use_up(&mut self) {
+            for attempt in 1..=3 {
+                assert_eq!(self.grant(), 0);
+                if attempt < 3 {
+                    assert_eq!(self.end(State::Queued, AttemptOutcome::Lost), 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_attempt_more_than_the_policy_has_is_found_also_after_lost_ones() {
+        let mut world = World::new();
+        world.use_up();
+        assert_eq!(world.end(State::Queued, AttemptOutcome::Lost), 0);
+        assert_eq!(world.grant(), 1);
+    }
+
+    #[test]
+    fn a_retry_by_a_person_starts_the_count_anew() {
+        let mut world = World::new();
+        world.use_up();
+        assert_eq!(world.end(State::Dead, AttemptOutcome::Failed), 0);
+        (world.task.state, world.task.attempt_base) = (State::Queued, 3);
+        assert_eq!(world.commit(None), 0);
+        world.use_up();
+        assert_eq!(world.end(State::Queued, AttemptOutcome::Lost), 0);
+        assert_eq!(world.grant(), 1, "and it has an end, too");
+    }
+
+    #[test]
+    fn a_task_that_ended_and_was_retried_in_one_commit_is_known_by_the_rise_of_its_base() {
+        let mut world = World::new();
+        world.use_up();
+        // Dead and queued again: no state in between is in the log.
+        world.task.attempt_base = 3;
+        assert_eq!(world.end(State::Queued, AttemptOutcome::Failed), 0);
+        world.use_up();
+    }
+
+    #[test]
+    fn a_base_that_rises_by_less_than_the_attempts_so_far_is_no_retry() {
+        let mut world = World::new();
+        world.use_up();
+        world.task.attempt_base = 2;
+        assert_eq!(world.end(State::Queued, AttemptOutcome::Lost), 0);
+        assert_eq!(world.grant(), 1);
+    }
+
+    #[test]
+    fn a_grant_that_came_back_unstarted_is_not_counted_and_counts_as_nothing_else() {
+        let mut world = World::new();
+        for _ in 0..5 {
+            assert_eq!(world.grant(), 0);
+            world.task.attempt_base += 1;
+            assert_eq!(world.end(State::Queued, AttemptOutcome::Returned), 0);
+        }
+        world.use_up();
+        assert_eq!(world.end(State::Queued, AttemptOutcome::Lost), 0);
+        assert_eq!(world.grant(), 1);
+        // One that came back between lost ones gives back itself alone.
+        let mut world = World::new();
+        assert_eq!(world.grant() + world.end(State::Queued, AttemptOutcome::Lost), 0);
+        assert_eq!(world.grant(), 0);
+        world.task.attempt_base = 1;
+        assert_eq!(world.end(State::Queued, AttemptOutcome::Returned), 0);
+        assert_eq!(world.grant() + world.end(State::Queued, AttemptOutcome::Lost) + world.grant(), 0);
+        assert_eq!(world.end(State::Queued, AttemptOutcome::Lost), 0);
+        assert_eq!(world.grant(), 1);
+    }
+}

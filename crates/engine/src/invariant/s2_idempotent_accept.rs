@@ -26,7 +26,8 @@ impl Invariant for IdempotentAccept {
     }
 
     fn statement(&self) -> &'static str {
-        "within its life an idempotency key of a tenant is written once and names a task or run that the same commit inserts"
+        "within its life an idempotency key of a tenant is written once and names a task or run that the same commit inserts, \
+         or a whole submit"
     }
 
     fn provenance(&self) -> &'static str {
@@ -37,7 +38,9 @@ impl Invariant for IdempotentAccept {
         for mutation in &step.batch.mutations {
             let Mutation::PutIdempotency { tenant, hash, task, expires, .. } = mutation else { continue };
             let inserted = step.changes.iter().any(|c| c.before.is_none() && c.after.id == *task);
-            if !inserted && !step.batch.mutations.iter().any(|mutation| begins(mutation, RunId(task.0))) {
+            // A key for a whole submit names none of its tasks: each has a key of its own.
+            let whole = *task == TaskId::default();
+            if !whole && !inserted && !step.batch.mutations.iter().any(|mutation| begins(mutation, RunId(task.0))) {
                 let text =
                     format!("commit {} gives a key to task {:x}, which it does not insert", step.batch.index, task.0);
                 found.push(Violation { id: "S2", text });

@@ -3,6 +3,7 @@
 use super::Partition;
 use crate::id::{Name, TenantId, TypeId};
 use crate::mutation::RecordKind;
+use crate::planted::Bug;
 use crate::ready::RequirementId;
 use crate::serve::Length;
 use crate::task::{Resources, Spec, Task, class_of};
@@ -84,7 +85,8 @@ impl Partition {
 
     /// Whether a package brings the code of such tasks.
     pub(crate) fn is_packaged(&self, needed: &Requirement) -> bool {
-        needed.bare.is_none_or(|kind| self.types.get(&kind).is_some_and(|work| work.registered))
+        self.options.planted.has(Bug::IgnoredCode)
+            || needed.bare.is_none_or(|kind| self.types.get(&kind).is_some_and(|work| work.registered))
     }
 
     /// A package was registered for a type, or none is any more.

@@ -16,6 +16,7 @@ use crate::id::{RunId, TenantId};
 use crate::limit;
 use crate::load::{Load, StoredRun};
 use crate::mutation::Mutation;
+use crate::planted::Bug;
 use crate::run::act::Event;
 use crate::run::data::BlobHash;
 use crate::run::eval::Json;
@@ -139,7 +140,12 @@ impl Partition {
             blobs: &*blobs,
         };
         match journal.fold() {
-            Ok(head) => self.adopt_run(run, head, *stored, now),
+            Ok(mut head) => {
+                if self.options.planted.has(Bug::UndoLostByReload) {
+                    head.undo = None;
+                }
+                self.adopt_run(run, head, *stored, now);
+            }
             Err(FoldError::Blobs(hashes)) => {
                 let wanted = hashes.iter().map(|hash| hash.0).collect();
                 if let Some(entry) = self.runs.held.get_mut(&run) {

@@ -316,6 +316,7 @@ fn why_not(error: &FoldError, key: &str) -> String {
             "only the run itself can be given another input: what a program asks for depends on what it did before"
                 .to_owned()
         }
+        FoldError::NoInput(instead) => format!("no other input: {instead}"),
         FoldError::OutOfFuel => "going on from there needs more than one turn may".to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! A head from its journal: fold, reset to a key, checkpoints.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::act::{Act, Event, Outcome};
@@ -7,7 +8,7 @@ use super::code::{self, CodeState};
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel};
 use super::head::{Compacted, Head, Identity, Next, Phase, Seq, Waiting};
-use super::journal::{Ending, Fact, REVISION, Segment, ValueId};
+use super::journal::{Ending, EntryKind, Fact, Key, REVISION, Segment, ValueId};
 use super::machine::{End, Machine, Mode};
 use super::turn::{Env, Halt, Turn};
 use crate::id::Name;
@@ -44,6 +45,8 @@ pub enum FoldError {
     OutOfFuel,
     /// What a program asked for cannot be given another input: it asks for it anew.
     Input,
+    /// The entry has no input of its own, or has begun with it and goes on: what to do instead.
+    NoInput(Name),
 }
 
 impl From<Halt> for FoldError {
@@ -68,12 +71,20 @@ pub struct Journal<'a> {
     pub blobs: &'a dyn Blobs,
 }
 
+/// What a fold comes by at each turn that went back: the head before it, and the one that it went back to. A journal with
+/// many resets is folded in the time that its turns take, however they refer to each other.
+#[derive(Default)]
+struct Past {
+    before: BTreeMap<usize, Head>,
+    back: BTreeMap<usize, Head>,
+}
+
 impl Journal<'_> {
     /// The head after all segments. Evaluates nothing.
     pub fn fold(&self) -> Result<Head, FoldError> {
-        let mut head = self.base()?;
+        let (mut head, mut past) = (self.base()?, Past::default());
         for at in 0..self.segments.len() {
-            head = self.play(&head, at, None)?.ok_or(FoldError::NoKey)?;
+            head = self.play(&mut past, &head, at, None)?.ok_or(FoldError::NoKey)?;
         }
         Ok(head)
     }
@@ -81,9 +92,9 @@ impl Journal<'_> {
     /// The state of the program of the run, with the turns of its last generation: after all segments, or as it was before the one in which it
     /// ended, with what it asked for last. `None` = it is no program, or has not begun.
     pub fn program(&self) -> Result<Option<CodeState>, FoldError> {
-        let (mut head, mut last) = (self.base()?, None);
+        let (mut head, mut last, mut past) = (self.base()?, None, Past::default());
         for (at, segment) in self.segments.iter().enumerate() {
-            let next = self.play(&head, at, None)?.ok_or(FoldError::NoKey)?;
+            let next = self.play(&mut past, &head, at, None)?.ok_or(FoldError::NoKey)?;
             let ended = code::of(&next).is_none();
             if let (true, Some(state)) = (ended, code::of(&head)) {
                 let mut state = state.clone();
@@ -117,6 +128,7 @@ impl Journal<'_> {
     /// The head after one more segment; `None` = the key was reached in it, and `head` is set to that moment.
     fn play(
         &self,
+        past: &mut Past,
         head: &Head,
         at: usize,
         until: Option<(&str, &mut Option<Head>)>,
@@ -137,7 +149,7 @@ impl Journal<'_> {
         let mode = Mode::Replay { segment, at: 0, until: key };
         let none = Fuel { steps: 0, bytes: 0 };
         let (start, current) = match &segment.event {
-            Event::Reset { key, .. } => (self.went_back(head, at, key, &segment.event)?, Some(head)),
+            Event::Reset { key, .. } => (self.went_back_in(past, head, at, key)?, Some(head)),
             _ => (head.clone(), None),
         };
         let mut machine = Machine::new(start, &env, none, mode);
@@ -165,20 +177,47 @@ impl Journal<'_> {
         Ok(Some(turn.head))
     }
 
-    /// The head at the moment before a key was opened, as a reset goes on from it.
-    fn went_back(&self, current: &Head, before: usize, key: &str, event: &Event) -> Result<Head, FoldError> {
+    /// The same as [`Journal::went_back`], for a turn of the journal, once.
+    fn went_back_in(&self, past: &mut Past, head: &Head, at: usize, key: &str) -> Result<Head, FoldError> {
+        if let Some(back) = past.back.get(&at) {
+            return Ok(back.clone());
+        }
+        let segment = &self.segments[at];
+        let back = self.went_back(past, head, at, key, (&segment.event, segment.revision))?;
+        past.before.insert(at, head.clone());
+        past.back.insert(at, back.clone());
+        Ok(back)
+    }
+
+    /// The head at the moment before a key was opened the last time, as a reset goes on from it. Up to revision 2 it was the first time,
+    /// which is another one after an earlier reset.
+    fn went_back(
+        &self,
+        past: &mut Past,
+        current: &Head,
+        before: usize,
+        key: &str,
+        (event, revision): (&Event, u16),
+    ) -> Result<Head, FoldError> {
         let Event::Reset { input, next_seq, identity, .. } = event else { return Err(FoldError::NoKey) };
-        let mut head = self.base()?;
+        let is_it = |fact: &Fact| matches!(fact, Fact::Opened { key: opened, .. } if opened.to_string() == key);
+        let last = || self.segments[..before].iter().rposition(|segment| segment.facts.iter().any(is_it));
+        let until = if revision >= 3 { last().ok_or_else(|| self.unknown(current))? } else { 0 };
+        let known = past.before.range(..=until).next_back();
+        let (mut at, mut head) = match known {
+            Some((at, head)) => (*at, head.clone()),
+            None => (0, self.base()?),
+        };
         let mut reached = None;
-        let mut at = 0;
         while at < before {
-            match self.play(&head, at, Some((key, &mut reached)))? {
+            let stops = (at >= until).then_some((key, &mut reached));
+            match self.play(past, &head, at, stops)? {
                 Some(next) => head = next,
                 None => break,
             }
             at += 1;
         }
-        let Some(mut head) = reached else { return Err(self.unknown(key, current)) };
+        let Some(mut head) = reached else { return Err(self.unknown(current)) };
         self.take_up(&mut head, at, before);
         head.identity = identity.clone();
         head.next_seq = *next_seq;
@@ -195,12 +234,20 @@ impl Journal<'_> {
         head.owed.clear();
         // Children from before that moment stay, those that are still there; those of another run are not this one's.
         let forks = identity.run != current.identity.run;
-        super::saga::went_back(&mut head, current, &self.segments[at.min(before)..before], forks);
+        let later = &self.segments[at.min(before)..before];
+        super::saga::went_back(&mut head, current, later, &super::saga::GoesBack {
+            forks,
+            revision,
+            planted: self.definition.planted(),
+        });
         let ended =
             |entry: Seq| current.held.iter().any(|held| matches!(held, Event::Done { entry: e, .. } if *e == entry));
         head.children.retain(|child| !forks && current.children.contains(child) && !ended(child.0));
-        if let Some(input) = input {
-            set_input(&mut head, key, input);
+        if let Some(input) = input
+            && !set_input(&mut head, key, input)
+            && revision >= 3
+        {
+            return Err(FoldError::NoInput(self.whose_input(&head, key)));
         }
         Ok(head)
     }
@@ -223,8 +270,21 @@ impl Journal<'_> {
         }
     }
 
-    fn unknown(&self, key: &str, current: &Head) -> FoldError {
-        let _ = key;
+    /// What to do where an entry takes no other input.
+    fn whose_input(&self, head: &Head, key: &str) -> Name {
+        let sagas = head.lines.iter().filter_map(|line| line.frames.last());
+        let mut sagas = sagas.filter(|frame| matches!(frame.step, super::head::Step::Saga(_)));
+        let of_step = |frame: &super::head::Frame| key.contains(&format!(":{}/", frame.place.reference));
+        match sagas.find(|frame| of_step(frame)) {
+            Some(frame) => {
+                let saga = Key { scope: frame.scope.clone(), kind: EntryKind::Saga, name: frame.place.name(), n: frame.n };
+                format!("a step of a saga has the saga's input; go back to the saga itself, '{saga}', with the other input").into()
+            }
+            None => format!("'{key}' goes on with what it had begun; give the input to an entry before it").into(),
+        }
+    }
+
+    fn unknown(&self, current: &Head) -> FoldError {
         if current.compacted.is_none() {
             return FoldError::NoKey;
         }
@@ -258,7 +318,7 @@ impl Journal<'_> {
         let identity = change.identity.unwrap_or_else(|| current.identity.clone());
         let next_seq = current.next_seq;
         let event = Event::Reset { key: key.into(), input: change.input, next_seq, identity };
-        let start = self.went_back(current, self.segments.len(), key, &event)?;
+        let start = self.went_back(&mut Past::default(), current, self.segments.len(), key, (&event, REVISION))?;
         let env = Env { definition: self.definition, blobs: self.blobs, now_ms };
         let mut machine = Machine::new(start, &env, *fuel, Mode::Live);
         match machine.go_on(current) {
@@ -286,18 +346,21 @@ impl Journal<'_> {
     /// only the program knows. `None` = no program asked for it.
     fn activation_of(&self, key: &str) -> Option<String> {
         let mut activation = None;
+        let mut asked = None;
         for fact in self.segments.iter().flat_map(|segment| &segment.facts) {
             let Fact::Opened { key: opened, .. } = fact else { continue };
+            let is_it = opened.to_string() == key;
             match opened.kind {
-                super::journal::EntryKind::Activation => activation = Some(opened.to_string()),
-                _ if activation.is_some() && opened.to_string() == key => return activation,
+                EntryKind::Activation => {
+                    activation = Some(opened.to_string());
+                    asked = if is_it { activation.clone() } else { asked };
+                }
+                // The last time counts, as it does for every key.
+                _ if activation.is_some() && is_it => asked = activation.clone(),
                 _ => {}
             }
-            if activation.as_deref() == Some(key) {
-                return activation;
-            }
         }
-        None
+        asked
     }
 
     /// What can stand for these segments from now on: the head after them, and their facts without those of finished
@@ -374,15 +437,18 @@ impl Machine<'_> {
     }
 }
 
-/// Gives the statement of a key, which is to begin, another raw input.
-fn set_input(head: &mut Head, key: &str, input: &Data) {
+/// Gives the statement of a key, which is to begin, another raw input. Says whether there is one.
+fn set_input(head: &mut Head, key: &str, input: &Data) -> bool {
+    let mut set = false;
     for line in &mut head.lines {
         let ours =
             matches!(&line.next, Next::Begin { place, n, .. } if key.ends_with(&format!(":{}#{n}", place.reference)));
         if ours && let Next::Begin { raw, .. } = &mut Arc::make_mut(line).next {
             *raw = input.clone();
+            set = true;
         }
     }
+    set
 }
 
 /// A fact whose values stand further back.
@@ -403,7 +469,7 @@ fn thin(mut checkpoint: Checkpoint) -> Checkpoint {
     let mut finished: BTreeSet<Seq> = BTreeSet::new();
     for fact in &checkpoint.facts {
         match fact {
-            Fact::Opened { entry, key, .. } if key.kind == super::journal::EntryKind::For => {
+            Fact::Opened { entry, key, .. } if key.kind == EntryKind::For => {
                 loops.insert(*entry);
             }
             Fact::Done { entry, .. } if loops.contains(entry) => {

@@ -14,8 +14,9 @@ use crate::id::Name;
 
 /// Order in which turns evaluate; part of every segment. A change of that order is a new revision, and folds of older
 /// segments keep the older order. Revision 2: ends of items are taken in together ([`super::act::Event::Many`]), and finished
-/// pages of a map are blobs beyond a bound.
-pub const REVISION: u16 = 2;
+/// pages of a map are blobs beyond a bound. Revision 3: a reset goes back to the moment in which its key was opened last, and
+/// takes no compensation along that was made since, or that is another run's.
+pub const REVISION: u16 = 3;
 
 /// Kinds of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

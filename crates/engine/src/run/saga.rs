@@ -5,18 +5,21 @@
 //! stopped.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::act::{Act, OpenTask, Outcome};
+use super::code::CodeState;
 use super::data::Data;
 use super::eval::Json;
 use super::fault::{Fault, Standard};
-use super::head::{Frame, Head, Next, Outside, Seq, Step};
+use super::head::{Frame, Head, Line, Next, Outside, Seq, Step};
 use super::journal::{Ending, EntryKind, Fact, Key, Segment};
 use super::look::Look;
 use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Kind, Node, SagaStep};
 use super::undo::{Undo, UndoRetry, undo_scope};
 use crate::id::Name;
+use crate::planted::{Bug, Planted};
 
 /// State of a saga.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,6 +85,10 @@ impl Machine<'_> {
         let (Some((steps, _)), Some(state)) = (parts(node), self.saga(id)) else { return Ok(()) };
         let Some(step) = steps.get(state.outputs.len()) else {
             let outputs = state.outputs.clone();
+            if self.def.planted().has(Bug::UndoAfterSaga) {
+                let armed = state.armed.clone();
+                armed.into_iter().for_each(|undo| self.head.undo_mut().arm(undo));
+            }
             let output = self.assemble(&[], &outputs, outputs.len() as u64)?;
             return self.finish_body(id, output, None);
         };
@@ -149,6 +156,9 @@ impl Machine<'_> {
                 let fault = Fault::complete(&fault.0, self.plan.profile, &step.reference);
                 let value = self.fault_value(&fault);
                 self.done(entry, Ending::Err(value));
+                if self.def.planted().has(Bug::UndoOfFailedStep) {
+                    self.step_done(id, node, (steps, step, retry), entry, &Data::null())?;
+                }
                 Err(Stop::Fault(fault))
             }
             Outcome::Cancelled => {
@@ -173,11 +183,12 @@ impl Machine<'_> {
         }
         if let Some((target, with)) = &step.undo {
             let extra = self.finished_steps(id, steps)?;
-            let args = match self.eval(*with, &Look { extra: &extra, ..Look::body(id, output) }) {
+            let input = self.frame(id).map_or_else(Data::null, |frame| frame.input.clone());
+            let dot = if self.def.planted().has(Bug::UndoOfOther) { &input } else { output };
+            let args = match self.eval(*with, &Look { extra: &extra, ..Look::body(id, dot) }) {
                 Err(Stop::Fault(fault)) => return Err(Stop::Fault(not_undone(&fault, &step.name))),
                 other => other?,
             };
-            let input = self.frame(id).map_or_else(Data::null, |frame| frame.input.clone());
             let hints = self.hints(id, node, &input)?;
             let (name, scope) = (step.name.clone(), undo_scope(&self.saga_scope(id), entry));
             let reference: Name = format!("{}/undo", step.reference).into();
@@ -242,13 +253,22 @@ fn not_undone(fault: &Fault, step: &str) -> Fault {
     let detail = error.get("detail").and_then(Json::as_str).unwrap_or_default();
     let text = format!("the arguments of the undo of `{step}` could not be made, so that it is not undone: {detail}");
     error.insert("detail".into(), text.into());
-    Fault(std::sync::Arc::new(Json::Object(error)))
+    Fault(Arc::new(Json::Object(error)))
+}
+
+/// How a run goes back.
+pub(super) struct GoesBack {
+    /// As another run.
+    pub(super) forks: bool,
+    /// Revision of the turn.
+    pub(super) revision: u16,
+    pub(super) planted: Planted,
 }
 
 /// A run went back to an earlier moment (`head`); `later` is what happened since, up to `current`. What later steps of sagas
-/// did is undone first, and so is the rest of what was being undone. A saga of which something was undone since, and every
-/// saga of a fork, which answers for its own steps alone, begins anew.
-pub(super) fn went_back(head: &mut Head, current: &Head, later: &[Segment], forks: bool) {
+/// did is undone first, and so is the rest of what was being undone. A saga or a program of which something was undone since
+/// begins anew. A fork answers for its own steps alone: its sagas begin anew, and what the program of the other run armed is that run's.
+pub(super) fn went_back(head: &mut Head, current: &Head, later: &[Segment], how: &GoesBack) {
     let facts = later.iter().flat_map(|segment| &segment.facts);
     let undone: BTreeSet<(&Name, &Name)> = facts
         .filter_map(|fact| match fact {
@@ -256,18 +276,32 @@ pub(super) fn went_back(head: &mut Head, current: &Head, later: &[Segment], fork
             _ => None,
         })
         .collect();
+    let was_undone = |undo: &Undo| undone.contains(&(&undo.scope, &undo.reference));
     let mut kept: BTreeSet<Seq> = BTreeSet::new();
     for line in &mut head.lines {
-        for frame in &mut std::sync::Arc::make_mut(line).frames {
+        for frame in &mut Arc::make_mut(line).frames {
             let Step::Saga(state) = &mut frame.step else { continue };
-            if forks || state.armed.iter().any(|undo| undone.contains(&(&undo.scope, &undo.reference))) {
+            if how.forks || state.armed.iter().any(was_undone) {
                 **state = SagaState::default();
             }
             kept.extend(state.armed.iter().map(|undo| undo.of));
         }
     }
+    if how.revision >= 3 {
+        // What a program had done by then may have been armed only later.
+        let unwound = !undone.is_empty() || head.undo.as_ref().is_some_and(|undo| undo.unwinding);
+        if unwound {
+            begins_anew(head);
+        } else if how.forks {
+            nothing_armed(head);
+        }
+        if unwound || how.forks {
+            // Whatever of it is still to be undone, the run as it is now knows.
+            head.undo = None;
+        }
+    }
     let begun = current.undo.as_ref().filter(|undo| undo.unwinding || !undo.failed.is_empty());
-    if forks {
+    if how.forks {
         return;
     }
     if begun.is_some() {
@@ -279,7 +313,39 @@ pub(super) fn went_back(head: &mut Head, current: &Head, later: &[Segment], fork
         _ => None,
     });
     let given_up: Vec<Undo> = of_sagas.flatten().filter(|undo| !kept.contains(&undo.of)).cloned().collect();
-    if !given_up.is_empty() {
+    if !given_up.is_empty() && !how.planted.has(Bug::ForgottenGivenUp) {
         head.undo_mut().take_in(given_up);
+    }
+}
+
+fn code_of(line: &mut Line) -> Option<&mut CodeState> {
+    match line.frames.last_mut().map(|frame| &mut frame.step) {
+        Some(Step::Code(state)) => Some(state),
+        _ => None,
+    }
+}
+
+/// What a program of a run had done was undone since the moment to which the run went back: it begins anew, as with a retry.
+fn begins_anew(head: &mut Head) {
+    let is_it = |line: &Line| matches!(line.frames.last().map(|frame| &frame.step), Some(Step::Code(_)));
+    let Some(id) = head.lines.iter().find(|line| is_it(line)).map(|line| line.id) else { return };
+    // A program stands in the main line, and all others are what it asked for.
+    head.lines.retain(|line| line.id <= id);
+    for line in &mut head.lines {
+        let line = Arc::make_mut(line);
+        if let Some(state) = code_of(line) {
+            (state.open, state.active) = (Vec::new(), None);
+            state.armed = state.armed.max(1);
+            line.next = Next::Interrupted;
+        }
+    }
+}
+
+/// What the program of another run armed is that run's to undo.
+fn nothing_armed(head: &mut Head) {
+    for line in &mut head.lines {
+        if let Some(state) = code_of(Arc::make_mut(line)) {
+            state.armed = 0;
+        }
     }
 }

@@ -225,7 +225,8 @@ impl Machine<'_> {
     /// Whether statements may begin and go on: not while the run holds, ends, or has something to be undone first.
     fn may_go_on(&self) -> bool {
         let at_work = matches!(self.head.phase, Phase::Running | Phase::Waiting);
-        at_work && self.head.closing.is_none() && self.head.undo_idle()
+        let undone = self.head.undo_idle() || self.def.planted().has(Bug::HastyCatch);
+        at_work && self.head.closing.is_none() && undone
     }
 
     pub(super) fn set_phase(&mut self, phase: Phase, reason: Option<crate::id::Name>) {

@@ -1,5 +1,7 @@
 //! Errors, interruptions and cancellation: who catches, what is unwound, and how a faulted run goes on.
 
+use std::collections::BTreeSet;
+
 use super::act::{Act, Outcome};
 use super::data::Data;
 use super::fault::{Fault, Standard};
@@ -84,9 +86,13 @@ impl Machine<'_> {
                 Some(Step::Code(code)) => code.lines(),
                 _ => Vec::new(),
             };
-            for branch in open {
-                self.unwind(branch, 0, mark);
-                self.remove_line(branch);
+            for branch in &open {
+                self.unwind(*branch, 0, mark);
+            }
+            // All at once: there may be very many.
+            let open: BTreeSet<u32> = open.into_iter().collect();
+            if !open.is_empty() {
+                self.head.lines.retain(|line| !open.contains(&line.id));
             }
             let Some(line) = self.line_mut(id) else { return };
             // What failed or was interrupted has ended already; its frame stood for a retry.
@@ -114,6 +120,8 @@ impl Machine<'_> {
     }
 
     pub(super) fn unwind_all(&mut self) {
+        // First what stands outside, in one pass: then no statement has to look for its own.
+        self.close_all();
         self.unwind(0, 0, None);
     }
 

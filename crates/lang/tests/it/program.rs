@@ -487,6 +487,36 @@ fn a_cancel_is_told_to_the_program_and_what_was_done_is_undone() {
 }
 
 #[test]
+fn a_reset_to_before_what_was_undone_begins_the_program_anew_and_undoes_nothing_twice() {
+    let mut world = World::new(undoes);
+    world.failing.insert("bad".into(), 1);
+    world.start(json!({}));
+    world.go();
+    assert_eq!((world.head.phase, world.times("cancel")), (Phase::Faulted, 2));
+    // The booking holds at that moment; since then it was cancelled.
+    world.failing.insert("bad".into(), 1);
+    world.reset("/task:bad#0", Change::default()).unwrap();
+    world.go();
+    assert_eq!(world.times("book"), 2, "it has to be booked once more");
+    let undone = world.keys().into_iter().filter(|key| key.contains("undo:")).collect::<Vec<_>>();
+    assert_eq!(undone.len(), 2 * world.times("book"), "one booking, two undos: {undone:?}");
+}
+
+#[test]
+fn a_fork_does_not_undo_what_the_other_run_did() {
+    let mut world = World::new(undoes);
+    world.start(json!({}));
+    while world.times("bad") == 0 {
+        world.work();
+    }
+    let identity = Arc::new(Identity { run: RunId(99), ..(*world.head.identity).clone() });
+    world.reset("/task:bad#0", Change { input: None, identity: Some(identity) }).unwrap();
+    assert!(world.head.undo.is_none(), "{:?}", world.head.undo);
+    world.feed(Event::Terminate { reason: "enough".into() });
+    assert_eq!(world.times("cancel"), 0);
+}
+
+#[test]
 fn an_activation_that_is_given_up_leaves_no_turn_that_a_parked_program_takes_for_its_own() {
     let mut world = World::new(undoes);
     world.start(json!({}));
@@ -789,4 +819,23 @@ fn ten_thousand_things_at_once_are_taken_and_more_are_not() {
     world.work_all();
     assert_eq!(world.head.phase, Phase::Waiting);
     assert!(world.feed(Event::Cancel { reason: "enough".into() }), "it can be cancelled");
+}
+
+#[test]
+fn a_program_that_runs_itself_is_told_how_deep_it_was_and_may_end_as_it_likes() {
+    let mut world = World::new(|heard| match heard.ask("all", &[command("child", "acme/flow:latest", 0)]) {
+        Some(result) => result,
+        None => {
+            let child = heard.done("/child:acme/flow:latest#0").unwrap();
+            ok(json!([child["status"], child["error"]["detail"]]))
+        }
+    });
+    let identity = Identity { depth: 32, ..(*world.head.identity).clone() };
+    world.head.identity = identity.into();
+    world.start(json!({}));
+    world.go();
+    let output = world.output();
+    assert_eq!(output[0], "error");
+    assert!(output[1].as_str().unwrap().contains("32 deep"), "{output}");
+    assert!(world.children.is_empty(), "it was not started");
 }

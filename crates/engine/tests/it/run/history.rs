@@ -179,3 +179,37 @@ fn a_retried_run_folds_too() {
     world.send(tidewheel_engine::run::act::Event::Retry);
     assert_eq!(world.fold(), world.head);
 }
+
+#[test]
+fn a_reset_goes_back_to_the_last_time_that_its_key_was_opened() {
+    let mut world = run(&[S::Task("a").named("a"), S::Task("b").named("b"), S::Task("c").named("c")], json!(null));
+    world.complete("a", json!(1));
+    world.complete("b", json!("wrong"));
+    let go_back = |world: &mut World, key: &str| {
+        let turn = reset(world, key, Change::default()).expect("a turn");
+        world.finished = None;
+        world.commit(turn);
+    };
+    go_back(&mut world, "/task:/do/1/b#0");
+    world.complete("b", json!("right"));
+    world.break_task("c", 500);
+    go_back(&mut world, "/task:/do/2/c#0");
+    let Some(super::kit::Outside::Task(task)) = world.open.get(&world.task("c")) else { panic!() };
+    assert_eq!(world.read(&task.args), json!("right"), "what the first reset brought is not lost");
+    world.complete("c", json!(3));
+    world.fold();
+}
+
+#[test]
+fn a_journal_with_many_resets_is_folded_in_the_time_that_its_turns_take() {
+    let mut world = run(&[S::Task("a").named("a"), S::Task("b").named("b")], json!(null));
+    world.complete("a", json!(1));
+    for time in 0..200 {
+        let turn = reset(&world, "/task:/do/1/b#0", Change::default()).expect("a turn");
+        world.finished = None;
+        world.commit(turn);
+        world.complete("b", json!(time));
+    }
+    assert_eq!(world.output(), json!(199));
+    world.fold();
+}

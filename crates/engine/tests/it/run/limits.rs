@@ -151,3 +151,21 @@ fn a_function_that_calls_itself_is_stopped() {
     world.start(json!(null));
     assert!(world.error()["detail"].as_str().is_some_and(|detail| detail.contains("256 deep")));
 }
+
+#[test]
+fn a_run_with_a_hundred_thousand_open_branches_is_cancelled_at_once_and_its_tasks_in_bounded_turns() {
+    let branches = 100_000;
+    let mut world = World::new(Flowchart::of(&[S::Fork(false, (0..branches).map(|_| S::Task("t")).collect())]));
+    world.checked = false;
+    world.start(json!(null));
+    assert_eq!(world.open.len(), branches);
+    let turns = world.head.turns;
+    let begun = std::time::Instant::now();
+    world.send(Event::Cancel { reason: "too many".into() });
+    let took = begun.elapsed();
+    assert_eq!(world.head.phase, Phase::Cancelled);
+    assert!(world.open.is_empty() && world.head.lines.is_empty() && world.head.owed.is_empty());
+    assert!(world.head.turns - turns >= branches as u64 / 256, "256 acts in a turn at most");
+    // Not a matter of speed but of kind: looked for one by one, each among all others, they would take hours.
+    assert!(took.as_secs() < 300, "{took:?}");
+}

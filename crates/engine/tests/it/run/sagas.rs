@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use tidewheel_engine::run::act::{Event, Outcome};
-use tidewheel_engine::run::fold::Change;
+use tidewheel_engine::run::fold::{Change, FoldError};
 use tidewheel_engine::run::head::{Identity, Phase};
 
 use super::kit::{FUEL, Flowchart, Handler, Outside, S, World, error, run};
@@ -321,4 +321,41 @@ fn large_outputs_and_events_that_come_twice_are_no_trouble() {
     assert_eq!(world.head, before);
     world.send(Event::Done { entry: world.task("b"), outcome: Outcome::Err(error(500)) });
     assert_eq!(args(&world, "undo a"), large);
+}
+
+#[test]
+fn another_input_for_a_step_is_refused_with_the_key_of_the_saga_which_takes_it() {
+    let mut world = run(&[saga()], json!(1));
+    world.complete("a", json!("A"));
+    let (step, whole) = (key_of(&world, "/step/b#0"), key_of(&world, "saga:/do/0/step#0"));
+    let input = world.data(json!(2));
+    let change = Change { input: Some(input), identity: None };
+    let segments = world.segments.clone();
+    let refused =
+        world.journal(&segments).reset(&world.head, &step, change.clone(), world.now, &mut FUEL.clone()).err();
+    let Some(FoldError::NoInput(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains(&format!("'{whole}'")), "{why}");
+    go_back(&mut world, &whole, change);
+    assert_eq!(at_work(&world), ["undo a"], "what it did with the first input");
+    world.complete("undo a", json!(null));
+    assert_eq!(args(&world, "a"), json!({"in": 2, "steps": {}}));
+}
+
+#[test]
+fn a_second_reset_to_the_same_saga_does_not_undo_again_what_the_first_undid() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    let key = key_of(&world, "/step/b#0");
+    // The saga goes on in the turn of the reset, in which `b` is still to be undone.
+    go_back(&mut world, &key, Change::default());
+    world.complete("undo b", json!(null));
+    let again = key_of(&world, "saga:/do/0/step#1");
+    go_back(&mut world, &again, Change::default());
+    assert_eq!(at_work(&world), ["b"], "nothing has been done since that is to be undone");
+    world.complete("b", json!("B2"));
+    world.break_task("c", 500);
+    world.complete("undo b", json!(null));
+    world.complete("undo a", json!(null));
+    assert_eq!(world.error()["status"], 500);
 }
