@@ -15,8 +15,10 @@ mod run_journal;
 mod run_live;
 mod run_order;
 mod run_program;
+mod run_saga;
 mod run_timers;
 pub(crate) mod runs;
+mod seen;
 mod stale;
 mod visible;
 
@@ -48,6 +50,7 @@ pub(crate) struct Checkers {
     pub(crate) accept: accept::Accept,
     pub(crate) overload: overload::Overload,
     pub(crate) stale: stale::Stale,
+    pub(crate) sights: seen::Sights,
     pub(crate) lost_worker: lost_worker::LostWorker,
     pub(crate) dispatch: dispatch::Dispatch,
     pub(crate) lease: lease::Lease,
@@ -71,6 +74,7 @@ impl Checkers {
             accept: accept::Accept::default(),
             overload: overload::Overload::default(),
             stale: stale::Stale::default(),
+            sights: seen::Sights::default(),
             lost_worker: lost_worker::LostWorker::default(),
             dispatch: dispatch::Dispatch::new(partitions),
             lease: lease::Lease::default(),
@@ -92,7 +96,7 @@ impl Checkers {
         texts.into_iter().for_each(|text| self.violations.push(Violation { id, text }));
     }
 
-    fn add_all(&mut self, found: runs::Found) {
+    pub(crate) fn add_all(&mut self, found: runs::Found) {
         found.into_iter().for_each(|(id, text)| self.fail(id, text));
     }
 
@@ -165,6 +169,7 @@ impl Checkers {
             found.extend(run_journal::stored(*run, log, state));
             found.extend(run_end::result(partition, *run, log, &self.runs));
             found.extend(run_program::end(partition, *run, log, &self.runs));
+            found.extend(run_saga::end(*run, log));
         }
         if partition == 0 {
             found.extend(self.starts.end(&self.runs));
@@ -205,6 +210,7 @@ impl Checkers {
         let was = before.as_ref().map(|task| task.state);
         let found = self.cancel.changed((partition, task.id), was, task);
         self.add("S6", found);
+        self.sights.changed((partition, task.id), task);
         let found = self.stale.changed(partition, before.as_deref(), task);
         self.add("S4", found);
         let found = self.lease.changed(partition, before.as_deref(), task, now);

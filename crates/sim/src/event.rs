@@ -134,6 +134,8 @@ pub enum Act {
     Read,
     /// Drain a worker.
     Drain,
+    /// Register a package for a type of tasks.
+    Register,
 }
 
 /// Kinds of acts on runs.

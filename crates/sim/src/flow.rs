@@ -60,12 +60,29 @@ pub(crate) enum Statement {
     MapRuns(u64, usize),
     /// A signal that brings a number.
     Listen,
+    /// Steps one after another, each one more: n + their number.
+    Saga(Trip),
+    /// A saga of one step, against a time: n + 1 either way. The one that loses is undone.
+    Outrun(u64),
+    /// A saga that a time limit of so many milliseconds stops, unless it is done by then: the number of an error.
+    Overtaken(u64, Trip),
     /// A promise that brings the same number. Programs alone have it, and what follows.
     Promise,
     /// What it did is to be undone if it fails: n.
     Undo(u8),
     /// The marker of a patch: n.
     Patch(u8),
+}
+
+/// The steps of a saga.
+#[derive(Clone, Debug)]
+pub(crate) struct Trip {
+    /// The kind of each, and whether it can be undone.
+    pub(crate) steps: Vec<(u8, bool)>,
+    /// How often an undo is tried again.
+    pub(crate) retries: u32,
+    /// After all of them it fails.
+    pub(crate) fails: bool,
 }
 
 /// A workflow.
@@ -131,13 +148,12 @@ impl Flows {
         (0..=flow.rounds).fold(vec![n], |values, _| self.walk(&flow.statements, values))
     }
 
-    /// What a run opens of tasks, sleeps, children and maps if no step fails: the same in either way of saying it.
-    pub fn entries(&self, name: &str, version: &str) -> BTreeMap<EntryKind, u64> {
+    /// What a run opens of tasks, sleeps, children and maps if no step fails: the same in either way of saying it. `None` = that depends
+    /// on how fast it is.
+    pub fn entries(&self, name: &str, version: &str) -> Option<BTreeMap<EntryKind, u64>> {
         let mut counts = BTreeMap::new();
-        if let Some(flow) = self.find(name, version) {
-            (0..=flow.rounds).for_each(|_| count(&flow.statements, 1, &mut counts));
-        }
-        counts
+        let flow = self.find(name, version)?;
+        (0..=flow.rounds).all(|_| count(&flow.statements, 1, &mut counts)).then_some(counts)
     }
 
     fn walk(&self, statements: &[Statement], from: Vec<i64>) -> Vec<i64> {
@@ -154,7 +170,10 @@ impl Flows {
 
     fn one(&self, statement: &Statement, n: i64) -> Vec<i64> {
         match statement {
-            Statement::Step(_) | Statement::Race(_) => vec![n + 1],
+            Statement::Step(_) | Statement::Race(_) | Statement::Outrun(_) => vec![n + 1],
+            Statement::Saga(trip) if trip.fails => Vec::new(),
+            Statement::Saga(trip) => vec![n + trip.steps.len() as i64],
+            Statement::Overtaken(..) => vec![CAUGHT],
             Statement::Wait(_) | Statement::Heavy => vec![n],
             Statement::Add(k) => vec![n + k],
             Statement::Listen | Statement::Promise => vec![n + SIGNAL.1],
@@ -179,7 +198,8 @@ impl Flows {
     }
 }
 
-fn count(statements: &[Statement], times: u64, counts: &mut BTreeMap<EntryKind, u64>) {
+fn count(statements: &[Statement], times: u64, counts: &mut BTreeMap<EntryKind, u64>) -> bool {
+    let mut known = true;
     for statement in statements {
         let mut add = |kind| *counts.entry(kind).or_default() += times;
         match statement {
@@ -187,14 +207,17 @@ fn count(statements: &[Statement], times: u64, counts: &mut BTreeMap<EntryKind, 
             Statement::Wait(_) => add(EntryKind::Sleep),
             Statement::Child(_) => add(EntryKind::Child),
             Statement::Map(..) | Statement::MapRuns(..) => add(EntryKind::Map),
-            Statement::Race(_) => [EntryKind::Task, EntryKind::Sleep].into_iter().for_each(add),
-            Statement::Fork(branches) => branches.iter().for_each(|branch| count(branch, times, counts)),
-            Statement::For(rounds, body) => count(body, times * rounds, counts),
-            Statement::Try(body, _) => count(body, times, counts),
+            Statement::Race(_) | Statement::Outrun(_) => [EntryKind::Task, EntryKind::Sleep].into_iter().for_each(add),
+            Statement::Fork(branches) => known &= branches.iter().all(|branch| count(branch, times, counts)),
+            Statement::For(rounds, body) => known &= count(body, times * rounds, counts),
+            Statement::Try(body, _) => known &= count(body, times, counts),
+            Statement::Saga(trip) => trip.steps.iter().for_each(|_| add(EntryKind::Task)),
+            Statement::Overtaken(..) => known = false,
             Statement::Add(_) | Statement::Heavy | Statement::Listen | Statement::Promise => {}
             Statement::Undo(_) | Statement::Patch(_) => {}
         }
     }
+    known
 }
 
 /// Programs: each workflow of the language said once more as one, some that only a program can say, and some that have a
@@ -266,7 +289,12 @@ pub fn package() -> (String, String) {
 }
 
 fn fixed() -> Vec<Arc<Flow>> {
-    use Statement::{Add, Child, For, Fork, Heavy, Listen, Map, MapRuns, Race, Step, Try, Wait};
+    use Statement::{Add, Child, For, Fork, Heavy, Listen, Map, MapRuns, Outrun, Overtaken, Race, Saga, Step, Try, Wait};
+    let trip = |undone: &[bool], fails| Trip {
+        steps: undone.iter().zip(0..).map(|(undone, at)| (at % 3, *undone)).collect(),
+        retries: 2,
+        fails,
+    };
     let all: Vec<(&str, Vec<Statement>)> = vec![
         ("leaf", vec![Step(0), Wait(300)]),
         ("chain", vec![Step(0), Step(1), Add(5), Step(2)]),
@@ -281,6 +309,21 @@ fn fixed() -> Vec<Arc<Flow>> {
         ("spread", vec![MapRuns(4, 0)]),
         ("listen", vec![Step(0), Listen, Step(1)]),
         ("quick", vec![Add(1), Add(2)]),
+        ("trip", vec![Saga(trip(&[true, true, true, true], false)), Step(0)]),
+        ("refund", vec![Saga(trip(&[true], false)), Try(vec![Saga(trip(&[true, false, true, true], true))], false), Step(1)]),
+        (
+            "trips",
+            vec![
+                Step(0),
+                Fork(vec![
+                    vec![Saga(trip(&[true, true], false)), Wait(900)],
+                    vec![Saga(trip(&[true, true, false, true], false))],
+                    vec![Wait(600), Step(1)],
+                    vec![Map(3, 1)],
+                ]),
+            ],
+        ),
+        ("outrun", vec![Outrun(250), Saga(trip(&[true, true], false)), Overtaken(1_500, trip(&[true, true, true], false))]),
     ];
     let mut made = Vec::new();
     for (name, statements) in all {
@@ -297,7 +340,7 @@ fn some(rng: &mut Rng, before: &[Arc<Flow>], left: &mut u64, depth: u32) -> Vec<
     for _ in 0..most {
         *left = left.saturating_sub(1);
         let deep = depth < 2 && *left > 0;
-        made.push(match rng.below(12) {
+        made.push(match rng.below(15) {
             0..=3 => Statement::Step(rng.below(3) as u8),
             4 => Statement::Wait(rng.range(1, 5_000)),
             5 => Statement::Add(rng.range(1, 9) as i64),
@@ -314,10 +357,18 @@ fn some(rng: &mut Rng, before: &[Arc<Flow>], left: &mut u64, depth: u32) -> Vec<
             9 => Statement::Child(rng.below(before.len().min(8) as u64) as usize),
             10 => Statement::Map(rng.range(1, 6), rng.range(1, 3) as u32),
             11 if depth == 0 => Statement::Heavy,
+            12 => Statement::Saga(made_trip(rng, false)),
+            13 if deep => Statement::Try(vec![Statement::Saga(made_trip(rng, true))], false),
+            14 => Statement::Outrun(rng.range(1, 3_000)),
             _ => Statement::Race(rng.range(1, 4_000)),
         });
     }
     made
+}
+
+fn made_trip(rng: &mut Rng, fails: bool) -> Trip {
+    let steps = (0..rng.range(1, 4)).map(|_| (rng.below(3) as u8, rng.chance(0.8))).collect();
+    Trip { steps, retries: rng.range(0, 4) as u32, fails }
 }
 
 fn flow(name: &str, statements: Vec<Statement>, before: &[Arc<Flow>]) -> Arc<Flow> {
@@ -406,10 +457,57 @@ fn text(statement: &Statement, before: &[Arc<Flow>]) -> Json {
             "listen": {"to": {"one": {"with": {"type": SIGNAL.0}}}},
             "output": {"as": "${ {n: ($input.n + .[0].k)} }"},
         }),
+        Statement::Saga(trip) => saga(trip),
+        Statement::Outrun(ms) => {
+            let late = [Statement::Wait(*ms), Statement::Add(1)];
+            let one = Trip { steps: vec![(0, true)], retries: 3, fails: false };
+            let branches = json!([
+                {"a": {"do": list(&[Statement::Saga(one)], before)}},
+                {"b": {"do": list(&late, before)}},
+            ]);
+            json!({"fork": {"compete": true, "branches": branches}})
+        }
+        Statement::Overtaken(ms, trip) => {
+            let branches = [vec![Statement::Saga(trip.clone())], vec![Statement::Wait(3_600_000)]];
+            let mut body = json!({"do": list(&[Statement::Fork(branches.into())], before)});
+            body["timeout"] = json!({"after": {"milliseconds": ms}});
+            json!({"try": [{"late": body}], "catch": {"do": [{"caught": {"set": {"n": CAUGHT}}}]}})
+        }
         Statement::Promise | Statement::Undo(_) | Statement::Patch(_) => {
             panic!("{statement:?} is said by programs alone")
         }
     }
+}
+
+/// A step that can be undone has a `t` before its number. An undo is given what the step gave, so that it can be told what it undoes.
+fn saga(trip: &Trip) -> Json {
+    let name = |at: usize| format!("{}{at}", if trip.steps[at].1 { 't' } else { 'k' });
+    let input = |at: usize| match at {
+        0 => "${ .n }".to_owned(),
+        _ => format!("${{ $steps.{}.n }}", name(at - 1)),
+    };
+    let step = |(at, (kind, undone)): (usize, &(u8, bool))| {
+        let call = "task:1.0.0@default";
+        let mut step = json!({"name": name(at), "do": call, "with": {"type": format!("s{kind}"), "input": {"n": input(at)}}});
+        if *undone {
+            step["undo"] = call.into();
+            step["undoWith"] = json!({"type": format!("u{kind}"), "input": {"n": "${ .n }", "of": "${ .by }"}});
+        }
+        step
+    };
+    let mut steps: Vec<Json> = trip.steps.iter().enumerate().map(step).collect();
+    if trip.fails {
+        let with = json!({"type": "s0", "input": {"n": "${ error(\"as planned\") }"}});
+        steps.push(json!({"name": "fails", "do": "task:1.0.0@default", "with": with}));
+    }
+    let retry = json!({
+        "delay": {"milliseconds": 300}, "backoff": {"linear": {}}, "limit": {"attempt": {"count": trip.retries}},
+    });
+    json!({
+        "call": "saga:1.0.0@default",
+        "with": {"steps": steps, "retry": retry},
+        "output": {"as": "${ {n: .[-1].n} }"},
+    })
 }
 
 /// Definitions by the hash of their documents.
@@ -479,5 +577,8 @@ mod tests {
         assert_eq!(flows.results("fork", VERSION, 1), [10]);
         assert_eq!(flows.results("try", VERSION, 1), [4, 1_001]);
         assert_eq!(flows.results("spread", VERSION, 1), [11]);
+        assert_eq!(flows.results("trip", VERSION, 1), [6]);
+        assert_eq!(flows.results("refund", VERSION, 1), [1_001]);
+        assert_eq!(flows.results("outrun", VERSION, 1), [1_000]);
     }
 }

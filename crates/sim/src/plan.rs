@@ -85,6 +85,8 @@ pub struct WorkerPlan {
     pub queues: Vec<usize>,
     /// Types served by number; empty = all.
     pub types: Vec<usize>,
+    /// Types it has code for by number, and those that begin with an odd one; `None` = all. Steps of runs are among them.
+    pub own_types: Option<Vec<usize>>,
     /// Labels it has, by number.
     pub labels: Vec<usize>,
     /// Attempts at once, in each partition.
@@ -269,7 +271,11 @@ fn placement(rng: &mut Rng, load: &mut LoadPlan, tenants: &mut [TenantPlan], wor
         }
     }
     let bounded = rng.chance(0.5);
+    let coded = rng.chance(0.4);
     for worker in workers {
+        if coded && rng.chance(0.5) {
+            worker.own_types = Some((0..load.types as usize).filter(|_| rng.chance(0.5)).collect());
+        }
         worker.data = (0..4).filter(|_| rng.chance(0.3)).collect();
         if !bounded || rng.chance(0.4) {
             continue;
@@ -440,6 +446,7 @@ fn workers(rng: &mut Rng, load: &LoadPlan, tenants: usize) -> Vec<WorkerPlan> {
                 tenant: (special && rng.chance(0.3)).then(|| rng.below(tenants as u64) as usize),
                 queues: some(rng, 0.3, 3),
                 types: some(rng, 0.3, load.types),
+                own_types: None,
                 labels: some(rng, 0.5, 3),
                 permits: rng.range(1, 12) as u32,
                 buffer: *rng.pick(&[0, 0, 2, 8]),
@@ -510,6 +517,7 @@ fn special(seed: u64, rng: &mut Rng, scenario: Scenario) -> Plan {
         tenant: None,
         queues: Vec::new(),
         types: Vec::new(),
+        own_types: None,
         labels: Vec::new(),
         permits: 6,
         buffer: 0,

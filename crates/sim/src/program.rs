@@ -173,6 +173,31 @@ impl<'p> Pass<'p> {
                 self.command("undo", &name, args, json!({"queue": "q0"}), scope);
                 Ok(n)
             }
+            Statement::Saga(trip) => {
+                // What it did is undone when the run fails, not when the saga does.
+                let mut n = n;
+                for (kind, undone) in &trip.steps {
+                    n = self.task(&format!("s{kind}"), n, scope).map_err(|stop| match stop {
+                        Stop::Waits { .. } => Stop::Waits { tail: false },
+                        raised => raised,
+                    })?;
+                    if *undone {
+                        self.command("undo", &format!("u{kind}"), json!({"n": n}), json!({"queue": "q0"}), scope);
+                    }
+                }
+                if trip.fails {
+                    return Err(Stop::Raised(json!({"detail": "as planned"}), "/saga".to_owned()));
+                }
+                Ok(n)
+            }
+            Statement::Outrun(ms) => self.race(*ms, n, scope),
+            Statement::Overtaken(ms, _) => {
+                self.ask("sleep", "", Json::Null, json!({"ms": ms}), scope).map_err(|stop| match stop {
+                    Stop::Waits { .. } => Stop::Waits { tail: false },
+                    raised => raised,
+                })?;
+                Ok(CAUGHT)
+            }
             Statement::Patch(number) => {
                 let root = scope.split('.').next().filter(|root| root.starts_with('g')).unwrap_or_default().to_owned();
                 let name = format!("p{number}");

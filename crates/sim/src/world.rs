@@ -27,7 +27,7 @@ use crate::flow::Spoiled;
 use crate::plan::{MS, Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
-pub(crate) use client::{Call, CallKind, Client, Item};
+pub(crate) use client::{Call, CallKind, Claim, Client, Item};
 pub(crate) use network::Conn;
 pub(crate) use node::Process;
 pub(crate) use runs::{Start, Starters};
@@ -48,6 +48,8 @@ pub struct World {
     pub(crate) now: u64,
     pub(crate) phase: Option<Phase>,
     pub(crate) over: bool,
+    /// A package was registered for a type of tasks.
+    pub(crate) registered: bool,
     heap: BinaryHeap<Scheduled>,
     seq: u64,
     /// A hash of all that happened.
@@ -101,6 +103,7 @@ impl World {
             now: 0,
             phase: None,
             over: false,
+            registered: false,
             heap: BinaryHeap::new(),
             seq: 0,
             trace: 0,

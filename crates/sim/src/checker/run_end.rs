@@ -110,7 +110,8 @@ pub(super) fn result(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Op
             (!usual && !other).then_some(("S1", text))
         }
         (Phase::Faulted, outcome) if !hurt => {
-            Some(("S1", format!("run {run} of {name} fails, and none of its steps has: {outcome:?}")))
+            let events: Vec<_> = log.segments.iter().map(|segment| &segment.event).collect();
+            Some(("S1", format!("run {run} of {name} fails, and none of its steps has: {outcome:?}; {events:?}")))
         }
         // The copy of a run that was being cancelled is being cancelled, too.
         (Phase::Cancelled, _)

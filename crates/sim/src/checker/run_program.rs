@@ -38,6 +38,8 @@ struct Begun {
     ended: Vec<Ended>,
     /// What was known before says nothing about it: the run was taken back.
     fresh: bool,
+    /// The run was resumed: what had come meanwhile came at once, and what came behind the news for which it began is for the next.
+    resumed: bool,
 }
 
 /// A program as the log tells it.
@@ -98,6 +100,7 @@ pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment) -> Found {
     }
     // A cancel is told at once, whatever is waited for.
     let told_at_once = matches!(segment.event, Event::Cancel { .. });
+    let resumed = matches!(segment.event, Event::Resume);
     for fact in &segment.facts {
         match fact {
             Fact::Opened { entry, within, key, .. } => {
@@ -109,7 +112,9 @@ pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment) -> Found {
                 } else if program.own.contains(within) {
                     let text = key.to_string();
                     match key.kind {
-                        EntryKind::Activation => found.extend(begins(run, program, *entry, &text, told_at_once)),
+                        EntryKind::Activation => {
+                            found.extend(begins(run, program, *entry, &text, (told_at_once, resumed)));
+                        }
                         _ if !program.keys.insert(text.clone()) => {
                             found.push(("S12", format!("run {run} asks twice for {text}")));
                         }
@@ -132,7 +137,7 @@ fn asked_as(key: &str) -> String {
     }
 }
 
-fn begins(run: RunId, program: &mut Program, entry: u64, key: &str, at_once: bool) -> Found {
+fn begins(run: RunId, program: &mut Program, entry: u64, key: &str, (at_once, resumed): (bool, bool)) -> Found {
     let mut found = Found::new();
     if program.active.is_some() {
         found.push(("S10", format!("{key} of run {run} begins while an activation is at work")));
@@ -148,7 +153,7 @@ fn begins(run: RunId, program: &mut Program, entry: u64, key: &str, at_once: boo
     }
     program.active = Some(entry);
     program.waits = None;
-    program.begun.push(Begun { entry, ended: program.ended.clone(), fresh: program.fresh });
+    program.begun.push(Begun { entry, ended: program.ended.clone(), fresh: program.fresh, resumed });
     if program.begun.len() > REMEMBERED {
         program.begun.remove(0);
     }
@@ -257,7 +262,7 @@ pub(super) fn settle(run: RunId, log: &mut Log) -> Found {
             let after = std::mem::take(&mut log.program.ended);
             log.program.ended = told.into_iter().chain(after).collect();
             log.program.fresh = false;
-        } else if told != begun.ended {
+        } else if told != begun.ended && !(begun.resumed && begun.ended.starts_with(&told)) {
             found.push(("S12", format!("run {run} is told {told:?}, its journal has {:?}", begun.ended)));
         }
         log.program.last = Some(history);
@@ -322,8 +327,10 @@ pub(super) fn end(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Found
         found.push(("S12", format!("run {run} of {name}:{version} has the plan of another version")));
     }
     let touched = log.hurt || runs.revived.contains(&(partition, run));
-    if head.phase == Phase::Completed && !touched {
-        let expected = runs.flows.entries(name, version);
+    if head.phase == Phase::Completed
+        && !touched
+        && let Some(expected) = runs.flows.entries(name, version)
+    {
         let mut counts = BTreeMap::new();
         for fact in log.segments.iter().flat_map(|segment| &segment.facts) {
             if let Fact::Opened { key, .. } = fact

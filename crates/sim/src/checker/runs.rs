@@ -17,7 +17,7 @@ use tidewheel_engine::run::journal::{EntryKind, Fact, Segment};
 use tidewheel_engine::task::{Payload, State, Task};
 use tidewheel_engine::{Batch, Mutation};
 
-use super::{run_end, run_journal, run_order, run_program, run_timers};
+use super::{run_end, run_journal, run_order, run_program, run_saga, run_timers};
 use crate::flow::{self, Flows};
 use crate::plan::Plan;
 
@@ -43,6 +43,7 @@ pub(crate) struct Log {
     pub(super) live: BTreeMap<TaskId, (u64, u64, Option<u64>)>,
     pub(super) order: run_order::Entries,
     pub(super) program: run_program::Program,
+    pub(super) sagas: run_saga::Sagas,
     /// Children whose ends were put in line, by entry and item.
     pub(super) told: BTreeSet<(u64, u64)>,
     /// Ends that the log has.
@@ -73,6 +74,7 @@ impl Log {
             live: BTreeMap::new(),
             order: run_order::Entries::default(),
             program: run_program::Program::default(),
+            sagas: run_saga::Sagas::default(),
             told: BTreeSet::new(),
             ends: 0,
             snapshot: None,
@@ -86,6 +88,11 @@ impl Log {
     /// Whether its journal begins with that of another run.
     pub(super) fn is_copy(&self) -> bool {
         matches!(self.segments.first().map(|s| &s.event), Some(Event::Start { identity, .. }) if identity.run != self.head.identity.run)
+    }
+
+    fn is_of_program(&self, flows: &Flows) -> bool {
+        let identity = &self.head.identity;
+        flows.find(&identity.name, &identity.version).is_some_and(|flow| flow.program)
     }
 
     /// Whether something outside is open for a task's entry.
@@ -236,8 +243,9 @@ impl Runs {
             // What it begins with may have gone another way than planned.
             (log.copies, log.hurt) = (true, true);
         }
+        let mut forks = false;
         if matches!(&segment.event, Event::Reset { identity, .. } if identity.run == run) {
-            log.copies = false;
+            forks = std::mem::take(&mut log.copies);
         }
         let copies = log.copies;
         if !copies {
@@ -246,6 +254,10 @@ impl Runs {
         }
         found.extend(run_order::opened(run, log, segment));
         found.extend(run_program::turn(run, log, segment));
+        if !log.is_of_program(&self.flows) {
+            let of_saga = run_saga::turn(run, log, segment, forks);
+            found.extend(of_saga.into_iter().filter(|_| !copies));
+        }
         found.extend(run_journal::follows(run, log, segment));
         if !found.is_empty() {
             return;
@@ -299,6 +311,7 @@ impl Runs {
             log.live.insert(task.id, (step.entry, step.first, None));
             if let Payload::Inline(bytes) = &task.input {
                 run_program::given(log, step.entry, bytes);
+                found.extend(run_saga::given(run, log, step.entry, bytes));
             }
         }
         if task.state.is_terminal() {

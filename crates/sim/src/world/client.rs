@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tidewheel_engine::Command;
-use tidewheel_engine::command::{RunAction, Submit};
+use tidewheel_engine::command::{RunAction, Seen, Submit};
 use tidewheel_engine::config::{QueueState, TenantConfig};
 use tidewheel_engine::effect::{Refusal, Reply};
 use tidewheel_engine::id::{RequestId, RunId, TaskId, TenantId};
+use tidewheel_engine::mutation::RecordKind;
 use tidewheel_engine::task::Spec;
 use tidewheel_engine::view::{Answer, View};
 
@@ -35,6 +36,10 @@ pub(crate) struct Client {
     /// Items with a key, for asking again.
     pub(crate) keyed: Vec<Item>,
     pub(crate) specs: Vec<Arc<Spec>>,
+    /// A task as it was when somebody looked at it.
+    glance: Option<(usize, TenantId, TaskId, u64, Seen)>,
+    /// Submits under a key for the whole.
+    pub(crate) claimed: Vec<(Vec<Item>, Claim)>,
     paused: BTreeMap<(usize, usize), QueueState>,
     /// Settings as last asked for, so that a lift keeps the rest.
     pub(crate) plan: Vec<crate::plan::TenantPlan>,
@@ -58,15 +63,26 @@ pub(crate) struct Call {
     pub(crate) kind: CallKind,
 }
 
+/// A key for a whole submit.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    /// Where it holds.
+    pub(crate) key: (usize, TenantId, [u8; 16]),
+    /// Hash of the body that it stands for.
+    pub(crate) body: u64,
+}
+
 /// What it asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum CallKind {
-    /// Tasks.
-    Submit(Vec<Item>),
+    /// Tasks, and maybe under a key for all of them.
+    Submit(Vec<Item>, Option<Claim>),
     /// Items of a tenant's queue.
     Take(TenantId),
     /// About an accepted task.
     Task(TaskId, bool),
+    /// To cancel a task as it was seen.
+    Seen(TaskId),
     /// A run.
     Start(Box<super::Start>),
     /// About an acknowledged run, and what is to be done to it.
@@ -87,6 +103,8 @@ impl Client {
             known: VecDeque::new(),
             keyed: Vec::new(),
             specs,
+            glance: None,
+            claimed: Vec::new(),
             paused: BTreeMap::new(),
             plan: plan.tenants.clone(),
         }
@@ -144,7 +162,7 @@ impl World {
             self.count("request twice");
             let wait = self.delay();
             self.after(wait, Event::Asked { partition, request, command: Box::new(command.clone()) });
-            if let Some(Call { kind: CallKind::Submit(items), .. }) = self.client.calls.get_mut(&request) {
+            if let Some(Call { kind: CallKind::Submit(items, _), .. }) = self.client.calls.get_mut(&request) {
                 items.iter_mut().for_each(|item| item.tried = true);
             }
         }
@@ -161,21 +179,32 @@ impl World {
 
     /// A call ended without an answer: what has a key is asked again, the rest may be stored or not.
     fn unknown(&mut self, call: Call) {
-        let CallKind::Submit(items) = call.kind else { return self.run_unknown(call) };
+        let CallKind::Submit(items, claim) = call.kind else { return self.run_unknown(call) };
         let (mut again, lost): (Vec<Item>, Vec<Item>) =
             items.into_iter().partition(|item| item.submit.idempotency.is_some());
         lost.iter().for_each(|item| self.checkers.accept.unknown(item.marker));
         again.iter_mut().for_each(|item| item.tried = true);
         if !again.is_empty() && (!self.is_quiet() || self.now < self.plan.length + 30 * SECOND) {
-            self.submit(call.partition, again);
+            match claim {
+                Some(claim) => self.submit_once(again, claim),
+                None => self.submit(call.partition, again),
+            }
         }
     }
 
     pub(crate) fn answered(&mut self, request: RequestId, reply: Option<Reply>) {
         let Some(call) = self.client.calls.remove(&request) else { return };
         let Some(reply) = reply else { return self.unknown(call) };
+        if let CallKind::Submit(_, Some(claim)) = &call.kind {
+            let refusal = match &reply {
+                Reply::Refused(refusal) => Some(refusal),
+                _ => None,
+            };
+            let found = self.checkers.sights.claimed(claim, refusal);
+            self.checkers.add_all(found);
+        }
         match (call.kind, reply) {
-            (CallKind::Submit(items), Reply::Submitted(outcomes)) => {
+            (CallKind::Submit(items, _), Reply::Submitted(outcomes)) => {
                 if items.len() != outcomes.len() {
                     self.checkers.fail("S1", format!("{} outcomes for {} tasks", outcomes.len(), items.len()));
                 }
@@ -188,10 +217,10 @@ impl World {
                     self.client.known.pop_front();
                 }
             }
-            (CallKind::Submit(items), Reply::Refused(_)) => {
+            (CallKind::Submit(items, _), Reply::Refused(_)) => {
                 items.iter().for_each(|item| self.checkers.overload.refused(item));
             }
-            (CallKind::Task(task, _), Reply::Refused(Refusal::NotFound) | Reply::View(Answer::NotFound)) => {
+            (CallKind::Seen(task) | CallKind::Task(task, _), Reply::Refused(Refusal::NotFound) | Reply::View(Answer::NotFound)) => {
                 self.checkers.fail("S1", format!("task {:x} was accepted, and a strong read does not find it", task.0));
             }
             (CallKind::Task(task, _), Reply::View(Answer::Why(reasons))) if reasons.is_empty() => {
@@ -199,6 +228,10 @@ impl World {
             }
             (kind @ (CallKind::Start(_) | CallKind::Run(..)), reply) => self.run_answered(call.partition, kind, reply),
             (CallKind::Take(tenant), Reply::Taken(grants)) => self.taken(call.partition, tenant, &grants),
+            (CallKind::Seen(_), Reply::Task(_)) => {
+                let found = self.checkers.sights.cancelled(request);
+                found.into_iter().for_each(|text| self.checkers.fail("L10", text));
+            }
             (CallKind::Task(task, true), Reply::Task(_)) => self.checkers.retried(call.partition, task),
             _ => {}
         }
@@ -218,6 +251,19 @@ impl World {
         ] {
             self.act_after(mean, act);
         }
+        if self.plan.workers.iter().any(|worker| worker.own_types.is_some()) {
+            self.at(self.plan.length / 3, Event::Act(Act::Register));
+        }
+    }
+
+    /// From now on every worker can run tasks of one type: its code comes with a package.
+    fn act_register(&mut self) {
+        self.registered = true;
+        for tenant in (0..self.plan.tenants.len()).map(|n| TenantId(n as u32 + 1)) {
+            for partition in 0..self.disks.len() {
+                self.put_record(partition, RecordKind::TaskType, tenant, super::worker::REGISTERED, "{}");
+            }
+        }
     }
 
     fn act_after(&mut self, mean: u64, act: Act) {
@@ -234,6 +280,7 @@ impl World {
         let load = &self.plan.load;
         let mean = match act {
             Act::Submit => return self.act_submit(),
+            Act::Register => return self.act_register(),
             Act::Cancel => load.cancel_every,
             Act::Retry => load.retry_every,
             Act::Patch => load.patch_every,
@@ -269,6 +316,9 @@ impl World {
 
     fn act_on_task(&mut self, act: Act) {
         let Some((partition, tenant, mut task)) = self.some_task() else { return };
+        if act == Act::Cancel && self.client.rng.chance(0.4) {
+            return self.cancel_as_seen((partition, tenant, task));
+        }
         let mut retry = false;
         let command = match act {
             Act::Cancel => self.cancel_command(tenant, task),
@@ -284,6 +334,23 @@ impl World {
             _ => self.read_command(tenant, task),
         };
         self.call(partition, CallKind::Task(task, retry), |_| command);
+    }
+
+    /// Cancels what was seen some time ago, or just now, unless it has changed since; and has a look at another task for the next time.
+    fn cancel_as_seen(&mut self, (partition, tenant, task): (usize, TenantId, TaskId)) {
+        let look = |world: &mut World| {
+            let stored = world.checkers.fold(partition).tasks.get(&task).cloned()?;
+            let (glance, seen) = world.checkers.sights.look((partition, task), &stored);
+            Some((partition, tenant, task, glance, seen))
+        };
+        let Some(fresh) = look(self) else { return };
+        let seen = if self.client.rng.chance(0.5) { self.client.glance.replace(fresh) } else { Some(fresh) };
+        let Some((partition, tenant, task, glance, seen)) = seen else { return };
+        let request = RequestId(self.client.next_request);
+        self.checkers.sights.cancels(request, glance);
+        let then = Box::new(self.cancel_command(tenant, task));
+        let command = |request| Command::If { request, tenant, task, seen: vec![seen], then };
+        self.call(partition, CallKind::Seen(task), command);
     }
 
     fn cancel_command(&mut self, tenant: TenantId, task: TaskId) -> Command {

@@ -49,6 +49,7 @@ impl World {
             tenant: None,
             queues: Vec::new(),
             types: Vec::new(),
+            own_types: None,
             labels: vec![usize::MAX],
             permits: 40,
             buffer: 0,

@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    fn put_record(&mut self, partition: usize, kind: RecordKind, tenant: TenantId, key: &str, value: &str) {
+    pub(super) fn put_record(&mut self, partition: usize, kind: RecordKind, tenant: TenantId, key: &str, value: &str) {
         let (key, value) = (key.into(), Some(value.into()));
         let command = |request| Command::PutRecord { request, kind, tenant, key, value, expected: None };
         self.call(partition, CallKind::Other, command);

@@ -10,7 +10,7 @@ use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::ready::mix;
 use tidewheel_engine::task::{ITEM, Payload, Resources, Spec};
 
-use super::{CallKind, Item, World};
+use super::{CallKind, Claim, Item, World};
 use crate::plan::{LoadPlan, Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
@@ -92,13 +92,49 @@ impl World {
     pub(crate) fn submit_some(&mut self, number: u64) {
         let tenant = self.client.rng.below(self.plan.tenants.len() as u64) as usize;
         let mut by_partition: Vec<Vec<Item>> = vec![Vec::new(); self.disks.len()];
+        let claimed = number > 1 && self.plan.load.keyed > 0.0 && self.client.rng.chance(0.3);
         for _ in 0..number {
-            let item = self.item(tenant);
+            let item = self.item(tenant, claimed);
             by_partition[item.partition].push(item);
         }
         for (partition, items) in by_partition.into_iter().enumerate().filter(|(_, items)| !items.is_empty()) {
-            self.submit(partition, items);
+            match items.len() > 1 && items.iter().all(|item| item.submit.idempotency.is_some()) {
+                true => self.submit_claimed(partition, items),
+                false => self.submit(partition, items),
+            }
         }
+    }
+
+    /// Under a key for all of them; sometimes once more, also with another body. Each has a key of its own, too, as the server's have.
+    fn submit_claimed(&mut self, partition: usize, items: Vec<Item>) {
+        let rng = &mut self.client.rng;
+        if rng.chance(0.2) && !self.client.claimed.is_empty() {
+            let (mut items, mut claim) = rng.pick(&self.client.claimed).clone();
+            if rng.chance(0.5) {
+                items.pop();
+                claim.body ^= 1;
+            }
+            for item in &mut items {
+                item.tried = true;
+                self.checkers.overload.asked_again(item.marker);
+            }
+            return self.submit_once(items, claim);
+        }
+        self.client.next_key += 1;
+        let key = (partition, items[0].tenant, key_hash(self.client.next_key));
+        let claim = Claim { key, body: mix(self.client.next_key) & !1 };
+        self.client.claimed.push((items.clone(), claim.clone()));
+        self.submit_once(items, claim);
+    }
+
+    pub(crate) fn submit_once(&mut self, items: Vec<Item>, claim: Claim) {
+        let (partition, tenant, hash) = claim.key;
+        if items.is_empty() {
+            return;
+        }
+        let (submits, body) = (items.iter().map(|item| item.submit.clone()).collect(), claim.body);
+        let command = |request| Command::SubmitOnce { request, tenant, claim: (hash, body), items: submits };
+        self.call(partition, CallKind::Submit(items, Some(claim)), command);
     }
 
     pub(crate) fn submit(&mut self, partition: usize, items: Vec<Item>) {
@@ -106,10 +142,11 @@ impl World {
         let Some(tenant) = items.first().map(|item| item.tenant) else { return };
         let submits = items.iter().map(|item| item.submit.clone()).collect();
         let command = |request| Command::Submit { request, tenant, items: submits };
-        self.call(partition, CallKind::Submit(items), command);
+        self.call(partition, CallKind::Submit(items, None), command);
     }
 
-    fn item(&mut self, tenant: usize) -> Item {
+    /// `claimed` = it has a key in any case.
+    fn item(&mut self, tenant: usize, claimed: bool) -> Item {
         let load = &self.plan.load;
         let rng = &mut self.client.rng;
         let tenant_id = TenantId(tenant as u32 + 1);
@@ -118,7 +155,7 @@ impl World {
         }
         let marker = self.client.next_marker;
         self.client.next_marker += 1;
-        let idempotency = rng.chance(load.keyed).then(|| {
+        let idempotency = (claimed || rng.chance(load.keyed)).then(|| {
             self.client.next_key += 1;
             (key_hash(self.client.next_key), marker)
         });
@@ -190,7 +227,7 @@ impl World {
         for tenant in 0..self.plan.tenants.len() {
             let mut items = Vec::new();
             for n in 0..number {
-                let mut item = self.item(tenant);
+                let mut item = self.item(tenant, false);
                 item.partition = 0;
                 item.submit.delay_ms = 0;
                 if self.plan.scenario == Scenario::Aging {

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use tidewheel_engine::Command;
 use tidewheel_engine::command::{Beat, Hello, Usage};
 use tidewheel_engine::effect::Grant;
-use tidewheel_engine::id::{SessionId, TaskId, TenantId, Token};
+use tidewheel_engine::id::{Name, SessionId, TaskId, TenantId, Token};
 use tidewheel_engine::ready::mix;
 use tidewheel_engine::task::{Failure, Outcome, Payload, Resources, class_of};
 
@@ -41,6 +41,16 @@ type Parked = ((u64, u64), Vec<Json>);
 
 /// What the input of an activation has, and that of a task has not.
 const ACTIVATION: &[u8] = b"\"turns\":";
+
+/// Steps of runs, for which every worker has code.
+const STEPS: [&str; 3] = ["s*", "u*", "@*"];
+/// The type for which a package is registered in the middle.
+pub(super) const REGISTERED: &str = "t0";
+
+/// The name of a type that a worker has code for: of every other one also those that begin like it.
+fn own_type(number: usize) -> Name {
+    if number % 2 == 1 { format!("t{number}*") } else { format!("t{number}") }.into()
+}
 
 /// A worker's stream to one partition and what it got through it.
 #[derive(Debug, Default)]
@@ -167,6 +177,7 @@ impl World {
             instance: format!("{}", w.life).as_str().into(),
             queues: w.plan.queues.iter().map(|q| format!("q{q}").into()).collect(),
             types: w.plan.types.iter().map(|t| format!("t{t}").into()).collect(),
+            own_types: w.plan.own_types.as_ref().map(|own| own.iter().copied().map(own_type).chain(STEPS.map(Into::into)).collect()),
             labels: w.plan.labels.iter().flat_map(label).collect(),
             resources: Resources { cpu_millis: w.plan.cpu_millis, memory_bytes: 0 },
             serves: w.plan.serves.clone(),
@@ -259,6 +270,10 @@ impl World {
             let text = format!("worker {worker} serves {serves:?} and is given {grant:?}");
             self.checkers.fail("S23", text);
         }
+        if !self.has_code(worker, &grant) {
+            let text = format!("worker {worker} is given {:?} and has code for {:?}", grant.kind, self.workers[worker].plan.own_types);
+            self.checkers.fail("S23", text);
+        }
         let l = &mut self.workers[worker].links[link];
         let call = if grant.batch > 0 {
             u64::from(grant.batch)
@@ -269,6 +284,17 @@ impl World {
         l.attempts.insert(at, Attempt { grant, call, running: false });
         l.waiting.push_back(at);
         self.start_waiting(worker, link);
+    }
+
+    /// Whether it has code for a task, or a package brings it along.
+    fn has_code(&self, worker: usize, grant: &Grant) -> bool {
+        let Some(own) = &self.workers[worker].plan.own_types else { return true };
+        let fits = |number: &usize| match own_type(*number).strip_suffix('*') {
+            Some(start) => grant.kind.starts_with(start),
+            None => *own_type(*number) == *grant.kind,
+        };
+        let registered = &*grant.kind == REGISTERED && self.registered;
+        grant.spec.package.is_some() || registered || !grant.kind.starts_with('t') || own.iter().any(fits)
     }
 
     /// Starts what waits, as far as permits go. Members of one call share a permit.
@@ -367,6 +393,7 @@ impl World {
             self.count("worker killed by its task");
             return self.kill_worker(worker);
         }
+        let how = if how == How::Poison { How::Ok } else { how };
         let input = self.workers[worker].links[link].attempts.get(&at).map(|attempt| attempt.grant.input.clone());
         self.drop_attempt(worker, link, at);
         let made = match &input {
