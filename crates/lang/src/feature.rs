@@ -95,7 +95,7 @@ impl Feature {
     pub(crate) fn instead(self) -> &'static str {
         match self {
             Feature::Grpc | Feature::OpenApi | Feature::A2a | Feature::Mcp => {
-                "use `call: http`, or a Python function through `call: python:1.0.0@default`"
+                "use a Python function through `call: python:1.0.0@default`, or `call: http` where the server has it"
             }
             Feature::AsyncApi | Feature::Http | Feature::Secrets => {
                 "use a Python function through `call: python:1.0.0@default`"

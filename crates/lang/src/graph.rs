@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::model::{Document, Kind, Statement};
+use crate::saga;
 use crate::text::Tree;
 
 /// A workflow as a graph.
@@ -117,6 +118,9 @@ impl Graph {
     }
 
     fn inside(&mut self, tree: &Tree, statement: &Statement, id: &str) {
+        if let Some(steps) = saga::steps(tree, statement) {
+            return self.saga(tree, &steps, id);
+        }
         match &statement.kind {
             Kind::Fork { branches, .. } => {
                 for branch in branches {
@@ -138,6 +142,36 @@ impl Graph {
                     self.list(tree, list, id, "", Some(id));
                 }
             }
+        }
+    }
+
+    /// Steps one after another; from one that fails the way back leads over the undos of those before it.
+    fn saga(&mut self, tree: &Tree, steps: &[saga::Part], id: &str) {
+        // The undo with which the way back begins.
+        let mut back: Option<String> = None;
+        for (at, step) in steps.iter().enumerate() {
+            let from = at.checked_sub(1).map_or(id, |before| &steps[before].reference);
+            self.edge(from, &step.reference, if at == 0 { "step" } else { "" });
+            let function = tree.get(step.at, "do");
+            let kind = function.map_or_else(String::new, |function| saga::called(tree, function, step.with));
+            self.node(&step.reference, &step.name, &kind, Some(id));
+            if let Some(undo) = &back {
+                self.edge(&step.reference, undo, "fails");
+            }
+            if let Some((function, with)) = step.undo {
+                let undo = format!("{}/undo", step.reference);
+                self.node(&undo, &format!("undo {}", step.name), &saga::called(tree, function, with), Some(id));
+                if let Some(before) = &back {
+                    self.edge(&undo, before, "");
+                }
+                back = Some(undo);
+            }
+        }
+        // A saga that is stopped behind its last step undoes that, too.
+        if let (Some(undo), Some(last)) = (&back, steps.last())
+            && last.undo.is_some()
+        {
+            self.edge(&last.reference, undo, "stopped");
         }
     }
 

@@ -17,6 +17,7 @@ pub mod model;
 pub mod program;
 pub mod render;
 pub mod resolve;
+mod saga;
 pub mod schema;
 pub mod testkit;
 pub mod text;

@@ -13,7 +13,7 @@ use crate::feature::{Feature, Features};
 use crate::model::{Authentication, AuthenticationRef, Call, Document, Endpoint, Kind, Run, SchemaSource, Text};
 use crate::program::ProgramDocument;
 use crate::schema::Resources;
-use crate::text::{Node, Tree, read_json};
+use crate::text::{Tree, read_json};
 
 /// Things that one document may name elsewhere.
 const MAX_FETCHED: usize = 64;
@@ -22,7 +22,7 @@ pub(crate) const PYTHON: &str = "python:1.0.0@default";
 /// The one that does it for many items.
 const MAP: &str = "map:1.0.0@default";
 /// The one that has steps which are undone.
-const SAGA: &str = "saga:1.0.0@default";
+pub(crate) const SAGA: &str = "saga:1.0.0@default";
 /// The one that opens a task of any type.
 pub(crate) const TASK: &str = "task:1.0.0@default";
 /// Version of the stored form.
@@ -281,10 +281,7 @@ impl Fetch<'_> {
                     calls_of_python.extend(self.tree.get(*with, "with").filter(|_| function == Some(PYTHON)));
                 }
                 Kind::Call(Call::Function { name, with: Some(with) }) if &*name.text == SAGA => {
-                    let steps = match self.tree.get(*with, "steps").map(|at| self.tree.node(at)) {
-                        Some(Node::List(steps)) => steps.as_slice(),
-                        _ => &[],
-                    };
+                    let steps = self.tree.get(*with, "steps").map_or(&[][..], |steps| self.tree.items(steps));
                     for (step, (function, with)) in
                         steps.iter().flat_map(|step| [(step, ("do", "with")), (step, ("undo", "undoWith"))])
                     {

@@ -10,8 +10,10 @@ use tidewheel_engine::run::undo::UndoRetry;
 use super::Work;
 use super::expression::Place;
 use crate::duration;
+use crate::lint::{expressions, texts};
 use crate::model::{self, Statement};
-use crate::resolve::{PYTHON, TASK};
+use crate::resolve::{PYTHON, SAGA, TASK};
+use crate::saga;
 use crate::text::{At, Node};
 
 /// Steps of a saga.
@@ -38,7 +40,7 @@ impl<'t> Work<'t> {
         let mut names = BTreeSet::new();
         let mut steps = Vec::new();
         for at in all.into_iter().take(MAX_STEPS) {
-            let Some(step) = self.saga_step(statement, at) else { continue };
+            let Some(step) = self.saga_step(statement, at, &names) else { continue };
             if !names.insert(step.name.clone()) {
                 let message = format!("two steps have the name `{}`", step.name);
                 let at = self.tree.get(at, "name").unwrap_or(at);
@@ -50,7 +52,8 @@ impl<'t> Work<'t> {
         Kind::Saga { steps, retry }
     }
 
-    fn saga_step(&mut self, statement: &'t Statement, at: At) -> Option<SagaStep> {
+    /// A step; `before` are those that have finished when it begins.
+    fn saga_step(&mut self, statement: &'t Statement, at: At, before: &BTreeSet<Name>) -> Option<SagaStep> {
         if !self.is_map(at) {
             self.error(at, "wrong-type", "a step is a map with `name`, `do`, `with`, `undo` and `undoWith`");
             return None;
@@ -70,6 +73,15 @@ impl<'t> Work<'t> {
             let function = work.needed(at, part(work, "do"), "do")?;
             work.step_call(statement, function, part(work, "with"), ("do", "with"))
         })?;
+        if let Some(with) = part(self, "with") {
+            let missing = format!("no step before `{name}` has the name");
+            self.known_steps(with, &missing, before);
+        }
+        if let Some(with) = part(self, "undoWith") {
+            let missing = format!("neither `{name}` nor a step before it has the name");
+            let own = before.iter().cloned().chain([name.clone()]).collect();
+            self.known_steps(with, &missing, &own);
+        }
         let undo = match (part(self, "undo"), part(self, "undoWith")) {
             (None, None) => None,
             (None, Some(with)) => {
@@ -82,6 +94,19 @@ impl<'t> Work<'t> {
         };
         let reference = format!("{}/{name}", self.tree.pointer(statement.at)).into();
         Some(SagaStep { name, reference, target, with, undo })
+    }
+
+    /// Outputs that expressions name are those of steps that have finished by then: any other would be null, and nobody would notice.
+    fn known_steps(&mut self, with: At, missing: &str, known: &BTreeSet<Name>) {
+        let mut unknown = Vec::new();
+        texts(self.tree, with, &mut |at, text| {
+            let named = expressions(text, false).into_iter().flat_map(saga::named_steps);
+            unknown.extend(named.filter(|name| !known.contains(*name)).map(|name| (at, name.to_string())));
+        });
+        for (at, name) in unknown {
+            let message = format!("{missing} `{name}`: `$steps` has the outputs of the steps that finished");
+            self.unknown(at, message, known.iter().map(|name| &**name), &name);
+        }
     }
 
     fn needed(&mut self, at: At, found: Option<At>, name: &str) -> Option<At> {
@@ -115,6 +140,13 @@ impl<'t> Work<'t> {
         let python = match self.tree.text(function) {
             Some(PYTHON) => true,
             Some(TASK) => false,
+            Some(SAGA) => {
+                let message = format!("`{what}` is no saga in a saga");
+                self.error(function, "not-supported", message).hint = Some(
+                    "write its steps into this one, or start a workflow that has it behind this statement".to_string(),
+                );
+                return None;
+            }
             _ => {
                 let message = format!("`{what}` is `{PYTHON}` or `{TASK}`");
                 self.error(function, "not-supported", message).hint =

@@ -3,6 +3,7 @@
 mod data;
 mod flow;
 mod order;
+mod saga;
 
 use serde::Serialize;
 
@@ -63,6 +64,7 @@ pub fn lint(text: &[u8], options: Options, resolver: &dyn Resolver) -> Report {
     let class = linter.class();
     linter.data();
     linter.flow();
+    linter.sagas();
     let critical_path = linter.order();
     diagnostics.extend(linter.found);
     diagnostics.sort_by_key(|one| (one.span.start, one.severity));
@@ -152,7 +154,7 @@ fn uses_dot(code: &str) -> bool {
 }
 
 /// The expressions of a text: the text itself if it is one, else what stands in `${ }`.
-fn expressions(text: &str, bare: bool) -> Vec<&str> {
+pub(crate) fn expressions(text: &str, bare: bool) -> Vec<&str> {
     if bare && !text.contains("${") {
         return vec![text];
     }
@@ -160,7 +162,7 @@ fn expressions(text: &str, bare: bool) -> Vec<&str> {
 }
 
 /// Visits every text below a value.
-fn texts<'t>(tree: &'t Tree, at: At, each: &mut dyn FnMut(At, &'t str)) {
+pub(crate) fn texts<'t>(tree: &'t Tree, at: At, each: &mut dyn FnMut(At, &'t str)) {
     if let Some(text) = tree.text(at) {
         each(at, text);
     }

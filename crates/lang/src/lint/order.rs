@@ -5,14 +5,14 @@ use serde::Serialize;
 use super::{Linter, expressions, texts, uses_dot};
 use crate::diagnostic::Severity;
 use crate::model::{Call, Kind, Statement};
-use crate::text::At;
+use crate::saga;
 
 /// The longest chain of statements that wait for each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CriticalPath {
-    /// References of the statements on it that do work elsewhere or wait.
+    /// References of the statements on it that do work elsewhere or wait; of a saga, those of its steps.
     pub statements: Vec<String>,
-    /// All statements that do work elsewhere or wait.
+    /// All statements that do work elsewhere or wait, each step of a saga counted.
     pub work: usize,
 }
 
@@ -30,7 +30,10 @@ impl<'t> Linter<'t> {
         let mut work = 0;
         for statement in &document.body {
             statement.visit(&mut |statement| {
-                work += usize::from(is_work(statement));
+                work += match saga::steps(self.tree, statement) {
+                    Some(steps) => steps.len(),
+                    None => usize::from(is_work(statement)),
+                };
                 if !matches!(statement.kind, Kind::Fork { .. }) {
                     lists.extend(statement.lists());
                 }
@@ -40,15 +43,17 @@ impl<'t> Linter<'t> {
             self.independent(list);
         }
         let statements = self.longest(&document.body);
-        let statements = statements.into_iter().map(|at| self.tree.pointer(at)).collect();
         CriticalPath { statements, work }
     }
 
-    fn longest(&self, list: &[Statement]) -> Vec<At> {
+    fn longest(&self, list: &[Statement]) -> Vec<String> {
         list.iter().flat_map(|statement| self.chain(statement)).collect()
     }
 
-    fn chain(&self, statement: &Statement) -> Vec<At> {
+    fn chain(&self, statement: &Statement) -> Vec<String> {
+        if let Some(steps) = saga::steps(self.tree, statement) {
+            return steps.into_iter().map(|step| step.reference).collect();
+        }
         match &statement.kind {
             Kind::Fork { branches, compete } => {
                 let chains = branches.iter().map(|branch| self.chain(branch));
@@ -58,7 +63,7 @@ impl<'t> Linter<'t> {
             }
             Kind::Try { body, .. } => self.longest(body),
             Kind::Do(body) | Kind::For { body, .. } => self.longest(body),
-            _ if is_work(statement) => vec![statement.at],
+            _ if is_work(statement) => vec![self.tree.pointer(statement.at)],
             _ => Vec::new(),
         }
     }
@@ -92,6 +97,7 @@ impl<'t> Linter<'t> {
 
     fn access(&self, statement: &Statement) -> Access {
         let mut access = Access { dot: false, context: false, exports: statement.export.transform.is_some() };
+        let saga = saga::steps(self.tree, statement).is_some();
         // Arguments that are left out are the input.
         access.dot |= matches!(&statement.kind, Kind::Call(Call::Function { with: None, .. }));
         let bare = ["if", "from", "as", "in", "while", "when"];
@@ -100,10 +106,12 @@ impl<'t> Linter<'t> {
                 continue;
             }
             texts(self.tree, *value, &mut |at, text| {
-                let field = self.tree.pointer(at);
-                let field = field.rsplit('/').next().unwrap_or("");
+                let pointer = self.tree.pointer(at);
+                // There the dot is what the step gave.
+                let undoes = saga && pointer.contains("/undoWith/");
+                let field = pointer.rsplit('/').next().unwrap_or("");
                 for code in expressions(text, bare.contains(&field)) {
-                    access.dot |= uses_dot(code) || code.contains("$input") || code.contains("$task");
+                    access.dot |= uses_dot(code) && !undoes || code.contains("$input") || code.contains("$task");
                     access.context |= code.contains("$context");
                 }
                 access.dot |= ["endpoint", "uri"].contains(&field) && text.contains('{') && !text.contains("${");

@@ -14,6 +14,7 @@ fn features() -> Features {
         Feature::Http,
         Feature::Python,
         Feature::Map,
+        Feature::Saga,
         Feature::Workflow,
         Feature::PythonScript,
         Feature::Shell,
@@ -260,4 +261,124 @@ fn circles_of_workflows_are_found_by_their_names() {
     let found = tidewheel_lang::compile::circle(&name("a"), &lookup).unwrap();
     assert_eq!(found.iter().map(|one| one.1.to_string()).collect::<Vec<_>>(), ["a", "b", "a"]);
     assert!(tidewheel_lang::compile::circle(&name("c"), &lookup).is_none());
+}
+
+/// Code, line, column and message of the mistakes of a saga with these steps.
+fn saga_errors(steps: &str) -> Vec<(String, u32, u32, String)> {
+    let body = format!("do:\n  - trip:\n      call: saga:1.0.0@default\n      with:\n        steps:\n{steps}");
+    let found = errors(&body).into_iter();
+    found.map(|one| (one.code.to_string(), one.span.start.line, one.span.start.column, one.message)).collect()
+}
+
+#[test]
+fn each_mistake_in_a_saga_has_a_line_and_a_column() {
+    // The first step stands in line 7, and its fields begin in column 13.
+    let task = "task:1.0.0@default";
+    let a = format!("          - {{ name: a, do: '{task}', with: {{ type: t }} }}\n");
+    let cases: Vec<(String, &str, (u32, u32), &str)> = vec![
+        (
+            "          - name: a\n            with: { type: t }\n".into(),
+            "missing-field",
+            (7, 13),
+            "a step needs `do`",
+        ),
+        (
+            format!("          - do: {task}\n            with: {{ type: t }}\n"),
+            "missing-field",
+            (7, 13),
+            "a step needs `name`",
+        ),
+        (
+            format!("          - name: a\n            do: {task}\n"),
+            "missing-field",
+            (8, 17),
+            "`do` needs its arguments in `with`, a map",
+        ),
+        (
+            format!("          - name: a\n            do: {task}\n            with: {{ type: t }}\n            rollback: {task}\n"),
+            "unknown-name",
+            (10, 13),
+            "a step has no field `rollback`",
+        ),
+        (
+            format!("          - name: a\n            do: {task}\n            with: {{ type: t, payload: 1 }}\n"),
+            "unknown-name",
+            (9, 30),
+            "this function has no argument `payload`",
+        ),
+        (
+            format!("          - name: a\n            do: {task}\n            with: {{ type: t }}\n            undoWith: {{ type: u }}\n"),
+            "missing-field",
+            (10, 23),
+            "`undoWith` are the arguments of `undo`, which is missing",
+        ),
+        (
+            format!("          - name: a\n            do: {task}\n            with: {{ type: t }}\n            undo: {task}\n"),
+            "missing-field",
+            (10, 19),
+            "`undo` needs its arguments in `undoWith`, a map",
+        ),
+        (
+            format!("{a}          - name: b\n            do: {task}\n            with: {{ type: t, input: '${{ $steps.c.id }}' }}\n"),
+            "unknown-name",
+            (10, 37),
+            "no step before `b` has the name `c`: `$steps` has the outputs of the steps that finished",
+        ),
+        (
+            format!("          - name: b\n            do: {task}\n            with: {{ type: t }}\n            undo: {task}\n            undoWith: {{ type: u, input: '${{ $steps.c.id }}' }}\n          - {{ name: c, do: '{task}', with: {{ type: t }} }}\n"),
+            "unknown-name",
+            (11, 41),
+            "neither `b` nor a step before it has the name `c`: `$steps` has the outputs of the steps that finished",
+        ),
+        (
+            format!("{a}          - name: a\n            do: {task}\n            with: {{ type: t }}\n"),
+            "duplicate-name",
+            (8, 19),
+            "two steps have the name `a`",
+        ),
+        (
+            "          - name: a\n            do: saga:1.0.0@default\n            with: { steps: [] }\n".into(),
+            "not-supported",
+            (8, 17),
+            "`do` is no saga in a saga",
+        ),
+        (
+            "          - name: a\n            do: map:1.0.0@default\n            with: { items: [] }\n".into(),
+            "not-supported",
+            (8, 17),
+            "`do` is `python:1.0.0@default` or `task:1.0.0@default`",
+        ),
+        (
+            format!("          - name: a\n            do: {task}\n            with: {{ input: 1 }}\n"),
+            "missing-field",
+            (9, 13),
+            "this function needs the argument `type`",
+        ),
+        ("          - 5\n".into(), "wrong-type", (7, 13), "a step is a map with `name`, `do`, `with`, `undo` and `undoWith`"),
+        (
+            format!("          - name: a/b\n            do: {task}\n            with: {{ type: t }}\n"),
+            "wrong-value",
+            (7, 19),
+            "the name of a step is a plain text of 1 to 100 bytes without `/`, `~` and `$`",
+        ),
+    ];
+    for (steps, code, place, message) in cases {
+        let expected = vec![(code.to_string(), place.0, place.1, message.to_string())];
+        assert_eq!(saga_errors(&steps), expected, "{steps}");
+    }
+}
+
+#[test]
+fn a_saga_without_steps_or_with_a_retry_that_it_cannot_keep_is_refused() {
+    let with = |with: &str| {
+        let (message, hint, line, _) = error(&format!("do:\n  - trip: {{ call: 'saga:1.0.0@default', with: {with} }}\n"));
+        assert_eq!(line, 3);
+        (message, hint)
+    };
+    let step = "{ name: a, do: 'task:1.0.0@default', with: { type: t } }";
+    assert_eq!(with("{ retry: {} }").0, "this function needs the argument `steps`");
+    assert_eq!(with("{ steps: [] }").0, "`steps` is a list of 1 to 100 steps, each with `name`, `do` and `with`");
+    assert!(with(&format!("{{ steps: [ {step} ], retry: {{ jitter: {{}} }} }}")).1.contains("it has to be done"));
+    assert!(with(&format!("{{ steps: [ {step} ], retry: none }}")).0.contains("no retry policy `none`"));
+    assert_eq!(with(&format!("{{ steps: [ {step} ], then: 1 }}")).0, "this function has no argument `then`");
 }

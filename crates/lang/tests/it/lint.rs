@@ -120,3 +120,97 @@ fn a_graph_has_the_ways_between_statements() {
     assert!(graph.dot().contains("\"/do/0/a\" -> \"/do/2/c\" [label=\"big\"];"));
     assert!(graph.mermaid().contains("n1 -->|big| n3"), "{}", graph.mermaid());
 }
+
+const TRIP: &str = "do:
+  - trip:
+      call: saga:1.0.0@default
+      with:
+        steps:
+          - name: flight
+            do: task:1.0.0@default
+            with: { type: book, input: '${ .seat }' }
+            undo: task:1.0.0@default
+            undoWith: { type: cancel, input: '${ .id }' }
+          - name: mail
+            do: python:1.0.0@default
+            with: { package: mails, entrypoint: 'mails:send' }
+          - name: hotel
+            do: task:1.0.0@default
+            with: { type: book, input: '${ $steps.flight }' }
+            undo: task:1.0.0@default
+            undoWith: { type: cancel, input: '${ .id }' }
+          - name: pay
+            do: task:1.0.0@default
+            with: { type: pay }
+";
+
+#[test]
+fn a_graph_draws_the_steps_of_a_saga_and_the_way_back() {
+    let tree = Tree::parse(format!("{HEAD}{TRIP}").as_bytes()).unwrap();
+    let graph = Graph::of(&tree, &check(&tree, None).0.unwrap());
+    let node = |id: &str| graph.nodes.iter().find(|node| node.id == id).unwrap_or_else(|| panic!("no node {id}"));
+    assert_eq!((&*node("/do/0/trip/flight").kind, &*node("/do/0/trip/mail").kind), ("task: book", "task: mails:send"));
+    let undo = node("/do/0/trip/hotel/undo");
+    assert_eq!((&*undo.name, &*undo.kind, undo.parent.as_deref()), ("undo hotel", "task: cancel", Some("/do/0/trip")));
+    let edges: Vec<String> = graph
+        .edges
+        .iter()
+        .map(|edge| format!("{} -{}> {}", edge.from, edge.label, edge.to).replace("/do/0/trip", "trip"))
+        .collect();
+    assert_eq!(
+        edges,
+        [
+            "start -> trip",
+            "trip -step> trip/flight",
+            "trip/flight -> trip/mail",
+            "trip/mail -fails> trip/flight/undo",
+            "trip/mail -> trip/hotel",
+            "trip/hotel -fails> trip/flight/undo",
+            "trip/hotel/undo -> trip/flight/undo",
+            "trip/hotel -> trip/pay",
+            "trip/pay -fails> trip/hotel/undo",
+            "trip -> end"
+        ]
+    );
+    assert!(graph.dot().contains("subgraph cluster_") && graph.mermaid().contains("|fails|"));
+}
+
+#[test]
+fn the_critical_path_goes_through_the_steps_of_a_saga() {
+    let path = report(TRIP).critical_path.unwrap();
+    assert_eq!(path.work, 4);
+    assert_eq!(path.statements, ["flight", "mail", "hotel", "pay"].map(|step| format!("/do/0/trip/{step}")));
+}
+
+#[test]
+fn a_saga_that_leaves_something_behind_or_undoes_in_vain_is_told_of() {
+    let found = report(TRIP).diagnostics;
+    let of = |code: &str| -> Vec<(&str, u32)> {
+        let all = found.iter().filter(|one| one.code == code);
+        all.map(|one| (&*one.pointer, one.span.start.line)).collect()
+    };
+    assert_eq!(of("step-without-undo"), [("/do/0/trip/with/steps/1", 12)]);
+    let text = |steps: &str| format!("do:\n  - trip: {{ call: 'saga:1.0.0@default', with: {{ steps: [ {steps} ] }} }}\n");
+    let step = |name: &str, undo: &str| format!("{{ name: {name}, do: 'task:1.0.0@default', with: {{ type: t }}{undo} }}");
+    let undone = ", undo: 'task:1.0.0@default', undoWith: { type: u, input: '${ .id }' }";
+    let constant = ", undo: 'task:1.0.0@default', undoWith: { type: u, input: { id: 7 } }";
+    let sagas = |steps: &str| -> Vec<&'static str> {
+        codes(&text(steps)).into_iter().filter(|code| *code != "product-only").collect()
+    };
+    assert_eq!(sagas(&format!("{}, {}", step("a", ""), step("b", ""))), ["nothing-undone"]);
+    assert_eq!(sagas(&format!("{}, {}", step("a", undone), step("b", undone))), ["undo-of-last-step"]);
+    assert_eq!(sagas(&format!("{}, {}", step("a", constant), step("b", ""))), ["constant-undo"]);
+    assert_eq!(sagas(&format!("{}, {}", step("a", undone), step("b", ""))), [] as [&str; 0]);
+}
+
+#[test]
+fn sagas_side_by_side_in_a_list_wait_without_need_if_neither_uses_the_other() {
+    let saga = |name: &str, input: &str| {
+        format!(
+            "  - {name}: {{ call: 'saga:1.0.0@default', with: {{ steps: [ {{ name: s, do: 'task:1.0.0@default', with: {{ type: t, input: {input} }}, undo: 'task:1.0.0@default', undoWith: {{ type: u, input: '${{ .id }}' }} }} ] }} }}\n"
+        )
+    };
+    let two = |second: &str| codes(&format!("do:\n{}{}", saga("a", "1"), saga("b", second)));
+    assert!(two("2").contains(&"lost-parallelism"));
+    assert!(!two("'${ .x }'").contains(&"lost-parallelism"));
+}
