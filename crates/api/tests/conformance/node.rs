@@ -23,11 +23,10 @@ use tidewheel_engine::view::View;
 use tidewheel_engine::{Command, Effect, Partition, Reply};
 use tidewheel_lang::compile::Language;
 use tidewheel_lang::resolve::Resolved;
-use tidewheel_lang::testkit::world::{Answer, Ask, Ended, Peer as _, START_MS, Whom};
+use tidewheel_lang::testkit::world::{Answer, Ask, Ended, Peer, START_MS, Whom};
 use tidewheel_store::Store;
 use tidewheel_store_sqlite::SqliteStore;
 
-use super::peer::Peer;
 
 const TENANT: TenantId = TenantId(1);
 /// Longer than any scenario takes: the worker never loses its attempts.
@@ -48,7 +47,7 @@ pub(crate) struct Node<'p> {
     file: PathBuf,
     store: Arc<SqliteStore>,
     partition: Partition,
-    peer: &'p mut Peer,
+    peer: &'p mut dyn Peer,
     /// Whether store and partition are opened anew after each commit.
     reload: bool,
     now: Now,
@@ -76,7 +75,7 @@ fn opened(file: &Path, now: Now) -> (Arc<SqliteStore>, Partition) {
 
 impl<'p> Node<'p> {
     /// A node with a tenant, a queue and a worker.
-    pub(crate) fn open(folder: &Path, peer: &'p mut Peer, reload: bool) -> Node<'p> {
+    pub(crate) fn open(folder: &Path, peer: &'p mut dyn Peer, reload: bool) -> Node<'p> {
         let now = Now { wall: START_MS, mono: 0 };
         let file = folder.join("tidewheel.db");
         let (store, partition) = opened(&file, now);

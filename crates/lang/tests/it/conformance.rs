@@ -13,6 +13,7 @@ use tidewheel_lang::resolve::{Options, deploy};
 use tidewheel_lang::text::Tree;
 
 use crate::documents::documents;
+use crate::examples;
 use crate::kit;
 use crate::suite::{Peers, files, folder};
 use crate::verdict;
@@ -33,7 +34,7 @@ pub(crate) struct Row {
 const ON_SQLITE: &str = "\n## On SQLite\n";
 
 /// The suites, in the order of the table.
-const SUITES: [fn() -> Option<Vec<Row>>; 6] = [kit::kit, kit::own, plans, invalid, verdicts, formats];
+const SUITES: [fn() -> Option<Vec<Row>>; 7] = [kit::kit, kit::own, examples::examples, plans, invalid, verdicts, formats];
 
 /// Documents that become a plan.
 fn plans() -> Option<Vec<Row>> {

@@ -6,6 +6,7 @@ mod conformance;
 mod docs;
 mod documents;
 mod durations;
+mod examples;
 mod expressions;
 mod fast;
 mod jq;
