@@ -3,6 +3,7 @@
 
 mod enrolment;
 mod grpc;
+mod hostile;
 mod items;
 mod listener;
 mod metrics;
@@ -20,4 +21,5 @@ mod streams;
 mod submit;
 mod tasks;
 mod tenancy;
+mod values;
 mod workflows;

@@ -181,7 +181,8 @@ impl Node {
         Node::on(ApiConfig::default(), MemoryStore::new(), Arc::new(MemoryLogs::default()), blobs).await
     }
 
-    async fn on(config: ApiConfig, store: Arc<MemoryStore>, logs: Arc<MemoryLogs>, blobs: Arc<dyn Blobs>) -> Node {
+    /// On what another node may have left.
+    pub(crate) async fn on(config: ApiConfig, store: Arc<MemoryStore>, logs: Arc<MemoryLogs>, blobs: Arc<dyn Blobs>) -> Node {
         let mut settings = Config::default();
         settings.options.compiler = WithCompiler(Some(Arc::new(tidewheel_lang::compile::Language)));
         let runtime = Runtime::start(settings, store, logs, blobs, Box::new(|why| panic!("{why}"))).unwrap();
@@ -287,6 +288,17 @@ impl InnerWorker {
     /// Waits for grants and keeps them.
     pub(crate) async fn take(&mut self) {
         while !matches!(self.session.events.recv().await.expect("the session stands"), ToWorker::Grants(_)) {}
+    }
+
+    /// Ends the next attempt with a result.
+    pub(crate) async fn give(&mut self, result: &Payload) {
+        loop {
+            let event = self.session.events.recv().await.expect("the session stands");
+            let ToWorker::Grants(grants) = event else { continue };
+            let outcome = || Outcome::Ok { result: result.clone(), artifacts: Vec::new() };
+            let results = grants.into_iter().map(|grant| (grant.task, grant.token, outcome())).collect();
+            return self.runtime.send_wait(Command::Results { session: self.session.id, results }).await.unwrap();
+        }
     }
 
     /// Ends the next `count` attempts: input `{"fail": true}` fails, everything else gives its input back.

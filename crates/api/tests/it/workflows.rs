@@ -229,3 +229,51 @@ async fn workflows_of_tenants_are_apart() {
     let text = document("greet", "1.0.0", "  - a: {set: {x: 2}}\n");
     as_other(Method::POST, "/api/v1/workflows", text).await.is(201);
 }
+
+/// The examples of the standard: name and text; none where they are not at hand.
+fn examples() -> Vec<(String, String)> {
+    let root = std::env::var_os("TIDEWHEEL_CONFORMANCE").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance"),
+        std::path::PathBuf::from,
+    );
+    let Ok(files) = std::fs::read_dir(root.join("ows/main/examples")) else {
+        eprintln!("not run: there is no conformance data at {}; set TIDEWHEEL_CONFORMANCE", root.display());
+        return Vec::new();
+    };
+    let read = |path: std::path::PathBuf| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        Some((name, std::fs::read_to_string(path).ok()?))
+    };
+    let mut all: Vec<_> = files.filter_map(|file| read(file.ok()?.path())).collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn each_example_of_the_standard_is_deployed_or_refused_by_name_with_a_place_and_a_hint() {
+    let node = Node::start().await;
+    let (mut deployed, mut refused) = (Vec::new(), std::collections::BTreeSet::new());
+    let all = examples();
+    for (name, text) in &all {
+        let got = node.post("/api/v1/workflows", text.clone()).await;
+        if got.status == 201 || got.status == 200 {
+            deployed.push(name.as_str());
+            continue;
+        }
+        let problem = got.is(422).json();
+        let errors = problem["errors"].as_array().unwrap();
+        assert!(!errors.is_empty(), "{name}: {problem}");
+        for error in errors.iter().filter(|error| error["severity"] != "hint") {
+            let text = error["detail"].as_str().unwrap_or_default().to_owned();
+            assert!(error["line"].as_u64().unwrap() > 0 && error["column"].as_u64().unwrap() > 0, "{name}: {error}");
+            assert!(text.contains('`'), "{name}: what is refused has a name: {error}");
+            assert!(error["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{name}: {error}");
+            refused.insert(text);
+        }
+    }
+    if all.is_empty() {
+        return;
+    }
+    assert!(deployed.len() > 10, "{deployed:?}");
+    assert!(refused.len() > 5, "{refused:?}");
+}
