@@ -289,7 +289,9 @@ pub fn package() -> (String, String) {
 }
 
 fn fixed() -> Vec<Arc<Flow>> {
-    use Statement::{Add, Child, For, Fork, Heavy, Listen, Map, MapRuns, Outrun, Overtaken, Race, Saga, Step, Try, Wait};
+    use Statement::{
+        Add, Child, For, Fork, Heavy, Listen, Map, MapRuns, Outrun, Overtaken, Race, Saga, Step, Try, Wait,
+    };
     let trip = |undone: &[bool], fails| Trip {
         steps: undone.iter().zip(0..).map(|(undone, at)| (at % 3, *undone)).collect(),
         retries: 2,
@@ -310,7 +312,10 @@ fn fixed() -> Vec<Arc<Flow>> {
         ("listen", vec![Step(0), Listen, Step(1)]),
         ("quick", vec![Add(1), Add(2)]),
         ("trip", vec![Saga(trip(&[true, true, true, true], false)), Step(0)]),
-        ("refund", vec![Saga(trip(&[true], false)), Try(vec![Saga(trip(&[true, false, true, true], true))], false), Step(1)]),
+        (
+            "refund",
+            vec![Saga(trip(&[true], false)), Try(vec![Saga(trip(&[true, false, true, true], true))], false), Step(1)],
+        ),
         (
             "trips",
             vec![
@@ -323,7 +328,10 @@ fn fixed() -> Vec<Arc<Flow>> {
                 ]),
             ],
         ),
-        ("outrun", vec![Outrun(250), Saga(trip(&[true, true], false)), Overtaken(1_500, trip(&[true, true, true], false))]),
+        (
+            "outrun",
+            vec![Outrun(250), Saga(trip(&[true, true], false)), Overtaken(1_500, trip(&[true, true, true], false))],
+        ),
     ];
     let mut made = Vec::new();
     for (name, statements) in all {
@@ -488,7 +496,8 @@ fn saga(trip: &Trip) -> Json {
     };
     let step = |(at, (kind, undone)): (usize, &(u8, bool))| {
         let call = "task:1.0.0@default";
-        let mut step = json!({"name": name(at), "do": call, "with": {"type": format!("s{kind}"), "input": {"n": input(at)}}});
+        let mut step =
+            json!({"name": name(at), "do": call, "with": {"type": format!("s{kind}"), "input": {"n": input(at)}}});
         if *undone {
             step["undo"] = call.into();
             step["undoWith"] = json!({"type": format!("u{kind}"), "input": {"n": "${ .n }", "of": "${ .by }"}});

@@ -38,6 +38,7 @@ mod run_read;
 mod running;
 mod statement;
 mod sweep;
+mod unnamed;
 mod writer;
 
 /// A copy of a database as of one moment, in a new file that is on disk when this returns.
@@ -271,7 +272,11 @@ impl Store for SqliteStore {
 
     fn sweep_runs(&self, ended_before: u64, limit: usize) -> Result<u64, Error> {
         self.inbox.run(move |connection| {
-            sweep::transaction(connection, |connection| run_read::sweep(connection, ended_before, limit))
+            sweep::transaction(connection, |connection| {
+                let gone = run_read::sweep(connection, ended_before, limit)?;
+                unnamed::step(connection)?;
+                Ok(gone)
+            })
         })
     }
 

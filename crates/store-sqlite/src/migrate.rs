@@ -18,6 +18,12 @@ pub(crate) fn store(connection: &mut Connection) -> Result<(), Error> {
     run(connection, store_schema::migrations::runner())
 }
 
+/// The schema of an earlier program.
+#[cfg(test)]
+pub(crate) fn store_up_to(connection: &mut Connection, version: u32) -> Result<(), Error> {
+    run(connection, store_schema::migrations::runner().set_target(refinery::Target::Version(version)))
+}
+
 /// Brings the log database to this program's schema.
 pub(crate) fn logs(connection: &mut Connection) -> Result<(), Error> {
     run(connection, log_schema::migrations::runner())

@@ -37,7 +37,7 @@ const PUT_TIMER: &str =
     "INSERT INTO run_timer (key, due) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET due = excluded.due";
 pub(crate) const DELETE_TIMER: &str = "DELETE FROM run_timer WHERE key = ?1";
 const PUT_VALUE: &str = "INSERT INTO value (key, bytes) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET bytes = excluded.bytes WHERE length(value.bytes) = 0";
-const PUT_NAME: &str = "INSERT OR IGNORE INTO value_name (value, namer) VALUES (?1, ?2)";
+pub(crate) const PUT_NAME: &str = "INSERT OR IGNORE INTO value_name (value, namer) VALUES (?1, ?2)";
 
 /// Longest turn or event inside its row: with its key it stays below the 1,002 bytes that a row keeps in its place.
 const SHORT_BYTES: usize = 900;

@@ -27,7 +27,6 @@ use tidewheel_lang::testkit::world::{Answer, Ask, Ended, Peer, START_MS, Whom};
 use tidewheel_store::Store;
 use tidewheel_store_sqlite::SqliteStore;
 
-
 const TENANT: TenantId = TenantId(1);
 /// Longer than any scenario takes: the worker never loses its attempts.
 const LEASE_MS: u64 = 10 * 365 * 24 * 3_600_000;

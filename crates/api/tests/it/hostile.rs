@@ -78,7 +78,11 @@ async fn an_expression_that_explodes_is_an_error_of_its_statement() {
         deploy(&node, name, &format!("  - a: {{set: {{x: '${{ {} }}'}}}}\n", bomb.replace('\'', "''"))).await;
         let ended = run(&node, name).await;
         assert_eq!(ended["phase"], "faulted", "{name}: {ended}");
-        assert_eq!((&ended["error"]["status"], &ended["error"]["instance"]), (&json!(400), &json!("/do/0/a")), "{name}");
+        assert_eq!(
+            (&ended["error"]["status"], &ended["error"]["instance"]),
+            (&json!(400), &json!("/do/0/a")),
+            "{name}"
+        );
     }
     assert_eq!(run_of_another(&node).await, json!({"x": 1}), "the neighbours are well");
 }

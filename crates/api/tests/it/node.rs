@@ -182,7 +182,12 @@ impl Node {
     }
 
     /// On what another node may have left.
-    pub(crate) async fn on(config: ApiConfig, store: Arc<MemoryStore>, logs: Arc<MemoryLogs>, blobs: Arc<dyn Blobs>) -> Node {
+    pub(crate) async fn on(
+        config: ApiConfig,
+        store: Arc<MemoryStore>,
+        logs: Arc<MemoryLogs>,
+        blobs: Arc<dyn Blobs>,
+    ) -> Node {
         let mut settings = Config::default();
         settings.options.compiler = WithCompiler(Some(Arc::new(tidewheel_lang::compile::Language)));
         let runtime = Runtime::start(settings, store, logs, blobs, Box::new(|why| panic!("{why}"))).unwrap();

@@ -235,11 +235,12 @@ impl Journal<'_> {
         // Children from before that moment stay, those that are still there; those of another run are not this one's.
         let forks = identity.run != current.identity.run;
         let later = &self.segments[at.min(before)..before];
-        super::saga::went_back(&mut head, current, later, &super::saga::GoesBack {
-            forks,
-            revision,
-            planted: self.definition.planted(),
-        });
+        super::saga::went_back(
+            &mut head,
+            current,
+            later,
+            &super::saga::GoesBack { forks, revision, planted: self.definition.planted() },
+        );
         let ended =
             |entry: Seq| current.held.iter().any(|held| matches!(held, Event::Done { entry: e, .. } if *e == entry));
         head.children.retain(|child| !forks && current.children.contains(child) && !ended(child.0));
@@ -277,8 +278,12 @@ impl Journal<'_> {
         let of_step = |frame: &super::head::Frame| key.contains(&format!(":{}/", frame.place.reference));
         match sagas.find(|frame| of_step(frame)) {
             Some(frame) => {
-                let saga = Key { scope: frame.scope.clone(), kind: EntryKind::Saga, name: frame.place.name(), n: frame.n };
-                format!("a step of a saga has the saga's input; go back to the saga itself, '{saga}', with the other input").into()
+                let saga =
+                    Key { scope: frame.scope.clone(), kind: EntryKind::Saga, name: frame.place.name(), n: frame.n };
+                format!(
+                    "a step of a saga has the saga's input; go back to the saga itself, '{saga}', with the other input"
+                )
+                .into()
             }
             None => format!("'{key}' goes on with what it had begun; give the input to an entry before it").into(),
         }

@@ -276,12 +276,7 @@ fn each_mistake_in_a_saga_has_a_line_and_a_column() {
     let task = "task:1.0.0@default";
     let a = format!("          - {{ name: a, do: '{task}', with: {{ type: t }} }}\n");
     let cases: Vec<(String, &str, (u32, u32), &str)> = vec![
-        (
-            "          - name: a\n            with: { type: t }\n".into(),
-            "missing-field",
-            (7, 13),
-            "a step needs `do`",
-        ),
+        ("          - name: a\n            with: { type: t }\n".into(), "missing-field", (7, 13), "a step needs `do`"),
         (
             format!("          - do: {task}\n            with: {{ type: t }}\n"),
             "missing-field",
@@ -295,7 +290,9 @@ fn each_mistake_in_a_saga_has_a_line_and_a_column() {
             "`do` needs its arguments in `with`, a map",
         ),
         (
-            format!("          - name: a\n            do: {task}\n            with: {{ type: t }}\n            rollback: {task}\n"),
+            format!(
+                "          - name: a\n            do: {task}\n            with: {{ type: t }}\n            rollback: {task}\n"
+            ),
             "unknown-name",
             (10, 13),
             "a step has no field `rollback`",
@@ -307,25 +304,33 @@ fn each_mistake_in_a_saga_has_a_line_and_a_column() {
             "this function has no argument `payload`",
         ),
         (
-            format!("          - name: a\n            do: {task}\n            with: {{ type: t }}\n            undoWith: {{ type: u }}\n"),
+            format!(
+                "          - name: a\n            do: {task}\n            with: {{ type: t }}\n            undoWith: {{ type: u }}\n"
+            ),
             "missing-field",
             (10, 23),
             "`undoWith` are the arguments of `undo`, which is missing",
         ),
         (
-            format!("          - name: a\n            do: {task}\n            with: {{ type: t }}\n            undo: {task}\n"),
+            format!(
+                "          - name: a\n            do: {task}\n            with: {{ type: t }}\n            undo: {task}\n"
+            ),
             "missing-field",
             (10, 19),
             "`undo` needs its arguments in `undoWith`, a map",
         ),
         (
-            format!("{a}          - name: b\n            do: {task}\n            with: {{ type: t, input: '${{ $steps.c.id }}' }}\n"),
+            format!(
+                "{a}          - name: b\n            do: {task}\n            with: {{ type: t, input: '${{ $steps.c.id }}' }}\n"
+            ),
             "unknown-name",
             (10, 37),
             "no step before `b` has the name `c`: `$steps` has the outputs of the steps that finished",
         ),
         (
-            format!("          - name: b\n            do: {task}\n            with: {{ type: t }}\n            undo: {task}\n            undoWith: {{ type: u, input: '${{ $steps.c.id }}' }}\n          - {{ name: c, do: '{task}', with: {{ type: t }} }}\n"),
+            format!(
+                "          - name: b\n            do: {task}\n            with: {{ type: t }}\n            undo: {task}\n            undoWith: {{ type: u, input: '${{ $steps.c.id }}' }}\n          - {{ name: c, do: '{task}', with: {{ type: t }} }}\n"
+            ),
             "unknown-name",
             (11, 41),
             "neither `b` nor a step before it has the name `c`: `$steps` has the outputs of the steps that finished",
@@ -354,7 +359,12 @@ fn each_mistake_in_a_saga_has_a_line_and_a_column() {
             (9, 13),
             "this function needs the argument `type`",
         ),
-        ("          - 5\n".into(), "wrong-type", (7, 13), "a step is a map with `name`, `do`, `with`, `undo` and `undoWith`"),
+        (
+            "          - 5\n".into(),
+            "wrong-type",
+            (7, 13),
+            "a step is a map with `name`, `do`, `with`, `undo` and `undoWith`",
+        ),
         (
             format!("          - name: a/b\n            do: {task}\n            with: {{ type: t }}\n"),
             "wrong-value",
@@ -371,7 +381,8 @@ fn each_mistake_in_a_saga_has_a_line_and_a_column() {
 #[test]
 fn a_saga_without_steps_or_with_a_retry_that_it_cannot_keep_is_refused() {
     let with = |with: &str| {
-        let (message, hint, line, _) = error(&format!("do:\n  - trip: {{ call: 'saga:1.0.0@default', with: {with} }}\n"));
+        let (message, hint, line, _) =
+            error(&format!("do:\n  - trip: {{ call: 'saga:1.0.0@default', with: {with} }}\n"));
         assert_eq!(line, 3);
         (message, hint)
     };

@@ -34,7 +34,8 @@ pub(crate) struct Row {
 const ON_SQLITE: &str = "\n## On SQLite\n";
 
 /// The suites, in the order of the table.
-const SUITES: [fn() -> Option<Vec<Row>>; 7] = [kit::kit, kit::own, examples::examples, plans, invalid, verdicts, formats];
+const SUITES: [fn() -> Option<Vec<Row>>; 7] =
+    [kit::kit, kit::own, examples::examples, plans, invalid, verdicts, formats];
 
 /// Documents that become a plan.
 fn plans() -> Option<Vec<Row>> {

@@ -190,8 +190,10 @@ fn a_saga_that_leaves_something_behind_or_undoes_in_vain_is_told_of() {
         all.map(|one| (&*one.pointer, one.span.start.line)).collect()
     };
     assert_eq!(of("step-without-undo"), [("/do/0/trip/with/steps/1", 12)]);
-    let text = |steps: &str| format!("do:\n  - trip: {{ call: 'saga:1.0.0@default', with: {{ steps: [ {steps} ] }} }}\n");
-    let step = |name: &str, undo: &str| format!("{{ name: {name}, do: 'task:1.0.0@default', with: {{ type: t }}{undo} }}");
+    let text =
+        |steps: &str| format!("do:\n  - trip: {{ call: 'saga:1.0.0@default', with: {{ steps: [ {steps} ] }} }}\n");
+    let step =
+        |name: &str, undo: &str| format!("{{ name: {name}, do: 'task:1.0.0@default', with: {{ type: t }}{undo} }}");
     let undone = ", undo: 'task:1.0.0@default', undoWith: { type: u, input: '${ .id }' }";
     let constant = ", undo: 'task:1.0.0@default', undoWith: { type: u, input: { id: 7 } }";
     let sagas = |steps: &str| -> Vec<&'static str> {

@@ -52,13 +52,7 @@ impl Sagas {
         }
     }
 
-    fn opens(
-        &mut self,
-        run: RunId,
-        (entry, within, key): (u64, u64, &Key),
-        segment: &Segment,
-        found: &mut Found,
-    ) {
+    fn opens(&mut self, run: RunId, (entry, within, key): (u64, u64, &Key), segment: &Segment, found: &mut Found) {
         let begins = match key.kind {
             EntryKind::Saga => {
                 let name = (key.scope.to_string(), key.name.to_string());

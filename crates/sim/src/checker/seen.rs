@@ -73,7 +73,9 @@ impl Sights {
         let glance = self.glances.iter().find(|glance| glance.number == number)?;
         let (next, cancelling) = glance.next?;
         let granted = next.state == State::Running && next.attempt > glance.seen.attempt && !cancelling;
-        granted.then(|| format!("task {:x} was {:?}, then {next:?}, and is cancelled as the first", glance.at.1.0, glance.seen))
+        granted.then(|| {
+            format!("task {:x} was {:?}, then {next:?}, and is cancelled as the first", glance.at.1.0, glance.seen)
+        })
     }
 
     /// A claim for many tasks was answered; `None` = it was taken.

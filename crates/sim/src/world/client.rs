@@ -220,7 +220,10 @@ impl World {
             (CallKind::Submit(items, _), Reply::Refused(_)) => {
                 items.iter().for_each(|item| self.checkers.overload.refused(item));
             }
-            (CallKind::Seen(task) | CallKind::Task(task, _), Reply::Refused(Refusal::NotFound) | Reply::View(Answer::NotFound)) => {
+            (
+                CallKind::Seen(task) | CallKind::Task(task, _),
+                Reply::Refused(Refusal::NotFound) | Reply::View(Answer::NotFound),
+            ) => {
                 self.checkers.fail("S1", format!("task {:x} was accepted, and a strong read does not find it", task.0));
             }
             (CallKind::Task(task, _), Reply::View(Answer::Why(reasons))) if reasons.is_empty() => {

@@ -177,7 +177,11 @@ impl World {
             instance: format!("{}", w.life).as_str().into(),
             queues: w.plan.queues.iter().map(|q| format!("q{q}").into()).collect(),
             types: w.plan.types.iter().map(|t| format!("t{t}").into()).collect(),
-            own_types: w.plan.own_types.as_ref().map(|own| own.iter().copied().map(own_type).chain(STEPS.map(Into::into)).collect()),
+            own_types: w
+                .plan
+                .own_types
+                .as_ref()
+                .map(|own| own.iter().copied().map(own_type).chain(STEPS.map(Into::into)).collect()),
             labels: w.plan.labels.iter().flat_map(label).collect(),
             resources: Resources { cpu_millis: w.plan.cpu_millis, memory_bytes: 0 },
             serves: w.plan.serves.clone(),
@@ -271,7 +275,10 @@ impl World {
             self.checkers.fail("S23", text);
         }
         if !self.has_code(worker, &grant) {
-            let text = format!("worker {worker} is given {:?} and has code for {:?}", grant.kind, self.workers[worker].plan.own_types);
+            let text = format!(
+                "worker {worker} is given {:?} and has code for {:?}",
+                grant.kind, self.workers[worker].plan.own_types
+            );
             self.checkers.fail("S23", text);
         }
         let l = &mut self.workers[worker].links[link];

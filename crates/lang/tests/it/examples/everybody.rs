@@ -49,7 +49,9 @@ fn http(uri: &str, args: &Json, asked: usize) -> Answer {
     }
     let content = match uri.rsplit_once("/pet/") {
         Some((_, id)) => json!({"id": id, "name": "Milou"}),
-        None if uri.contains("/api/people/") => json!({"name": "Luke", "homeworld": "https://swapi.dev/api/planets/1/"}),
+        None if uri.contains("/api/people/") => {
+            json!({"name": "Luke", "homeworld": "https://swapi.dev/api/planets/1/"})
+        }
         None => json!({"answers": uri}),
     };
     let output = match args["output"].as_str() {
