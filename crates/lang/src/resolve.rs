@@ -346,7 +346,13 @@ impl Fetch<'_> {
 
     fn fail(&mut self, at: crate::text::At, code: &'static str, message: String) {
         if !self.found.iter().any(|one| one.message == message) {
-            self.found.push(self.tree.error(at, code, message));
+            let found = self.tree.error(at, code, message);
+            self.found.push(match code {
+                "not-fetched" => {
+                    found.hint("put the content into the document, or deploy it from where that can be read")
+                }
+                _ => found,
+            });
         }
     }
 

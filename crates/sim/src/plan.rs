@@ -252,6 +252,7 @@ impl Plan {
         let options = options(&mut rng, tight);
         let (mut load, mut tenants, mut workers) = (load, tenants, workers);
         placement(&mut Rng::new(seed ^ 0x91AC_E0F5), &mut load, &mut tenants, &mut workers);
+        code(&mut Rng::new(seed ^ 0x636f_6465), &load, &mut workers);
         let mut options = options;
         let runs = runs(&mut Rng::new(seed ^ 0x666c_6f77), &mut options);
         Plan { seed, scenario: Scenario::Swarm, length, partitions, options, tenants, workers, load, faults, runs }
@@ -271,11 +272,7 @@ fn placement(rng: &mut Rng, load: &mut LoadPlan, tenants: &mut [TenantPlan], wor
         }
     }
     let bounded = rng.chance(0.5);
-    let coded = rng.chance(0.4);
     for worker in workers {
-        if coded && rng.chance(0.5) {
-            worker.own_types = Some((0..load.types as usize).filter(|_| rng.chance(0.5)).collect());
-        }
         worker.data = (0..4).filter(|_| rng.chance(0.3)).collect();
         if !bounded || rng.chance(0.4) {
             continue;
@@ -284,6 +281,19 @@ fn placement(rng: &mut Rng, load: &mut LoadPlan, tenants: &mut [TenantPlan], wor
         worker.serves.lengths = *rng.pick(&[0, 0, 0b001, 0b100, 0b011]);
         let executors: [&[&str]; 4] = [&[], &["automated"], &["e0"], &["automated", "e1"]];
         worker.serves.executors = rng.pick(&executors).iter().map(|name| (*name).into()).collect();
+    }
+}
+
+/// Which types a worker has code for. Drawn from a row of numbers of its own.
+fn code(rng: &mut Rng, load: &LoadPlan, workers: &mut [WorkerPlan]) {
+    if rng.chance(0.6) {
+        return;
+    }
+    for worker in workers.iter_mut().filter(|_| rng.chance(0.5)) {
+        worker.own_types = Some(Vec::new());
+    }
+    for own in workers.iter_mut().filter_map(|worker| worker.own_types.as_mut()) {
+        own.extend((0..load.types as usize).filter(|_| rng.chance(0.5)));
     }
 }
 

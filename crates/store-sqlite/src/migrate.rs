@@ -20,7 +20,7 @@ pub(crate) fn store(connection: &mut Connection) -> Result<(), Error> {
 
 /// The schema of an earlier program.
 #[cfg(test)]
-pub(crate) fn store_up_to(connection: &mut Connection, version: u32) -> Result<(), Error> {
+pub(crate) fn store_up_to(connection: &mut Connection, version: i32) -> Result<(), Error> {
     run(connection, store_schema::migrations::runner().set_target(refinery::Target::Version(version)))
 }
 

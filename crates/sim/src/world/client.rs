@@ -27,6 +27,8 @@ const REMEMBERED: usize = 2_000;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) rng: Rng,
+    /// For what not every client does, so that all others draw the same whether it is done or not.
+    pub(crate) other: Rng,
     pub(crate) calls: BTreeMap<RequestId, Call>,
     pub(crate) next_request: u64,
     pub(crate) next_marker: u64,
@@ -96,6 +98,7 @@ impl Client {
         let specs = super::submit::specs(plan, &mut rng);
         Client {
             rng,
+            other: Rng::new(plan.seed ^ 0x6f74_6865),
             calls: BTreeMap::new(),
             next_request: 1,
             next_marker: 1,
@@ -319,7 +322,7 @@ impl World {
 
     fn act_on_task(&mut self, act: Act) {
         let Some((partition, tenant, mut task)) = self.some_task() else { return };
-        if act == Act::Cancel && self.client.rng.chance(0.4) {
+        if act == Act::Cancel && self.client.other.chance(0.3) {
             return self.cancel_as_seen((partition, tenant, task));
         }
         let mut retry = false;
@@ -347,7 +350,7 @@ impl World {
             Some((partition, tenant, task, glance, seen))
         };
         let Some(fresh) = look(self) else { return };
-        let seen = if self.client.rng.chance(0.5) { self.client.glance.replace(fresh) } else { Some(fresh) };
+        let seen = if self.client.other.chance(0.5) { self.client.glance.replace(fresh) } else { Some(fresh) };
         let Some((partition, tenant, task, glance, seen)) = seen else { return };
         let request = RequestId(self.client.next_request);
         self.checkers.sights.cancels(request, glance);

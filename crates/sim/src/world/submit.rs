@@ -92,7 +92,7 @@ impl World {
     pub(crate) fn submit_some(&mut self, number: u64) {
         let tenant = self.client.rng.below(self.plan.tenants.len() as u64) as usize;
         let mut by_partition: Vec<Vec<Item>> = vec![Vec::new(); self.disks.len()];
-        let claimed = number > 1 && self.plan.load.keyed > 0.0 && self.client.rng.chance(0.3);
+        let claimed = number > 1 && self.plan.load.keyed > 0.0 && self.client.other.chance(0.2);
         for _ in 0..number {
             let item = self.item(tenant, claimed);
             by_partition[item.partition].push(item);
@@ -107,7 +107,7 @@ impl World {
 
     /// Under a key for all of them; sometimes once more, also with another body. Each has a key of its own, too, as the server's have.
     fn submit_claimed(&mut self, partition: usize, items: Vec<Item>) {
-        let rng = &mut self.client.rng;
+        let rng = &mut self.client.other;
         if rng.chance(0.2) && !self.client.claimed.is_empty() {
             let (mut items, mut claim) = rng.pick(&self.client.claimed).clone();
             if rng.chance(0.5) {
@@ -155,7 +155,8 @@ impl World {
         }
         let marker = self.client.next_marker;
         self.client.next_marker += 1;
-        let idempotency = (claimed || rng.chance(load.keyed)).then(|| {
+        let keyed = rng.chance(load.keyed);
+        let idempotency = (keyed || claimed).then(|| {
             self.client.next_key += 1;
             (key_hash(self.client.next_key), marker)
         });
