@@ -121,42 +121,22 @@ impl Sagas {
         }
     }
 
-    /// Up to the moment before a key was opened, and what was undone since.
-    fn before(run: RunId, segments: &[Segment], key: &str) -> Option<(Sagas, BTreeSet<u64>)> {
-        let is_it = |fact: &Fact| matches!(fact, Fact::Opened { key: opened, .. } if opened.to_string() == key);
-        let at = segments.iter().rposition(|segment| segment.facts.iter().any(is_it))?;
-        let mut then = Sagas::default();
-        let mut ignored = Found::new();
-        for (at, segment) in segments[..at].iter().enumerate() {
-            then.event(run, segment, &segments[..at], false);
-            segment.facts.iter().for_each(|fact| then.fact(run, fact, segment, &mut ignored));
-        }
-        let segment = &segments[at];
-        then.event(run, segment, &segments[..at], false);
-        let mut facts = segment.facts.iter();
-        facts.by_ref().take_while(|fact| !is_it(fact)).for_each(|fact| then.fact(run, fact, segment, &mut ignored));
-        let later = facts.chain(segments[at + 1..].iter().flat_map(|segment| &segment.facts));
-        let undone = later.filter_map(|fact| match fact {
-            Fact::Opened { key, .. } if key.kind == EntryKind::Undo => key.scope.rsplit_once("/u")?.1.parse().ok(),
-            _ => None,
-        });
-        let undone = undone.collect();
-        Some((then, undone))
-    }
-
     /// What a turn was taken for.
-    fn event(&mut self, run: RunId, segment: &Segment, before: &[Segment], forks: bool) {
+    fn event(&mut self, run: RunId, segment: &Segment, (before, past): (&[Segment], &[Sagas]), forks: bool) {
         match &segment.event {
             Event::Reset { .. } if forks => *self = Sagas::default(),
-            Event::Reset { key, .. } if !self.is_idle() => self.goes_back(run, key, before),
+            Event::Reset { key, .. } if !self.is_idle() => {
+                if let Some((then, undone)) = moment(run, (before, past), key) {
+                    self.goes_back(then, &undone);
+                }
+            }
             Event::Terminate { .. } => self.terminated = true,
             Event::Retry => self.undoing = None,
             _ => {}
         }
     }
 
-    fn goes_back(&mut self, run: RunId, key: &str, segments: &[Segment]) {
-        let Some((then, undone)) = Sagas::before(run, segments, key) else { return };
+    fn goes_back(&mut self, then: Sagas, undone: &BTreeSet<u64>) {
         self.kept.clear();
         for (name, steps) in then.open.into_values() {
             if !steps.iter().any(|step| undone.contains(step)) {
@@ -172,11 +152,29 @@ impl Sagas {
     }
 }
 
+/// Up to the moment before a key was opened the last time, and what was undone since.
+fn moment(run: RunId, (segments, past): (&[Segment], &[Sagas]), key: &str) -> Option<(Sagas, BTreeSet<u64>)> {
+    let is_it = |fact: &Fact| matches!(fact, Fact::Opened { key: opened, .. } if opened.to_string() == key);
+    let at = segments.iter().rposition(|segment| segment.facts.iter().any(is_it))?;
+    let (mut then, mut ignored) = (past.get(at)?.clone(), Found::new());
+    let segment = &segments[at];
+    let mut facts = segment.facts.iter();
+    facts.by_ref().take_while(|fact| !is_it(fact)).for_each(|fact| then.fact(run, fact, segment, &mut ignored));
+    let later = facts.chain(segments[at + 1..].iter().flat_map(|segment| &segment.facts));
+    let undone = later.filter_map(|fact| match fact {
+        Fact::Opened { key, .. } if key.kind == EntryKind::Undo => key.scope.rsplit_once("/u")?.1.parse().ok(),
+        _ => None,
+    });
+    Some((then, undone.collect()))
+}
+
 /// A turn of a run. `forks` = it is the first of its own, behind a copy.
 pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment, forks: bool) -> Found {
     let mut found = Found::new();
     let sagas = &mut log.sagas;
-    sagas.event(run, segment, &log.segments, forks);
+    sagas.event(run, segment, (&log.segments, &log.saga_past), forks);
+    // Where a reset goes back to begins with this.
+    log.saga_past.push(sagas.clone());
     for fact in &segment.facts {
         sagas.fact(run, fact, segment, &mut found);
     }

@@ -44,6 +44,8 @@ pub(crate) struct Log {
     pub(super) order: run_order::Entries,
     pub(super) program: run_program::Program,
     pub(super) sagas: run_saga::Sagas,
+    /// The same before the facts of each turn.
+    pub(super) saga_past: Vec<run_saga::Sagas>,
     /// Children whose ends were put in line, by entry and item.
     pub(super) told: BTreeSet<(u64, u64)>,
     /// Ends that the log has.
@@ -75,6 +77,7 @@ impl Log {
             order: run_order::Entries::default(),
             program: run_program::Program::default(),
             sagas: run_saga::Sagas::default(),
+            saga_past: Vec::new(),
             told: BTreeSet::new(),
             ends: 0,
             snapshot: None,
