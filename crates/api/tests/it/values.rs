@@ -133,6 +133,9 @@ async fn a_result_that_its_run_has_not_looked_at_yet_is_kept_over_a_restart() {
     let id = start(&node).await;
     node.post(&format!("/api/v1/runs/{id}:suspend"), "{}").await.is(200);
     node.worker(1).give(&result).await;
+    while disk.store.value(tenant(&node), &named).unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
     // The task is gone, the run holds what it gave, and the server dies.
     disk.forget_tasks();
     let node = disk.restart(node).await;
