@@ -125,27 +125,6 @@ async fn a_result_that_two_runs_name_goes_with_the_second() {
 }
 
 #[tokio::test]
-async fn a_result_that_its_run_has_not_looked_at_yet_is_kept_over_a_restart() {
-    let mut disk = Disk::new();
-    let node = disk.start().await;
-    measure(&node).await;
-    let (named, result) = large(&node, "c").await;
-    let id = start(&node).await;
-    node.post(&format!("/api/v1/runs/{id}:suspend"), "{}").await.is(200);
-    node.worker(1).give(&result).await;
-    while disk.store.value(tenant(&node), &named).unwrap().is_none() {
-        tokio::task::yield_now().await;
-    }
-    // The task is gone, the run holds what it gave, and the server dies.
-    disk.forget_tasks();
-    let node = disk.restart(node).await;
-    assert_eq!(sweep_blobs(&node.runtime, AGE).await, 0);
-    assert!(is_there(&node, named).await);
-    node.post(&format!("/api/v1/runs/{id}:resume"), "{}").await.is(200);
-    assert_eq!(end_of(&node, &id).await, json!({"size": 200_000}));
-}
-
-#[tokio::test]
 async fn a_crash_between_the_end_of_a_run_and_the_sweep_leaves_nothing_behind() {
     let mut disk = Disk::new();
     let node = disk.start().await;
