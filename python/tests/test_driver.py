@@ -45,7 +45,7 @@ class Results(unittest.TestCase):
             "wait": [{"mode": "all", "keys": ["/task:a#0"]}]})
         out = run.turn(("/task:a#0", 5))
         self.assertEqual(out["commands"][0]["opts"], {
-            "timeout_ms": 60000, "timeout": {"run": "1m", "queue": "2m"}, "concurrency_key": "x:6", "concurrency_limit": 2})
+            "timeouts": {"run_ms": 60000, "queue_ms": 120000}, "concurrency_key": "x:6", "concurrency_limit": 2})
         self.assertEqual(run.turn(("/task:b#0", 7)), {"v": 1, "commands": [], "wait": [], "end": {"ok": 12}})
 
     def test_every_kind_of_command(self):
@@ -181,6 +181,93 @@ class Mismatches(unittest.TestCase):
 
         found = self.differs(run, f, line="# here")
         self.assertEqual((found["turn"], found["expected"], found["actual"]), (1, "/task:a#0", "/task:b#0"))
+
+    def accepting(self, run, other, through, *dones):
+        """Other code on a run's journal, with the differences up to a turn accepted. Each turn is replayed from the beginning, so that what
+        came of the one before has to fit, too."""
+        turns, now = copy.deepcopy(run.turns), 100
+        out = {}
+        for done in dones:
+            turn = {"no": len(turns) + 1, "now": now, "done": [{"key": k, "status": "ok", "value": v, "at": now} for k, v in done]}
+            out = activate(other, payload(turns + [turn], other.ref, run.input, accepted=through), FlowHost())
+            if "mismatch" in out.get("end", {}):
+                return out
+            turns.append({**turn, "opened": [{"key": c["key"], "hash": c["hash"]} for c in out["commands"]]})
+            now += 1
+        return out
+
+    def test_accepted_arguments_keep_the_result_that_is_there(self):
+        run = self.journal(two_steps, [], [("/task:a#0", 1)])
+
+        @flow
+        def f() -> int:
+            return a(50) + b(2)
+
+        self.assertEqual(self.differs(run, f)["actual"], "/task:a#0")
+        out = self.accepting(run, f, 2, [("/task:b#0", 7)])
+        self.assertEqual(out["end"], {"ok": 8})
+
+    def test_what_accepted_code_asks_for_instead_is_begun_when_the_history_is_through(self):
+        run = self.journal(two_steps, [], [("/task:a#0", 1)])
+
+        @flow
+        def g() -> int:
+            return a(1) + a(2) + b(3)
+
+        out = self.accepting(run, g, 2, [("/task:b#0", 7)])
+        self.assertEqual([c["key"] for c in out["commands"]], ["/task:a#1"])
+        out = self.accepting(run, g, 2, [("/task:b#0", 7)], [], [("/task:a#1", 30)])
+        self.assertEqual(out["end"], {"ok": 38}, "b had ended before it was asked for")
+
+        @flow
+        def h() -> int:
+            first = b(9)
+            wf.sleep(1)
+            return first + a(1)
+
+        out = self.accepting(run, h, 2, [("/task:b#0", 7)], [("/sleep:#0", None)])
+        self.assertEqual(out["end"], {"ok": 8}, "what was done already is not done again")
+
+    def test_a_difference_behind_what_was_accepted_is_one(self):
+        @flow
+        def g() -> int:
+            return a(1) + a(2) + b(3)
+
+        @flow
+        def h() -> int:
+            return a(1) + b(3) + b(4)
+
+        run = self.journal(two_steps, [], [("/task:a#0", 1)])
+        turns = copy.deepcopy(run.turns)
+        turns.append({"no": 3, "now": 100, "done": [{"key": "/task:b#0", "status": "ok", "value": 7, "at": 100}],
+                      "opened": [{"key": "/task:a#1", "hash": "00"}]})
+        live = {"no": 4, "now": 101, "done": []}
+        out = activate(h, payload(turns + [live], h.ref, run.input, accepted=2), FlowHost())
+        self.assertEqual(out["end"]["mismatch"]["turn"], 3)
+
+    def test_entries_in_another_order_can_be_accepted(self):
+        @flow
+        def before() -> int:
+            return a(1) + b(1)
+
+        run = self.journal(before, [], [("/task:a#0", 1)])
+
+        @flow
+        def after() -> int:
+            return b(1) + a(1)
+
+        out = self.accepting(run, after, 2, [("/task:b#0", 5)])
+        self.assertEqual(out["end"], {"ok": 6})
+
+    def test_an_end_that_comes_early_can_be_accepted(self):
+        run = self.journal(two_steps, [], [("/task:a#0", 1)])
+
+        @flow
+        def f() -> int:
+            return a(1)
+
+        self.assertEqual(self.differs(run, f)["expected"], "/task:b#0")
+        self.assertEqual(self.accepting(run, f, 2, [("/task:b#0", 7)])["end"], {"ok": 1})
 
     def test_a_an_entry_too_many(self):
         run = self.journal(two_steps, [], [("/task:a#0", 1)])

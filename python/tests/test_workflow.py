@@ -135,14 +135,29 @@ class Calls(unittest.TestCase):
 
         outcome = run(f)
         opts = outcome.journal[0]["opts"]
-        self.assertEqual((opts["queue"], opts["priority"], opts["timeout_ms"], opts["retry"]["max_attempts"]), ("fast", 9, 120000, 7))
+        self.assertEqual((opts["queue"], opts["priority"], opts["timeouts"], opts["retry"]["max_attempts"]), ("fast", 9, {"run_ms": 120000}, 7))
         self.assertEqual((opts["labels"], opts["idempotency_key"]), ({"a": "1"}, "k"))
 
         @flow
         def g() -> int:
             return fetch(1)
 
-        self.assertEqual(run(g).journal[0]["opts"]["timeout_ms"], 300000)
+        self.assertEqual(run(g).journal[0]["opts"]["timeouts"], {"run_ms": 300000})
+
+        @flow
+        def all_of_them() -> int:
+            given = {
+                "key": "order-1", "concurrency_key": "c:1", "concurrency_limit": 2, "affinity_key": "eu", "ttl": "1h", "expected_duration": 5,
+                "near": "set-1", "correlation_id": "x", "resources": {"class": "io-intensive", "memory": "2Gi"}, "priority": "high",
+                "timeout": {"queue": "1m", "start": 2, "run": "3s", "heartbeat": "4s"}, "package": "other@1.2",
+            }
+            return fetch.with_options(**given)(1)
+
+        opts = run(all_of_them).journal[0]["opts"]
+        self.assertEqual(opts["timeouts"], {"queue_ms": 60000, "start_ms": 2000, "run_ms": 3000, "heartbeat_ms": 4000})
+        self.assertEqual((opts["key"], opts["concurrency_key"], opts["concurrency_limit"], opts["affinity_key"]), ("order-1", "c:1", 2, "eu"))
+        self.assertEqual((opts["ttl_ms"], opts["expected_ms"], opts["near"], opts["priority"]), (3600000, 5000, ["set-1"], 8))
+        self.assertEqual((opts["resources"], opts["package"]), ({"class": "io-intensive", "memory": 2 << 30}, "other@1.2"))
 
         @flow
         def h() -> int:

@@ -75,6 +75,7 @@ fn plan(kinds: Vec<Kind>) -> Flowchart {
         attributes: Vec::new(),
         definition: ExprId(1),
         hints: Hints::default(),
+        version_policy: Default::default(),
     })
 }
 

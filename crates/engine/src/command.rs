@@ -6,6 +6,7 @@ use crate::config::{QueueConfig, QueueState, TenantConfig};
 use crate::id::{Name, RequestId, RunId, SessionId, TaskId, TenantId, Token};
 use crate::mutation::RecordKind;
 use crate::run::data::Data;
+use crate::run::moves::CodePlace;
 use crate::run::turn::{Halt, Turn};
 use crate::serve::Serves;
 use crate::task::{Outcome, Payload, Resources, Spec, State};
@@ -181,6 +182,21 @@ pub enum RunAction {
     Reset(Name, Option<Data>),
     /// Start another run that goes on from where a key was opened.
     Fork(Name, Option<Data>),
+    /// Go on with another version of its workflow.
+    Move(MoveRun),
+    /// Accept that its program differs from its history, and go on; who does.
+    Accept(Name),
+}
+
+/// See [`RunAction::Move`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct MoveRun {
+    /// Hash of the document of that version.
+    pub plan: [u8; 32],
+    /// Who moves it.
+    pub by: Name,
+    /// Only while its program stands there: what was found out about its history holds for that place alone.
+    pub at: Option<CodePlace>,
 }
 
 /// Everything that can be asked.

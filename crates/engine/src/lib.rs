@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 pub mod effect;
 pub mod id;
+pub mod input_keys;
 pub mod invariant;
 pub mod limit;
 pub mod load;

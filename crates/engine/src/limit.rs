@@ -102,6 +102,16 @@ pub const TYPES_PER_TENANT: usize = 10_000;
 pub const REQUIREMENTS: usize = 1_000_000;
 /// Grants allowed to one task, at most.
 pub const MAX_ATTEMPTS: u32 = 1_000;
+/// Bytes of a key of a task, of any kind.
+pub const KEY_BYTES: usize = 256;
+/// Labels of one task; each is an indexed row.
+pub const LABELS: usize = 8;
+/// Bytes of a label's name or value.
+pub const LABEL_BYTES: usize = 256;
+/// Requirements of one task: each is compared with every worker.
+pub const REQUIRES: usize = 16;
+/// Cores that one task may ask for.
+pub const TASK_CORES: f64 = 1_024.0;
 /// Longest error text that is stored with a task, in bytes; the rest is in the log.
 pub const ERROR_BYTES: usize = 16 * 1024;
 /// Tasks in one bulk submit.

@@ -22,6 +22,7 @@ mod run_cache;
 mod run_commands;
 mod runs;
 mod scan;
+mod step_options;
 mod step_types;
 mod submit;
 mod take;

@@ -44,6 +44,7 @@ pub mod listen;
 mod look;
 mod machine;
 pub mod map;
+pub mod moves;
 pub mod plan;
 pub mod saga;
 mod step;

@@ -123,6 +123,26 @@ pub struct Resources {
     pub memory_bytes: u64,
 }
 
+const MB: u64 = 1 << 20;
+
+/// What the class `default` stands for. To a task that asks for nothing it is a share, and a permit of a worker is what it
+/// takes of that: counted in cores it would keep all but a few of the tasks that only wait for something from running at
+/// once. Such a task has no resources in its [`Spec`]. Who asks for the class by its name gets its figures.
+pub const DEFAULT_CLASS: Resources = Resources { cpu_millis: 1_000, memory_bytes: 256 * MB };
+
+/// Classes by name, with whether their reads and writes go first: document B's `allocateResources`.
+pub const CLASSES: [(&str, Resources, bool); 4] = [
+    ("default", DEFAULT_CLASS, false),
+    ("cpu-intensive", Resources { cpu_millis: 2_000, memory_bytes: 1_024 * MB }, false),
+    ("memory-intensive", Resources { cpu_millis: 1_000, memory_bytes: 4_096 * MB }, false),
+    ("io-intensive", Resources { cpu_millis: 1_000, memory_bytes: 512 * MB }, true),
+];
+
+/// The figures of a class, and whether its reads and writes go first. `None` = there is no such class.
+pub fn class(name: &str) -> Option<(Resources, bool)> {
+    CLASSES.iter().find(|(known, ..)| *known == name).map(|(_, resources, fast_io)| (*resources, *fast_io))
+}
+
 /// A file left by an attempt; the content is a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {

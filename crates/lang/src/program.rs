@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tidewheel_engine::id::Name;
 use tidewheel_engine::run::plan::{
     Duration, ExprId, Filter, Hints, Intake, Kind, ListId, Listen, Node, NodeId, ParentClose, Plan, Profile, Program,
-    Read, Strategy, Target, Yield,
+    Read, Strategy, Target, VersionPolicy, Yield,
 };
 
 use crate::compile::Compiled;
@@ -56,6 +56,9 @@ pub struct ProgramDocument {
     /// Time limit of a run in milliseconds; 0 = none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub timeout_ms: u64,
+    /// What becomes of its runs when another version is deployed; empty = `pin`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version_policy: String,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -100,6 +103,16 @@ impl ProgramDocument {
         Some(read)
     }
 
+    /// See [`ProgramDocument::version_policy`].
+    pub fn policy(&self) -> Result<VersionPolicy, String> {
+        match &*self.version_policy {
+            "" => Ok(VersionPolicy::Pin),
+            name => VersionPolicy::named(name).ok_or_else(|| {
+                format!("its version_policy is '{name}'; there are pin, compatible and latest")
+            }),
+        }
+    }
+
     pub(crate) fn compile(&self, hash: [u8; 32]) -> Result<Compiled, String> {
         let mut work = Work { builder: Builder::new(), nodes: Vec::new() };
         let mut schema = |part: &str, document: &Json| match document {
@@ -142,6 +155,7 @@ impl ProgramDocument {
             attributes: Vec::new(),
             definition,
             hints: Hints::default(),
+            version_policy: self.policy()?,
         };
         Ok(Compiled::new(plan, work.builder.finish()))
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
-use tidewheel_engine::run::plan::Profile;
+use tidewheel_engine::run::plan::{Profile, VersionPolicy};
 
 use crate::check::check;
 use crate::compile::{CatalogName, Compiled, catalog_name, compile, digest};
@@ -196,6 +196,15 @@ impl Resolved {
     /// The program, if it is one: a workflow written in Python.
     pub fn program(&self) -> Option<ProgramDocument> {
         ProgramDocument::read(self.content.get("program")?, self.workflow())
+    }
+
+    /// What becomes of its runs when another version is deployed.
+    pub fn version_policy(&self) -> VersionPolicy {
+        if let Some(program) = self.program() {
+            return program.policy().unwrap_or_default();
+        }
+        let hint = &self.workflow()["document"]["metadata"]["tidewheel"]["versionPolicy"];
+        hint.as_str().and_then(VersionPolicy::named).unwrap_or_default()
     }
 
     /// Reads what a deploy stored.

@@ -107,6 +107,7 @@ mod tests {
             attributes: Vec::new(),
             definition: ExprId(0),
             hints: Hints::default(),
+            version_policy: Default::default(),
         };
         let identity = Arc::new(Identity::new(RunId(5), &plan));
         Computation {

@@ -70,7 +70,9 @@ fn in_event(event: &Event, see: &mut impl FnMut(&Hash)) {
         | Event::Terminate { .. }
         | Event::Suspend { .. }
         | Event::Resume
-        | Event::Retry => {}
+        | Event::Retry
+        | Event::Moved { .. }
+        | Event::Accepted { .. } => {}
     }
 }
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 #: Programs that may wait in a process.
 MAX_PARKED = 200
 _SKIPPED = ("type", "input")
+#: What the names of priorities stand for.
+_LEVELS = {"high": 8, "medium": 5, "low": 2}
 #: Options of a submission that say when it starts, or what it belongs to: here the workflow says that.
 _NOT_HERE = {"delay": "call wf.sleep before it", "run_at": "call wf.sleep before it", "workflow_id": "it belongs to this run"}
 
@@ -170,16 +172,20 @@ def task_options(body: "Dict[str, Any]") -> "Dict[str, Any]":
         if name in body:
             raise ValueError(f"{name} is no option of a task that a workflow calls; {instead}")
     opts = {name: value for name, value in body.items() if name not in _SKIPPED}
-    limits = opts.pop("timeout", None)
-    from .options import duration_ms
+    from .options import bytes_of, duration_ms
 
     if "retry" in opts:
         opts["retry"] = _retry(opts["retry"])
+    limits = opts.pop("timeout", None)
     if limits:
-        if "run" in limits:
-            opts["timeout_ms"] = duration_ms(limits["run"])
-        if set(limits) != {"run"}:
-            opts["timeout"] = limits
+        opts["timeouts"] = {stage + "_ms": duration_ms(limit) for stage, limit in limits.items()}
+    for name, plain in (("ttl", "ttl_ms"), ("expected_duration", "expected_ms")):
+        if name in opts:
+            opts[plain] = duration_ms(opts.pop(name))
+    if opts.get("priority") in _LEVELS:
+        opts["priority"] = _LEVELS[opts["priority"]]
+    if "memory" in (opts.get("resources") or {}):
+        opts["resources"] = {**opts["resources"], "memory": bytes_of(opts["resources"]["memory"])}
     return opts
 
 
@@ -233,6 +239,13 @@ class Program:
         self.strands: "Dict[Strand, None]" = {}
         self.entries: "Dict[str, Entry]" = {}
         self.patches: "Set[str]" = set()
+        #: Up to this turn differences were accepted. What the history has there stands, whenever the code asks for it; what it asks
+        #: for instead is begun in the first turn behind.
+        self.accepted = activation.accepted
+        self._known: "Set[str]" = set()
+        #: What of that ended before the code asked for it; what the code asked for there, and the history did not have.
+        self._early: "Dict[str, Any]" = {}
+        self._late: "List[Tuple[Entry, Dict[str, Any]]]" = []
         self.commands: "List[Dict[str, Any]]" = []
         self.issued: "Dict[str, str]" = {}
         self.opened: "Optional[Dict[str, Optional[str]]]" = None
@@ -251,6 +264,9 @@ class Program:
         """Goes through turns, of which the last one is live (or none is). Afterwards `end`, `mismatch`, `commands` and `waits` say
         what came of it."""
         self._turns, self._live = deque(turns), live
+        if self.accepted:
+            lenient = (turn for turn in turns if turn["no"] <= self.accepted)
+            self._known.update(item["key"] for turn in lenient for item in turn.get("opened") or ())
         while self._next():
             self._spin()
 
@@ -277,8 +293,10 @@ class Program:
         if self.opened is not None and not self.broken:
             self._compare()
             if self.end is not None and self._turns and self.mismatch is None:
-                expected = next((item["key"] for turn in self._turns for item in turn.get("opened") or ()), None)
-                self._note(expected, None, "the function has ended, and the journal goes on", None)
+                strict = (turn for turn in self._turns if turn["no"] > self.accepted)
+                expected = next((item["key"] for turn in strict for item in turn.get("opened") or ()), None)
+                if expected is not None or self.no > self.accepted:
+                    self._note(expected, None, "the function has ended, and the journal goes on", None)
         if self.broken or not self._turns:
             return False
         turn = self._turns.popleft()
@@ -296,6 +314,12 @@ class Program:
         for key in self.opened or ():
             if "/patch:" in key:
                 self.patches.add(key)
+        if live or self.no > self.accepted:
+            for entry, command in self._late:
+                self.issued[entry.key] = entry.hash
+                if live:
+                    self.commands.append(command)
+            self._late = []
         if self.main is None:
             self._begin()
         reason = turn.get("cancel")
@@ -329,6 +353,8 @@ class Program:
 
     def _resolve(self, done: "Dict[str, Any]") -> None:
         entry = self.entries.get(done["key"])
+        if entry is None and done["key"] in self._known:
+            self._early[done["key"]] = done
         if entry is None or entry.over:
             return  # what a mismatch will tell, or a line that came twice
         entry.done = done
@@ -427,12 +453,21 @@ class Program:
         if self.opened is not None:
             self._check(entry, self.opened)
         self.entries[key] = entry
-        self.issued[key] = entry.hash
         if self.opened is None:
-            self.commands.append(command)
+            if key not in self._known:
+                self.issued[key] = entry.hash
+                self.commands.append(command)
+        elif key in self.opened:
+            self.issued[key] = entry.hash
+        elif key not in self._known:
+            self._late.append((entry, command))
+        if key in self._early:
+            self._resolve(self._early.pop(key))
 
     def _check(self, entry: Entry, opened: "Dict[str, Optional[str]]") -> None:
         hash = opened.get(entry.key)
+        if self.no <= self.accepted or entry.key in self._known:
+            return
         if entry.key not in opened:
             expected = next((key for key in opened if key not in self.issued and "/patch:" not in key), None)
             self._differ(expected, entry.key, "the code asks for what the journal does not have here", here())
@@ -457,7 +492,7 @@ class Program:
         return self.main if scope is None or scope.strand is None else scope.strand  # type: ignore[return-value]
 
     def _compare(self) -> None:
-        missing = next((key for key in self.opened or () if key not in self.issued and "/patch:" not in key), None)
+        missing = next((key for key in self.opened or () if self._is_missing(key)), None)
         if missing is None:
             return
         place = None
@@ -465,6 +500,9 @@ class Program:
             place = self.loop.place() if self.loop is not None else self.main.place()
         why = "the journal has what the code does not ask for" + ("" if self.end is None else ": the function has ended")
         self._note(missing, None, why, place)
+
+    def _is_missing(self, key: str) -> bool:
+        return key not in self.issued and "/patch:" not in key and self.no > self.accepted
 
     def abort(self, error: BaseException) -> "NoReturn":
         """Ends the activation, and not the run: what went wrong is of this process. The strand stays where it is, for nothing of
@@ -696,6 +734,7 @@ class Parked:
             return None
         last = activation.turns[-1]["no"]
         same = program.generation == activation.generation and program.epoch == activation.epoch
+        same = same and program.accepted == activation.accepted
         if same and activation.first <= program.no + 1 <= last and program.ref == activation.workflow:
             for turn in activation.turns[:-1]:
                 if turn["no"] != program.no:
@@ -743,9 +782,10 @@ def activate(
     try:
         if program is None:
             turns = _history(activation, host) + activation.turns
-            program = Program(workflow, activation, stall_s)
+            program = Program(workflow, activation, min(stall_s, activation.stall_s or stall_s))
         else:
             turns = [turn for turn in activation.turns if turn["no"] > program.no]
+            program.stall_s = min(stall_s, activation.stall_s or stall_s)
         program.host = host
         program.play(turns, live=True)
         result = program.result()

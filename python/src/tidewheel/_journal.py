@@ -177,7 +177,7 @@ def _traceback(error: BaseException) -> str:
 class Activation:
     """An activation's input, checked."""
 
-    __slots__ = ("run", "workflow", "seed", "generation", "epoch", "input", "first", "turns")
+    __slots__ = ("run", "workflow", "seed", "generation", "epoch", "input", "first", "turns", "accepted", "stall_s")
 
     def __init__(self, payload: "Any") -> None:
         if not isinstance(payload, dict):
@@ -193,6 +193,10 @@ class Activation:
         self.input: "Any" = payload.get("input")
         self.first = _of(payload, "first", int, 1)
         self.turns: "List[Dict[str, Any]]" = _of(payload, "turns", list)
+        #: The last turn up to which somebody accepted that code and history differ.
+        self.accepted = _of(payload, "accepted", int, 0)
+        #: How long its code may go on without a wait, if less than the process allows.
+        self.stall_s = _of(payload, "stall_ms", int, 0) / 1000
         if not self.turns or self.first < 1 or self.generation < 0:
             raise InputError("an activation has at least one turn, and its first is 1 or later").at("turns")
         for i, turn in enumerate(self.turns):

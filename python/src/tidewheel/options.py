@@ -217,6 +217,27 @@ def resources(cpu: "Optional[float]", memory: "Union[None, str, int]", kind: "Op
     return needs
 
 
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def bytes_of(value: "Union[str, int]") -> int:
+    """A size in bytes, as the server reads it: `M` and `MiB` are powers of 1,024, `MB` of 1,000.
+
+    >>> bytes_of("512MB"), bytes_of("1.5 Gi"), bytes_of(7)
+    (512000000, 1610612736, 7)
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    import re
+
+    match = re.match(r"(?i)(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)(B?)\Z", value.strip()) if isinstance(value, str) else None
+    if not match:
+        raise ValueError(f"memory is {value!r}; write for example '512MB', '4Gi' or a number of bytes")
+    number, unit, binary, byte = match.groups()
+    base = 1_000 if unit and byte and not binary else 1_024
+    return round(float(number) * base ** _POWERS[unit.lower()])
+
+
 def labels(value: "Mapping[str, Any]", name: str = "labels") -> "Dict[str, str]":
     """Labels are texts on both sides; numbers and truth values are written out."""
     out = {}

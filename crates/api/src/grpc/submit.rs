@@ -133,7 +133,7 @@ impl Last {
             own.retry = Some(retry);
         }
         if let Some(keys) = keys {
-            keys.fill(&mut own, &task.input)?;
+            task_type::fill_keys(keys, &mut own, &task.input)?;
         }
         if let Some(rule) = rule {
             rule.mark(&mut own);

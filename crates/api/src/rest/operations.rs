@@ -73,8 +73,8 @@ async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, par
 async fn items(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(ITEMS)?;
     let wanted = params.get("outcome");
-    if wanted.is_some_and(|wanted| !matches!(wanted, "done" | "failed" | "would_change")) {
-        return Err(Failure::query("outcome", "an outcome is done, failed or would_change"));
+    if wanted.is_some_and(|wanted| !matches!(wanted, "done" | "failed" | "skipped" | "would_change")) {
+        return Err(Failure::query("outcome", "an outcome is done, failed, skipped or would_change"));
     }
     let found = operation::items(&api, &caller, &id, wanted, &params.short()?).await?;
     page(&format!("/api/v1/operations/{id}/items"), &params, &found)
@@ -82,8 +82,8 @@ async fn items(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, p
 
 /// One address for every action; those of `/tasks`, `/runs` and `/queues` say the same with fewer words.
 async fn bulk_any(caller: Operator, State(api): State<Api>, JsonBody(bytes): JsonBody) -> Reply {
-    let rest::Bulk { resource, action, filter, reason, priority, dry_run, max } = body::parse(&bytes)?;
-    let request = |filter| rest::BulkRequest { filter, reason, priority, dry_run, max };
+    let rest::Bulk { resource, action, filter, reason, priority, to, check, dry_run, max } = body::parse(&bytes)?;
+    let request = |filter| rest::BulkRequest { filter, reason, priority, to, check, dry_run, max };
     match resource.as_deref() {
         None | Some("tasks") => {}
         Some("runs") => return bulk(&api, &caller, (true, &action), &request(filter)).await,

@@ -23,7 +23,7 @@ use crate::live::stream;
 use crate::problem::Failure;
 use crate::service::list_tasks::MAX_LIMIT;
 use crate::service::run::{self, Wanted};
-use crate::service::{run_history, run_journal, run_look};
+use crate::service::{moving, run_history, run_journal, run_look};
 use crate::state::Api;
 use crate::text::{run_id, run_text};
 
@@ -160,8 +160,26 @@ pub(super) fn routes() -> Vec<Route> {
             "Changes the priority of the tasks that the runs which a filter finds wait for.",
             "reprioritise",
         ),
+        ("/runs:move", "moveRuns", "Moves all runs that a filter finds to another version of their workflow.", "move"),
+        (
+            "/runs:accept",
+            "acceptRuns",
+            "Accepts for all runs that a filter finds what a replay of their programs found to differ.",
+            "accept",
+        ),
     ];
     all.extend(bulks.map(|(path, id, summary, action)| bulk_route((path, id, summary), (true, action))));
+    let summary = "Moves a run to another version of its workflow.";
+    all.push(
+        Route::new(Method::POST, "/runs/{id}:move", "moveRun", summary, move_one)
+            .takes::<rest::MoveRun>()
+            .answers::<rest::Run>(200, "The run as it is now."),
+    );
+    let summary = "Accepts what a replay of a run's program found to differ from its history, and lets it go on.";
+    all.push(
+        Route::new(Method::POST, "/runs/{id}:accept", "acceptRun", summary, accept)
+            .answers::<rest::Run>(200, "The run as it is now."),
+    );
     let summary = "Takes a run back to an entry of its journal; the input of that statement may be another one.";
     all.push(
         Route::new(Method::POST, "/runs/{id}:reset", "resetRun", summary, reset)
@@ -345,6 +363,21 @@ async fn signal(
 async fn answer(api: &Api, caller: &Principal, head: &Head) -> Reply {
     let response = json(200, &run::shown(api, caller, head).await?)?;
     Ok(with_header(response, header::ETAG, &etag(head)))
+}
+
+async fn move_one(
+    caller: Operator,
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    let head = moving::by_hand(&api, &caller, run_id(&id)?, &body::parse(&bytes)?).await?;
+    answer(&api, &caller, &head).await
+}
+
+async fn accept(caller: Operator, State(api): State<Api>, Path(id): Path<String>) -> Reply {
+    let head = run::act(&api, &caller, run_id(&id)?, RunAction::Accept(caller.name.clone())).await?;
+    answer(&api, &caller, &head).await
 }
 
 async fn reset(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {

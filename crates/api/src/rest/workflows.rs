@@ -246,7 +246,7 @@ async fn lint(caller: Viewer, State(api): State<Api>, params: Params, DocumentBo
 
 async fn get(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
     params.only(ONE)?;
-    let found = workflow::get(&api, &caller, named(&version))?;
+    let found = workflow::get(&api, &caller, named(&version)).await?;
     // The content never changes; whether it is the latest does.
     let etag = format!("\"{}-{}\"", found.hash, u8::from(found.latest));
     versioned(&params, &etag, &found)

@@ -12,6 +12,7 @@ pub(crate) mod item;
 pub(crate) mod list_filter;
 pub(crate) mod list_tasks;
 pub(crate) mod logs;
+pub(crate) mod moving;
 pub(crate) mod operation;
 pub(crate) mod orphans;
 pub(crate) mod package;

@@ -23,7 +23,7 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
 use self::pace::Pace;
-use self::subject::Subject;
+use self::subject::{Acted, Subject};
 use super::list_tasks::MAX_LIMIT;
 use super::records;
 use super::rollout::{self, Job};
@@ -62,6 +62,15 @@ pub(super) struct Stored {
     pub(super) reason: Option<String>,
     #[serde(default)]
     pub(super) priority: Option<rest::Priority>,
+    /// Where runs move: a version, `latest`, `previous`, or the hash of a document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) to: Option<String>,
+    /// Runs move only if their histories fit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) check: bool,
+    /// Runs move as the versions say that they follow: a deploy began it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) by_policy: bool,
     #[serde(default)]
     pub(super) dry_run: bool,
     #[serde(default)]
@@ -114,6 +123,8 @@ pub(crate) async fn start(
         by: caller.name.to_string(),
         reason: request.reason.clone(),
         priority: request.priority.clone(),
+        to: request.to.clone(),
+        check: request.check,
         dry_run: request.dry_run,
         max: request.max,
         created: api.runtime.now_ms(),
@@ -125,17 +136,29 @@ pub(crate) async fn start(
 
 /// Keeps an operation and starts the work on it.
 pub(super) async fn begin(api: &Api, caller: &Principal, stored: Stored) -> Result<rest::Operation, Failure> {
-    make_room(api, caller).await?;
+    begin_of(api, caller.tenant, stored).await
+}
+
+/// The same for whoever acts for a tenant.
+pub(super) async fn begin_of(api: &Api, tenant: TenantId, stored: Stored) -> Result<rest::Operation, Failure> {
+    make_room(api, tenant).await?;
     let key = id::format("op", fresh_id(stored.created));
-    records::put(api, RecordKind::Operation, caller.tenant, &key, &stored, Some(0)).await?.map_err(from_refusal)?;
+    records::put(api, RecordKind::Operation, tenant, &key, &stored, Some(0)).await?.map_err(from_refusal)?;
     let shown = shown(&key, &stored);
-    spawn(api, caller.tenant, key);
+    spawn(api, tenant, key);
     Ok(shown)
 }
 
+/// The newest operation with which a deploy moved runs of a workflow (`namespace/name`).
+pub(super) fn moves_of(api: &Api, tenant: TenantId, workflow: &str) -> Option<String> {
+    let named = format!("workflow:\"{workflow}\"");
+    let all = read_all(api, tenant).into_iter();
+    all.filter(|(_, stored)| stored.by_policy && stored.filter.starts_with(&named)).map(|(key, _)| key).max()
+}
+
 /// Refuses above the bound of running ones and forgets the oldest ended ones.
-async fn make_room(api: &Api, caller: &Principal) -> Result<(), Failure> {
-    let all = read_all(api, caller.tenant);
+async fn make_room(api: &Api, tenant: TenantId) -> Result<(), Failure> {
+    let all = read_all(api, tenant);
     if all.iter().filter(|(_, s)| s.state == "running").count() >= MAX_RUNNING {
         let detail = format!("{MAX_RUNNING} operations of this tenant are running; wait for one to end.");
         return Err(Failure::new(Code::Overloaded, detail));
@@ -144,7 +167,7 @@ async fn make_room(api: &Api, caller: &Principal) -> Result<(), Failure> {
     ended.sort_unstable();
     let surplus = (ended.len() + 1).saturating_sub(KEEP_ENDED);
     for key in ended.into_iter().take(surplus) {
-        records::delete(api, RecordKind::Operation, caller.tenant, &key).await?;
+        records::delete(api, RecordKind::Operation, tenant, &key).await?;
     }
     Ok(())
 }
@@ -218,6 +241,7 @@ fn shown(key: &str, stored: &Stored) -> rest::Operation {
         }
         .to_owned(),
         action: stored.action.clone(),
+        to: stored.to.clone(),
         state: stored.state.clone(),
         detail: stored.detail.clone(),
         filter: stored.filter.clone(),
@@ -348,6 +372,10 @@ async fn do_page(
     }
     let mut items = Vec::with_capacity(outcomes.len());
     for (id, outcome) in std::mem::take(&mut stored.planned).into_iter().zip(outcomes) {
+        if let Ok(Acted::Skipped(why)) = &outcome {
+            items.push(subject.item(id, "skipped", Some((*why).to_owned())));
+            continue;
+        }
         let detail = outcome.err().map(|failure| failure.0.detail.chars().take(DETAIL_CHARS).collect::<String>());
         if let Some(detail) = &detail
             && stored.failures.len() < MAX_FAILURES

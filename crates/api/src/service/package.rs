@@ -101,6 +101,7 @@ pub(crate) async fn put(
         parts: Some(kept.list),
         new_bytes: None,
         warnings: Vec::new(),
+        moving: Vec::new(),
     };
     let key = key_of(name, version);
     match records::put(api, RecordKind::Package, caller.tenant, &key, &package, Some(0)).await? {
@@ -114,7 +115,8 @@ pub(crate) async fn put(
     }
     register(api, caller.tenant, &package).await?;
     rollout::announce(api, caller.tenant, &package);
-    let package = rest::Package { new_bytes: Some(kept.new_bytes), ..package };
+    let moving = program::deployed(api, caller.tenant, &caller.name, &package).await?;
+    let package = rest::Package { new_bytes: Some(kept.new_bytes), moving, ..package };
     Ok((warned(api, caller, package), true))
 }
 

@@ -11,7 +11,7 @@ use tidewheel_proto::rest;
 
 use super::task_type::entry_defaults;
 use super::workflow::{self, Named};
-use super::{package, run, spec};
+use super::{moving, package, run, spec};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::state::Api;
@@ -75,6 +75,11 @@ fn resolved(
             .get("timeout_ms")
             .and_then(serde_json::Value::as_u64)
             .unwrap_or(asked.timeouts.run_ms),
+        version_policy: match entry.options.get("version_policy").and_then(serde_json::Value::as_str) {
+            // As if nothing was said: a version of its own would be registered else for those who say it.
+            Some("pin") | None => String::new(),
+            Some(policy) => policy.to_owned(),
+        },
     };
     let resolved =
         document.resolved().map_err(|why| Failure::field("", format!("the workflow '{}': {why}", entry.name)))?;
@@ -105,6 +110,21 @@ pub(crate) async fn register(api: &Api, tenant: TenantId, package: &rest::Packag
         workflow::register(api, tenant, named(&document), resolved).await?;
     }
     Ok(())
+}
+
+/// A package was deployed: runs of its workflows that follow other versions move, where those say so. The operations that move them.
+pub(crate) async fn deployed(
+    api: &Api,
+    tenant: TenantId,
+    by: &str,
+    package: &rest::Package,
+) -> Result<Vec<String>, Failure> {
+    let mut started = Vec::new();
+    for found in all(package) {
+        let (document, _) = found?;
+        started.extend(moving::deployed(api, tenant, by, named(&document)).await?);
+    }
+    Ok(started)
 }
 
 /// Takes the workflows of a package out of use that are served by it: the newest other active version that brings one serves it from
@@ -138,12 +158,21 @@ pub(crate) async fn unregister(api: &Api, caller: &Principal, package: &rest::Pa
 /// Refuses the deletion of a package that a run which has not ended may need.
 pub(crate) async fn is_free(api: &Api, caller: &Principal, package: &rest::Package) -> Result<(), Failure> {
     for found in all(package) {
-        let (document, _) = found?;
-        if let Some(run) = run::followers(api, caller.tenant, named(&document), true).await? {
+        let (document, resolved) = found?;
+        let which = run::Follow::Document(resolved.hash);
+        let open = run::followers(api, caller.tenant, named(&document), &which).await?;
+        if open > 0 {
             let detail = format!(
-                "{run} has not ended and may run {} {}. Wait for it or cancel it; until then POST \
-                 /api/v1/packages/{}/{}:yank keeps new runs from it.",
-                package.name, package.version, package.name, package.version
+                "{} of {}/{} that {} not ended run {} {}. Wait for them, cancel them, or move them to another version (`tidewheel \
+                 run move`); until then POST /api/v1/packages/{}/{}:yank keeps new runs from it.",
+                run::counted(open),
+                document.namespace,
+                document.name,
+                if open == 1 { "has" } else { "have" },
+                package.name,
+                package.version,
+                package.name,
+                package.version
             );
             return Err(Failure::new(Code::Conflict, detail));
         }

@@ -246,6 +246,7 @@ async fn switch_to(api: &Api, tenant: TenantId, named: &str) -> Result<Option<St
         return Ok(Some(format!("{named} is {} by now; upload it under a new version.", package.state)));
     }
     package::register(api, tenant, &package).await?;
+    super::program::deployed(api, tenant, "rollout", &package).await?;
     Ok(None)
 }
 

@@ -438,26 +438,55 @@ pub(super) fn phase_named(name: &str) -> Result<Phase, String> {
     })
 }
 
-/// A run that follows a version of a workflow, if there is one; with `open`, one that has not ended.
+/// Which runs of a workflow are counted.
+pub(crate) enum Follow {
+    /// Those of the version that have not ended.
+    Open,
+    /// Those of them that follow this document: under one version there may be several, one after the other.
+    Document([u8; 32]),
+    /// Any run of the workflow, of whatever version: one, if there is one.
+    Any,
+}
+
+/// Runs counted at once.
+const COUNTED: usize = 1_000;
+
+/// How many runs follow a version of a workflow.
 pub(crate) async fn followers(
     api: &Api,
     tenant: TenantId,
     named: Named<'_>,
-    open: bool,
-) -> Result<Option<String>, Failure> {
-    let phases = PHASES.iter().map(|(_, phase)| *phase).filter(|phase| !open || !phase.ended()).collect();
-    let query = RunQuery {
+    which: &Follow,
+) -> Result<usize, Failure> {
+    let any = matches!(which, Follow::Any);
+    let mut query = RunQuery {
         tenant,
-        phases,
+        phases: PHASES.iter().map(|(_, phase)| *phase).filter(|phase| any || !phase.ended()).collect(),
         namespace: Some(named.namespace.to_owned()),
         name: Some(named.name.to_owned()),
-        version: Some(named.version.to_owned()),
-        limit: 1,
+        version: (!any).then(|| named.version.to_owned()),
+        limit: if any { 1 } else { COUNTED },
         scan_limit: usize::MAX,
         ..RunQuery::default()
     };
-    let page = api.read_store(move |store| store.runs(&query)).await?;
-    Ok(page.runs.first().map(|row| run_text(row.identity.run)))
+    let mut count = 0;
+    loop {
+        let asked = query.clone();
+        let page = api.read_store(move |store| store.runs(&asked)).await?;
+        count += match which {
+            Follow::Document(plan) => page.runs.iter().filter(|row| row.identity.plan == *plan).count(),
+            _ => page.runs.len(),
+        };
+        query.before = page.next;
+        if page.next.is_none() || any {
+            return Ok(count);
+        }
+    }
+}
+
+/// `1 run`, `2 runs`.
+pub(crate) fn counted(count: usize) -> String {
+    format!("{count} run{}", if count == 1 { "" } else { "s" })
 }
 
 /// A run with those that it started, and theirs.

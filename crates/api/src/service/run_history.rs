@@ -10,7 +10,9 @@ use tidewheel_engine::run::code;
 use tidewheel_engine::run::data::{BlobHash, Data};
 use tidewheel_engine::run::eval::{Compiler, Definition};
 use tidewheel_engine::run::fold::{FoldError, Journal};
+use tidewheel_engine::run::head::Head;
 use tidewheel_engine::run::journal::Segment;
+use tidewheel_engine::run::moves;
 use tidewheel_lang::compile::Language;
 use tidewheel_proto::code::Code;
 
@@ -29,17 +31,21 @@ const MAX_ROUNDS: usize = 10_000;
 
 /// The history of a run.
 pub(crate) async fn get(api: &Api, caller: &Principal, id: RunId) -> Result<Value, Failure> {
-    let head = run::head(api, caller, id).await?;
-    let (tenant, plan) = (caller.tenant, head.identity.plan);
-    let record = api.runtime.directory().record(RecordKind::Definition, tenant, &hex::encode(plan));
+    of(api, caller.tenant, id).await
+}
+
+/// The same for a run of a tenant.
+pub(crate) async fn of(api: &Api, tenant: TenantId, id: RunId) -> Result<Value, Failure> {
+    let head = run::head_of(api, tenant, id).await?;
     let missing = || Failure::new(Code::Conflict, "The document that the run follows is not here any more.");
-    let definition = Language.compile(record.ok_or_else(missing)?.value.as_bytes()).map_err(|_| missing())?;
+    let definition = definition(api, tenant, &head.identity.plan).ok_or_else(missing)?;
     let segments = all(api, tenant, id).await?;
     let mut blobs: BTreeMap<BlobHash, Arc<Value>> = BTreeMap::new();
+    let mut earlier: Vec<Arc<dyn Definition>> = Vec::new();
     let shared = Arc::new((segments, definition, head));
     for _ in 0..MAX_ROUNDS {
-        let (known, work) = (blobs.clone(), shared.clone());
-        let found = tokio::task::spawn_blocking(move || fold(&work.0, &*work.1, &work.2, &known)).await;
+        let (known, before, work) = (blobs.clone(), earlier.clone(), shared.clone());
+        let found = tokio::task::spawn_blocking(move || fold(&work.0, (&*work.1, &before), &work.2, &known)).await;
         match found.map_err(|_| Failure::internal("a fold panicked"))? {
             Ok(Some(mut history)) => {
                 history["run"] = run_text(id).into();
@@ -61,10 +67,23 @@ pub(crate) async fn get(api: &Api, caller: &Principal, id: RunId) -> Result<Valu
                     blobs.insert(hash, Arc::new(value.ok_or_else(gone)?));
                 }
             }
+            // It followed another version then.
+            Err(FoldError::Plan(plan)) => earlier.push(self::definition(api, tenant, &plan).ok_or_else(missing)?),
             Err(error) => return Err(Failure::internal(&format!("the journal of a run does not fold: {error:?}"))),
         }
     }
     Err(Failure::internal("the history of a run names values without end"))
+}
+
+fn definition(api: &Api, tenant: TenantId, plan: &[u8; 32]) -> Option<Arc<dyn Definition>> {
+    let record = api.runtime.directory().record(RecordKind::Definition, tenant, &hex::encode(plan))?;
+    Language.compile(record.value.as_bytes()).ok()
+}
+
+/// Why a run cannot go on with another plan; `None` = it can, as far as its state tells.
+pub(crate) fn unfit(api: &Api, tenant: TenantId, head: &Head, plan: &[u8; 32]) -> Option<String> {
+    let (old, new) = (definition(api, tenant, &head.identity.plan)?, definition(api, tenant, plan)?);
+    moves::fits(head, old.plan(), new.plan()).err()
 }
 
 async fn all(api: &Api, tenant: TenantId, id: RunId) -> Result<Vec<Segment>, Failure> {
@@ -85,11 +104,11 @@ async fn all(api: &Api, tenant: TenantId, id: RunId) -> Result<Vec<Segment>, Fai
 
 fn fold(
     segments: &[Segment],
-    definition: &dyn Definition,
-    head: &tidewheel_engine::run::head::Head,
+    (definition, earlier): (&dyn Definition, &[Arc<dyn Definition>]),
+    head: &Head,
     blobs: &BTreeMap<BlobHash, Arc<Value>>,
 ) -> Result<Option<Value>, FoldError> {
-    let journal = Journal { from: None, segments, definition, blobs };
+    let journal = Journal { from: None, segments, definition, earlier, blobs };
     let Some(state) = journal.program()? else { return Ok(None) };
     let read = |data: &Data| match data {
         Data::Inline { value, .. } | Data::Ref { value: Some(value), .. } => Ok(value.clone()),

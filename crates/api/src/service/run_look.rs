@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::Value;
 use tidewheel_engine::id::{RunId, TaskId, TenantId};
 use tidewheel_engine::run::act::Event;
+use tidewheel_engine::run::code;
+use tidewheel_engine::run::command::MISMATCH;
 use tidewheel_engine::run::head::{Head, Phase, Seq, Step};
 use tidewheel_engine::run::journal::{EntryKind, Fact, Segment};
 use tidewheel_proto::code::Code;
@@ -13,7 +15,7 @@ use tidewheel_proto::rest;
 
 use super::logs::{self, LinesRequest, MAX_LINES};
 use super::workflow::{self, Named};
-use super::{get_task, run, run_journal};
+use super::{get_task, moving, run, run_journal};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::state::Api;
@@ -86,6 +88,9 @@ pub(crate) async fn why(api: &Api, caller: &Principal, id: RunId) -> Result<rest
         let (code, text) = ("at_work".to_owned(), summary.clone());
         reasons.push(rest::RunReason { code, text, ..rest::RunReason::default() });
     }
+    if let Some(text) = moving::why_not_newest(api, caller.tenant, &head) {
+        reasons.push(rest::RunReason { code: "version".to_owned(), text, ..rest::RunReason::default() });
+    }
     Ok(rest::RunWhy { id: shown.id, phase: shown.phase, summary, reasons, more })
 }
 
@@ -97,6 +102,7 @@ fn sentence(text: &str) -> String {
 fn state_of(head: &Head, shown: &rest::Run) -> Option<rest::RunReason> {
     let reason = head.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let (code, text) = match head.phase {
+        Phase::Suspended if mismatch(head).is_some() => ("replay-mismatch", mismatched(head, &shown.id)),
         Phase::Suspended => {
             ("suspended", format!("It is held{reason}. `tidewheel run resume {}` lets it go on.", shown.id))
         }
@@ -122,6 +128,34 @@ fn state_of(head: &Head, shown: &rest::Run) -> Option<rest::RunReason> {
         _ => return None,
     };
     Some(rest::RunReason { code: code.to_owned(), text, since: shown.ended_at.clone(), ..rest::RunReason::default() })
+}
+
+/// What a replay of the run's program found to differ, while the run holds because of it.
+fn mismatch(head: &Head) -> Option<&Value> {
+    if head.reason.as_deref() != Some(MISMATCH) {
+        return None;
+    }
+    code::of(head)?.mismatch.as_ref()?.json()
+}
+
+/// That, with what can be done about it.
+fn mismatched(head: &Head, id: &str) -> String {
+    let none = Value::Null;
+    let found = mismatch(head).unwrap_or(&none);
+    let text = |name: &str| found[name].as_str().unwrap_or_default();
+    let key = |name: &str| Some(text(name)).filter(|key| !key.is_empty()).unwrap_or("nothing");
+    let place = match found["line"].as_u64() {
+        Some(line) if !text("file").is_empty() => format!(" ({}:{line})", text("file")),
+        _ => String::new(),
+    };
+    format!(
+        "Its code does not fit its history: {}; the history has {}, the code asks for {}{place}. Deploy code that fits and \
+         `tidewheel run move {id} --to latest`, go back to the version before with `tidewheel run move {id} --to previous`, take it \
+         back with `tidewheel run reset {id} --to KEY`, or let it go on all the same with `tidewheel run accept {id}`.",
+        text("why"),
+        key("expected"),
+        key("actual"),
+    )
 }
 
 /// The document that a run follows, if it is still deployed.

@@ -3,7 +3,7 @@
 use tidewheel_engine::config::{Backoff, RetryPolicy, Timeouts};
 use tidewheel_engine::id::Name;
 use tidewheel_engine::limit;
-use tidewheel_engine::task::{Resources, Spec};
+use tidewheel_engine::task::{CLASSES, DEFAULT_CLASS, Resources, Spec, class};
 use tidewheel_proto::rest;
 
 use crate::problem::Failure;
@@ -12,15 +12,15 @@ use crate::units::{duration_ms, size_of};
 /// Priority of a task that names none: medium.
 pub(crate) const DEFAULT_PRIORITY: u8 = 5;
 /// Labels of one task; each is an indexed row.
-pub(crate) const MAX_LABELS: usize = 8;
+pub(crate) const MAX_LABELS: usize = limit::LABELS;
 /// Bytes of a label's name or value.
-pub(crate) const LABEL_BYTES: usize = 256;
+pub(crate) const LABEL_BYTES: usize = limit::LABEL_BYTES;
 /// Bytes of a key of any kind.
-pub(crate) const KEY_BYTES: usize = 256;
+pub(crate) const KEY_BYTES: usize = limit::KEY_BYTES;
 /// Characters of a task type.
 pub(crate) const TYPE_CHARS: usize = 200;
 /// Requirements of one task: each is compared with every worker.
-const MAX_REQUIRES: usize = 16;
+const MAX_REQUIRES: usize = limit::REQUIRES;
 /// Growth of a delay per attempt, at most; the Python package checks the same bound.
 const MAX_FACTOR: f64 = 100.0;
 /// Error types a retry policy may name.
@@ -225,7 +225,7 @@ fn resources(wanted: &rest::Resources) -> Result<(Resources, bool), Failure> {
         })?,
     };
     if let Some(cpu) = wanted.cpu {
-        if !(0.0..=1_024.0).contains(&cpu) {
+        if !(0.0..=limit::TASK_CORES).contains(&cpu) {
             return Err(Failure::field("/resources/cpu", "cores are 0 to 1,024"));
         }
         out.cpu_millis = (cpu * 1_000.0).round() as u32;
@@ -240,25 +240,6 @@ fn resources(wanted: &rest::Resources) -> Result<(Resources, bool), Failure> {
         Some(_) => return Err(Failure::field("/resources/iops", "iops are high or normal")),
     }
     Ok((out, fast_io))
-}
-
-const MB: u64 = 1 << 20;
-
-/// What the class `default` stands for. To a task that asks for nothing it is a share, and a permit of a worker is what it
-/// takes of that: counted in cores it would keep all but a few of the tasks that only wait for something from running at
-/// once. Such a task has no resources in the engine's spec. Who asks for the class by its name gets its figures.
-pub(crate) const DEFAULT_CLASS: Resources = Resources { cpu_millis: 1_000, memory_bytes: 256 * MB };
-
-/// Classes by name, with whether their reads and writes go first: document B's `allocateResources`.
-const CLASSES: [(&str, Resources, bool); 4] = [
-    ("default", DEFAULT_CLASS, false),
-    ("cpu-intensive", Resources { cpu_millis: 2_000, memory_bytes: 1_024 * MB }, false),
-    ("memory-intensive", Resources { cpu_millis: 1_000, memory_bytes: 4_096 * MB }, false),
-    ("io-intensive", Resources { cpu_millis: 1_000, memory_bytes: 512 * MB }, true),
-];
-
-fn class(name: &str) -> Option<(Resources, bool)> {
-    CLASSES.iter().find(|(known, ..)| *known == name).map(|(_, resources, fast_io)| (*resources, *fast_io))
 }
 
 /// The class that a task's type names by itself; every other type is of class `default`.

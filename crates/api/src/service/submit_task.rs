@@ -284,7 +284,7 @@ fn prepare(
         }
         spec::overlay(&mut own, task, &task.kind, || queue_retry(api, caller.tenant, &queue))?;
         if let Some(keys) = keys {
-            keys.fill(&mut own, input.map_or(&[], |raw| raw.get().as_bytes()))?;
+            task_type::fill_keys(keys, &mut own, input.map_or(&[], |raw| raw.get().as_bytes()))?;
         }
         own.traceparent = traceparent.filter(|t| t.len() <= spec::KEY_BYTES).map(Name::from);
         if let Some(rule) = rule {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tidewheel_engine::config::{Backoff, RetryPolicy};
 use tidewheel_engine::id::{Name, TenantId};
+use tidewheel_engine::input_keys::InputKeys;
 use tidewheel_engine::mutation::{Record, RecordKind};
 use tidewheel_engine::task::Spec;
 use tidewheel_proto::rest;
@@ -53,6 +54,8 @@ impl StoredType {
         });
         let requires: Map<String, Value> =
             spec.requires.iter().map(|(name, value)| (name.to_string(), Value::from(&**value))).collect();
+        let labels: Map<String, Value> =
+            spec.labels.iter().map(|(name, value)| (name.to_string(), Value::from(&**value))).collect();
         let timeouts = &spec.timeouts;
         self.step = json!({
             "queue": queue.as_deref(), "priority": priority, "retry": retry, "requires": requires,
@@ -61,7 +64,9 @@ impl StoredType {
                 "heartbeat_ms": timeouts.heartbeat_ms,
             },
             "ttl_ms": spec.ttl_ms, "cpu_millis": spec.resources.cpu_millis,
-            "memory_bytes": spec.resources.memory_bytes, "batchable": spec.batchable, "expected_ms": spec.expected_ms,
+            "memory_bytes": spec.resources.memory_bytes, "fast_io": spec.fast_io, "batchable": spec.batchable,
+            "expected_ms": spec.expected_ms, "labels": labels,
+            "keys": keys_of(&self).map(|keys| keys.written()),
         });
         self
     }
@@ -82,81 +87,35 @@ pub(crate) struct TypeDefaults {
     pub(crate) keys: Option<InputKeys>,
 }
 
-/// Where in the input the keys of a task stand: what `key=` and `concurrency=` of a decorator name.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct InputKeys {
-    /// Path of the ordering key, such as `customer` or `order.customer`.
-    ordering: Option<String>,
-    /// Path of the concurrency key and its limit.
-    concurrency: Option<(String, u32)>,
-    /// Names of the parameters in their order: inputs may be positional.
-    parameters: Vec<String>,
-    /// What a parameter is when the input leaves it out.
-    defaults: Map<String, Value>,
+/// What `key=` and `concurrency=` of a decorator name.
+fn keys_of(stored: &StoredType) -> Option<InputKeys> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let ordering = text(stored.defaults.get("key"));
+    let concurrency = stored.defaults.get("concurrency").and_then(|given| {
+        let limit = given.get("limit").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        Some((text(given.get("key"))?, limit.unwrap_or(0)))
+    });
+    if ordering.is_none() && concurrency.is_none() {
+        return None;
+    }
+    let empty = Map::new();
+    let properties = stored.schema_in.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let default = |(name, schema): (&String, &Value)| Some((name.clone(), schema.get("default")?.clone()));
+    Some(InputKeys {
+        ordering,
+        concurrency,
+        parameters: properties.keys().cloned().collect(),
+        defaults: properties.iter().filter_map(default).collect(),
+    })
 }
 
-impl InputKeys {
-    fn read(stored: &StoredType) -> Option<InputKeys> {
-        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-        let ordering = text(stored.defaults.get("key"));
-        let concurrency = stored.defaults.get("concurrency").and_then(|given| {
-            let limit = given.get("limit").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
-            Some((text(given.get("key"))?, limit.unwrap_or(0)))
-        });
-        if ordering.is_none() && concurrency.is_none() {
-            return None;
-        }
-        let empty = Map::new();
-        let properties = stored.schema_in.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-        let default = |(name, schema): (&String, &Value)| Some((name.clone(), schema.get("default")?.clone()));
-        Some(InputKeys {
-            ordering,
-            concurrency,
-            parameters: properties.keys().cloned().collect(),
-            defaults: properties.iter().filter_map(default).collect(),
-        })
+/// Fills the keys that the submitter left out.
+pub(crate) fn fill_keys(keys: &InputKeys, spec: &mut Spec, input: &[u8]) -> Result<(), Failure> {
+    if !keys.is_wanted(spec) {
+        return Ok(());
     }
-
-    /// Fills the keys that the submitter left out.
-    pub(crate) fn fill(&self, spec: &mut Spec, input: &[u8]) -> Result<(), Failure> {
-        let wants_ordering = self.ordering.is_some() && spec.ordering_key.is_none();
-        let wants_concurrency = self.concurrency.is_some() && spec.concurrency_key.is_none();
-        if !wants_ordering && !wants_concurrency {
-            return Ok(());
-        }
-        let input: Value = serde_json::from_slice(input).unwrap_or(Value::Null);
-        if let Some(path) = self.ordering.as_ref().filter(|_| wants_ordering) {
-            spec.ordering_key = Some(spec::key(&self.pick(&input, path)?, "/input")?);
-        }
-        if let Some((path, limit)) = self.concurrency.as_ref().filter(|_| wants_concurrency) {
-            // The path is part of the key, so that two types may share a limit only by naming the same thing.
-            let key = format!("{path}:{}", self.pick(&input, path)?);
-            spec.concurrency_key = Some(spec::key(&key, "/input")?);
-            if spec.concurrency_limit == 0 {
-                spec.concurrency_limit = *limit;
-            }
-        }
-        Ok(())
-    }
-
-    fn pick(&self, input: &Value, path: &str) -> Result<String, Failure> {
-        let mut steps = path.split('.');
-        let first = steps.next().unwrap_or_default();
-        let start = match input {
-            Value::Array(items) => self.parameters.iter().position(|p| p == first).and_then(|i| items.get(i)),
-            Value::Object(fields) => fields.get(first),
-            _ => None,
-        };
-        let found = steps.try_fold(start.or_else(|| self.defaults.get(first)), |at, step| Some(at?.get(step)));
-        match found.flatten() {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(Value::Number(number)) if !number.is_f64() => Ok(number.to_string()),
-            _ => {
-                let detail = format!("the type takes a key from '{path}', which has to be a text or an integer here");
-                Err(Failure::field("/input", detail))
-            }
-        }
-    }
+    let input: Value = serde_json::from_slice(input).unwrap_or(Value::Null);
+    keys.fill(spec, &input).map_err(|detail| Failure::field("/input", detail))
 }
 
 /// Reads registrations once per version. Bounded by the number of registered types.
@@ -195,7 +154,7 @@ pub(crate) fn defaults(api: &Api, tenant: TenantId, kind: &str) -> Option<Arc<Ty
 fn read(record: &Record) -> Option<TypeDefaults> {
     let stored: StoredType = serde_json::from_str(&record.value).ok()?;
     let (queue, priority, base) = base_of(&stored, &record.key);
-    Some(TypeDefaults { queue, priority, spec: Arc::new(base), keys: InputKeys::read(&stored) })
+    Some(TypeDefaults { queue, priority, spec: Arc::new(base), keys: keys_of(&stored) })
 }
 
 fn base_of(stored: &StoredType, name: &str) -> (Option<Name>, u8, Spec) {
@@ -242,7 +201,7 @@ pub(crate) fn entry_defaults(value: &Value) -> Result<rest::SubmitTask, Failure>
             ("batch", _) => {
                 out.insert("batchable".to_owned(), Value::from(*value != Value::Bool(false)));
             }
-            // Names of parameters, see `InputKeys`; and settings of the queue or of the handler, not of a single task.
+            // Names of parameters, see [`InputKeys`]; and settings of the queue or of the handler, not of a single task.
             ("key" | "concurrency" | "rate" | "batch_size" | "batch_wait" | "doc" | "version" | "idempotent", _) => {}
             _ => {
                 out.insert(name.clone(), value.clone());
@@ -281,38 +240,22 @@ fn shown(record: &Record) -> Option<rest::TaskType> {
 mod tests {
     use super::*;
 
-    fn keys() -> InputKeys {
+    #[test]
+    fn keys_of_a_decorator_are_taken_from_the_input() {
         let stored = StoredType {
             defaults: json!({ "key": "order.id", "concurrency": { "key": "customer", "limit": 3 } }),
             schema_in: json!({ "properties": { "order": {}, "customer": { "default": "nobody" } } }),
             ..StoredType::default()
         };
-        InputKeys::read(&stored).unwrap()
-    }
-
-    fn filled(input: &str) -> Result<(String, String, u32), String> {
+        let keys = keys_of(&stored).unwrap();
         let mut spec = Spec::default();
-        keys().fill(&mut spec, input.as_bytes()).map_err(|f| f.0.detail)?;
-        Ok((spec.ordering_key.unwrap().to_string(), spec.concurrency_key.unwrap().to_string(), spec.concurrency_limit))
-    }
-
-    #[test]
-    fn keys_come_from_named_and_positional_inputs() {
-        let wanted = Ok(("7".to_owned(), "customer:ann".to_owned(), 3));
-        assert_eq!(filled(r#"{"order":{"id":7},"customer":"ann"}"#), wanted);
-        assert_eq!(filled(r#"[{"id":"7"},"ann"]"#), wanted);
-        assert_eq!(filled(r#"[{"id":"7"}]"#), Ok(("7".to_owned(), "customer:nobody".to_owned(), 3)));
-        for input in ["", "7", "{}", r#"{"order":{"id":1.5}}"#, r#"{"order":[]}"#] {
-            assert!(filled(input).is_err(), "{input}");
-        }
-    }
-
-    #[test]
-    fn a_key_that_the_submitter_gives_holds() {
-        let mut spec =
-            Spec { ordering_key: Some("mine".into()), concurrency_key: Some("too".into()), ..Spec::default() };
-        keys().fill(&mut spec, b"").unwrap();
-        assert_eq!(spec.ordering_key.as_deref(), Some("mine"));
+        fill_keys(&keys, &mut spec, br#"[{"id":"7"}]"#).unwrap();
+        assert_eq!(spec.ordering_key.as_deref(), Some("7"));
+        assert_eq!((spec.concurrency_key.as_deref(), spec.concurrency_limit), (Some("customer:nobody"), 3));
+        let failure = fill_keys(&keys, &mut Spec::default(), b"{}").unwrap_err();
+        assert_eq!(failure.0.errors[0].pointer, "/input");
+        let step = stored.with_step("pay").step;
+        assert_eq!(InputKeys::read(&step["keys"]), Some(keys));
     }
 
     #[test]

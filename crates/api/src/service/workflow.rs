@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidewheel_engine::id::TenantId;
 use tidewheel_engine::mutation::{Record, RecordKind};
+use tidewheel_engine::run::plan::VersionPolicy;
 use tidewheel_lang::check::check;
 use tidewheel_lang::compile::is_refusal;
 use tidewheel_lang::diagnostic::{self, Severity, has_errors};
@@ -19,7 +20,7 @@ use tidewheel_lang::text::Tree;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest::{self, FieldError};
 
-use super::{package, records, run};
+use super::{moving, package, records, run};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -62,6 +63,9 @@ struct Stored {
     /// Findings of the deploy that were no errors.
     #[serde(default)]
     warnings: u32,
+    /// What becomes of its runs when another version is deployed; empty = `pin`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    version_policy: String,
 }
 
 /// What a document calls itself, and what it has to be called.
@@ -89,7 +93,7 @@ pub(crate) async fn put(
     let Compiled { namespace, name, version, resolved, stored } = compiled;
     let key = format!("{namespace}/{name}/{version}");
     // One at a time: a deletion looks at what a deploy is about to use.
-    let _alone = api.deploys.lock().await;
+    let alone = api.deploys.lock().await;
     let hash = hex::encode(resolved.hash);
     if let Some(existing) = find(api, caller.tenant, &key) {
         if existing.0 != hash {
@@ -117,8 +121,11 @@ pub(crate) async fn put(
     let value = format!("{hash} {value}");
     let kept = records::put_text(api, RecordKind::Workflow, caller.tenant, &key, value, Some(0)).await?;
     kept.map_err(from_refusal)?;
-    let workflow = rest::Workflow { diagnostics: shown, ..view(api, caller.tenant, &key, (hash, stored)) };
-    Ok((workflow, true))
+    drop(alone);
+    let named = Named { namespace: &namespace, name: &name, version: &version };
+    let moving = moving::deployed(api, caller.tenant, &caller.name, named).await?;
+    let workflow = view(api, caller.tenant, &key, (hash, stored));
+    Ok((rest::Workflow { diagnostics: shown, moving, ..workflow }, true))
 }
 
 /// Everything that a deploy would say, without deploying.
@@ -160,10 +167,13 @@ pub(crate) fn list(api: &Api, caller: &Principal, namespace: Option<&str>, name:
     records.iter().filter(wanted).filter_map(one).collect()
 }
 
-/// A version; `latest` stands for the highest.
-pub(crate) fn get(api: &Api, caller: &Principal, named: Named<'_>) -> Result<rest::Workflow, Failure> {
+/// A version, with how many open runs follow it; `latest` stands for the highest.
+pub(crate) async fn get(api: &Api, caller: &Principal, named: Named<'_>) -> Result<rest::Workflow, Failure> {
     let (key, stored) = locate(api, caller, named)?;
-    Ok(view(api, caller.tenant, &key, stored))
+    let workflow = view(api, caller.tenant, &key, stored);
+    let named = Named { version: &workflow.version, ..named };
+    let open = run::followers(api, caller.tenant, named, &run::Follow::Open).await?;
+    Ok(rest::Workflow { open_runs: Some(open as u64), ..workflow })
 }
 
 /// The document as its author wrote it, as JSON.
@@ -194,25 +204,30 @@ pub(crate) fn graph(api: &Api, caller: &Principal, named: Named<'_>) -> Result<G
     }
 }
 
-/// Deletes a version that no open run follows. Its document stays as long as runs are kept that followed it.
+/// Deletes a version that no open run follows. Its document stays as long as runs of the workflow are kept: those that moved on
+/// from it read their journals with it.
 pub(crate) async fn delete(api: &Api, caller: &Principal, named: Named<'_>) -> Result<(), Failure> {
     let _alone = api.deploys.lock().await;
     if named.version == LATEST {
         return Err(Failure::new(Code::InvalidField, "Name the version that is to be deleted; 'latest' may change."));
     }
     let (key, (hash, _)) = locate(api, caller, named)?;
-    let open = run::followers(api, caller.tenant, named, true).await?;
-    if let Some(run) = open {
+    let open = run::followers(api, caller.tenant, named, &run::Follow::Open).await?;
+    if open > 0 {
         let detail = format!(
-            "{key} is followed by {run}, which has not ended. Wait for it or cancel it; GET \
-             /api/v1/runs?workflow={}/{}&version={} lists them.",
-            named.namespace, named.name, named.version
+            "{key} is followed by {} that {} not ended. Wait for them, cancel them, or move them to another version \
+             (`tidewheel run move`); GET /api/v1/runs?workflow={}/{}&version={} lists them.",
+            run::counted(open),
+            if open == 1 { "has" } else { "have" },
+            named.namespace,
+            named.name,
+            named.version
         );
         return Err(Failure::new(Code::Conflict, detail));
     }
     records::delete(api, RecordKind::Workflow, caller.tenant, &key).await?;
     // From here on no run begins with it, and every one that did is stored: what is found now decides.
-    if run::followers(api, caller.tenant, named, false).await?.is_none() {
+    if run::followers(api, caller.tenant, named, &run::Follow::Any).await? == 0 {
         match records::delete(api, RecordKind::Definition, caller.tenant, &hash).await {
             Err(failure) if failure.code() == Code::NotFound => {}
             other => other?,
@@ -274,7 +289,7 @@ async fn compile(api: &Api, tenant: TenantId, text: bytes::Bytes) -> Result<Outc
                 namespace: plan.namespace.to_string(),
                 name: plan.name.to_string(),
                 version: plan.version.to_string(),
-                stored: about(resolved.workflow()),
+                stored: about(&resolved),
                 resolved,
             }
         });
@@ -304,7 +319,7 @@ pub(crate) async fn register(
         let detail = format!("The tenant has {count} versions of workflows; delete some that are not used any more.");
         return Err(Failure::new(Code::Overloaded, detail));
     }
-    let stored = Stored { created: time_text(api.runtime.now_ms()), ..about(resolved.workflow()) };
+    let stored = Stored { created: time_text(api.runtime.now_ms()), ..about(&resolved) };
     let document = String::from_utf8(resolved.bytes).map_err(|_| Failure::internal("a document is not UTF-8"))?;
     let kept = records::put_text(api, RecordKind::Definition, tenant, &hash, document, None).await?;
     kept.map_err(from_refusal)?;
@@ -320,6 +335,11 @@ pub(crate) fn hash_of(api: &Api, tenant: TenantId, named: Named<'_>) -> Option<S
     find(api, tenant, &format!("{namespace}/{name}/{version}")).map(|found| found.0)
 }
 
+/// The same; `latest` is the newest, and build metadata may be left out.
+pub(crate) fn hash_at(api: &Api, tenant: TenantId, named: Named<'_>) -> Result<String, Failure> {
+    located(api, tenant, named).map(|(_, (hash, _))| hash)
+}
+
 /// Takes a version out of use. Its document stays: runs may follow it.
 pub(crate) async fn withdraw(api: &Api, tenant: TenantId, named: Named<'_>) -> Result<(), Failure> {
     let Named { namespace, name, version } = named;
@@ -327,7 +347,9 @@ pub(crate) async fn withdraw(api: &Api, tenant: TenantId, named: Named<'_>) -> R
 }
 
 /// What is shown of a document without reading it.
-fn about(workflow: &Value) -> Stored {
+fn about(resolved: &Resolved) -> Stored {
+    let workflow = resolved.workflow();
+    let policy = resolved.version_policy();
     let text = |name: &str| workflow["document"][name].as_str().map(str::to_owned);
     let tags = workflow["document"]["tags"].as_object().into_iter().flatten();
     let schema = |part: &str| workflow[part]["schema"].get("document").cloned();
@@ -337,6 +359,7 @@ fn about(workflow: &Value) -> Stored {
         tags: tags.map(|(name, value)| (name.clone(), value.clone())).collect(),
         input: schema("input"),
         output: schema("output"),
+        version_policy: if policy == VersionPolicy::Pin { String::new() } else { policy.name().to_owned() },
         ..Stored::default()
     }
 }
@@ -449,17 +472,19 @@ fn newest_build(api: &Api, tenant: TenantId, workflow: &str, version: &str) -> O
 }
 
 fn locate(api: &Api, caller: &Principal, named: Named<'_>) -> Result<(String, (String, Stored)), Failure> {
+    located(api, caller.tenant, named)
+}
+
+fn located(api: &Api, tenant: TenantId, named: Named<'_>) -> Result<(String, (String, Stored)), Failure> {
     let Named { namespace, name, version } = named;
     let newest = match version {
-        LATEST => newest(api, caller.tenant, &format!("{namespace}/{name}")),
-        version if find(api, caller.tenant, &format!("{namespace}/{name}/{version}")).is_some() => {
-            Some(version.to_owned())
-        }
-        version => newest_build(api, caller.tenant, &format!("{namespace}/{name}"), version),
+        LATEST => newest(api, tenant, &format!("{namespace}/{name}")),
+        version if find(api, tenant, &format!("{namespace}/{name}/{version}")).is_some() => Some(version.to_owned()),
+        version => newest_build(api, tenant, &format!("{namespace}/{name}"), version),
     };
     let key = newest.map(|version| format!("{namespace}/{name}/{version}"));
-    let found = key.and_then(|key| Some((find(api, caller.tenant, &key)?, key)));
-    found.map(|(stored, key)| (key, stored)).ok_or_else(|| unknown(api, caller.tenant, named))
+    let found = key.and_then(|key| Some((find(api, tenant, &key)?, key)));
+    found.map(|(stored, key)| (key, stored)).ok_or_else(|| unknown(api, tenant, named))
 }
 
 fn resolved(api: &Api, caller: &Principal, named: Named<'_>) -> Result<(String, Resolved), Failure> {
@@ -492,6 +517,9 @@ fn plain(key: &str, (hash, stored): (String, Stored)) -> rest::Workflow {
         latest: false,
         warnings: stored.warnings,
         created_at: stored.created,
+        version_policy: if stored.version_policy.is_empty() { "pin".to_owned() } else { stored.version_policy },
+        open_runs: None,
+        moving: None,
         diagnostics: Vec::new(),
     }
 }

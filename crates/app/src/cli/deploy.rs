@@ -17,8 +17,9 @@ use crate::fail::Outcome;
 /// Build a package and put it into use
 ///
 /// Builds the folder, uploads it and registers its tasks: the next task of one of its types runs the new version. With
-/// `--dry-run` it shows what would change. Runs that have begun keep the code that they began with; `--replay` goes
-/// through their histories with the new code first, and refuses the deploy if one does not fit.
+/// `--dry-run` it shows what would change. Runs that have begun keep the code that they began with, unless their workflow has a
+/// `version_policy`: then those that fit move, in the background. `--replay` goes through the histories of all open runs with the
+/// new code first, and refuses the deploy if one does not fit.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  tidewheel deploy\n  tidewheel deploy reports --dry-run\n  tidewheel deploy --replay"
@@ -60,6 +61,9 @@ impl Deploy {
         }
         let stored = package::push(ctx, &client, &built, None).await?;
         ctx.out.brief(&PACKAGE, &stored)?;
+        for operation in stored.get("moving").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            ctx.out.note(&format!("runs of earlier versions move to it: tidewheel op watch {operation}"));
+        }
         if ctx.out.is_for_people() {
             let entries = json!({ "items": stored["entries"] });
             ctx.out.list(&ENTRY, &entries)?;

@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Follow background operations
 ///
-/// Actions over many tasks or runs (bulk cancel, retry, redrive, reprioritise, purge) run at the server and survive restarts.
+/// Actions over many tasks or runs (bulk cancel, retry, redrive, reprioritise, move, purge) run at the server and survive restarts.
 /// Each has a record with its counts and the first failures.
 #[derive(Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -288,6 +288,8 @@ fn past(verb: &str) -> &str {
         "retry" => "retried",
         "redrive" | "run again" => "run again",
         "reprioritise" => "given the new priority",
+        "move" => "moved",
+        "accept" => "let go on with what differs",
         other => other,
     }
 }

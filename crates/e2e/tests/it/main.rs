@@ -11,6 +11,7 @@ mod fleet;
 mod items;
 mod limits;
 mod load;
+mod moves;
 mod pressure;
 mod programs;
 mod reload;

@@ -73,35 +73,40 @@ def bad(how: str) -> object:
     raise SystemExit("leaving")
 "#;
 
-fn marks(folder: &std::path::Path, name: &str) -> usize {
+pub(crate) fn marks(folder: &std::path::Path, name: &str) -> usize {
     std::fs::read_to_string(folder.join(name)).map_or(0, |text| text.len())
 }
 
-struct Place {
-    server: Server,
-    agent: Agent,
-    home: std::path::PathBuf,
-    work: std::path::PathBuf,
+pub(crate) struct Place {
+    pub(crate) server: Server,
+    pub(crate) agent: Agent,
+    pub(crate) home: std::path::PathBuf,
+    pub(crate) work: std::path::PathBuf,
 }
 
 impl Place {
     async fn new() -> anyhow::Result<Place> {
+        Place::with(FLOWS).await
+    }
+
+    /// With this module deployed as `shop` 1.0.0.
+    pub(crate) async fn with(module: &str) -> anyhow::Result<Place> {
         let server = Server::start().await?;
         let agent = Agent::start(&server, "one", &server.home().join("agent"), 2, &[]).await?;
         let (home, work) = (server.home().to_path_buf(), server.home().join("work"));
         std::fs::create_dir_all(&work)?;
         let place = Place { server, agent, home, work };
-        place.deploy("1.0.0", FLOWS).await?;
+        place.deploy("1.0.0", module).await?;
         Ok(place)
     }
 
-    async fn deploy(&self, version: &str, module: &str) -> anyhow::Result<()> {
+    pub(crate) async fn deploy(&self, version: &str, module: &str) -> anyhow::Result<()> {
         let folder = package(&self.home, "shop", version, module, &[])?;
         deploy(&self.server, &folder).await?.exits(0)?;
         Ok(())
     }
 
-    fn input(&self, more: Value) -> String {
+    pub(crate) fn input(&self, more: Value) -> String {
         let mut input = json!({ "folder": self.work.to_string_lossy() });
         for (name, value) in more.as_object().into_iter().flatten() {
             input[name] = value.clone();
@@ -109,23 +114,23 @@ impl Place {
         input.to_string()
     }
 
-    async fn start(&self, workflow: &str, input: &str) -> anyhow::Result<String> {
+    pub(crate) async fn start(&self, workflow: &str, input: &str) -> anyhow::Result<String> {
         let arguments = ["workflow", "run", workflow, "--input", input, "-o", "json"];
         let started = run(&self.server, &self.home, &arguments).await?.exits(0)?.json()?;
         Ok(started["id"].as_str().unwrap_or_default().to_owned())
     }
 
-    async fn get(&self, id: &str, wait: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, id: &str, wait: &str) -> anyhow::Result<Value> {
         let got = run(&self.server, &self.home, &["run", "get", id, wait, "-o", "json"]).await?;
         got.json().map_err(|e| e.context(self.agent.log_end()))
     }
 
-    async fn journal(&self, id: &str) -> anyhow::Result<Vec<Value>> {
+    pub(crate) async fn journal(&self, id: &str) -> anyhow::Result<Vec<Value>> {
         let journal = run(&self.server, &self.home, &["run", "journal", id, "-o", "json"]).await?.exits(0)?.json()?;
         Ok(journal["items"].as_array().cloned().unwrap_or_default())
     }
 
-    async fn phase(&self, id: &str, wanted: &str) -> anyhow::Result<()> {
+    pub(crate) async fn phase(&self, id: &str, wanted: &str) -> anyhow::Result<()> {
         let rest = self.server.rest();
         let found = until("the run to get there", PATIENCE, || async {
             let seen = rest.get(&format!("/api/runs/{id}")).await?.ok()?.json()?;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::step_options::{self, Asked};
 use super::submit::deadline;
 use super::{Partition, Purpose};
 use crate::command::Command;
-use crate::config::RetryPolicy;
 use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId, Token, WorkerId};
 use crate::load::Load;
 use crate::mutation::{Mutation, RunTimer};
@@ -326,15 +326,13 @@ impl Partition {
 }
 
 impl Partition {
-    /// What a step becomes.
+    /// What a step becomes. The error is one sentence, for the author of the workflow.
     fn work_of(&mut self, tenant: TenantId, open: OpenTask) -> Result<Work, String> {
         let hints = open.hints;
-        let (kind, input, known, own) = match open.target {
-            Target::Task(kind) => {
-                let known = self.step_type(tenant, &kind);
-                (kind, payload(&open.args), known, Asked::default())
-            }
-            Target::Process(process) => (process_type(process).into(), payload(&open.args), None, Asked::default()),
+        let of_items = open.items.is_some_and(|(_, items)| items > 1);
+        let (kind, input, known) = match &open.target {
+            Target::Task(kind) => (kind.clone(), payload(&open.args), self.step_type(tenant, kind)),
+            Target::Process(process) => (process_type(*process).into(), payload(&open.args), None),
             Target::Python => {
                 let args =
                     open.args.json().ok_or("the arguments of a Python function are larger than a run carries")?;
@@ -342,60 +340,33 @@ impl Partition {
                 let entry = text("entrypoint").ok_or("a Python call names its `entrypoint`")?;
                 let (kind, known) = self.python_function(tenant, text("package"), text("version"), entry)?;
                 let given = args.get("args").cloned().unwrap_or_else(|| Json::Object(serde_json::Map::new()));
-                (kind, inline(&given), Some(known), Asked::read(args))
+                (kind, inline(&given), Some(known))
             }
             Target::Workflow(..) => return Err("a workflow is no task".into()),
             // A deploy refuses them as long as nothing serves these types.
-            Target::Outbound(protocol) => (outbound_type(protocol).into(), payload(&open.args), None, Asked::default()),
+            Target::Outbound(protocol) => (outbound_type(*protocol).into(), payload(&open.args), None),
             Target::Catalog(name, version) => return Err(format!("the function {name}:{version} is not served here")),
         };
-        let queue = own.queue.or(hints.queue).or_else(|| known.as_ref().and_then(|known| known.queue.clone()));
-        let priority = own.priority.or(hints.priority).or_else(|| known.as_ref().and_then(|known| known.priority));
-        let mut spec = known.map_or_else(|| self.plain_spec.clone(), |known| known.spec.clone());
-        let asks = hints.affinity_key.is_some() || hints.concurrency_key.is_some() || hints.sla_ms > 0;
-        if own.retry.is_some() || own.activation.is_some() {
-            let spec = Arc::make_mut(&mut spec);
-            spec.retry = own.retry.or(spec.retry.take());
-            spec.workflow_id = own.activation;
+        let mut spec = known.as_ref().map_or_else(|| self.plain_spec.clone(), |known| known.spec.clone());
+        let call = open.args.json().filter(|_| matches!(open.target, Target::Python));
+        let of_task = |why: String| format!("the task '{kind}': {why}");
+        let asked = call.map_or_else(|| Ok(Asked::default()), |call| step_options::apply(call, &mut spec));
+        let asked = asked.map_err(of_task)?;
+        let (queue, priority) = (asked.queue.or(hints.queue.clone()), asked.priority.or(hints.priority));
+        step_options::hint(hints, &mut spec).map_err(of_task)?;
+        if let Some(keys) = known.as_ref().and_then(|known| known.keys.as_ref()).filter(|_| !of_items)
+            && keys.is_wanted(&spec)
+        {
+            let none = Json::Null;
+            let given = match call {
+                Some(call) => call.get("args"),
+                None => open.args.json(),
+            };
+            keys.fill(Arc::make_mut(&mut spec), given.unwrap_or(&none)).map_err(of_task)?;
         }
-        if asks || !hints.requires.is_empty() || !own.requires.is_empty() {
-            let spec = Arc::make_mut(&mut spec);
-            spec.affinity_key = hints.affinity_key;
-            spec.concurrency_key = hints.concurrency_key;
-            spec.requires.extend(hints.requires.into_iter().chain(own.requires));
-            spec.requires.sort();
-            spec.requires.dedup();
-            spec.expected_ms = if hints.sla_ms > 0 { hints.sla_ms } else { spec.expected_ms };
-        }
+        let queue = queue.or_else(|| known.as_ref().and_then(|known| known.queue.clone()));
+        let priority = priority.or_else(|| known.as_ref().and_then(|known| known.priority));
         Ok(Work { kind, spec, input, queue, priority })
-    }
-}
-
-/// What the arguments of a Python call ask for.
-#[derive(Default)]
-struct Asked {
-    queue: Option<Name>,
-    priority: Option<u8>,
-    requires: Vec<(Name, Name)>,
-    retry: Option<RetryPolicy>,
-    /// The run whose program it is an activation of.
-    activation: Option<Name>,
-}
-
-impl Asked {
-    fn read(args: &Json) -> Asked {
-        let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let wanted = args.get("requires").and_then(Json::as_object);
-        let requires = wanted.map_or_else(Vec::new, |wanted| {
-            wanted.iter().map(|(name, value)| (Name::from(name.as_str()), text(value).into())).collect()
-        });
-        Asked {
-            queue: args.get("queue").and_then(Json::as_str).map(Name::from),
-            priority: args.get("priority").and_then(Json::as_u64).and_then(|n| u8::try_from(n).ok()),
-            requires,
-            retry: super::step_types::retry(args),
-            activation: args.get("activation").and_then(Json::as_str).map(Name::from),
-        }
     }
 }
 

@@ -137,6 +137,8 @@ impl Partition {
             from: stored.head.as_deref(),
             segments: &stored.segments,
             definition: &*definition,
+            // A move writes the head whole: what comes after it is of one plan.
+            earlier: &[],
             blobs: &*blobs,
         };
         match journal.fold() {

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use super::runs::{RunEntry, Stage};
 use super::{Partition, Purpose};
-use crate::command::{Command, RunAction, StartRun};
+use crate::command::{Command, MoveRun, RunAction, StartRun};
 use crate::effect::{Refusal, Reply};
 use crate::id::{Name, RequestId, RunId, TaskId, TenantId};
 use crate::limit;
 use crate::load::{Load, StoredRun};
 use crate::mutation::Mutation;
 use crate::run::act::Event;
+use crate::run::code;
 use crate::run::data::{BlobHash, Data};
-use crate::run::eval::{Fuel, Json};
+use crate::run::eval::{Definition, Fuel, Json};
 use crate::run::fold::{Change, FoldError, Journal};
 use crate::run::head::{Head, Identity, Phase};
 use crate::run::journal::Segment;
+use crate::run::moves::{CodePlace, fits};
 use crate::time::Now;
 use crate::view::View;
 
@@ -151,7 +153,7 @@ impl Partition {
         let Some(phase) = self.runs.held.get(&run).and_then(|entry| entry.head()).map(|head| head.phase) else {
             return;
         };
-        if let Some(why) = conflict(&action, phase) {
+        if let Some(why) = conflict(&action, phase).or_else(|| self.nothing_to_accept(run, &action)) {
             return self.refuse(request, Refusal::Conflict(why.into()));
         }
         if let RunAction::Signal(_, _, data) | RunAction::Reset(_, Some(data)) | RunAction::Fork(_, Some(data)) =
@@ -166,6 +168,8 @@ impl Partition {
             RunAction::Resume => Event::Resume,
             RunAction::Retry => Event::Retry,
             RunAction::Signal(id, kind, data) => Event::Signal { id, kind, data },
+            RunAction::Accept(by) => Event::Accepted { by },
+            RunAction::Move(to) => return self.move_run(request, (tenant, run), to, now),
             RunAction::Reset(..) | RunAction::Fork(..) => {
                 let number = self.park(Command::ActOnRun { request, tenant, run, action });
                 return self.ask(Load::History(tenant, run), Purpose::History(number));
@@ -175,10 +179,43 @@ impl Partition {
         self.reply_run(request, run);
     }
 
+    fn nothing_to_accept(&self, run: RunId, action: &RunAction) -> Option<String> {
+        let head = self.runs.held.get(&run).and_then(RunEntry::head).filter(|_| matches!(action, RunAction::Accept(_)))?;
+        let nothing = code::of(head).is_none_or(|state| state.mismatch.is_none());
+        nothing.then(|| "the run does not hold because of a replay that differed; there is nothing to accept".to_owned())
+    }
+
+    /// Moves a run to another version of its workflow, if it fits.
+    fn move_run(&mut self, request: RequestId, (tenant, run): (TenantId, RunId), to: MoveRun, now: Now) {
+        let Some(head) = self.runs.held.get(&run).and_then(RunEntry::head).cloned() else { return };
+        let own = head.identity.plan;
+        if to.plan == own {
+            return self.reply_run(request, run);
+        }
+        let (Some(new), Some(old)) = (self.definition(tenant, &to.plan), self.definition(tenant, &own)) else {
+            let why = "the document of one of the versions cannot be read".into();
+            return self.refuse(request, Refusal::Conflict(why));
+        };
+        let why = match to.at {
+            _ if head.closing.is_some() => Err("the run is about to end: what is to be undone is being undone".to_owned()),
+            Some(at) if CodePlace::of(&head) != Some(at) => {
+                Err("the run went on while its history was replayed; move it again".to_owned())
+            }
+            _ => fits(&head, old.plan(), new.plan()),
+        };
+        if let Err(why) = why {
+            return self.refuse(request, Refusal::Conflict(why.into()));
+        }
+        let version = new.plan().version.clone();
+        let identity = Arc::new(Identity { plan: to.plan, version, ..(*head.identity).clone() });
+        self.deliver(tenant, run, Event::Moved { identity, by: to.by }, now);
+        self.reply_run(request, run);
+    }
+
     /// The whole history of a run has been read for a command that goes back in it.
     pub(super) fn history_loaded(&mut self, command: Command, stored: Option<Box<StoredRun>>, now: Now) {
         let segments = stored.map(|stored| stored.segments).unwrap_or_default();
-        self.history_at_hand(Box::new(GoingBack { command, segments, blobs: BTreeMap::new() }), now);
+        self.history_at_hand(Box::new(GoingBack { command, segments, earlier: Vec::new(), blobs: BTreeMap::new() }), now);
     }
 
     /// Values that its journal names were read, too.
@@ -236,14 +273,29 @@ impl Partition {
         let Some(definition) = self.definition(tenant, &head.identity.plan) else {
             return self.refuse(request, Refusal::Conflict("the document of the workflow cannot be read".into()));
         };
-        let journal = Journal { from: None, segments: &back.segments, definition: &*definition, blobs: &back.blobs };
+        let journal = Journal {
+            from: None,
+            segments: &back.segments,
+            definition: &*definition,
+            earlier: &back.earlier,
+            blobs: &back.blobs,
+        };
         let mut fuel = Fuel { steps: 4 * limit::EVAL_STEPS, bytes: 4 * limit::EVAL_BYTES };
-        let forked = change.identity.clone();
+        let (forked, again) = (change.identity.clone(), change.clone());
         let turn = match journal.reset(head, key, change, now.wall, &mut fuel) {
             Ok(turn) => turn,
             Err(FoldError::Blobs(hashes)) => {
                 let wanted = hashes.iter().map(|hash| hash.0).collect();
                 return self.ask(Load::Values(tenant, wanted), Purpose::HistoryValues(back, hashes));
+            }
+            Err(FoldError::Plan(plan)) => {
+                let Some(earlier) = self.definition(tenant, &plan) else {
+                    let why = "the document of a version that the run followed is not here any more";
+                    return self.refuse(request, Refusal::Conflict(why.into()));
+                };
+                let mut back = back;
+                back.earlier.push(earlier);
+                return self.go_back(back, (tenant, head), key, again, now);
             }
             Err(error) => return self.refuse(request, Refusal::Conflict(why_not(&error, key).into())),
         };
@@ -277,6 +329,8 @@ impl Partition {
 pub(crate) struct GoingBack {
     command: Command,
     segments: Vec<Segment>,
+    /// Versions of its workflow that it followed before.
+    earlier: Vec<Arc<dyn Definition>>,
     blobs: BTreeMap<BlobHash, Arc<Json>>,
 }
 
@@ -288,7 +342,10 @@ fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
             Some(format!("only a suspended run can be resumed; it is {is}"))
         }
         RunAction::Retry if phase != Phase::Faulted => Some(format!("only a faulted run can be retried; it is {is}")),
-        RunAction::Suspend(_) | RunAction::Signal(..) if phase.ended() => {
+        RunAction::Accept(_) if phase != Phase::Suspended => {
+            Some(format!("only a run that holds because its replay differed can accept the difference; it is {is}"))
+        }
+        RunAction::Suspend(_) | RunAction::Signal(..) | RunAction::Move(_) if phase.ended() => {
             Some(format!("the run has already ended: {is}"))
         }
         RunAction::Cancel(_) | RunAction::Terminate(_) if phase.ended() && phase != Phase::Cancelled => {
@@ -317,6 +374,17 @@ fn why_not(error: &FoldError, key: &str) -> String {
                 .to_owned()
         }
         FoldError::NoInput(instead) => format!("no other input: {instead}"),
+        FoldError::Unfit(why) => {
+            format!("the run moved to another version since, which does not fit that moment: {why}; move it back first")
+        }
+        FoldError::Cancelled(before) => {
+            let instead = before.as_ref().map_or_else(String::new, |key| format!(", such as '{key}'"));
+            format!(
+                "'{key}' was asked for after the run was cancelled, and what comes there belongs to the cancel; name a key from \
+                 before it{instead}"
+            )
+        }
+        FoldError::Plan(_) => "the document of a version that the run followed is not here any more".to_owned(),
         FoldError::OutOfFuel => "going on from there needs more than one turn may".to_owned(),
     }
 }

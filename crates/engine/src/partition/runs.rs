@@ -21,7 +21,8 @@ use crate::run::act::Event;
 use crate::run::data::BlobHash;
 use crate::run::eval::{Definition, Fuel, Json};
 use crate::run::head::{Head, Identity, Seq};
-use crate::run::turn::{Env, Halt, Turn, advance};
+use crate::run::moves::fits;
+use crate::run::turn::{Env, Halt, Turn, advance, plan_of};
 use crate::time::Now;
 use crate::version::Version;
 use crate::wheel::TimerKey;
@@ -320,10 +321,17 @@ impl Partition {
     fn try_turn(&mut self, run: RunId, event: &Event, now: Now) -> Result<(Option<Turn>, u64), Option<Halt>> {
         let Some(entry) = self.runs.held.get(&run) else { return Err(None) };
         let Stage::Ready(head) = &entry.stage else { return Err(None) };
-        let (tenant, plan) = (entry.tenant, head.identity.plan);
+        let (tenant, plan, own) = (entry.tenant, *plan_of(head, event), head.identity.plan);
         let Some(definition) = self.definition(tenant, &plan) else { return Err(None) };
+        let from = if plan == own { None } else { self.definition(tenant, &own) };
         let Some(entry) = self.runs.held.get(&run) else { return Err(None) };
         let Stage::Ready(head) = &entry.stage else { return Err(None) };
+        if let Some(from) = from
+            && fits(head, from.plan(), definition.plan()).is_err()
+        {
+            // It went on since it was found to fit. It stays where it is.
+            return Ok((None, 0));
+        }
         let env = Env { definition: &*definition, blobs: &*entry.blobs, now_ms: now.wall };
         let mut fuel = Fuel { steps: limit::SLICE_STEPS, bytes: limit::SLICE_BYTES };
         let turn = advance(head, event.clone(), &env, &mut fuel).map_err(Some)?;
@@ -427,7 +435,7 @@ impl Partition {
         self.put_off(run, arrival);
         let Some(entry) = self.runs.held.get(&run) else { return };
         let (tenant, Some(head)) = (entry.tenant, entry.head().cloned()) else { return };
-        let Some(definition) = self.definition(tenant, &head.identity.plan) else { return };
+        let Some(definition) = self.definition(tenant, plan_of(&head, &event)) else { return };
         self.runs.tickets = self.runs.tickets.wrapping_add(1);
         let ticket = u64::from(self.epoch) << 32 | u64::from(self.runs.tickets);
         let Some(entry) = self.runs.held.get_mut(&run) else { return };

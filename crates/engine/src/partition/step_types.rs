@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Partition;
 use crate::config::{Backoff, RetryPolicy};
 use crate::id::{Name, TenantId};
+use crate::input_keys::InputKeys;
 use crate::mutation::RecordKind;
 use crate::run::eval::Json;
 use crate::task::{Resources, Spec};
@@ -19,6 +20,8 @@ pub(crate) struct StepType {
     pub(super) queue: Option<Name>,
     pub(super) priority: Option<u8>,
     pub(super) spec: Arc<Spec>,
+    /// Keys that it takes from its inputs.
+    pub(super) keys: Option<Arc<InputKeys>>,
 }
 
 fn text(value: &Json, key: &str) -> Option<Name> {
@@ -44,9 +47,11 @@ fn pairs(value: &Json, key: &str) -> Vec<(Name, Name)> {
     pairs
 }
 
-/// Reads `retry` of a registration or a call: times in milliseconds.
-pub(super) fn retry(value: &Json) -> Option<RetryPolicy> {
-    let retry = value.get("retry").filter(|retry| retry.is_object())?;
+/// Reads the retry policy of a registration or a call: times in milliseconds.
+pub(super) fn retry_policy(retry: &Json) -> Option<RetryPolicy> {
+    if !retry.is_object() {
+        return None;
+    }
     let backoff = match retry.get("factor").and_then(Json::as_f64) {
         Some(factor) => Backoff::Exponential { factor },
         None => Backoff::Constant,
@@ -72,7 +77,7 @@ impl StepType {
         let spec = Spec {
             package: text(&record, "hash"),
             entrypoint: text(&record, "entrypoint"),
-            retry: retry(step),
+            retry: step.get("retry").and_then(retry_policy),
             timeouts: crate::config::Timeouts {
                 queue_ms: number(timeouts, "queue_ms"),
                 start_ms: number(timeouts, "start_ms"),
@@ -87,6 +92,8 @@ impl StepType {
             },
             batchable: step.get("batchable").and_then(Json::as_bool).unwrap_or(false),
             expected_ms: number(step, "expected_ms"),
+            fast_io: step.get("fast_io").and_then(Json::as_bool).unwrap_or(false),
+            labels: pairs(step, "labels"),
             ..Spec::default()
         };
         Some(StepType {
@@ -96,6 +103,7 @@ impl StepType {
             queue: text(step, "queue"),
             priority: step.get("priority").and_then(Json::as_u64).and_then(|n| u8::try_from(n).ok()),
             spec: Arc::new(spec),
+            keys: step.get("keys").and_then(InputKeys::read).map(Arc::new),
         })
     }
 }
@@ -158,6 +166,7 @@ impl Partition {
             queue: known.as_ref().and_then(|step| step.queue.clone()),
             priority: known.as_ref().and_then(|step| step.priority),
             spec: Arc::new(spec),
+            keys: known.as_ref().and_then(|step| step.keys.clone()),
         };
         Ok((kind, Arc::new(step)))
     }

@@ -108,6 +108,19 @@ pub enum Event {
         /// The run that it goes on as: another one if it was forked.
         identity: Arc<Identity>,
     },
+    /// It goes on with another version of its workflow, which it was found to fit ([`super::moves::fits`]). A program that holds
+    /// because of a mismatch goes on.
+    Moved {
+        /// As which: the same run, with another plan and version.
+        identity: Arc<Identity>,
+        /// Who moved it.
+        by: Name,
+    },
+    /// What the replay of a program found to differ from its history is accepted, and it goes on.
+    Accepted {
+        /// By whom.
+        by: Name,
+    },
 }
 
 /// What a turn asks the shell to do, in the commit of the turn or after it.

@@ -174,7 +174,9 @@ impl Machine<'_> {
 
     /// The hints of a statement with their values.
     pub(super) fn hints(&mut self, id: u32, node: &Node, input: &Data) -> Res<TaskHints> {
-        let hints = &node.hints;
+        let (hints, plan) = (&node.hints, self.plan);
+        // Turns of older journals did not look at those of the document.
+        let of_all = self.revision() >= 4;
         let mut text = |expr: Option<ExprId>| -> Res<Option<Name>> {
             let Some(expr) = expr else { return Ok(None) };
             let value = self.eval(expr, &Look::body(id, input))?;
@@ -184,11 +186,11 @@ impl Machine<'_> {
                 other => Some(other.to_string().into()),
             })
         };
-        let affinity_key = text(hints.affinity_key)?;
-        let concurrency_key = text(hints.concurrency_key)?;
-        let idempotency_key = text(hints.idempotency_key)?;
         // What the document says holds where a statement says nothing.
-        let all = &self.plan.hints;
+        let all = &plan.hints;
+        let affinity_key = text(hints.affinity_key.or(all.affinity_key.filter(|_| of_all)))?;
+        let concurrency_key = text(hints.concurrency_key.or(all.concurrency_key.filter(|_| of_all)))?;
+        let idempotency_key = text(hints.idempotency_key.or(all.idempotency_key.filter(|_| of_all)))?;
         Ok(TaskHints {
             queue: hints.queue.clone().or_else(|| all.queue.clone()),
             priority: hints.priority.or(all.priority),
@@ -196,7 +198,7 @@ impl Machine<'_> {
             affinity_key,
             concurrency_key,
             idempotency_key,
-            sla_ms: hints.sla_ms,
+            sla_ms: if hints.sla_ms > 0 { hints.sla_ms } else { all.sla_ms },
         })
     }
 

@@ -24,6 +24,10 @@ use crate::planted::Bug;
 
 /// Layout of what an activation gets and gives.
 pub const PROTOCOL: u64 = 1;
+/// How long a program that is being cancelled may go on without coming to a wait.
+const CANCEL_STALL_MS: u64 = 10_000;
+/// How long one activation of it may take in all, with the steps in it. Then its process is killed.
+const CANCEL_RUN_MS: u64 = 60_000;
 /// Reference of the statement of an activation.
 pub(super) const ACTIVATION: &str = "@activation";
 
@@ -64,6 +68,8 @@ pub struct CodeState {
     pub armed: u32,
     /// How a replay differed from the history, while the run holds because of it.
     pub mismatch: Option<Data>,
+    /// The last activation up to which differences between code and history were accepted: replays compare no further back.
+    pub accepted: u64,
 }
 
 /// A turn of a program: one activation.
@@ -121,6 +127,7 @@ impl CodeState {
             blame: None,
             armed: 0,
             mismatch: None,
+            accepted: 0,
         }
     }
 
@@ -176,6 +183,7 @@ impl CodeState {
     pub(super) fn take_back(&mut self, epoch: u64) {
         if let Some(turn) = self.turns.pop() {
             self.activation -= 1;
+            self.accepted = self.accepted.min(self.activation);
             self.epoch = epoch;
             let mut done = turn.done.clone();
             done.append(&mut self.news);
@@ -314,8 +322,12 @@ impl Machine<'_> {
             let done = before.iter_mut().filter_map(|turn| turn["done"].as_array_mut());
             done.for_each(|done| done.reverse());
         }
+        let cancelling = self.code(id).is_some_and(|state| state.cancel.is_some());
+        if cancelling {
+            activation["stall_ms"] = CANCEL_STALL_MS.into();
+        }
         // Never a reference: the task has it as its input, and nobody else needs it.
-        Ok(Data::small(serde_json::json!({
+        let mut call = serde_json::json!({
             "package": &*program.package,
             "version": &*program.version,
             "entrypoint": &*program.function,
@@ -323,7 +335,13 @@ impl Machine<'_> {
             "args": activation,
             // Agents that die, and code that cannot be loaded for a while. What the program itself raises is a result.
             "retry": {"max_attempts": 12, "delay_ms": 500, "factor": 2.0, "max_delay_ms": 60_000, "jitter_ms": 500},
-        })))
+        });
+        if cancelling {
+            // One that does not come to a wait is not tried again; an agent that was lost is another matter.
+            call["timeouts"] = serde_json::json!({"run_ms": CANCEL_RUN_MS});
+            call["retry"]["not_on"] = serde_json::json!(["WorkflowStuck", "timeout"]);
+        }
+        Ok(Data::small(call))
     }
 
     /// Something that the program asked for has ended, or its activation has. `asked`: the statement and what it got, where it
@@ -369,6 +387,13 @@ impl Machine<'_> {
             Outcome::Ok(result) => {
                 let result = self.json(&result)?;
                 self.take_result(id, &result)
+            }
+            // It was told to come to its end and did not, or could not be run: what can be undone is.
+            Outcome::Err(_) | Outcome::Cancelled
+                if self.revision() >= 4 && self.code(id).is_some_and(|state| state.cancel.is_some()) =>
+            {
+                self.code_cancelled();
+                Ok(())
             }
             // The code could not be run: its package is not there, the process died again and again.
             Outcome::Err(fault) => {
@@ -521,7 +546,7 @@ pub fn history<E>(
     if let (Some(_), Some(Json::Object(last))) = (state.active, turns.last_mut()) {
         last.remove("opened");
     }
-    Ok(serde_json::json!({
+    let mut history = serde_json::json!({
         "v": PROTOCOL,
         "run": identity.run.to_string(),
         "workflow": format!("{}/{}:{}", identity.namespace, identity.name, identity.version),
@@ -531,7 +556,11 @@ pub fn history<E>(
         "input": *read(&state.input)?,
         "first": state.turns.first().map_or(1, |turn| turn.no),
         "turns": turns,
-    }))
+    });
+    if state.accepted > 0 {
+        history["accepted"] = state.accepted.into();
+    }
+    Ok(history)
 }
 
 fn turn_written<E>(turn: &CodeTurn, read: &dyn Fn(&Data) -> Result<Arc<Json>, E>) -> Result<Json, E> {

@@ -373,8 +373,26 @@ impl Machine<'_> {
 
 /// Items of a map at work at a time, where the program does not say.
 const MAP_WIDTH: u32 = 100;
-/// What of the options of a command goes with its call.
-const CALL_OPTIONS: [&str; 6] = ["queue", "priority", "requires", "retry", "idempotency_key", "labels"];
+/// What of the options of a command goes with its call: those of a submission, in plain units. They are read when the task is opened.
+const CALL_OPTIONS: [&str; 17] = [
+    "queue",
+    "priority",
+    "requires",
+    "retry",
+    "timeouts",
+    "ttl_ms",
+    "expected_ms",
+    "key",
+    "concurrency_key",
+    "concurrency_limit",
+    "affinity_key",
+    "near",
+    "resources",
+    "batchable",
+    "labels",
+    "correlation_id",
+    "idempotency_key",
+];
 
 /// What of a call of a task is known without its arguments.
 fn call(program: &Program, name: &str, opts: &Json) -> Json {
@@ -382,6 +400,11 @@ fn call(program: &Program, name: &str, opts: &Json) -> Json {
     if program.tasks.iter().any(|task| **task == *name) {
         call["package"] = (&*program.package).into();
         call["version"] = (&*program.version).into();
+    }
+    if let Some(package) = opts.get("package").and_then(Json::as_str) {
+        let (name, version) = package.split_once('@').unwrap_or((package, ""));
+        call["package"] = name.into();
+        call["version"] = if version.is_empty() { Json::Null } else { version.into() };
     }
     for option in CALL_OPTIONS {
         if let Some(value) = opts.get(option).filter(|value| !value.is_null()) {

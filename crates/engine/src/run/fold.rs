@@ -10,7 +10,7 @@ use super::eval::{Definition, Fuel};
 use super::head::{Compacted, Head, Identity, Next, Phase, Seq, Waiting};
 use super::journal::{Ending, EntryKind, Fact, Key, REVISION, Segment, ValueId};
 use super::machine::{End, Machine, Mode};
-use super::turn::{Env, Halt, Turn};
+use super::turn::{Env, Halt, Turn, plan_of};
 use crate::id::Name;
 use crate::planted::Bug;
 
@@ -47,6 +47,12 @@ pub enum FoldError {
     Input,
     /// The entry has no input of its own, or has begun with it and goes on: what to do instead.
     NoInput(Name),
+    /// The plan with this hash, which the run followed then, is needed first, in [`Journal::earlier`].
+    Plan([u8; 32]),
+    /// The run moved to another version since, and what was open at that moment does not fit that version: why.
+    Unfit(String),
+    /// The key was opened after the run was cancelled; the last one before that, if there is one.
+    Cancelled(Option<Name>),
 }
 
 impl From<Halt> for FoldError {
@@ -65,8 +71,10 @@ pub struct Journal<'a> {
     pub from: Option<&'a Head>,
     /// The turns after it, in order.
     pub segments: &'a [Segment],
-    /// The workflow.
+    /// The workflow, in the version that the run follows after the last turn.
     pub definition: &'a dyn Definition,
+    /// Other versions that it followed before.
+    pub earlier: &'a [Arc<dyn Definition>],
     /// Blobs that were read.
     pub blobs: &'a dyn Blobs,
 }
@@ -117,6 +125,15 @@ impl Journal<'_> {
         Ok(code::of(&head).cloned().or(last))
     }
 
+    /// The plan of a turn.
+    fn definition_of(&self, plan: &[u8; 32]) -> Result<&dyn Definition, FoldError> {
+        if self.definition.plan().hash == *plan {
+            return Ok(self.definition);
+        }
+        let earlier = self.earlier.iter().find(|earlier| earlier.plan().hash == *plan);
+        earlier.map(|earlier| &**earlier).ok_or(FoldError::Plan(*plan))
+    }
+
     fn base(&self) -> Result<Head, FoldError> {
         match (self.from, self.segments.first().map(|segment| &segment.event)) {
             (Some(head), _) => Ok(head.clone()),
@@ -141,7 +158,8 @@ impl Journal<'_> {
             return Err(FoldError::Revision(segment.revision));
         }
         let diverged = |what| FoldError::Diverged { turn: segment.turn, what };
-        let env = Env { definition: self.definition, blobs: self.blobs, now_ms: segment.now_ms };
+        let definition = self.definition_of(plan_of(head, &segment.event))?;
+        let env = Env { definition, blobs: self.blobs, now_ms: segment.now_ms };
         let (key, reached) = match until {
             Some((key, reached)) => (Some(key), Some(reached)),
             None => (None, None),
@@ -218,6 +236,10 @@ impl Journal<'_> {
             at += 1;
         }
         let Some(mut head) = reached else { return Err(self.unknown(current)) };
+        if head.identity.plan != identity.plan {
+            let (old, new) = (self.definition_of(&head.identity.plan)?, self.definition_of(&identity.plan)?);
+            super::moves::fits(&head, old.plan(), new.plan()).map_err(FoldError::Unfit)?;
+        }
         self.take_up(&mut head, at, before);
         head.identity = identity.clone();
         head.next_seq = *next_seq;
@@ -324,7 +346,11 @@ impl Journal<'_> {
         let next_seq = current.next_seq;
         let event = Event::Reset { key: key.into(), input: change.input, next_seq, identity };
         let start = self.went_back(&mut Past::default(), current, self.segments.len(), key, (&event, REVISION))?;
-        let env = Env { definition: self.definition, blobs: self.blobs, now_ms };
+        if code::of(&start).is_some_and(|state| state.cancel.is_some()) {
+            return Err(FoldError::Cancelled(self.before_cancel()));
+        }
+        let definition = self.definition_of(plan_of(current, &event))?;
+        let env = Env { definition, blobs: self.blobs, now_ms };
         let mut machine = Machine::new(start, &env, *fuel, Mode::Live);
         match machine.go_on(current) {
             Ok(()) => {}
@@ -345,6 +371,18 @@ impl Journal<'_> {
             turn.head.owed.retain(|act| !foreign(act));
         }
         Ok(turn)
+    }
+
+    /// The last key that was opened before the run was cancelled, of what is not the run itself or how it is driven.
+    fn before_cancel(&self) -> Option<Name> {
+        use super::journal::EntryKind::{Activation, Program, Run};
+        let cancel = self.segments.iter().rposition(|segment| matches!(segment.event, Event::Cancel { .. }))?;
+        let facts = self.segments[..cancel].iter().rev().flat_map(|segment| segment.facts.iter().rev());
+        let mut opened = facts.filter_map(|fact| match fact {
+            Fact::Opened { key, .. } if !matches!(key.kind, Activation | Program | Run) => Some(key.to_string().into()),
+            _ => None,
+        });
+        opened.next()
     }
 
     /// The activation in which a program asked for a key: it is done again as a whole, since what it asked for first may depend on what

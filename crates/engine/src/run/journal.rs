@@ -15,8 +15,9 @@ use crate::id::Name;
 /// Order in which turns evaluate; part of every segment. A change of that order is a new revision, and folds of older
 /// segments keep the older order. Revision 2: ends of items are taken in together ([`super::act::Event::Many`]), and finished
 /// pages of a map are blobs beyond a bound. Revision 3: a reset goes back to the moment in which its key was opened last, and
-/// takes no compensation along that was made since, or that is another run's.
-pub const REVISION: u16 = 3;
+/// takes no compensation along that was made since, or that is another run's. Revision 4: a run may move to another plan, and keys
+/// that a document names as hints hold for statements that name none.
+pub const REVISION: u16 = 4;
 
 /// Kinds of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +72,10 @@ pub enum EntryKind {
     Activation,
     /// Steps that are undone where it fails.
     Saga,
+    /// The run went over to another version of its workflow.
+    Moved,
+    /// A difference between a program and its history was accepted.
+    Accepted,
 }
 
 impl EntryKind {
@@ -102,6 +107,8 @@ impl EntryKind {
             EntryKind::Program => "program",
             EntryKind::Activation => "activation",
             EntryKind::Saga => "saga",
+            EntryKind::Moved => "moved",
+            EntryKind::Accepted => "accepted",
         }
     }
 }

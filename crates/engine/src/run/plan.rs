@@ -65,6 +65,36 @@ pub struct Plan {
     pub definition: ExprId,
     /// Hints of the document.
     pub hints: Hints,
+    /// What becomes of its runs when another version is deployed.
+    pub version_policy: VersionPolicy,
+}
+
+/// What becomes of runs of a version when another one is deployed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// They stay.
+    #[default]
+    Pin,
+    /// They move if they fit: a program's history is replayed first.
+    Compatible,
+    /// They move; whether a program fits shows when it is replayed next.
+    Latest,
+}
+
+impl VersionPolicy {
+    /// All, with their names.
+    pub const ALL: [(&'static str, VersionPolicy); 3] =
+        [("pin", VersionPolicy::Pin), ("compatible", VersionPolicy::Compatible), ("latest", VersionPolicy::Latest)];
+
+    /// The one of a name.
+    pub fn named(name: &str) -> Option<VersionPolicy> {
+        VersionPolicy::ALL.iter().find(|(own, _)| *own == name).map(|(_, policy)| *policy)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        VersionPolicy::ALL.iter().find(|(_, policy)| *policy == self).map_or("pin", |(name, _)| name)
+    }
 }
 
 impl Plan {

@@ -44,7 +44,7 @@ pub(super) fn entry_kind(node: Option<&Node>) -> EntryKind {
 }
 
 /// The list that a frame walks.
-fn list_of<'a>(plan: &'a Plan, node: Option<&'a Node>, list: List) -> &'a [NodeId] {
+pub(super) fn list_of<'a>(plan: &'a Plan, node: Option<&'a Node>, list: List) -> &'a [NodeId] {
     let extension = |at: u16| node.and_then(|node| node.extensions.get(at as usize));
     let id: Option<ListId> = match (list, node.map(|node| &node.kind)) {
         (List::None, _) => None,

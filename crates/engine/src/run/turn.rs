@@ -88,7 +88,19 @@ pub(super) fn matters(head: &Head, event: &Event) -> bool {
         Event::Suspend { .. } => matches!(head.phase, Phase::Running | Phase::Waiting) && head.closing.is_none(),
         Event::Resume => head.phase == Phase::Suspended,
         Event::Retry => head.phase == Phase::Faulted,
+        Event::Moved { identity, .. } => !ended && head.closing.is_none() && identity.plan != head.identity.plan,
+        Event::Accepted { .. } => {
+            head.phase == Phase::Suspended && super::code::of(head).is_some_and(|code| code.mismatch.is_some())
+        }
         Event::Reset { .. } => false,
+    }
+}
+
+/// The plan with which a run takes an event in.
+pub fn plan_of<'h>(head: &'h Head, event: &'h Event) -> &'h [u8; 32] {
+    match event {
+        Event::Moved { identity, .. } | Event::Reset { identity, .. } => &identity.plan,
+        _ => &head.identity.plan,
     }
 }
 
@@ -181,16 +193,22 @@ impl Machine<'_> {
                 self.end_run(Phase::Cancelled, Outcome::Cancelled);
             }
             Event::Suspend { reason } => self.set_phase(Phase::Suspended, Some(reason.clone())),
-            Event::Resume => {
-                self.set_phase(Phase::Running, None);
-                for held in std::mem::take(&mut self.head.held) {
-                    if matters(&self.head, &held) {
-                        self.take(&held)?;
-                    }
-                }
-            }
+            Event::Resume => self.resume()?,
             Event::Retry => self.retry_run()?,
+            Event::Moved { identity, by } => self.moved(identity, by)?,
+            Event::Accepted { by } => self.accept(by)?,
             Event::Reset { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The run goes on after a suspension, with what came meanwhile.
+    pub(super) fn resume(&mut self) -> Result<(), End> {
+        self.set_phase(Phase::Running, None);
+        for held in std::mem::take(&mut self.head.held) {
+            if matters(&self.head, &held) {
+                self.take(&held)?;
+            }
         }
         Ok(())
     }
@@ -316,7 +334,7 @@ impl Machine<'_> {
         // Lists find a run by its phase as it was last written.
         let snapshot = self.head.phase != before
             || self.head.turns.is_multiple_of(TURNS_PER_HEAD) && self.head.turns.is_multiple_of(self.turns_per_head())
-            || matches!(event, Event::Reset { .. } | Event::Retry);
+            || matches!(event, Event::Reset { .. } | Event::Retry | Event::Moved { .. });
         let segment = Segment {
             revision: self.revision(),
             turn: self.head.turns,

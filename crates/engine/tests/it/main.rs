@@ -4,6 +4,7 @@ mod bench;
 mod items;
 mod keys;
 mod limits;
+mod moves;
 mod order;
 mod overload;
 mod placement;

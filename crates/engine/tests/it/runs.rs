@@ -23,7 +23,7 @@ use crate::run::kit::{Flowchart, Handler, S};
 
 /// Flowcharts by the text that stands for them.
 #[derive(Debug)]
-struct Charts(Vec<Arc<Flowchart>>);
+pub(crate) struct Charts(pub(crate) Vec<Arc<Flowchart>>);
 
 impl Compiler for Charts {
     fn compile(&self, document: &[u8]) -> Result<Arc<dyn Definition>, String> {
@@ -64,7 +64,7 @@ fn bench_with(charts: &[&[S]], options: Options) -> Bench {
     bench
 }
 
-fn start(name: &str) -> StartRun {
+pub(crate) fn start(name: &str) -> StartRun {
     StartRun {
         namespace: "test".into(),
         name: name.into(),
@@ -75,7 +75,7 @@ fn start(name: &str) -> StartRun {
     }
 }
 
-fn started(bench: &mut Bench) -> RunId {
+pub(crate) fn started(bench: &mut Bench) -> RunId {
     let reply = bench.ask(|request| Command::StartRun { request, tenant: TENANT, start: Box::new(start("flow")) });
     match reply {
         Reply::Run(head) => head.identity.run,
@@ -83,19 +83,19 @@ fn started(bench: &mut Bench) -> RunId {
     }
 }
 
-fn head(bench: &mut Bench, run: RunId) -> Head {
+pub(crate) fn head(bench: &mut Bench, run: RunId) -> Head {
     match bench.ask(|request| Command::Read { request, view: View::Run { tenant: TENANT, run } }) {
         Reply::Run(head) => *head,
         other => panic!("no run: {other:?}"),
     }
 }
 
-fn act(bench: &mut Bench, run: RunId, action: RunAction) -> Reply {
+pub(crate) fn act(bench: &mut Bench, run: RunId, action: RunAction) -> Reply {
     bench.ask(|request| Command::ActOnRun { request, tenant: TENANT, run, action })
 }
 
 /// Ends every task that was granted, with its input as the result.
-fn work(bench: &mut Bench, session: SessionId) -> usize {
+pub(crate) fn work(bench: &mut Bench, session: SessionId) -> usize {
     let grants = bench.granted();
     for grant in &grants {
         let outcome = Ended::Ok { result: grant.input.clone(), artifacts: Vec::new() };
@@ -116,7 +116,7 @@ fn fail_all(bench: &mut Bench) {
     }
 }
 
-fn output(head: &Head) -> serde_json::Value {
+pub(crate) fn output(head: &Head) -> serde_json::Value {
     match &head.outcome {
         Some(Outcome::Ok(data)) => data.written(),
         other => panic!("no output: {other:?}"),

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 use tidewheel_engine::id::Name;
-use tidewheel_engine::run::plan::{ExprId, Hints};
+use tidewheel_engine::run::plan::{ExprId, Hints, VersionPolicy};
 
 use super::Work;
 use super::expression::Place;
@@ -50,12 +50,17 @@ impl Work<'_> {
 
     pub(super) fn document_hints(&mut self) -> Hints {
         let metadata = self.document.metadata;
-        if let Some(at) = self.hint_of(metadata, "versionPolicy")
-            && self.tree.text(at) != Some("pin")
-        {
-            self.refuse(at, "another `versionPolicy` than `pin`", "a run stays on the version that it started with");
-        }
         self.read_hints(metadata, &DOCUMENT, Place::RunOutput)
+    }
+
+    /// What becomes of runs when another version is deployed.
+    pub(super) fn version_policy(&mut self) -> VersionPolicy {
+        let Some(at) = self.hint_of(self.document.metadata, "versionPolicy") else { return VersionPolicy::Pin };
+        let found = self.tree.text(at).and_then(VersionPolicy::named);
+        if found.is_none() {
+            self.wrong_hint(at, "versionPolicy", "pin, compatible or latest");
+        }
+        found.unwrap_or_default()
     }
 
     fn read_hints(&mut self, metadata: Option<At>, known: &[&str], place: Place) -> Hints {

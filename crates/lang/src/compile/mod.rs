@@ -164,7 +164,7 @@ impl<'t> Work<'t> {
         let document = self.document;
         self.language();
         self.schedule();
-        let hints = self.document_hints();
+        let (hints, version_policy) = (self.document_hints(), self.version_policy());
         let attributes = self.attributes();
         let input = self.intake(&document.input, Place::RunInput);
         self.wrap();
@@ -192,6 +192,7 @@ impl<'t> Work<'t> {
             attributes,
             definition,
             hints,
+            version_policy,
         }
     }
 

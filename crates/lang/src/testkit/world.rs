@@ -569,7 +569,7 @@ impl<'w> World<'w> {
             return Ok(Head::new(identity.clone()));
         }
         let definition = &*self.documents[*document];
-        let all = Journal { from: None, segments, definition, blobs: &self.blobs };
+        let all = Journal { from: None, segments, definition, earlier: &[], blobs: &self.blobs };
         let failed = |error| format!("the journal cannot be read: {error:?}");
         let Some((whole, count)) = whole else { return all.fold().map_err(failed) };
         let later = Journal { from: Some(whole), segments: &segments[*count..], ..all };

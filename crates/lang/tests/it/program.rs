@@ -13,6 +13,7 @@ use tidewheel_engine::run::fault::Fault;
 use tidewheel_engine::run::fold::{Change, FoldError, Journal};
 use tidewheel_engine::run::head::{Head, Identity, Phase, Seq, Step};
 use tidewheel_engine::run::journal::Segment;
+use tidewheel_engine::run::moves::fits;
 use tidewheel_engine::run::turn::{Env, Turn, advance};
 use tidewheel_lang::compile::Language;
 use tidewheel_lang::program::ProgramDocument;
@@ -78,6 +79,8 @@ type Program = Box<dyn Fn(&Heard<'_>) -> Json>;
 /// A run and what stands outside for it.
 struct World {
     definition: Arc<dyn Definition>,
+    /// Versions that it followed before.
+    earlier: Vec<Arc<dyn Definition>>,
     program: Program,
     head: Head,
     segments: Vec<Segment>,
@@ -117,6 +120,7 @@ impl World {
         World {
             head: Head::new(identity),
             definition,
+            earlier: Vec::new(),
             program: Box::new(program),
             segments: Vec::new(),
             now: 1_000_000,
@@ -143,6 +147,18 @@ impl World {
         true
     }
 
+    /// Goes over to another version, as the partition does it.
+    fn move_to(&mut self, document: &ProgramDocument) {
+        let new = Language.compile(&document.resolved().unwrap().bytes).unwrap();
+        fits(&self.head, self.definition.plan(), new.plan()).unwrap();
+        let plan = new.plan();
+        let (hash, version) = (plan.hash, plan.version.clone());
+        let identity = Arc::new(Identity { plan: hash, version, ..(*self.head.identity).clone() });
+        let old = std::mem::replace(&mut self.definition, new);
+        self.earlier.push(old);
+        assert!(self.feed(Event::Moved { identity, by: "ann".into() }));
+    }
+
     fn take(&mut self, turn: Turn) {
         self.head = turn.head;
         self.segments.push(turn.segment);
@@ -164,7 +180,7 @@ impl World {
             }
         }
         let none = BTreeMap::new();
-        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, blobs: &none };
+        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, earlier: &self.earlier, blobs: &none };
         assert_eq!(journal.fold().unwrap(), self.head, "the journal folds to the head");
         if turn.more {
             self.feed(Event::Continue);
@@ -246,7 +262,7 @@ impl World {
 
     fn reset(&mut self, key: &str, change: Change) -> Result<(), FoldError> {
         let none = BTreeMap::new();
-        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, blobs: &none };
+        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, earlier: &self.earlier, blobs: &none };
         let turn = journal.reset(&self.head, key, change, self.now, &mut FULL.clone())?;
         self.take(turn);
         Ok(())
@@ -590,6 +606,127 @@ fn a_replay_that_differs_holds_the_run_until_somebody_resumes_it() {
     assert_eq!(world.times("fetch"), 1);
 }
 
+/// A program whose replay differs as soon as `fetch` has ended, unless that was accepted or it is of the package 3.0.0.
+fn differing(accepted: Arc<std::sync::Mutex<Vec<Json>>>) -> World {
+    World::new(move |heard| {
+        let task = command("task", "fetch", 0);
+        if let Some(result) = heard.ask("all", &[task]) {
+            return result;
+        }
+        if accepted.lock().unwrap().is_empty() {
+            return json!({"v": 1, "commands": [], "end": {"mismatch": {
+                "turn": 1, "expected": "/task:fetch#0", "actual": "/task:other#0", "why": "differs", "file": "f.py", "line": 3,
+            }}});
+        }
+        heard.ask("all", &[command("task", "other", 0)]).unwrap_or_else(|| ok(json!("accepted")))
+    })
+}
+
+#[test]
+fn a_difference_that_is_accepted_stands_in_the_journal_and_in_every_history_from_then_on() {
+    let accepted = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut world = differing(accepted.clone());
+    world.start(json!({}));
+    assert!(!world.feed(Event::Accepted { by: "ann".into() }), "there is nothing to accept yet");
+    world.go();
+    assert_eq!(world.head.reason.as_deref(), Some("replay-mismatch"));
+    accepted.lock().unwrap().push(json!(1));
+    assert!(world.feed(Event::Accepted { by: "ann".into() }));
+    let task = world.tasks.values().next().unwrap();
+    assert_eq!(task.args.json().unwrap()["args"]["accepted"], json!(1));
+    world.go();
+    assert_eq!(world.output(), json!("accepted"));
+    assert_eq!((world.times("fetch"), world.times("other")), (1, 1));
+    let entry = world.keys().into_iter().find(|key| key.contains("accepted:")).unwrap();
+    assert!(entry.starts_with("/accepted:/task:fetch#0#"), "{entry}");
+    let turn = world.segments.iter().find(|segment| matches!(segment.event, Event::Accepted { .. })).unwrap();
+    assert!(turn.values.iter().any(|value| value.written()["by"] == "ann" && value.written()["line"] == 3));
+}
+
+#[test]
+fn a_program_that_holds_because_of_a_difference_goes_on_with_the_code_that_it_is_moved_to() {
+    let mut world = differing(Arc::default());
+    world.start(json!({}));
+    world.go();
+    assert_eq!(world.head.phase, Phase::Suspended);
+    world.program =
+        Box::new(|heard| heard.ask("all", &[command("task", "fetch", 0)]).unwrap_or_else(|| ok(json!("fixed"))));
+    let fixed = ProgramDocument { package_version: "3.0.0".into(), package_hash: "sha256:33".into(), ..document() };
+    world.move_to(&fixed);
+    let task = world.tasks.values().next().unwrap();
+    assert_eq!(task.args.json().unwrap()["version"], "3.0.0", "the activation runs the other code");
+    world.go();
+    assert_eq!(world.output(), json!("fixed"));
+    assert_eq!(world.times("fetch"), 1);
+    assert!(world.keys().iter().any(|key| key.starts_with("/moved:1.0.0#")), "{:?}", world.keys());
+    world.reset("/task:fetch#0", Change::default()).unwrap();
+    world.go();
+    assert_eq!(world.output(), json!("fixed"), "also after a reset to before the move");
+}
+
+#[test]
+fn a_program_that_is_moved_while_it_runs_takes_the_other_code_with_its_next_activation() {
+    let steps = |heard: &Heard<'_>| {
+        for name in ["a", "b"] {
+            if let Some(result) = heard.ask("all", &[command("task", name, 0)]) {
+                return result;
+            }
+        }
+        ok(json!("done"))
+    };
+    let mut world = World::new(steps);
+    world.start(json!({}));
+    let other = ProgramDocument { version: "2.0.0".into(), package_version: "3.0.0".into(), ..document() };
+    world.move_to(&other);
+    assert_eq!(world.tasks.len(), 1, "the activation at work goes on");
+    world.go();
+    assert_eq!((world.output(), world.times("a"), world.times("b")), (json!("done"), 1, 1));
+    assert_eq!(&*world.head.identity.version, "2.0.0");
+}
+
+#[test]
+fn a_cancelled_program_whose_activation_does_not_end_is_cancelled_all_the_same_and_what_was_done_is_undone() {
+    let mut world = World::new(undoes);
+    world.start(json!({}));
+    for _ in ["the first activation", "book", "the second activation"] {
+        world.work();
+    }
+    assert!(world.feed(Event::Cancel { reason: "asked for".into() }));
+    let (entry, task) = world.tasks.iter().map(|(key, task)| (key.0, task.clone())).next().unwrap();
+    let call = task.args.json().unwrap().clone();
+    assert_eq!(call["retry"]["not_on"], json!(["WorkflowStuck", "timeout"]));
+    assert!(call["timeouts"]["run_ms"].as_u64().unwrap() <= 60_000 && call["args"]["stall_ms"].as_u64().is_some());
+    world.tasks.remove(&(entry, 0));
+    let stuck = Fault(Arc::new(json!({"type": "https://serverlessworkflow.io/spec/1.0.0/errors/runtime", "status": 500})));
+    assert!(world.feed(Event::Done { entry, outcome: Outcome::Err(stuck) }));
+    world.go();
+    assert_eq!(world.head.phase, Phase::Cancelled);
+    assert_eq!(world.times("cancel"), 2, "{:?}", world.begun);
+}
+
+#[test]
+fn a_copy_of_a_cancelled_run_begins_before_the_cancel_and_is_not_cancelled() {
+    let mut world = World::new(|heard| {
+        if heard.cancelled() {
+            return match heard.ask("all", &[command("task", "clean", 0)]) {
+                Some(result) => result,
+                None => json!({"v": 1, "commands": [], "end": {"cancelled": true}}),
+            };
+        }
+        heard.ask("all", &[command("task", "a", 0)]).unwrap_or_else(|| ok(json!("well")))
+    });
+    world.start(json!({}));
+    world.work();
+    assert!(world.feed(Event::Cancel { reason: "asked for".into() }));
+    world.go();
+    assert_eq!(world.head.phase, Phase::Cancelled);
+    let error = world.reset("/task:clean#0", Change::default()).unwrap_err();
+    assert_eq!(error, FoldError::Cancelled(Some("/task:a#0".into())));
+    world.reset("/task:a#0", Change::default()).unwrap();
+    world.go();
+    assert_eq!((world.head.phase, world.output()), (Phase::Completed, json!("well")));
+}
+
 #[test]
 fn what_cannot_be_used_is_a_clear_error_and_the_run_can_be_retried() {
     let cases = [
@@ -688,7 +825,7 @@ fn code_epochs(world: &World) -> BTreeSet<u64> {
     let mut found = BTreeSet::new();
     for at in 1..=world.segments.len() {
         let segments = &world.segments[..at];
-        let journal = Journal { from: None, segments, definition: &*world.definition, blobs: &none };
+        let journal = Journal { from: None, segments, definition: &*world.definition, earlier: &world.earlier, blobs: &none };
         let head = journal.fold().unwrap();
         for line in &head.lines {
             if let Some(Step::Code(code)) = line.frames.last().map(|frame| &frame.step) {

@@ -36,6 +36,9 @@ pub struct Package {
     /// What its decorators ask for and do not get, with the command that gives it; in the answer to an upload only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Operations that move runs of its workflows to it; in the answer to an upload only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moving: Vec<String>,
 }
 
 /// One task of a package, as the shim describes it.

@@ -175,6 +175,18 @@ pub struct RunActionBody {
     pub reason: Option<String>,
 }
 
+/// Body of `:move`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRun {
+    /// The version that the run is to follow: `1.2.0`, `latest`, `previous` (the one before its last move), or the hash of a document
+    /// (`sha256:...`).
+    pub to: String,
+    /// A workflow in Python: move it only if its history fits the new code, which an agent replays first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
+}
+
 /// Body of `:reset` and `:fork`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

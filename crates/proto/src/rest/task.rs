@@ -552,8 +552,12 @@ pub struct Operation {
     /// What it acts on: `tasks`, `runs`, or `packages` (a prefetch or rollout)
     #[serde(default)]
     pub resource: String,
-    /// `cancel`, `retry`, `redrive`, `reprioritise`; of runs `terminate`, `suspend`, `resume` too; `prefetch`, `rollout`
+    /// `cancel`, `retry`, `redrive`, `reprioritise`; of runs `terminate`, `suspend`, `resume`, `move`, `accept` too; `prefetch`,
+    /// `rollout`
     pub action: String,
+    /// The version that runs are to follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     /// `running`, `done`, `cancelled`; `failed`: a rollout that did not reach enough agents or whose version was taken out
     /// of use meanwhile, and changed nothing
     pub state: String,
@@ -631,6 +635,12 @@ pub struct BulkRequest {
     /// New priority (`reprioritise`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// The version that the runs are to follow (`move`): `1.2.0`, `latest`, `previous`, or the hash of a document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Move a workflow in Python only if its history fits the new code (`move`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
     /// Count only, change nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
@@ -647,7 +657,7 @@ pub struct Bulk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// Of tasks: `cancel`, `retry`, `redrive` (dead tasks) or `reprioritise`; of runs: `cancel`, `terminate`, `suspend`,
-    /// `resume`, `retry` or `reprioritise` (the tasks that they wait for).
+    /// `resume`, `retry`, `reprioritise` (the tasks that they wait for), `move` (to another version) or `accept`.
     pub action: String,
     /// Which ones, in the filter grammar; an empty one is refused.
     pub filter: String,
@@ -657,6 +667,12 @@ pub struct Bulk {
     /// New priority (`reprioritise`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// The version that runs are to follow (`move`): `1.2.0`, `latest`, `previous`, or the hash of a document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Move a workflow in Python only if its history fits the new code (`move`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
     /// Count only, change nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

@@ -35,6 +35,15 @@ pub struct Workflow {
     pub warnings: u32,
     /// When it was deployed (RFC 3339).
     pub created_at: String,
+    /// What becomes of its runs when another version is deployed: `pin` (they stay), `compatible` (they move if they fit), `latest`.
+    #[serde(default)]
+    pub version_policy: String,
+    /// Runs that follow it and have not ended; where one version is shown. A version with such runs cannot be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_runs: Option<u64>,
+    /// The operation that moves runs of earlier versions to it; in the answer to a deploy only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<String>,
     /// What was found in the document; in the answer to a deploy only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,

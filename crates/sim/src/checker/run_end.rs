@@ -113,10 +113,7 @@ pub(super) fn result(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Op
             let events: Vec<_> = log.segments.iter().map(|segment| &segment.event).collect();
             Some(("S1", format!("run {run} of {name} fails, and none of its steps has: {outcome:?}; {events:?}")))
         }
-        // The copy of a run that was being cancelled is being cancelled, too.
-        (Phase::Cancelled, _)
-            if !runs.unwanted.contains(&(partition, run)) && head.identity.parent.is_none() && !log.is_copy() =>
-        {
+        (Phase::Cancelled, _) if !runs.unwanted.contains(&(partition, run)) && head.identity.parent.is_none() => {
             Some(("S1", format!("run {run} of {name} is cancelled without anybody's wish")))
         }
         _ => None,

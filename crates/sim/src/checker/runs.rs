@@ -273,6 +273,7 @@ impl Runs {
             from: (!again).then_some(&log.head),
             segments: if again { &log.segments } else { &log.segments[log.segments.len() - 1..] },
             definition: &**definition,
+            earlier: &[],
             blobs: &blobs,
         };
         match journal.fold() {

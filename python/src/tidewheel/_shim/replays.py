@@ -7,16 +7,19 @@ from ..errors import ReplayMismatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict
+    from typing import Any, Dict, Optional
+
+    from ..flow import Workflow
 
 
-def outcome(history: "Dict[str, Any]") -> "Dict[str, Any]":
-    """``{run, workflow, ok}``, and where it does not fit ``why``, ``expected``, ``actual``, ``file``, ``line``."""
+def outcome(history: "Dict[str, Any]", workflow: "Optional[Workflow[Any, Any]]" = None) -> "Dict[str, Any]":
+    """``{run, workflow, ok}``, and where it does not fit ``why``, ``expected``, ``actual``, ``file``, ``line``. Without a
+    ``workflow`` it is the one of that name."""
     from .._testrun import replay_journal
 
     ref = str(history.get("workflow", ""))
     said: "Dict[str, Any]" = {"run": history.get("run"), "workflow": ref, "ok": False}
-    found = [workflow for workflow in flow.registry if workflow.ref.partition(":")[0] == ref.partition(":")[0]]
+    found = [known for known in flow.registry if known.ref.partition(":")[0] == ref.partition(":")[0]] if workflow is None else [workflow]
     if not found:
         return {**said, "why": "the code has no such workflow any more"}
     if not any("opened" in turn for turn in history.get("turns") or ()):

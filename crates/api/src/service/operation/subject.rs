@@ -15,6 +15,7 @@ use crate::service::filter::{Filter, Resource};
 use crate::service::list_tasks::{plan_for, refused};
 use crate::service::task_action::{self, Action};
 use crate::service::task_query::{self, Asker};
+use crate::service::moving::{self, How, Moved};
 use crate::service::{run, run_query};
 use crate::state::Api;
 use crate::text::{run_text, task_text};
@@ -44,6 +45,16 @@ pub(super) enum Verb {
     Act(RunAction),
     /// Another priority for the tasks that it waits for.
     Reprioritise(Action),
+    /// Another version of its workflow, and who says so.
+    Move(String, How, String),
+}
+
+/// What was done to one.
+pub(super) enum Acted {
+    /// What was asked for.
+    Done,
+    /// Nothing, as it should be: why.
+    Skipped(&'static str),
 }
 
 /// What a filter found.
@@ -73,8 +84,20 @@ impl Subject {
             (true, "reprioritise") => {
                 Subject::Runs(Verb::Reprioritise(Action::reprioritise(stored.priority.as_ref())?))
             }
+            (true, "move") => {
+                let to = stored.to.clone().filter(|to| !to.is_empty()).ok_or_else(|| {
+                    Failure::field("/to", "name the version that the runs are to follow, such as 1.2.0 or latest")
+                })?;
+                let how = match (stored.by_policy, stored.check) {
+                    (true, _) => How::ByPolicy,
+                    (false, true) => How::Checked,
+                    (false, false) => How::Now,
+                };
+                Subject::Runs(Verb::Move(to, how, stored.by.clone()))
+            }
+            (true, "accept") => Subject::Runs(Verb::Act(RunAction::Accept(stored.by.as_str().into()))),
             (true, _) => Subject::Runs(Verb::Act(run::action(action, reason)?.ok_or_else(|| {
-                let detail = "an action on runs is cancel, terminate, suspend, resume, retry or reprioritise";
+                let detail = "an action on runs is cancel, terminate, suspend, resume, retry, reprioritise, move or accept";
                 Failure::field("/action", detail)
             })?)),
         })
@@ -132,7 +155,13 @@ impl Subject {
     }
 
     /// Does it to one. `since`: an earlier try of this operation, which began then, may have done it already; that counts as done.
-    pub(super) async fn act(&self, api: &Api, tenant: TenantId, id: &str, since: Option<u64>) -> Result<(), Failure> {
+    pub(super) async fn act(
+        &self,
+        api: &Api,
+        tenant: TenantId,
+        id: &str,
+        since: Option<u64>,
+    ) -> Result<Acted, Failure> {
         match self {
             Subject::Tasks(action) => {
                 let task = id::parse("task", id).map(TaskId).ok_or_else(|| Failure::not_found("task", id))?;
@@ -141,9 +170,9 @@ impl Subject {
                     (Err(failure), Some(since))
                         if !failure.0.retryable && is_changed(api, tenant, task, action, since).await? =>
                     {
-                        Ok(())
+                        Ok(Acted::Done)
                     }
-                    (done, _) => done.map(drop),
+                    (done, _) => done.map(|_| Acted::Done),
                 }
             }
             Subject::Runs(verb) => {
@@ -164,24 +193,29 @@ impl Verb {
     /// Whether a run in this phase can be changed so; the engine decides the same way.
     fn applies_to(&self, phase: Phase) -> bool {
         match self {
-            Verb::Act(RunAction::Resume) => phase == Phase::Suspended,
+            Verb::Act(RunAction::Resume | RunAction::Accept(_)) => phase == Phase::Suspended,
             Verb::Act(RunAction::Retry) => phase == Phase::Faulted,
             Verb::Act(RunAction::Suspend(_)) => !phase.ended() && phase != Phase::Suspended,
             _ => !phase.ended(),
         }
     }
 
-    async fn act(&self, api: &Api, tenant: TenantId, run: RunId, since: Option<u64>) -> Result<(), Failure> {
+    async fn act(&self, api: &Api, tenant: TenantId, run: RunId, since: Option<u64>) -> Result<Acted, Failure> {
         match self {
             Verb::Act(action) => {
                 if let Some(since) = since
                     && was_done(api, tenant, run, action, since).await?
                 {
-                    return Ok(());
+                    return Ok(Acted::Done);
                 }
-                run::act_on(api, tenant, run, action.clone()).await.map(drop)
+                run::act_on(api, tenant, run, action.clone()).await.map(|_| Acted::Done)
             }
-            Verb::Reprioritise(action) => reprioritise(api, tenant, run, action).await,
+            Verb::Reprioritise(action) => reprioritise(api, tenant, run, action).await.map(|()| Acted::Done),
+            // One that follows the version already is done.
+            Verb::Move(to, how, by) => match moving::one(api, tenant, run, to, *how, by).await? {
+                Moved::Done(_) => Ok(Acted::Done),
+                Moved::Stays(why) => Ok(Acted::Skipped(why)),
+            },
         }
     }
 }
@@ -199,6 +233,7 @@ async fn was_done(api: &Api, tenant: TenantId, run: RunId, action: &RunAction, s
                 | (RunAction::Suspend(_), Event::Suspend { .. })
                 | (RunAction::Resume, Event::Resume)
                 | (RunAction::Retry, Event::Retry)
+                | (RunAction::Accept(_), Event::Accepted { .. })
         )
     };
     Ok(api.read_store(read).await?.iter().any(|turn| turn.now_ms >= since && is_it(&turn.event)))

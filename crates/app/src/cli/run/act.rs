@@ -1,4 +1,4 @@
-//! `run cancel`, `terminate`, `suspend`, `resume`, `retry` and `reprioritise`: of runs that are named, or of all that are found.
+//! `run cancel`, `terminate`, `suspend`, `resume`, `retry`, `reprioritise`, `move` and `accept`: of runs that are named, or of all that are found.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -97,6 +97,41 @@ pub(crate) struct Reprioritise {
     priority: Priority,
 }
 
+/// Move runs to another version of their workflow
+///
+/// A run stays with the version that it began with, unless its versionPolicy says otherwise or it is moved. The run of a document
+/// moves if every statement that is open is in the other version, too. A workflow in Python goes on with the other code at once;
+/// with `--check` only if an agent has replayed its history on it and found nothing that differs. A run that holds because a replay
+/// differed goes on when it is moved: `--to previous` takes it back to the code that it came from.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel run move run_01jd8z5r7m0000000000000000 --to 1.3.0
+  tidewheel run move run_01jd8z5r7m0000000000000000 --to previous
+  tidewheel run move --workflow shop/order --of-version 1.2.0 --to latest --check --yes --wait")]
+pub(crate) struct Move {
+    #[command(flatten)]
+    which: Which,
+    /// A version, `latest`, `previous` (the one before the last move), or the hash of a document (sha256:...)
+    #[arg(long, value_name = "VERSION")]
+    to: String,
+    /// Replay the history of a workflow in Python on the new code first; move it only if it fits
+    #[arg(long)]
+    check: bool,
+}
+
+/// Accept that a program differs from its history
+///
+/// For runs that are suspended with `replay-mismatch`. Their histories so far are compared no more: what is in one stays, and is given
+/// to the code wherever it asks for it; what the code asks for instead is begun. The journal keeps who accepted what.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidewheel run accept run_01jd8z5r7m0000000000000000
+  tidewheel run why run_01jd8z5r7m0000000000000000")]
+pub(crate) struct Accept {
+    #[command(flatten)]
+    which: Which,
+}
+
 // Without a doc comment: it would become the help of the verbs.
 #[derive(Args)]
 struct Which {
@@ -120,67 +155,75 @@ struct Which {
 
 impl Cancel {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
-        self.which.act(ctx, "cancel", self.reason.as_deref(), None).await
+        self.which.act(ctx, "cancel", reason(self.reason)).await
     }
 }
 
 impl Terminate {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
-        self.which.act(ctx, "terminate", self.reason.as_deref(), None).await
+        self.which.act(ctx, "terminate", reason(self.reason)).await
     }
 }
 
 impl Suspend {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
-        self.which.act(ctx, "suspend", self.reason.as_deref(), None).await
+        self.which.act(ctx, "suspend", reason(self.reason)).await
     }
 }
 
 impl Resume {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
-        self.which.act(ctx, "resume", None, None).await
+        self.which.act(ctx, "resume", json!({})).await
     }
 }
 
 impl Retry {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
-        self.which.act(ctx, "retry", None, None).await
+        self.which.act(ctx, "retry", json!({})).await
     }
 }
 
 impl Reprioritise {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
-        self.which.act(ctx, "reprioritise", None, Some(&self.priority)).await
+        self.which.act(ctx, "reprioritise", json!({ "priority": self.priority })).await
     }
 }
 
+impl Move {
+    pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
+        let mut body = json!({ "to": self.to });
+        if self.check {
+            body["check"] = true.into();
+        }
+        self.which.act(ctx, "move", body).await
+    }
+}
+
+impl Accept {
+    pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
+        self.which.act(ctx, "accept", json!({})).await
+    }
+}
+
+fn reason(reason: Option<String>) -> Value {
+    reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }))
+}
+
 impl Which {
-    async fn act(&self, ctx: &Ctx, action: &str, reason: Option<&str>, priority: Option<&Priority>) -> Outcome {
-        let filter = self.filter()?;
-        let client = ctx.client()?;
-        let mut body = json!({});
-        if let Some(reason) = reason {
-            body["reason"] = reason.into();
-        }
-        if let Some(priority) = priority {
-            body["priority"] = json!(priority);
-        }
-        let Some(filter) = filter else {
-            return match priority {
+    async fn act(&self, ctx: &Ctx, action: &str, body: Value) -> Outcome {
+        let Some(filter) = self.filter()? else {
+            if action == "reprioritise" {
                 // It is not an action of a run itself: an operation over those that are named.
-                Some(_) => {
-                    let named = format!("id:{}", ids(&self.ids)?.join(","));
-                    self.bulk(ctx, action, named, body).await
-                }
-                None => {
-                    each(ctx, &RUN, ids(&self.ids)?, |id| {
-                        let request = client.post(format!("{}:{action}", super::path(&id)));
-                        let request = request.doing(format!("{action} {id}")).json(&body);
-                        request.next(format!("tidewheel run get {id}")).value()
-                    })
-                    .await
-                }
-            };
+                let named = format!("id:{}", ids(&self.ids)?.join(","));
+                return self.bulk(ctx, action, named, body).await;
+            }
+            let client = ctx.client()?;
+            return each(ctx, &RUN, ids(&self.ids)?, |id| {
+                let request = client.post(format!("{}:{action}", super::path(&id)));
+                let request = request.doing(format!("{action} {id}")).json(&body);
+                request.next(format!("tidewheel run get {id}")).value()
+            })
+            .await;
         };
         self.bulk(ctx, action, filter, body).await
     }

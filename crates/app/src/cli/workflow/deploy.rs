@@ -56,6 +56,9 @@ impl Deploy {
             for finding in workflow.get("diagnostics").and_then(Value::as_array).into_iter().flatten() {
                 ctx.out.note(&line(&name, finding));
             }
+            if let Some(operation) = workflow.get("moving").and_then(Value::as_str) {
+                ctx.out.note(&format!("runs of earlier versions move to it: tidewheel op watch {operation}"));
+            }
             deployed.push(workflow);
         }
         if undeployable > 0 {

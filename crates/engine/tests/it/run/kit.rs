@@ -83,6 +83,7 @@ impl Default for Flowchart {
                 attributes: Vec::new(),
                 definition: ExprId(0),
                 hints: Hints::default(),
+                version_policy: Default::default(),
             },
             exprs: Vec::new(),
             schemas: Vec::new(),
@@ -472,7 +473,7 @@ impl World {
     }
 
     pub(crate) fn journal<'a>(&'a self, segments: &'a [Segment]) -> Journal<'a> {
-        Journal { from: None, segments, definition: &*self.chart, blobs: &self.blobs }
+        Journal { from: None, segments, definition: &*self.chart, earlier: &[], blobs: &self.blobs }
     }
 
     /// What has to hold of every segment: keys are opened once, entries end once and after they began, and nothing begins

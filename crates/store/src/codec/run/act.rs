@@ -46,7 +46,7 @@ pub(super) fn phase(field: Field<'_>) -> Decoded<Phase> {
 }
 
 /// Kinds of entries by number, from 1. Never reordered.
-pub(super) const KINDS: [EntryKind; 25] = [
+pub(super) const KINDS: [EntryKind; 27] = [
     EntryKind::Run,
     EntryKind::Do,
     EntryKind::Set,
@@ -72,6 +72,8 @@ pub(super) const KINDS: [EntryKind; 25] = [
     EntryKind::Program,
     EntryKind::Activation,
     EntryKind::Saga,
+    EntryKind::Moved,
+    EntryKind::Accepted,
 ];
 
 pub(super) fn close_number(close: ParentClose) -> u64 {

@@ -41,6 +41,7 @@ impl Part for CodeState {
             to.data(16, mismatch);
         }
         to.number(17, u64::from(self.armed));
+        to.number(18, self.accepted);
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
@@ -63,6 +64,7 @@ impl Part for CodeState {
             blame: None,
             armed: 0,
             mismatch: None,
+            accepted: 0,
         };
         fields.each(|tag, field| {
             match tag {
@@ -89,6 +91,7 @@ impl Part for CodeState {
                 15 => code.blame = Some(field.text()?),
                 16 => code.mismatch = Some(field.data(values)?),
                 17 => code.armed = field.small()?,
+                18 => code.accepted = field.number()?,
                 _ => {}
             }
             Ok(())

@@ -85,6 +85,12 @@ impl Part for Event {
                 to.number(8, *next_seq);
                 to.part(9, &**identity);
             }
+            Event::Moved { identity, by } => {
+                to.number(1, 15);
+                to.text(6, by);
+                to.part(9, &**identity);
+            }
+            Event::Accepted { by } => reason_of(to, 16, by),
         }
     }
 
@@ -153,6 +159,8 @@ impl EventFields {
                 Event::Reset { key: text, input, next_seq, identity: Arc::new(self.identity()?) }
             }
             14 => Event::Many { entry, ended: self.ended },
+            15 => Event::Moved { identity: Arc::new(self.identity()?), by: text },
+            16 => Event::Accepted { by: text },
             _ => return Err(wrong("an event is of an unknown kind")),
         })
     }

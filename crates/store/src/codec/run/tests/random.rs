@@ -168,7 +168,9 @@ impl Random {
 
     pub(super) fn event(&mut self) -> Event {
         let (entry, reason) = (self.number(), self.name());
-        match self.below(13) {
+        match self.below(15) {
+            13 => Event::Moved { identity: Arc::new(self.identity()), by: reason },
+            14 => Event::Accepted { by: reason },
             0 => Event::Start { identity: Arc::new(self.identity()), input: self.data() },
             1 => Event::Continue,
             2 => Event::Done { entry, outcome: self.outcome() },
@@ -365,6 +367,7 @@ impl Random {
             blame: self.maybe(Random::name),
             armed: self.small(),
             mismatch: self.maybe(Random::data),
+            accepted: self.number(),
         }
     }
 
