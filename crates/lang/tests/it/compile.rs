@@ -217,6 +217,28 @@ fn an_unknown_hint_is_refused_and_known_ones_reach_the_plan() {
 }
 
 #[test]
+fn the_version_policy_of_a_document_is_one_of_three() {
+    use tidewheel_engine::run::plan::VersionPolicy;
+    let of = |policy: &str| {
+        let hints = format!("metadata: {{ tidewheel: {{ versionPolicy: {policy}, concurrencyKey: '${{ .k }}' }} }}");
+        let head = HEAD.replace(" }\n", &format!(", {hints} }}\n"));
+        deploy(
+            format!("{head}do:\n  - a: {{ set: {{ x: 1 }} }}\n").as_bytes(),
+            Options { profile: None, features: features() },
+            &Offline,
+        )
+    };
+    for (name, policy) in VersionPolicy::ALL {
+        let (resolved, compiled) = of(name).workflow.unwrap();
+        assert_eq!((resolved.version_policy(), compiled.plan().version_policy), (policy, policy));
+        assert!(compiled.plan().hints.concurrency_key.is_some());
+    }
+    let wrong = of("newest").diagnostics;
+    assert_eq!(wrong[0].message, "the hint `versionPolicy` is pin, compatible or latest");
+    assert_eq!(plan("do:\n  - a: { set: { x: 1 } }\n").plan().version_policy, VersionPolicy::Pin);
+}
+
+#[test]
 fn map_takes_items_a_target_and_limits() {
     let compiled = plan(
         "do:\n  - a:\n      call: map:1.0.0@default\n      with: { items: '${ .rows }', function: 'python:1.0.0@default', with: { package: p, entrypoint: e, args: [ '${ $item.id }' ] }, concurrency: 20, onError: collect }\n",
