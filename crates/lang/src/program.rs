@@ -107,9 +107,8 @@ impl ProgramDocument {
     pub fn policy(&self) -> Result<VersionPolicy, String> {
         match &*self.version_policy {
             "" => Ok(VersionPolicy::Pin),
-            name => VersionPolicy::named(name).ok_or_else(|| {
-                format!("its version_policy is '{name}'; there are pin, compatible and latest")
-            }),
+            name => VersionPolicy::named(name)
+                .ok_or_else(|| format!("its version_policy is '{name}'; there are pin, compatible and latest")),
         }
     }
 

@@ -147,7 +147,8 @@ async fn checked(
             other => return other,
         }
     }
-    let detail = "the run goes on faster than its history can be replayed; suspend it first, or move it without the check";
+    let detail =
+        "the run goes on faster than its history can be replayed; suspend it first, or move it without the check";
     Err(Failure::new(Code::Conflict, detail))
 }
 
@@ -174,12 +175,7 @@ async fn resting(api: &Api, tenant: TenantId, id: RunId) -> Result<Option<CodePl
 }
 
 /// Replays a history on the code of a version, on an agent. An error says where it does not fit.
-async fn replay(
-    api: &Api,
-    tenant: TenantId,
-    program: &ProgramDocument,
-    mut history: Value,
-) -> Result<(), Failure> {
+async fn replay(api: &Api, tenant: TenantId, program: &ProgramDocument, mut history: Value) -> Result<(), Failure> {
     history["rehearsal"] = true.into();
     let content = serde_json::to_vec(&history).map_err(|_| Failure::internal("a history does not serialise"))?;
     let hash = program.package_hash.trim_start_matches("sha256:").to_owned();
@@ -228,9 +224,9 @@ async fn verdict(api: &Api, tenant: TenantId, program: &ProgramDocument, task: &
     let ending = task.ending.as_deref();
     let version = format!("{} {}", program.package, program.package_version);
     if task.state != State::Succeeded {
-        let why = ending.and_then(|ending| ending.failure.as_ref()).map_or_else(String::new, |failure| {
-            format!(": {}: {}", failure.kind, failure.message)
-        });
+        let why = ending
+            .and_then(|ending| ending.failure.as_ref())
+            .map_or_else(String::new, |failure| format!(": {}: {}", failure.kind, failure.message));
         let detail = format!(
             "the history of the run could not be replayed on {version} ({}, {}{why}); is there an agent for it?",
             task_text(task.id),
@@ -331,7 +327,12 @@ pub(crate) fn policy(api: &Api, tenant: TenantId, plan: &[u8; 32]) -> VersionPol
 
 /// A version was deployed: starts moving the runs of other versions that say so. Nothing is to be done as a rule, and then nothing is
 /// started. Runs go to the newest version alone.
-pub(crate) async fn deployed(api: &Api, tenant: TenantId, by: &str, named: Named<'_>) -> Result<Option<String>, Failure> {
+pub(crate) async fn deployed(
+    api: &Api,
+    tenant: TenantId,
+    by: &str,
+    named: Named<'_>,
+) -> Result<Option<String>, Failure> {
     let Named { namespace, name, version } = named;
     let latest = workflow::hash_at(api, tenant, Named { version: LATEST, ..named });
     let Ok(latest) = latest else { return Ok(None) };

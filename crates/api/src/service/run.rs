@@ -452,12 +452,7 @@ pub(crate) enum Follow {
 const COUNTED: usize = 1_000;
 
 /// How many runs follow a version of a workflow.
-pub(crate) async fn followers(
-    api: &Api,
-    tenant: TenantId,
-    named: Named<'_>,
-    which: &Follow,
-) -> Result<usize, Failure> {
+pub(crate) async fn followers(api: &Api, tenant: TenantId, named: Named<'_>, which: &Follow) -> Result<usize, Failure> {
     let any = matches!(which, Follow::Any);
     let mut query = RunQuery {
         tenant,

@@ -187,7 +187,8 @@ async fn a_version_that_an_open_run_follows_is_not_deleted() {
     let run = node.post("/api/v1/workflows/shop/slow/runs", "").await.is(201).json();
     let id = run["id"].as_str().unwrap().to_owned();
     let refused = node.call(Method::DELETE, path, Body::empty()).await.is(409);
-    assert!(refused.json()["detail"].as_str().unwrap().contains(&id), "{refused:?}");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("followed by 1 run that has not ended"), "{refused:?}");
+    assert_eq!(node.get(path).await.is(200).json()["open_runs"], 1);
     node.call(Method::DELETE, "/api/v1/workflows/shop/slow/latest", Body::empty()).await.is(400);
     node.post(&format!("/api/v1/runs/{id}:cancel"), "").await.is(200);
     node.call(Method::DELETE, path, Body::empty()).await.is(204);
@@ -197,6 +198,73 @@ async fn a_version_that_an_open_run_follows_is_not_deleted() {
     assert_eq!(node.get(&format!("/api/v1/runs/{id}")).await.is(200).json()["phase"], "cancelled");
     node.post("/api/v1/workflows/shop/slow/runs", "").await.is(404);
     deploy(&node, "slow", "  - pause: {wait: {hours: 2}}\n").await;
+}
+
+/// A version of `shop/order` whose runs may move.
+fn movable(version: &str, body: &str) -> String {
+    let metadata = ", metadata: {tidewheel: {versionPolicy: compatible}}}\ndo:";
+    document("order", version, body).replacen("}\ndo:", metadata, 1)
+}
+
+#[tokio::test]
+async fn a_deploy_moves_the_runs_that_fit_and_says_why_others_stay() {
+    let node = Node::start().await;
+    let put = |version: &str, body: &str| {
+        let path = format!("/api/v1/workflows/shop/order/{version}");
+        node.call(Method::PUT, &path, movable(version, body))
+    };
+    let first = put("1.0.0", "  - pause: {wait: {hours: 1}}\n").await.is(201).json();
+    assert_eq!((&first["version_policy"], &first["moving"]), (&json!("compatible"), &Value::Null));
+    let run = node.post("/api/v1/workflows/shop/order/runs", "").await.is(201).json();
+    let id = run["id"].as_str().unwrap().to_owned();
+    let done = async |operation: &Value| {
+        let path = format!("/api/v1/operations/{}", operation["moving"].as_str().unwrap());
+        for _ in 0..200 {
+            if node.get(&path).await.is(200).json()["state"] == "done" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        node.get(&format!("{path}/items")).await.is(200).json()["items"][0].clone()
+    };
+    // What is open is another statement there: the run stays, and says so.
+    let unfit = put("1.1.0", "  - other: {set: {a: 1}}\n  - pause: {wait: {hours: 1}}\n").await.is(201).json();
+    let item = done(&unfit).await;
+    assert_eq!((&item["run"], &item["outcome"]), (&json!(id), &json!("failed")));
+    assert!(item["detail"].as_str().unwrap().contains("/do/0/pause"), "{item}");
+    let why = node.get(&format!("/api/v1/runs/{id}/why")).await.is(200).json().to_string();
+    assert!(why.contains("It stays on 1.0.0 although 1.1.0 is there") && why.contains("/do/0/pause"), "{why}");
+    let refused = node.post(&format!("/api/v1/runs/{id}:move"), json!({"to": "1.1.0"}).to_string()).await.is(409);
+    assert!(refused.json()["detail"].as_str().unwrap().contains("/do/0/pause"));
+    // What fits moves, and its journal says so.
+    let fit = put("1.2.0", "  - pause: {wait: {hours: 1}}\n  - other: {set: {a: 1}}\n").await.is(201).json();
+    assert_eq!(done(&fit).await["outcome"], "done");
+    assert_eq!(node.get(&format!("/api/v1/runs/{id}")).await.is(200).json()["version"], "1.2.0");
+    let journal = node.get(&format!("/api/v1/runs/{id}/journal")).await.is(200).json();
+    let moved = journal["items"].as_array().unwrap().iter().find(|entry| entry["kind"] == "moved").unwrap();
+    assert_eq!(
+        (&moved["input"]["from"]["version"], &moved["input"]["to"]["version"]),
+        (&json!("1.0.0"), &json!("1.2.0"))
+    );
+    // Back by hand, and on by a filter.
+    let back = node.post(&format!("/api/v1/runs/{id}:move"), json!({"to": "previous"}).to_string()).await.is(200);
+    assert_eq!(back.json()["version"], "1.0.0");
+    for (body, status) in
+        [(json!({"to": ""}), 400), (json!({"to": "9.0.0"}), 404), (json!({"to": "sha256:00"}), 400), (json!({}), 400)]
+    {
+        node.post(&format!("/api/v1/runs/{id}:move"), body.to_string()).await.is(status);
+    }
+    node.post(&format!("/api/v1/runs/{id}:accept"), "").await.is(409);
+    node.post("/api/v1/runs:move", json!({"filter": "workflow:shop/order"}).to_string()).await.is(400);
+    let body = json!({"filter": "workflow:shop/order version:1.0.0", "to": "latest"});
+    let started = node.post("/api/v1/runs:move", body.to_string()).await.is(202).json();
+    assert_eq!((&started["action"], &started["to"]), (&json!("move"), &json!("latest")));
+    assert_eq!(done(&json!({"moving": started["id"]})).await["outcome"], "done");
+    assert_eq!(node.get("/api/v1/workflows/shop/order/1.0.0").await.is(200).json()["open_runs"], 0);
+    node.call(Method::DELETE, "/api/v1/workflows/shop/order/1.0.0", Body::empty()).await.is(204);
+    // The journal goes through the deleted version, and is still read whole.
+    let body = json!({"key": "/sleep:/do/0/pause#0"}).to_string();
+    assert_eq!(node.post(&format!("/api/v1/runs/{id}:reset"), body).await.is(200).json()["version"], "1.2.0");
 }
 
 #[tokio::test]

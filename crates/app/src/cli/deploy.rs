@@ -61,7 +61,8 @@ impl Deploy {
         }
         let stored = package::push(ctx, &client, &built, None).await?;
         ctx.out.brief(&PACKAGE, &stored)?;
-        for operation in stored.get("moving").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for operation in stored.get("moving").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+        {
             ctx.out.note(&format!("runs of earlier versions move to it: tidewheel op watch {operation}"));
         }
         if ctx.out.is_for_people() {

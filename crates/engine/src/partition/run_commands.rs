@@ -180,9 +180,11 @@ impl Partition {
     }
 
     fn nothing_to_accept(&self, run: RunId, action: &RunAction) -> Option<String> {
-        let head = self.runs.held.get(&run).and_then(RunEntry::head).filter(|_| matches!(action, RunAction::Accept(_)))?;
+        let head =
+            self.runs.held.get(&run).and_then(RunEntry::head).filter(|_| matches!(action, RunAction::Accept(_)))?;
         let nothing = code::of(head).is_none_or(|state| state.mismatch.is_none());
-        nothing.then(|| "the run does not hold because of a replay that differed; there is nothing to accept".to_owned())
+        nothing
+            .then(|| "the run does not hold because of a replay that differed; there is nothing to accept".to_owned())
     }
 
     /// Moves a run to another version of its workflow, if it fits.
@@ -197,7 +199,9 @@ impl Partition {
             return self.refuse(request, Refusal::Conflict(why));
         };
         let why = match to.at {
-            _ if head.closing.is_some() => Err("the run is about to end: what is to be undone is being undone".to_owned()),
+            _ if head.closing.is_some() => {
+                Err("the run is about to end: what is to be undone is being undone".to_owned())
+            }
             Some(at) if CodePlace::of(&head) != Some(at) => {
                 Err("the run went on while its history was replayed; move it again".to_owned())
             }
@@ -215,7 +219,10 @@ impl Partition {
     /// The whole history of a run has been read for a command that goes back in it.
     pub(super) fn history_loaded(&mut self, command: Command, stored: Option<Box<StoredRun>>, now: Now) {
         let segments = stored.map(|stored| stored.segments).unwrap_or_default();
-        self.history_at_hand(Box::new(GoingBack { command, segments, earlier: Vec::new(), blobs: BTreeMap::new() }), now);
+        self.history_at_hand(
+            Box::new(GoingBack { command, segments, earlier: Vec::new(), blobs: BTreeMap::new() }),
+            now,
+        );
     }
 
     /// Values that its journal names were read, too.

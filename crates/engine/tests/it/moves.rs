@@ -149,9 +149,8 @@ fn a_run_moves_back_and_forth_and_its_whole_journal_still_folds() {
         panic!("no fork")
     };
     assert_eq!(&*fork.identity.version, "2.0.0");
-    bench.restart();
-    let session = bench.connect("w", worker(1));
     while work(&mut bench, session) > 0 {}
+    bench.restart();
     assert_eq!(output(&head(&mut bench, fork.identity.run)), json!("new"));
 }
 

@@ -180,7 +180,13 @@ impl World {
             }
         }
         let none = BTreeMap::new();
-        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, earlier: &self.earlier, blobs: &none };
+        let journal = Journal {
+            from: None,
+            segments: &self.segments,
+            definition: &*self.definition,
+            earlier: &self.earlier,
+            blobs: &none,
+        };
         assert_eq!(journal.fold().unwrap(), self.head, "the journal folds to the head");
         if turn.more {
             self.feed(Event::Continue);
@@ -262,7 +268,13 @@ impl World {
 
     fn reset(&mut self, key: &str, change: Change) -> Result<(), FoldError> {
         let none = BTreeMap::new();
-        let journal = Journal { from: None, segments: &self.segments, definition: &*self.definition, earlier: &self.earlier, blobs: &none };
+        let journal = Journal {
+            from: None,
+            segments: &self.segments,
+            definition: &*self.definition,
+            earlier: &self.earlier,
+            blobs: &none,
+        };
         let turn = journal.reset(&self.head, key, change, self.now, &mut FULL.clone())?;
         self.take(turn);
         Ok(())
@@ -697,7 +709,8 @@ fn a_cancelled_program_whose_activation_does_not_end_is_cancelled_all_the_same_a
     assert_eq!(call["retry"]["not_on"], json!(["WorkflowStuck", "timeout"]));
     assert!(call["timeouts"]["run_ms"].as_u64().unwrap() <= 60_000 && call["args"]["stall_ms"].as_u64().is_some());
     world.tasks.remove(&(entry, 0));
-    let stuck = Fault(Arc::new(json!({"type": "https://serverlessworkflow.io/spec/1.0.0/errors/runtime", "status": 500})));
+    let stuck =
+        Fault(Arc::new(json!({"type": "https://serverlessworkflow.io/spec/1.0.0/errors/runtime", "status": 500})));
     assert!(world.feed(Event::Done { entry, outcome: Outcome::Err(stuck) }));
     world.go();
     assert_eq!(world.head.phase, Phase::Cancelled);
@@ -825,7 +838,8 @@ fn code_epochs(world: &World) -> BTreeSet<u64> {
     let mut found = BTreeSet::new();
     for at in 1..=world.segments.len() {
         let segments = &world.segments[..at];
-        let journal = Journal { from: None, segments, definition: &*world.definition, earlier: &world.earlier, blobs: &none };
+        let journal =
+            Journal { from: None, segments, definition: &*world.definition, earlier: &world.earlier, blobs: &none };
         let head = journal.fold().unwrap();
         for line in &head.lines {
             if let Some(Step::Code(code)) = line.frames.last().map(|frame| &frame.step) {
