@@ -97,7 +97,8 @@ impl Subject {
             }
             (true, "accept") => Subject::Runs(Verb::Act(RunAction::Accept(stored.by.as_str().into()))),
             (true, _) => Subject::Runs(Verb::Act(run::action(action, reason)?.ok_or_else(|| {
-                let detail = "an action on runs is cancel, terminate, suspend, resume, retry, reprioritise, move or accept";
+                let detail =
+                    "an action on runs is cancel, terminate, suspend, resume, retry, reprioritise, move or accept";
                 Failure::field("/action", detail)
             })?)),
         })
