@@ -209,9 +209,9 @@ fn movable(version: &str, body: &str) -> String {
 #[tokio::test]
 async fn a_deploy_moves_the_runs_that_fit_and_says_why_others_stay() {
     let node = Node::start().await;
-    let put = |version: &str, body: &str| {
+    let put = async |version: &str, body: &str| {
         let path = format!("/api/v1/workflows/shop/order/{version}");
-        node.call(Method::PUT, &path, movable(version, body))
+        node.call(Method::PUT, &path, movable(version, body)).await
     };
     let first = put("1.0.0", "  - pause: {wait: {hours: 1}}\n").await.is(201).json();
     assert_eq!((&first["version_policy"], &first["moving"]), (&json!("compatible"), &Value::Null));
