@@ -41,6 +41,7 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
     if options.url.is_none() {
         probe::room_for(server.data(), tasks * BYTES_PER_TASK + runs * BYTES_PER_RUN)?;
     }
+    server.http()?.call("PUT", &format!("/api/v1/queues/{QUEUE}"), "", "{}")?;
     waiting::deploy(&server)?;
     waiting::start(&server, runs)?;
     let mut submit = told(&[("total", tasks), ("bulk", 1_000), ("progress", 1)]);

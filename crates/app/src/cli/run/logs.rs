@@ -1,5 +1,7 @@
 //! `run logs`
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::cli::Ctx;
@@ -10,6 +12,9 @@ use crate::fail::Outcome;
 
 /// How long one look at a run waits for its end when its lines are followed.
 const LOOK: &str = "1s";
+/// Looks without a new line after the end of a run until its log counts as whole, and the pause between two.
+const QUIET: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Show what the tasks of a run printed and logged
 ///
@@ -30,13 +35,22 @@ impl Logs {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
         let of = super::subject(&self.id);
-        let mut after = None;
+        let (mut after, mut quiet) = (None, 0);
         loop {
             // Looked at first: lines that come before its end are read after this.
             let ended = !self.lines.follow || has_ended(&client, &of).await?;
+            let before = after.clone();
             after = self.lines.pages(ctx, |after| self.lines.request(&client, &of, after), after).await?;
-            if ended {
+            if !self.lines.follow {
                 return Ok(());
+            }
+            // The last lines of a task may be stored a moment after its result.
+            quiet = if ended && after == before { quiet + 1 } else { 0 };
+            if quiet == QUIET {
+                return Ok(());
+            }
+            if ended {
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
