@@ -606,6 +606,22 @@ class Parking(unittest.TestCase):
             activate(two_steps, payload([{"no": 1, "now": 1, "done": []}], two_steps.ref, {}, run=f"run_{i}"), FlowHost(), parked)
         self.assertTrue(parked.full)
 
+    def test_a_history_that_comes_in_pieces_is_one(self):
+        run = Run(two_steps)
+        run.turn()
+        run.turn(("/task:a#0", 1))
+        asked = []
+
+        class Pieces(FlowHost):
+            def history(self, name, generation, epoch, below):
+                asked.append(below)
+                return run.turns[below - 2 : below - 1]
+
+        last = {"no": 3, "now": run.now, "done": [{"key": "/task:b#0", "status": "ok", "value": 2, "at": 1}]}
+        body = payload([last], two_steps.ref, {}, first=3, before={"$ref": "sha256:00", "size": 1})
+        self.assertEqual(activate(two_steps, body, Pieces())["end"], {"ok": 3})
+        self.assertEqual(asked, [3, 2])
+
     def test_a_history_that_does_not_fit_is_refused(self):
         body = payload([{"no": 3, "now": 1, "done": []}], two_steps.ref, {}, first=3)
         for turns in ([], [{"no": 1, "now": 1, "done": [], "opened": []}], [{"no": 2, "now": 1, "opened": 5}], ["x"]):

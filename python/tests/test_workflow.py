@@ -925,28 +925,18 @@ class Outcomes(unittest.TestCase):
         self.assertIn("in one go", str(run(many).error))
 
     def test_bounds_are_met_again_by_a_replay(self):
-        from tidewheel import _driver
-
         @flow
         def f() -> list:
-            out = []
-            for _ in range(4):
-                try:
-                    out.append(fetch(1))
-                except WorkflowError:
-                    out.append("bound")
-            big = [release.submit("x" * 3_000_000) for _ in range(4)] if not out else []
+            out = [fetch(1) for _ in range(4)]
             try:
                 for _ in range(5):
                     release.submit("x" * 3_000_000)
             except (ResultError, WorkflowError) as error:
                 out.append(type(error).__name__)
             wf.now()
-            return out + big
+            return out
 
-        for bound, expected in ((3, [10, 10, 10, "bound", "WorkflowError"]), (50, [10] * 4 + ["ResultError"])):
-            with mock.patch.object(_driver, "MAX_ENTRIES", bound):
-                self.assertEqual(run(f, replay_every_step=True).unwrap(), expected)
+        self.assertEqual(run(f, replay_every_step=True).unwrap(), [10] * 4 + ["ResultError"])
 
     def test_a_wrapped_coroutine_function_is_named(self):
         async def inner():
@@ -954,19 +944,23 @@ class Outcomes(unittest.TestCase):
 
         self.assertIn("below other decorators", str(run(_named(lambda: inner())).error))
 
-    def test_a_journal_has_a_bound(self):
-        from tidewheel import _driver
+    def test_what_is_open_at_once_has_a_bound_and_what_has_ended_has_none(self):
+        from tidewheel import _testrun
 
-        before, _driver.MAX_ENTRIES = _driver.MAX_ENTRIES, 10
-        try:
+        with mock.patch.object(_testrun, "MAX_OPEN", 10):
             @flow
-            def f() -> None:
-                while True:
-                    fetch(1)
+            def long() -> int:
+                return sum(fetch(1) for _ in range(30))
 
-            self.assertIn("continue_as_new", str(run(f).error))
-        finally:
-            _driver.MAX_ENTRIES = before
+            self.assertEqual(run(long).unwrap(), 300)
+
+            @flow
+            def wide() -> None:
+                wf.all(*[fetch.submit(1) for _ in range(11)])
+
+            said = str(run(wide).error)
+            self.assertIn("11 things open at once", said)
+            self.assertIn("continue_as_new", said)
 
     def test_nondeterminism_is_found(self):
         flips = []

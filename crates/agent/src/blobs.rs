@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tidewheel_proto::v1::{
-    FetchBlobRequest, FetchPartsRequest, PackagePartsRequest, Part, PutBlobRequest, PutBlobResponse,
+    FetchBlobRequest, FetchPartsRequest, HistoryRequest, PackagePartsRequest, Part, PutBlobRequest, PutBlobResponse,
 };
 use tokio::io::AsyncReadExt;
 use tonic::Code;
@@ -41,7 +41,8 @@ pub(crate) fn hash_of(bytes: &[u8]) -> String {
 }
 
 fn network(what: &str, status: &tonic::Status) -> Error {
-    let retryable = !matches!(status.code(), Code::NotFound | Code::PermissionDenied | Code::InvalidArgument);
+    let never = [Code::NotFound, Code::PermissionDenied, Code::InvalidArgument, Code::FailedPrecondition];
+    let retryable = !never.contains(&status.code());
     Error::Environment { message: format!("{what}: {}", status.message()), retryable }
 }
 
@@ -155,6 +156,25 @@ impl Blobs {
             };
             tries = if offset > before { 0 } else { tries + 1 };
             let error = network(&what, &broken);
+            if !error.is_retryable() || tries >= TRIES {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(100 << tries)).await;
+        }
+    }
+
+    /// Turns of a workflow before one of them, of the activation that the token stands for: a JSON array, at most as much as the server
+    /// gives at once.
+    pub(crate) async fn history(&self, token: Bytes, below: u64) -> Result<Bytes, Error> {
+        let mut tries = 0;
+        loop {
+            let request = HistoryRequest { token: token.clone(), below };
+            let status = match self.client.worker().history(request).await {
+                Ok(answer) => return Ok(answer.into_inner().turns),
+                Err(status) => status,
+            };
+            tries += 1;
+            let error = network("cannot read the history of the workflow", &status);
             if !error.is_retryable() || tries >= TRIES {
                 return Err(error);
             }

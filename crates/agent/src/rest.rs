@@ -286,6 +286,14 @@ pub(crate) fn not_fetched(req: &[u8], why: &str) -> Bytes {
     reply("handle_reply", req, "problem", &problem_with("not-allowed", 403, why))
 }
 
+/// The answer to a `history`: a JSON array of turns, or why there is none.
+pub(crate) fn history(req: &[u8], outcome: Result<Bytes, String>) -> Bytes {
+    match outcome {
+        Ok(turns) => reply("history", req, "turns", &turns),
+        Err(why) => reply("history", req, "error", Value::from(why).to_string().as_bytes()),
+    }
+}
+
 pub(crate) fn no_asset(req: &[u8]) -> Bytes {
     let text = problem_with("not-found", 404, "this server has no assets");
     reply("asset_value", req, "problem", &text)

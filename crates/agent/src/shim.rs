@@ -52,6 +52,12 @@ pub(crate) enum FromShim {
     Asset {
         req: Bytes,
     },
+    /// The turns of a workflow below a number, for an activation that has to replay it.
+    History {
+        req: Bytes,
+        lease: u64,
+        below: u64,
+    },
     Handle {
         req: Bytes,
         op: String,
@@ -140,6 +146,7 @@ struct Raw<'a> {
     op: String,
     id: Option<String>,
     count: u32,
+    below: u64,
     #[serde(borrow)]
     leases: Vec<std::borrow::Cow<'a, str>>,
     traceback: Option<String>,
@@ -201,6 +208,7 @@ fn decode(header: &Bytes, payload: Option<Bytes>) -> Result<FromShim, BadFrame> 
             items: bytes(raw.items).ok_or_else(|| BadFrame("enqueue without items".into()))?,
         },
         "asset" => FromShim::Asset { req: req() },
+        "history" => FromShim::History { req: req(), lease: lease()?, below: raw.below },
         "handle" => FromShim::Handle { req: req(), op: raw.op, id: raw.id.unwrap_or_default(), body: header.clone() },
         "recalled" => {
             let read = |text: &std::borrow::Cow<'_, str>| {

@@ -98,6 +98,8 @@ pub struct ApiConfig {
     pub authority: Option<Authority>,
     /// Where uploads are kept until they are checked.
     pub temp_dir: std::path::PathBuf,
+    /// Things that a workflow in Python has open from which on `why` warns of them.
+    pub many_open: usize,
 }
 
 /// A bound on what a caller sends.
@@ -163,6 +165,7 @@ impl Default for ApiConfig {
             backup: None,
             authority: None,
             temp_dir: std::env::temp_dir(),
+            many_open: tidewheel_engine::limit::CODE_OPEN_MANY,
         }
     }
 }

@@ -423,6 +423,7 @@ fn runtime_config(config: &Config, data_dir: &Path) -> Outcome<tidewheel_runtime
     out.options.run_cache =
         usize::try_from(config.size("engine.runCacheSize")).unwrap_or(usize::MAX).min(usize::MAX >> 4);
     out.options.run_room = 2 * out.options.run_cache;
+    out.options.programs.open = usize::try_from(config.count("engine.maxOpenEntries")).unwrap_or(usize::MAX);
     out.options.compiler = WithCompiler(Some(Arc::new(tidewheel_lang::compile::Language)));
     Ok(out)
 }
@@ -471,6 +472,7 @@ fn api_config(config: &Config, url: &str, data_dir: &Path) -> tidewheel_api::Api
         authority: None,
         // On the data's own disk: an upload is renamed from there, and a small /tmp is no bound.
         temp_dir: upload_folder(data_dir),
+        many_open: usize::try_from(config.count("engine.manyOpenEntries")).unwrap_or(usize::MAX),
     }
 }
 

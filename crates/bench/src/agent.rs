@@ -16,9 +16,12 @@ use crate::server::{EndsWithUs, Server};
 const TASKS: &str = "import time\n\nfrom tidewheel import task\n\n\n@task\ndef noop(at=None):\n    return None\n\n\n\
                      @task\ndef stamp():\n    return time.time_ns() // 1000\n";
 
-/// A workflow of three tasks, one after another.
-const FLOWS: &str = "\n\nfrom tidewheel import workflow\n\n\n@workflow\ndef three(n=None):\n    noop(1)\n    noop(2)\n    noop(3)\n    \
-                     return n\n";
+/// A workflow of three tasks, one after another, and one of many that says how long a step took at its begin and at its end.
+const FLOWS: &str = "\n\nfrom tidewheel import wf, workflow\n\n\n@workflow\ndef three(n=None):\n    noop(1)\n    noop(2)\n    noop(3)\n    \
+                     return n\n\n\n@workflow\ndef long(steps):\n    at = {}\n    for n in range(steps):\n        \
+                     if n in (10, 210, steps - 201, steps - 1):\n            at[n] = wf.now().timestamp()\n        noop(n)\n    \
+                     early, late = (at[210] - at[10]) / 200, (at[steps - 1] - at[steps - 201]) / 200\n    \
+                     return {\"early_ms\": early * 1000, \"late_ms\": late * 1000}\n";
 
 /// A running agent.
 pub(crate) struct Agent(Child);

@@ -75,6 +75,11 @@ fn fan() -> Value {
 
 /// Starts a run and waits for its end; the seconds between.
 pub(crate) fn completed(server: &Server, workflow: &str, input: Value) -> anyhow::Result<f64> {
+    Ok(output(server, workflow, input)?.0)
+}
+
+/// Runs a workflow to its end: seconds, and what it gave.
+pub(crate) fn output(server: &Server, workflow: &str, input: Value) -> anyhow::Result<(f64, Value)> {
     let begun = Instant::now();
     let workflow = if workflow.contains('/') { workflow.to_owned() } else { format!("bench/{workflow}") };
     let body = json!({"workflow": workflow, "input": input}).to_string();
@@ -89,7 +94,7 @@ pub(crate) fn completed(server: &Server, workflow: &str, input: Value) -> anyhow
     if run["phase"] != "completed" {
         bail!("the run did not complete: {run}");
     }
-    Ok(begun.elapsed().as_secs_f64())
+    Ok((begun.elapsed().as_secs_f64(), run["output"].take()))
 }
 
 fn steps(server: &Server, options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::Result<()> {

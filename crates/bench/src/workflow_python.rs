@@ -1,11 +1,12 @@
 //! Durable runs written in Python: activations and tasks through one agent and its processes.
 
+use anyhow::bail;
 use serde_json::json;
 
 use crate::agent::{Agent, deploy};
 use crate::figure::percentile;
 use crate::server::Server;
-use crate::workflow::completed;
+use crate::workflow::{completed, output};
 use crate::{Figure, Options};
 
 pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::Result<()> {
@@ -38,5 +39,15 @@ pub(crate) fn run(options: &Options, report: &mut dyn FnMut(Figure)) -> anyhow::
         let ms = percentile(&times, part) * 1000.0;
         report(Figure::low("workflow-python", name, ms, "ms", None).with(config.clone()));
     }
+    let steps = options.size(5_000, 600);
+    let (_, took) = output(&server, "default/long", json!({"steps": steps}))?;
+    let (Some(early), Some(late)) = (took["early_ms"].as_f64(), took["late_ms"].as_f64()) else {
+        bail!("the run gave {took}");
+    };
+    let config =
+        json!({"steps": steps, "early": "steps 10 to 209", "late": "the last 200", "early_ms": early, "late_ms": late});
+    report(
+        Figure::low("workflow-python", "late_step_of_tenth", late / early, "ratio", options.target(1.2)).with(config),
+    );
     Ok(())
 }

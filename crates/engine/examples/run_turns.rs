@@ -80,7 +80,7 @@ fn plan(kinds: Vec<Kind>) -> Flowchart {
 }
 
 fn turn(chart: &Flowchart, head: &Head, event: Event) -> Turn {
-    let env = Env { definition: chart, blobs: &NoBlobs, now_ms: 1 };
+    let env = Env { definition: chart, blobs: &NoBlobs, now_ms: 1, bounds: Default::default() };
     let mut fuel = Fuel { steps: 20_000, bytes: 4 << 20 };
     advance(head, event, &env, &mut fuel).expect("small enough").expect("it goes on")
 }

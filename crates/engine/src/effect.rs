@@ -7,6 +7,7 @@ use crate::config::{Pressure, Queue, Tenant};
 use crate::id::{Name, RequestId, RunId, SessionId, TaskId, TenantId, Token, WorkerId};
 use crate::mutation::Record;
 use crate::run::act::Event;
+use crate::run::code::Bounds;
 use crate::run::data::BlobHash;
 use crate::run::eval::{Definition, Fuel, Json};
 use crate::run::head::Head;
@@ -118,6 +119,8 @@ pub struct Computation {
     pub blobs: Arc<BTreeMap<BlobHash, Arc<Json>>>,
     /// Wall time.
     pub now_ms: u64,
+    /// Bounds on programs.
+    pub bounds: Bounds,
 }
 
 impl PartialEq for Computation {
@@ -129,7 +132,7 @@ impl PartialEq for Computation {
 impl Computation {
     /// Takes the turn, with as much fuel as it may have.
     pub fn run(&self) -> Result<Option<Turn>, Halt> {
-        let env = Env { definition: &*self.definition, blobs: &*self.blobs, now_ms: self.now_ms };
+        let env = Env { definition: &*self.definition, blobs: &*self.blobs, now_ms: self.now_ms, bounds: self.bounds };
         let mut fuel = Fuel { steps: 4 * crate::limit::EVAL_STEPS, bytes: 4 * crate::limit::EVAL_BYTES };
         crate::run::turn::advance(&self.head, self.event.clone(), &env, &mut fuel)
     }

@@ -168,14 +168,27 @@ pub const MAP_PAGES: u64 = 16;
 pub const MAP_RESULT: u64 = 16 << 20;
 /// The longest pause between retries that grows by a backoff, in milliseconds.
 pub const BACKOFF_MS: u64 = 3_600_000;
-/// Things that a program (durable Python) has open at once: each is a line of the run.
-pub const CODE_OPEN: usize = 10_000;
+/// Things that a program (durable Python) has open at once, unless it is set otherwise: each is a line of the run, which every
+/// turn looks at. About two milliseconds of each turn at this number.
+pub const CODE_OPEN: usize = 50_000;
+/// Things that a program has open at once from which on it is said to have many, unless it is set otherwise.
+pub const CODE_OPEN_MANY: usize = 10_000;
+/// [`CODE_OPEN`] until revision 5 of journals.
+pub(crate) const CODE_OPEN_BEFORE: usize = 10_000;
 /// Commands of one activation.
 pub const CODE_COMMANDS: usize = 10_000;
 /// Bytes of the key of a command.
 pub const CODE_KEY: usize = 512;
-/// Bytes of the history of a program that a run carries: what an activation gets. Past it the program has to continue as new.
-pub const CODE_BYTES: usize = 768 * 1024;
+/// Bytes of the turns of a program that are over and still carried along, unless it is set otherwise: with more of them they
+/// become a page beside the journal. Each activation gets as much, and a head that is written has as much, so it is small; a page
+/// is about as large, and a process that replays the program reads all of them, so it is not smaller.
+pub const CODE_TAIL: usize = 16 * 1024;
+/// Bytes of what one activation is told; the rest is told with the next one.
+pub const CODE_NEWS: usize = 512 * 1024;
+/// Bytes of what a run carries of the history of its program from which on the values in it become blobs.
+pub const CODE_INLINE: usize = 256 * 1024;
+/// Bytes of the history of a program past which it had to continue as new, until revision 5 of journals.
+pub(crate) const CODE_BYTES_BEFORE: usize = 768 * 1024;
 /// Search attributes of a run, and bytes of each: they are rows of their own in the commit.
 pub const ATTRIBUTES: usize = 32;
 /// See [`ATTRIBUTES`].

@@ -45,6 +45,7 @@ use crate::load::{Load, LoadId};
 use crate::mutation::{Mutation, Record, RecordKind, Recovered};
 use crate::planted::{Bug, Planted};
 use crate::ready::{QueueWork, RequirementId};
+use crate::run::code::Bounds;
 use crate::task::{Spec, State, Task};
 use crate::time::{Now, Steady};
 use crate::wheel::{TimerKey, Wheel};
@@ -86,6 +87,8 @@ pub struct Options {
     pub run_cache: usize,
     /// See [`limit::RUN_ROOM_BYTES`].
     pub run_room: usize,
+    /// Bounds on programs.
+    pub programs: Bounds,
     /// Reads workflows.
     pub compiler: WithCompiler,
     /// A planted bug.
@@ -119,6 +122,7 @@ impl Default for Options {
             max_live: 0,
             run_cache: limit::RUN_CACHE_BYTES,
             run_room: limit::RUN_ROOM_BYTES,
+            programs: Bounds::default(),
             compiler: WithCompiler::default(),
             planted: Planted::default(),
         }

@@ -137,6 +137,10 @@ bugs! {
     KeptEpoch,
     /// The value of a step is not told.
     DroppedStep,
+    /// A page of turns of a program is named and not stored.
+    LostPage,
+    /// One turn more leaves a program than the page has that takes them in.
+    ShortPage,
     /// A run that completes undoes what it did.
     UndoAfterEnd,
     /// What was done first is undone first.

@@ -45,6 +45,7 @@ mod look;
 mod machine;
 pub mod map;
 pub mod moves;
+mod page;
 pub mod plan;
 pub mod saga;
 mod step;

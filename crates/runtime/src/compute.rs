@@ -119,6 +119,7 @@ mod tests {
             definition: Arc::new(Broken(plan)),
             blobs: Arc::new(BTreeMap::new()),
             now_ms: 1,
+            bounds: Default::default(),
         }
     }
 

@@ -308,13 +308,16 @@ fn runs(rng: &mut Rng, options: &mut Options) -> RunPlan {
         // Without a cache also little room: runs are read one after the other.
         options.run_room = if options.run_cache == 0 { 8_000 } else { 1 << 30 };
     }
-    RunPlan {
+    let plan = RunPlan {
         every: rng.range(1_000, 6_000) * MS,
         act_every: if rng.chance(0.7) { rng.range(4, 20) * SECOND } else { 0 },
         claimed: half(rng, 0.5),
         late: half(rng, 0.3),
         flows: Flows::new(rng),
-    }
+    };
+    // Histories are short here: mostly their turns leave the run at once, or after a few.
+    options.programs.tail = *rng.pick(&[0, 0, 300, 1_000, options.programs.tail]);
+    plan
 }
 
 fn options(rng: &mut Rng, tight: bool) -> Options {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use tidewheel_engine::ready::mix;
 
@@ -55,6 +56,36 @@ pub(crate) fn activate(flows: &Flows, flow: &Flow, input: &Json, turns: &[Json])
         return Ok(result);
     }
     Err("there is no turn".to_owned())
+}
+
+/// The turns before those that an activation brings, read page by page; why they are not all there.
+pub(crate) fn earlier(input: &Json, read: impl Fn([u8; 32]) -> Option<Bytes>) -> Result<Vec<Json>, String> {
+    let mut first = input["first"].as_u64().unwrap_or(1);
+    let (mut turns, mut page) = (Vec::new(), input["before"].clone());
+    while first > 1 {
+        let hash =
+            page["$ref"].as_str().and_then(hash_of).ok_or_else(|| format!("nothing has the turns before {first}"))?;
+        let text = read(hash).ok_or_else(|| format!("the page with the turns before {first} is not in the store"))?;
+        let mut read: Json = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+        let Json::Array(mut part) = read["turns"].take() else { return Err("a page has no turns".to_owned()) };
+        let begins = read["first"].as_u64().unwrap_or(0);
+        if begins == 0 || begins + part.len() as u64 != first {
+            return Err(format!("turns {begins} to {} come before turn {first}", begins + part.len() as u64 - 1));
+        }
+        part.append(&mut turns);
+        (turns, first, page) = (part, begins, read["before"].take());
+    }
+    Ok(turns)
+}
+
+/// The hash that the name of a value has.
+fn hash_of(name: &str) -> Option<[u8; 32]> {
+    let digits = name.strip_prefix("sha256:").filter(|digits| digits.len() == 64 && digits.is_ascii())?;
+    let mut hash = [0; 32];
+    for (at, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(hash)
 }
 
 fn mode(any: bool) -> &'static str {

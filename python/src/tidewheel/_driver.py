@@ -20,8 +20,8 @@ from __future__ import annotations
 from _thread import allocate_lock
 from collections import OrderedDict, deque
 
-from ._journal import MAX_COMMANDS, MAX_ENTRIES, MAX_KEY, MAX_TURN, STRICT, Activation, Entry, check_name, check_turn, error_of, hash_of
-from ._journal import measured, problem_of, size_of, too_long, too_many
+from ._journal import MAX_COMMANDS, MAX_KEY, MAX_TURN, STRICT, Activation, Entry, check_name, check_turn, error_of, hash_of
+from ._journal import measured, problem_of, size_of, too_many
 from ._strand import FLOW, STALL_S, Strand, Wait, here, user_place
 from .context import Context
 from .encode import to_json
@@ -444,8 +444,6 @@ class Program:
             raise WorkflowError(f"{key[:80]}...: the key is longer than {MAX_KEY} bytes; nest less, or give a shorter name")
         if len(self.issued) >= MAX_COMMANDS:
             raise too_many(key)
-        if len(self.entries) >= MAX_ENTRIES:
-            raise too_long(key)
         self._bytes += 256 + entry.size
         if self._bytes > MAX_TURN:
             raise ResultError(f"{key}: what the workflow asks for in one go has over {MAX_TURN} bytes; wait for some of it first")

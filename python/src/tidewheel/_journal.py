@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MAX_VALUE = 4 * 1024 * 1024
 #: Longest JSON text of all commands of one turn; what a frame takes, less room for the rest.
 MAX_TURN = 12 * 1024 * 1024
-#: A run goes on with a fresh journal before it has so many entries.
-MAX_ENTRIES = 50_000
+#: Things that a program has open at once, where the server says nothing else. Of what has ended there is no bound.
+MAX_OPEN = 50_000
 #: Things that a program asks for in one turn.
 MAX_COMMANDS = 10_000
 #: Longest name of an entry, and of a key in bytes.
@@ -236,5 +236,9 @@ def too_many(key: str) -> WorkflowError:
     return WorkflowError(f"{key}: the workflow asks for more than {MAX_COMMANDS} things in one go; use wf.map, or wait for some of them first")
 
 
-def too_long(key: str) -> WorkflowError:
-    return WorkflowError(f"{key}: the run has {MAX_ENTRIES} entries; end a round with wf.continue_as_new(...), which begins a fresh journal")
+def too_much_open(count: int) -> WorkflowError:
+    """As the engine says it."""
+    return WorkflowError(
+        f"the program has {count} things open at once, more than it may: use wf.map, wait for some before asking for more, or call "
+        "wf.continue_as_new"
+    )

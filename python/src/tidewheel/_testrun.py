@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, 
 from . import authoring, flow, testing
 from . import options as _options
 from ._driver import Parked, Program, activate
-from ._journal import RUNTIME, Activation, check_turn, error_of, problem_of
+from ._journal import MAX_OPEN, RUNTIME, Activation, check_turn, error_of, problem_of, too_much_open
 from .context import Context
 from .encode import dumps
 from .errors import Cancelled, ReplayMismatch, TidewheelError
@@ -326,6 +326,11 @@ class _Run:
         outcome.attributes = {name: value for name, value in outcome.attributes.items() if value is not None}
         self.waits = []  # nothing is woken before all of the turn is stored
         targets = {} if self._program is None else self._program.entries
+        if len(self._entries) + len(result["commands"]) > MAX_OPEN:
+            count = sum(entry["status"] == "open" for entry in self._entries.values()) + len(result["commands"])
+            if count > MAX_OPEN:
+                self._end({"error": problem_of(too_much_open(count), traceback=False)})
+                return
         for command in result["commands"]:
             entry = targets.get(command["key"])
             self._open(command, None if entry is None else entry.target)

@@ -436,6 +436,7 @@ impl Runner {
                     let _ = frames.send(crate::rest::no_asset(&req));
                 }
             }
+            FromShim::History { req, lease, below } => self.history_for(id, req, lease, below),
             FromShim::Recalled { leases } => self.recalled(id, &leases),
             FromShim::Left { count } => {
                 // They would use up the limits of the tasks that come after it. The whole tree ends with the process.
@@ -506,6 +507,23 @@ impl Runner {
                 let _ = events.send(Event::InputKept(hash, bytes)).await;
             }
             crate::rest::fetched(&req, outcome.map(|_| place.display().to_string()))
+        });
+    }
+
+    /// Turns of a workflow that the process has to replay, with the right of the attempt that it names: one that it runs.
+    fn history_for(&self, id: ProcId, req: Bytes, lease: AttemptId, below: u64) {
+        let Some(proc) = self.pool.procs.get(&id) else { return };
+        let attempt = self.attempts.get(lease).filter(|attempt| attempt.phase == Phase::Running(id));
+        let Some(token) = attempt.map(|attempt| attempt.grant.token.clone()) else {
+            if let Some(frames) = &proc.frames {
+                let why = "a history is read for an activation that this process runs, and it runs none of this lease";
+                let _ = frames.send(crate::rest::history(&req, Err(why.into())));
+            }
+            return;
+        };
+        self.ask(id, |tools| async move {
+            let turns = tools.blobs.history(token, below).await;
+            crate::rest::history(&req, turns.map_err(|error| error.to_string()))
         });
     }
 

@@ -137,6 +137,15 @@ impl Worker for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks.collect::<Vec<_>>()))))
     }
 
+    /// The turns that a test put there under `turns-<below>`, as if the attempt were current.
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        let request = request.into_inner();
+        let turns = self.blobs.lock().get(&format!("turns-{}", request.below)).cloned();
+        let turns = turns.ok_or_else(|| Status::failed_precondition("The attempt is not current any more."))?;
+        let read: serde_json::Value = serde_json::from_slice(&turns).expect("turns are JSON");
+        Ok(Response::new(HistoryResponse { first: read[0]["no"].as_u64().expect("a number"), turns }))
+    }
+
     async fn put_blob(&self, request: Request<Streaming<PutBlobRequest>>) -> Result<Response<PutBlobResponse>, Status> {
         let mut stream = request.into_inner();
         let mut all = Vec::new();

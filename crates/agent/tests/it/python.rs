@@ -498,3 +498,42 @@ async fn a_task_takes_items_through_its_agent_in_its_own_tenant() {
         assert_eq!((&asked[2]["body"]["result"], &asked[2]["body"]["token"]), (&8.into(), &"t".into()));
     }
 }
+
+/// An activation that has to replay what it does not bring asks for it through the agent, in pieces; one that goes on in memory does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workflow_is_replayed_from_a_history_that_the_agent_fetches() {
+    use serde_json::{Value, json};
+    let mut bench = Bench::start().await;
+    let mut s = bench.connected().await;
+    let key = |n: u64| format!("/signal:go#{n}");
+    let turn = |no: u64| {
+        let done: Vec<Value> =
+            (no > 1).then(|| json!({"key": key(no - 2), "status": "ok", "value": no, "at": no})).into_iter().collect();
+        let hash = "74234e98afe7498f";
+        json!({"no": no, "now": 1_000 + no, "done": done, "opened": [{"key": key(no - 1), "hash": hash}]})
+    };
+    let activation = |run: &str, first: u64, last: u64| {
+        let mut turns: Vec<Value> = (first..=last).map(turn).collect();
+        turns.last_mut().expect("one").as_object_mut().expect("an object").remove("opened");
+        let input = json!({
+            "v": 1, "run": run, "workflow": "default/waits:1.0.0", "seed": "00", "generation": 0, "epoch": 1,
+            "input": {"times": 6}, "first": first, "turns": turns, "before": {"$ref": "sha256:00", "size": 1},
+        });
+        input.to_string()
+    };
+    {
+        let mut blobs = bench.blobs.lock();
+        blobs.insert("turns-5".into(), json!([turn(3), turn(4)]).to_string().into());
+        blobs.insert("turns-3".into(), json!([turn(1), turn(2)]).to_string().into());
+    }
+    s.grant(vec![Grant { run: "run_1".into(), ..bench.python("1", "waits", &activation("run_1", 5, 6)) }]).await;
+    let first = s.ok("1").await;
+    assert_eq!(first["commands"][0]["key"], key(5), "{first}");
+    bench.blobs.lock().retain(|name, _| !name.starts_with("turns-"));
+    s.grant(vec![Grant { run: "run_1".into(), ..bench.python("2", "waits", &activation("run_1", 6, 7)) }]).await;
+    assert_eq!(s.ok("2").await["end"]["ok"], json!([2, 3, 4, 5, 6, 7]), "it went on in memory");
+    // Nothing has the turns of this one: its attempt is told why.
+    s.grant(vec![Grant { run: "run_2".into(), ..bench.python("3", "waits", &activation("run_2", 5, 6)) }]).await;
+    let failure = s.failure("3").await;
+    assert!(failure.message.contains("no history of run_2") && failure.message.contains("not current"), "{failure:?}");
+}

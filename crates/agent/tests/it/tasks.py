@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from tidewheel import Batch, ctx, task
+from tidewheel import Batch, ctx, task, wf, workflow
 
 
 #: Another one each time this module is imported.
@@ -262,3 +262,8 @@ def who(path):
 @task
 def fetch_size(hash: str) -> int:
     return os.path.getsize(ctx.fetch(hash, "fetched.bin"))
+
+
+@workflow
+def waits(times: int):
+    return [wf.signal("go") for _ in range(times)]

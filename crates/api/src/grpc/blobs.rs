@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use tidewheel_engine::id::TenantId;
+use tidewheel_engine::id::{TenantId, Token};
+use tidewheel_engine::task::Task;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::v1;
 use tonic::{Status, Streaming};
@@ -100,19 +101,29 @@ async fn tenant_of(api: &Api, caller: &Principal, token: &[u8]) -> Result<Tenant
     if !caller.system || caller.tenant_named || token.is_empty() {
         return Ok(caller.tenant);
     }
-    let sealer = Sealer::new(api.runtime.token_key(), None);
-    let (task, _) =
+    Ok(task_of(api, caller, token).await?.0)
+}
+
+/// The task of an attempt, with its owner and the attempt that the token is of.
+pub(super) async fn task_of(api: &Api, caller: &Principal, token: &[u8]) -> Result<(TenantId, Task, Token), Failure> {
+    let own = if caller.system && !caller.tenant_named { None } else { Some(caller.tenant) };
+    let sealer = Sealer::new(api.runtime.token_key(), own);
+    let (id, attempt) =
         sealer.open(token).ok_or_else(|| Failure::new(Code::NotAllowed, "The attempt token is not valid."))?;
-    let tenants: Vec<TenantId> = api.runtime.directory().tenants().iter().map(|t| t.id).collect();
+    let tenants: Vec<TenantId> = match own {
+        Some(tenant) => vec![tenant],
+        None => api.runtime.directory().tenants().iter().map(|t| t.id).collect(),
+    };
     let found = api.read_store(move |store| {
         for tenant in tenants {
-            if store.task(tenant, task)?.is_some() {
-                return Ok(Some(tenant));
+            if let Some(task) = store.task(tenant, id)? {
+                return Ok(Some((tenant, task)));
             }
         }
         Ok(None)
     });
-    found.await?.ok_or_else(|| Failure::not_found("task", &crate::text::task_text(task)))
+    let (tenant, task) = found.await?.ok_or_else(|| Failure::not_found("task", &crate::text::task_text(id)))?;
+    Ok((tenant, task, attempt))
 }
 
 pub(crate) async fn put(

@@ -3,6 +3,7 @@
 mod blobs;
 mod client;
 mod convert;
+mod history;
 mod session;
 mod submit;
 mod worker;

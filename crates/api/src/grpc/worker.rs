@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{blobs, caller, session};
+use super::{blobs, caller, history, session};
 use crate::auth::guard::WORKER_ACCESS;
 use crate::state::Api;
 
@@ -56,6 +56,11 @@ impl Worker for WorkerService {
         let caller = caller(&self.0, &request, WORKER_ACCESS)?;
         let stream = blobs::fetch_parts(&self.0, &caller, request.into_inner()).await?;
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {
+        let caller = caller(&self.0, &request, WORKER_ACCESS)?;
+        Ok(Response::new(history::turns(&self.0, &caller, request.into_inner()).await?))
     }
 
     async fn put_blob(

@@ -27,6 +27,7 @@ pub(crate) mod run;
 pub(crate) mod run_history;
 pub(crate) mod run_journal;
 pub(crate) mod run_look;
+pub(crate) mod run_pages;
 pub(crate) mod run_query;
 pub(crate) mod scan;
 pub(crate) mod short_list;

@@ -91,6 +91,13 @@ pub(crate) async fn why(api: &Api, caller: &Principal, id: RunId) -> Result<rest
     if let Some(text) = moving::why_not_newest(api, caller.tenant, &head) {
         reasons.push(rest::RunReason { code: "version".to_owned(), text, ..rest::RunReason::default() });
     }
+    if let Some(open) = code::of(&head).map(|state| state.open.len()).filter(|open| *open >= api.config.many_open) {
+        let text = format!(
+            "It has {open} things open at once, and every turn looks at all of them: wf.map takes any number of items, and what is \
+             waited for is open no longer. With more than engine.maxOpenEntries it fails."
+        );
+        reasons.push(rest::RunReason { code: "many_open".to_owned(), text, ..rest::RunReason::default() });
+    }
     Ok(rest::RunWhy { id: shown.id, phase: shown.phase, summary, reasons, more })
 }
 

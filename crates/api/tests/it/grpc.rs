@@ -561,3 +561,79 @@ async fn a_heartbeat_could_name_packages_without_bound() {
     assert_eq!(ended.code(), Code::InvalidArgument);
     assert!(ended.message().contains("at most 10000 entries in packages_added, not 10001"), "{ended:?}");
 }
+
+/// A workflow in Python whose worker gives one large step per activation, so that its turns leave the run.
+#[tokio::test]
+async fn a_worker_reads_the_history_of_an_activation_that_it_holds_and_no_other() {
+    use serde_json::{Value, json};
+    let served = start().await;
+    let node = &served.node;
+    let token = node.token("worker").await;
+    let manifest =
+        r#"{"format":"folder","entries":[{"name":"long","fn":"flows:long","kind":"workflow","version":"1.0.0"}]}"#;
+    let bytes = archive(&[("flows.py", "def long(): pass")]);
+    put(node, "/api/v1/packages/flows/1.0.0", &bytes, manifest).await.is(201);
+    let mut worker = Worker::connect(&served, &token, hello(1)).await.unwrap();
+    worker.welcome().await;
+    let run = node.post("/api/v1/runs", r#"{"workflow":"default/long"}"#).await.json();
+    let run = run["id"].as_str().unwrap().to_owned();
+    let mut client = WorkerClient::new(channel(&served).await);
+    let mut history = async |attempt: &Bytes, below: u64| {
+        let request = v1::HistoryRequest { token: attempt.clone(), below };
+        client.history(with_token(request, &token)).await.map(|answer| answer.into_inner())
+    };
+    let mut seen: Vec<Value> = Vec::new();
+    let mut late = None;
+    let mut paged = 0;
+    for n in 0..40u64 {
+        let grant = worker.grant().await;
+        let input: Value = serde_json::from_slice(&grant.input).unwrap();
+        let (first, turns) = (input["first"].as_u64().unwrap(), input["turns"].as_array().unwrap());
+        assert!(grant.input.len() < 40_000, "{} bytes at turn {n}", grant.input.len());
+        assert_eq!(turns.last().unwrap()["no"], n + 1);
+        if first > 1 {
+            paged += 1;
+            let answer = history(&grant.token, first).await.unwrap();
+            assert_eq!(answer.first, 1);
+            let earlier: Vec<Value> = serde_json::from_slice(&answer.turns).unwrap();
+            let all: Vec<Value> = earlier.iter().chain(&turns[..turns.len() - 1]).cloned().collect();
+            assert_eq!(all[..seen.len()], seen[..], "the history goes on from what it was");
+            assert_eq!(all.len() as u64, n);
+            seen = all;
+            // Only what is before its turns, and some of it.
+            assert_eq!(history(&grant.token, first + 1).await.unwrap_err().code(), Code::InvalidArgument);
+            assert_eq!(history(&grant.token, 1).await.unwrap_err().code(), Code::InvalidArgument);
+            let answer = history(&grant.token, 2).await.unwrap();
+            assert_eq!(serde_json::from_slice::<Vec<Value>>(&answer.turns).unwrap(), seen[..1]);
+            let mut forged = grant.token.to_vec();
+            forged[3] ^= 1;
+            assert_eq!(history(&forged.into(), first).await.unwrap_err().code(), Code::PermissionDenied);
+        }
+        let result = if n < 39 {
+            let key = format!("/step:big#{n}");
+            let step = json!({"key": key, "kind": "step", "name": "big", "hash": "00", "value": "x".repeat(5_000)});
+            json!({"v": 1, "commands": [step], "wait": [], "again": true})
+        } else {
+            json!({"v": 1, "commands": [], "end": {"ok": n}})
+        };
+        worker.result(grant.token.clone(), Outcome::Ok(result.to_string().into())).await;
+        late = Some((grant.token, first));
+    }
+    worker.ack().await;
+    let done = node.get(&format!("/api/v1/runs/{run}?wait=30s")).await.is(200).json();
+    assert_eq!(done["phase"], "completed", "{done}");
+    assert!(paged > 30, "its turns left the run: {paged}");
+    let (attempt, first) = late.unwrap();
+    let stale = history(&attempt, first).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition);
+    assert!(stale.message().contains("not current"), "{stale}");
+    // Another task has no history, and the run has its whole one, also after its end.
+    node.submit(r#"{"type":"a"}"#).await;
+    let grant = worker.grant().await;
+    assert_eq!(history(&grant.token, 2).await.unwrap_err().code(), Code::FailedPrecondition);
+    let whole = node.get(&format!("/api/v1/runs/{run}/history")).await.is(200).json();
+    let turns = whole["turns"].as_array().unwrap();
+    assert_eq!((turns.len(), whole["first"].as_u64()), (40, Some(1)));
+    assert_eq!(turns[..seen.len()], seen[..]);
+    assert!(whole.get("before").is_none());
+}

@@ -118,6 +118,18 @@ pub(crate) const ALL: &[Setting] = &[
     fixed("engine.cancelGrace", TIME, || json!("5s"), "Time a cancelled attempt gets before it is killed."),
     fixed("engine.maxLiveTasks", ANY, || json!(0), "Tasks not ended that are taken in; 0 = no bound."),
     fixed(
+        "engine.maxOpenEntries",
+        Kind::Count { min: 100, max: 1_000_000 },
+        || json!(50_000),
+        "Things that a workflow in Python may have open at once; one that asks for more fails.",
+    ),
+    fixed(
+        "engine.manyOpenEntries",
+        Kind::Count { min: 1, max: 1_000_000 },
+        || json!(10_000),
+        "From so many on `run why` warns of them.",
+    ),
+    fixed(
         "engine.mailboxItems",
         Kind::Count { min: 100, max: 10_000_000 },
         || json!(150_000),

@@ -92,7 +92,7 @@ def gather(count: int, size: int) -> int:
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_program_that_would_carry_more_than_a_run_may_faults_and_goes_on_with_less() -> anyhow::Result<()> {
+async fn a_program_hears_of_more_than_its_run_may_carry() -> anyhow::Result<()> {
     need_binary!();
     need!(python);
     let _machine = gate::beside().await;
@@ -103,18 +103,9 @@ async fn a_program_that_would_carry_more_than_a_run_may_faults_and_goes_on_with_
     let words = ["workflow", "run", "default/gather", "--input", r#"{"count": 40, "size": 60000}"#, "-o", "json"];
     let started = run(&server, server.home(), &words).await?.exits(0)?.json()?;
     let id = started["id"].as_str().unwrap_or_default().to_owned();
-    let seen = phase_of(&server, &id, "faulted").await?;
-    let error = &seen["error"];
-    let detail = error["detail"].as_str().unwrap_or_default();
-    // What is too much, what to do, and where. Results that come together pass the bound of the run, those that come one by one the
-    // bound of its history.
-    let of_run = detail.contains("1 MiB") && error["key"].as_str().is_some_and(|key| key.starts_with("/task:echo#"));
-    let of_history = detail.contains("larger than a run carries") && error["instance"] == "/program";
-    anyhow::ensure!((of_run || of_history) && detail.contains("elsewhere"), "{error}");
-    let input = r#"{"count": 4, "size": 60000}"#;
-    run(&server, server.home(), &["run", "reset", &id, "--to", "/run:#0", "--input", input]).await?.exits(0)?;
+    // More than twice what a run may carry: large results are kept beside it, and the program reads them there.
     let done = phase_of(&server, &id, "completed").await?;
-    anyhow::ensure!(done["output"] == 240_000, "{done}");
+    anyhow::ensure!(done["output"] == 2_400_000, "{done}");
     server.still_serves().await
 }
 

@@ -44,6 +44,25 @@ def order(folder: str, seconds: float = 0) -> dict:
     return {"paid": first + second + third}
 
 
+@task
+def count(n: int, folder: str) -> dict:
+    mark(folder, "counted")
+    return {"n": n, "text": "x" * 700}
+
+
+@workflow(version="1")
+def long(folder: str, steps: int) -> dict:
+    total = large = 0
+    for n in range(steps):
+        if n == steps // 2:
+            # It waits here until everything was killed.
+            wf.signal("go")
+        if n % 1000 == 500:
+            large += len(wf.step("large", lambda: "y" * 100_000))
+        total += count(n, folder)["n"]
+    return {"total": total, "large": large}
+
+
 @workflow(version="1")
 def failing(folder: str) -> dict:
     pay(7, folder)
@@ -131,8 +150,12 @@ impl Place {
     }
 
     pub(crate) async fn phase(&self, id: &str, wanted: &str) -> anyhow::Result<()> {
+        self.phase_within(id, wanted, PATIENCE).await
+    }
+
+    async fn phase_within(&self, id: &str, wanted: &str, patience: std::time::Duration) -> anyhow::Result<()> {
         let rest = self.server.rest();
-        let found = until("the run to get there", PATIENCE, || async {
+        let found = until("the run to get there", patience, || async {
             let seen = rest.get(&format!("/api/runs/{id}")).await?.ok()?.json()?;
             Ok((seen["phase"] == wanted).then_some(()))
         });
@@ -239,5 +262,60 @@ async fn a_program_that_misbehaves_harms_nobody_and_ends_in_a_state_that_can_be_
         run(&place.server, &place.home, &["run", "terminate", &id]).await?.exits(0)?;
         place.phase(&id, "cancelled").await?;
     }
+    Ok(())
+}
+
+/// More than 5,000 steps and 3 MiB of history. Everything is killed while it waits in the middle, and once more while it is at work, so that
+/// it is replayed from all that left the run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_of_thousands_of_steps_comes_back_from_a_kill_of_everything_in_its_middle() -> anyhow::Result<()> {
+    const STEPS: u64 = 5_200;
+    need_binary!();
+    need!(python);
+    let _machine = gate::beside().await;
+    let mut place = Place::new().await?;
+    let id = place.start("default/long", &place.input(json!({ "steps": STEPS }))).await?;
+    let rest = place.server.rest();
+    let path = format!("/api/runs/{id}");
+    let long = PATIENCE * 10;
+    until("half of the steps", long, || async {
+        let seen = rest.get(&path).await?.ok()?.json()?;
+        anyhow::ensure!(seen["phase"] != "faulted", "{seen}");
+        Ok((seen["phase"] == "waiting" && marks(&place.work, "counted") as u64 >= STEPS / 2).then_some(()))
+    })
+    .await
+    .map_err(|e| e.context(place.agent.log_end()))?;
+    place.agent.kill()?;
+    place.server.kill()?;
+    place.server.launch().await?;
+    place.agent = Agent::start(&place.server, "one", &place.home.join("agent"), 2, &[]).await?;
+    run(&place.server, &place.home, &["run", "signal", &id, "go", "--data", "1"]).await?.exits(0)?;
+    let work = place.work.clone();
+    until("some more steps", long, || async { Ok((marks(&work, "counted") as u64 >= STEPS * 3 / 4).then_some(())) })
+        .await
+        .map_err(|e| e.context(place.agent.log_end()))?;
+    place.agent.kill()?;
+    place.server.kill()?;
+    place.server.launch().await?;
+    place.agent = Agent::start(&place.server, "one", &place.home.join("agent"), 2, &[]).await?;
+    place.phase_within(&id, "completed", long).await?;
+    let done = place.get(&id, "--wait=1s").await?;
+    let total = STEPS * (STEPS - 1) / 2;
+    anyhow::ensure!(done["output"] == json!({ "total": total, "large": 500_000 }), "{done}");
+    let counted = marks(&place.work, "counted") as u64;
+    anyhow::ensure!((STEPS..STEPS + 4).contains(&counted), "what a kill interrupted alone was done again: {counted}");
+    let exported = run(&place.server, &place.home, &["run", "export", &id]).await?.exits(0)?;
+    anyhow::ensure!(exported.stdout.len() > 3 << 20, "{} bytes of history", exported.stdout.len());
+    let exported = exported.json()?;
+    let turns = exported["history"]["turns"].as_array().cloned().unwrap_or_default();
+    anyhow::ensure!(turns.len() as u64 > STEPS, "{} turns", turns.len());
+    let numbers = turns.iter().enumerate().all(|(at, turn)| turn["no"] == at as u64 + 1);
+    anyhow::ensure!(numbers, "the history is whole");
+    // It goes back to what left it long ago, and on from there.
+    let reset = ["run", "reset", &id, "--to", "/task:count#5190"];
+    run(&place.server, &place.home, &reset).await?.exits(0)?;
+    place.phase_within(&id, "completed", long).await?;
+    let again = marks(&place.work, "counted") as u64 - counted;
+    anyhow::ensure!((10..14).contains(&again), "{again} steps were done again");
     Ok(())
 }

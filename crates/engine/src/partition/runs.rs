@@ -332,7 +332,8 @@ impl Partition {
             // It went on since it was found to fit. It stays where it is.
             return Ok((None, 0));
         }
-        let env = Env { definition: &*definition, blobs: &*entry.blobs, now_ms: now.wall };
+        let env =
+            Env { definition: &*definition, blobs: &*entry.blobs, now_ms: now.wall, bounds: self.options.programs };
         let mut fuel = Fuel { steps: limit::SLICE_STEPS, bytes: limit::SLICE_BYTES };
         let turn = advance(head, event.clone(), &env, &mut fuel).map_err(Some)?;
         Ok((turn, limit::SLICE_STEPS.saturating_sub(fuel.steps)))
@@ -442,7 +443,8 @@ impl Partition {
         entry.restage(|head| Stage::Computing(head, ticket));
         entry.batch = self.index;
         let (blobs, now_ms) = (entry.blobs.clone(), now.wall);
-        let work = Computation { tenant, run, ticket, head, event, definition, blobs, now_ms };
+        let bounds = self.options.programs;
+        let work = Computation { tenant, run, ticket, head, event, definition, blobs, now_ms, bounds };
         self.effects.push(Effect::Compute(Box::new(work)));
     }
 

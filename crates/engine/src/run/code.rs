@@ -7,11 +7,13 @@
 //!
 //! The history that an activation gets is in *turns*: what had ended when the activation began, and what the program asked
 //! for then. A replay goes through the same turns in the same order, so that nothing in it depends on time or on who was faster.
+//!
+//! A history has no bound; what a run carries of it has one ([`super::page`]).
 
 use std::sync::Arc;
 
 use super::act::{Act, OpenTask, Outcome, TaskHints};
-use super::data::Data;
+use super::data::{Data, measure};
 use super::eval::Json;
 use super::fault::{Fault, Standard};
 use super::head::{Frame, Head, Identity, Line, Next, Outside, Place, Step};
@@ -19,7 +21,7 @@ use super::journal::{Ending, EntryKind};
 use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Kind, Node, Program, Target};
 use crate::id::Name;
-use crate::limit::{CODE_BYTES, CODE_OPEN};
+use crate::limit::{CODE_BYTES_BEFORE, CODE_OPEN, CODE_OPEN_BEFORE, CODE_TAIL};
 use crate::planted::Bug;
 
 /// Layout of what an activation gets and gives.
@@ -44,9 +46,11 @@ pub struct CodeState {
     pub activation: u64,
     /// The line of the activation at work.
     pub active: Option<u32>,
-    /// Turns of this generation that are over, and behind them the one of the activation at work.
+    /// The page with the turns before these, which names the one before it; `None` = there are none.
+    pub before: Option<Data>,
+    /// The newest turns of this generation that are over, and behind them the one of the activation at work.
     pub turns: Vec<Arc<CodeTurn>>,
-    /// Bytes of their values and keys, about.
+    /// Bytes of values and keys of these turns and of the news, about.
     pub bytes: usize,
     /// What ended since the newest activation began, in order.
     pub news: Vec<Told>,
@@ -70,6 +74,21 @@ pub struct CodeState {
     pub mismatch: Option<Data>,
     /// The last activation up to which differences between code and history were accepted: replays compare no further back.
     pub accepted: u64,
+}
+
+/// Bounds on programs that can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// See [`CODE_TAIL`].
+    pub tail: usize,
+    /// See [`CODE_OPEN`].
+    pub open: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { tail: CODE_TAIL, open: CODE_OPEN }
+    }
 }
 
 /// A turn of a program: one activation.
@@ -115,6 +134,7 @@ impl CodeState {
             epoch,
             activation: 0,
             active: None,
+            before: None,
             turns: Vec::new(),
             bytes: 0,
             news: Vec::new(),
@@ -151,6 +171,7 @@ impl CodeState {
             .chain(turns)
             .chain(self.news.iter().filter_map(of))
             .chain(failed)
+            .chain(&self.before)
             .chain(&self.state)
             .chain(&self.mismatch)
     }
@@ -174,8 +195,9 @@ impl CodeState {
 
     /// What is to be told with the next activation.
     pub(super) fn tell(&mut self, key: Name, how: Outcome, at_ms: u64) {
-        self.bytes += key.len() + 32 + told_bytes(&how);
-        self.news.push(Told { key, how, at_ms });
+        let told = Told { key, how, at_ms };
+        self.bytes += told.bytes();
+        self.news.push(told);
     }
 
     /// Takes the newest turn back, as if its activation had not begun. `epoch` is a new one: another turn will have its number, and a
@@ -195,11 +217,23 @@ impl CodeState {
     }
 }
 
-fn told_bytes(how: &Outcome) -> usize {
-    match how {
-        Outcome::Ok(data) => data.stored(),
-        Outcome::Err(fault) => fault.data().stored(),
-        Outcome::Cancelled => 8,
+impl Told {
+    /// Bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let value = match &self.how {
+            Outcome::Ok(data) => data.stored(),
+            Outcome::Err(fault) => measure(&fault.0),
+            Outcome::Cancelled => 8,
+        };
+        self.key.len() + 32 + value
+    }
+}
+
+impl CodeTurn {
+    /// Bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let done: usize = self.done.iter().map(Told::bytes).sum();
+        24 + done + self.opened.iter().map(|opened| opened.0.len() + 24).sum::<usize>()
     }
 }
 
@@ -262,14 +296,21 @@ impl Machine<'_> {
     /// Begins the next activation, unless one is at work.
     pub(super) fn activate(&mut self, id: u32) {
         let now_ms = self.now;
-        let planted = self.def.planted();
-        let Some(state) = self.code_mut(id).filter(|state| state.active.is_none()) else { return };
+        let (planted, revision) = (self.def.planted(), self.revision());
+        if self.code(id).is_none_or(|state| state.active.is_some()) {
+            return;
+        }
+        self.turn_page(id);
+        let Some(state) = self.code_mut(id) else { return };
         state.activation += 1;
         state.waits.clear();
         state.mismatch = None;
         let cancel = if state.cancel_told { None } else { state.cancel.clone() };
         state.cancel_told |= cancel.is_some();
         let mut done = std::mem::take(&mut state.news);
+        if revision >= 5 {
+            state.news = done.split_off(super::page::at_once(&done));
+        }
         if planted.has(Bug::NewsTwice) {
             let before = state.turns.last().and_then(|turn| turn.done.first());
             done.extend(before.cloned());
@@ -302,7 +343,7 @@ impl Machine<'_> {
         else {
             return Ok(());
         };
-        let args = self.activation_args(parent, program)?;
+        let args = self.activation_args(parent, program);
         let Some(frame) = self.frame(id) else { return Ok(()) };
         let (entry, key) = (frame.seq, self.key(id, node));
         let hints = TaskHints { queue: program.queue.clone(), priority: program.priority, ..TaskHints::default() };
@@ -313,9 +354,9 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn activation_args(&mut self, id: u32, program: &Program) -> Res<Data> {
-        let Some(state) = self.code(id) else { return Ok(Data::null()) };
-        let mut activation = history(state, &self.head.identity, self.head.started_ms, &|data| self.json(data))?;
+    fn activation_args(&self, id: u32, program: &Program) -> Data {
+        let Some(state) = self.code(id) else { return Data::null() };
+        let mut activation = history(state, &self.head.identity, self.head.started_ms);
         if self.def.planted().has(Bug::ReorderedHistory)
             && let Some((_, before)) = activation["turns"].as_array_mut().and_then(|turns| turns.split_last_mut())
         {
@@ -341,7 +382,7 @@ impl Machine<'_> {
             call["timeouts"] = serde_json::json!({"run_ms": CANCEL_RUN_MS});
             call["retry"]["not_on"] = serde_json::json!(["WorkflowStuck", "timeout"]);
         }
-        Ok(Data::small(call))
+        Data::small(call)
     }
 
     /// Something that the program asked for has ended, or its activation has. `asked`: the statement and what it got, where it
@@ -365,8 +406,9 @@ impl Machine<'_> {
         let (_, key) = state.open.remove(at);
         let how = match how {
             Outcome::Err(fault) => Outcome::Err(placed(fault, &key)),
-            other => other,
+            other => self.told(id, other),
         };
+        let Some(state) = self.code_mut(id) else { return Ok(()) };
         if let (Outcome::Err(_), Some((reference, raw))) = (&how, asked)
             && state.failed.len() < 16
         {
@@ -489,15 +531,31 @@ impl Machine<'_> {
     }
 
     /// Whether the program may ask for more.
-    pub(super) fn code_room(&self, id: u32, more: usize) -> Res<()> {
+    pub(super) fn code_room(&mut self, id: u32, more: usize) -> Res<()> {
         let Some(state) = self.code(id) else { return Ok(()) };
-        if state.open.len() + more > CODE_OPEN {
+        let (open, bytes) = (state.open.len() + more, state.bytes);
+        if self.revision() < 5 {
+            return self.code_room_before(id, open, bytes);
+        }
+        // Whether is on the tape, for the bound may be another one by the time of a fold. So the text does not name it.
+        if !self.taped_full(open > self.bounds.open) {
+            return Ok(());
+        }
+        let text = format!(
+            "the program has {open} things open at once, more than it may: use wf.map, wait for some before asking for more, or call \
+             wf.continue_as_new"
+        );
+        Err(self.fault(id, Standard::Runtime, &text))
+    }
+
+    fn code_room_before(&self, id: u32, open: usize, bytes: usize) -> Res<()> {
+        if open > CODE_OPEN_BEFORE {
             let text = format!(
-                "the program has more than {CODE_OPEN} things open at once: use wf.map, or wait for some before asking for more"
+                "the program has more than {CODE_OPEN_BEFORE} things open at once: use wf.map, or wait for some before asking for more"
             );
             return Err(self.fault(id, Standard::Runtime, &text));
         }
-        if state.bytes > CODE_BYTES {
+        if bytes > CODE_BYTES_BEFORE {
             let text = "the history of the program is larger than a run carries: call wf.continue_as_new from time to time, or \
                         keep large values elsewhere";
             return Err(self.fault(id, Standard::Runtime, text));
@@ -531,46 +589,42 @@ impl Machine<'_> {
     }
 }
 
-/// What has happened in a program, as its next activation gets it, and as it is exported. `read` gives values that are not carried along.
-pub fn history<E>(
-    state: &CodeState,
-    identity: &Identity,
-    started_ms: u64,
-    read: &dyn Fn(&Data) -> Result<Arc<Json>, E>,
-) -> Result<Json, E> {
-    let mut turns = Vec::with_capacity(state.turns.len());
-    for turn in &state.turns {
-        turns.push(turn_written(turn, read)?);
-    }
+/// What has happened in a program, as its next activation gets it, and as it is exported. Large values, and the page with the turns
+/// before the first one, are references.
+pub fn history(state: &CodeState, identity: &Identity, started_ms: u64) -> Json {
+    let mut turns: Vec<Json> = state.turns.iter().map(|turn| turn_written(turn)).collect();
     // What the activation at work will ask for is not known.
     if let (Some(_), Some(Json::Object(last))) = (state.active, turns.last_mut()) {
         last.remove("opened");
     }
-    let mut history = serde_json::json!({
+    let mut written = serde_json::json!({
         "v": PROTOCOL,
         "run": identity.run.to_string(),
         "workflow": format!("{}/{}:{}", identity.namespace, identity.name, identity.version),
         "seed": seed(identity.run.0, started_ms),
         "generation": state.generation,
         "epoch": state.epoch,
-        "input": *read(&state.input)?,
-        "first": state.turns.first().map_or(1, |turn| turn.no),
+        "input": state.input.written(),
+        "first": state.turns.first().map_or(state.activation + 1, |turn| turn.no),
         "turns": turns,
     });
     if state.accepted > 0 {
-        history["accepted"] = state.accepted.into();
+        written["accepted"] = state.accepted.into();
     }
-    Ok(history)
+    if let Some(page) = &state.before {
+        written["before"] = page.written();
+    }
+    written
 }
 
-fn turn_written<E>(turn: &CodeTurn, read: &dyn Fn(&Data) -> Result<Arc<Json>, E>) -> Result<Json, E> {
+pub(super) fn turn_written(turn: &CodeTurn) -> Json {
     let mut done = Vec::with_capacity(turn.done.len());
     for told in &turn.done {
         let mut item = serde_json::json!({"key": &*told.key, "at": told.at_ms});
         match &told.how {
             Outcome::Ok(data) => {
                 item["status"] = "ok".into();
-                item["value"] = (*read(data)?).clone();
+                item["value"] = data.written();
             }
             Outcome::Err(fault) => {
                 item["status"] = "error".into();
@@ -586,7 +640,7 @@ fn turn_written<E>(turn: &CodeTurn, read: &dyn Fn(&Data) -> Result<Arc<Json>, E>
     if let Some(cancel) = &turn.cancel {
         written["cancel"] = (&**cancel).into();
     }
-    Ok(written)
+    written
 }
 
 /// An error that says by its key where in a program it happened.

@@ -207,7 +207,7 @@ impl Machine<'_> {
                 };
                 self.instant(id, command.journal_key(EntryKind::Step), how.clone())?;
                 let dropped = self.def.planted().has(Bug::DroppedStep);
-                let how = if dropped { Outcome::Ok(Data::null()) } else { how };
+                let how = if dropped { Outcome::Ok(Data::null()) } else { self.told(id, how) };
                 if let Some(state) = self.code_mut(id) {
                     state.tell(command.key.clone(), how, now);
                 }

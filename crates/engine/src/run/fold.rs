@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::act::{Act, Event, Outcome};
-use super::code::{self, CodeState};
+use super::code::{self, Bounds, CodeState};
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel};
 use super::head::{Compacted, Head, Identity, Next, Phase, Seq, Waiting};
@@ -97,32 +97,36 @@ impl Journal<'_> {
         Ok(head)
     }
 
-    /// The state of the program of the run, with the turns of its last generation: after all segments, or as it was before the one in which it
-    /// ended, with what it asked for last. `None` = it is no program, or has not begun.
-    pub fn program(&self) -> Result<Option<CodeState>, FoldError> {
+    /// The head after all segments, and the state of the program of the run, with the turns of its last generation that have not become
+    /// pages: as it is then, or as it was before the turn in which it ended, with what it asked for last. `None` = it is no program, has
+    /// not begun, or had ended before.
+    pub fn program(&self) -> Result<(Head, Option<CodeState>), FoldError> {
         let (mut head, mut last, mut past) = (self.base()?, None, Past::default());
         for (at, segment) in self.segments.iter().enumerate() {
             let next = self.play(&mut past, &head, at, None)?.ok_or(FoldError::NoKey)?;
             let ended = code::of(&next).is_none();
             if let (true, Some(state)) = (ended, code::of(&head)) {
-                let mut state = state.clone();
-                if let Event::Done { outcome: Outcome::Ok(result), .. } = &segment.event {
-                    let result = match result.json() {
-                        Some(result) => Some(result),
-                        None => match result {
-                            Data::Ref { hash, .. } => self.blobs.get(hash).map(|json| &**json),
-                            Data::Inline { .. } => None,
-                        },
-                    };
-                    if let (Some(turn), Some(result)) = (state.turns.last_mut(), result) {
-                        Arc::make_mut(turn).opened = super::command::asked(result);
-                    }
-                }
-                last = Some(state);
+                last = Some(self.ended(state.clone(), segment));
             }
             head = next;
         }
-        Ok(code::of(&head).cloned().or(last))
+        let state = code::of(&head).cloned().or(last);
+        Ok((head, state))
+    }
+
+    /// The state of a program before its last turn, with what it asked for in it.
+    fn ended(&self, mut state: CodeState, segment: &Segment) -> CodeState {
+        if let Event::Done { outcome: Outcome::Ok(result), .. } = &segment.event {
+            let result = match result {
+                Data::Ref { hash, value: None, .. } => self.blobs.get(hash).map(|json| &**json),
+                at_hand => at_hand.json(),
+            };
+            if let (Some(turn), Some(result)) = (state.turns.last_mut(), result) {
+                Arc::make_mut(turn).opened = super::command::asked(result);
+                state.active = None;
+            }
+        }
+        state
     }
 
     /// The plan of a turn.
@@ -159,7 +163,7 @@ impl Journal<'_> {
         }
         let diverged = |what| FoldError::Diverged { turn: segment.turn, what };
         let definition = self.definition_of(plan_of(head, &segment.event))?;
-        let env = Env { definition, blobs: self.blobs, now_ms: segment.now_ms };
+        let env = Env { definition, blobs: self.blobs, now_ms: segment.now_ms, bounds: Bounds::default() };
         let (key, reached) = match until {
             Some((key, reached)) => (Some(key), Some(reached)),
             None => (None, None),
@@ -350,7 +354,7 @@ impl Journal<'_> {
             return Err(FoldError::Cancelled(self.before_cancel()));
         }
         let definition = self.definition_of(plan_of(current, &event))?;
-        let env = Env { definition, blobs: self.blobs, now_ms };
+        let env = Env { definition, blobs: self.blobs, now_ms, bounds: Bounds::default() };
         let mut machine = Machine::new(start, &env, *fuel, Mode::Live);
         match machine.go_on(current) {
             Ok(()) => {}

@@ -18,7 +18,7 @@ use super::undo::{Compensations, Undo};
 use crate::id::{Name, RunId, TaskId};
 
 /// Layout of [`Head`]; part of what is stored. 2: has compensations.
-pub const HEAD_VERSION: u16 = 2;
+pub const HEAD_VERSION: u16 = 3;
 
 /// Number of an entry in the journal of a run, from 1. Never used twice, not even after a reset.
 pub type Seq = u64;

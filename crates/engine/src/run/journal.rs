@@ -16,8 +16,9 @@ use crate::id::Name;
 /// segments keep the older order. Revision 2: ends of items are taken in together ([`super::act::Event::Many`]), and finished
 /// pages of a map are blobs beyond a bound. Revision 3: a reset goes back to the moment in which its key was opened last, and
 /// takes no compensation along that was made since, or that is another run's. Revision 4: a run may move to another plan, and keys
-/// that a document names as hints hold for statements that name none.
-pub const REVISION: u16 = 4;
+/// that a document names as hints hold for statements that name none. Revision 5: turns of a program that are over become pages
+/// ([`Taped::Page`]), and what it is told in one turn is bounded.
+pub const REVISION: u16 = 5;
 
 /// Kinds of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -216,6 +217,15 @@ pub enum Taped {
     Millis(u64),
     /// The run used up its work.
     Work,
+    /// The turns of a program below a number left the run as a page.
+    Page {
+        /// The page: a reference to what is stored.
+        page: ValueId,
+        /// Number of the first turn that stayed.
+        first: u64,
+    },
+    /// A program asked for more than it may have open.
+    Full,
 }
 
 /// One turn.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::act::{Act, Outcome};
+use super::code::Bounds;
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel, Json};
 use super::fault::{Fault, Standard};
@@ -102,6 +103,7 @@ pub(super) struct Machine<'a> {
     pub(super) plan: &'a Plan,
     pub(super) blobs: &'a dyn Blobs,
     pub(super) now: u64,
+    pub(super) bounds: Bounds,
     pub(super) mode: Mode<'a>,
     pub(super) meter: Meter,
     pub(super) before: Phase,
@@ -127,6 +129,7 @@ impl<'a> Machine<'a> {
             plan: env.definition.plan(),
             blobs: env.blobs,
             now: env.now_ms,
+            bounds: env.bounds,
             mode,
             meter: Meter::new(fuel),
             tape: Vec::new(),

@@ -1,6 +1,7 @@
 //! A turn: one event, and all that follows from it until the run has to wait.
 
 use super::act::{Act, Event, Outcome};
+use super::code::Bounds;
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, Fuel};
 use super::head::{Head, Outside, Phase, Seq};
@@ -18,6 +19,8 @@ pub struct Env<'a> {
     pub blobs: &'a dyn Blobs,
     /// Wall time.
     pub now_ms: u64,
+    /// Bounds on programs. What came of them is in the journal, so that a fold does not depend on them.
+    pub bounds: Bounds,
 }
 
 /// The outcome of a turn: all of it goes into one commit.

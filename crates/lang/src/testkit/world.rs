@@ -350,7 +350,12 @@ impl<'w> World<'w> {
 
     fn turn(&self, run: usize, event: &Event) -> Result<Option<Turn>, String> {
         let Run { document, head, .. } = &self.runs[run];
-        let env = Env { definition: &*self.documents[*document], blobs: &self.blobs, now_ms: self.now };
+        let env = Env {
+            definition: &*self.documents[*document],
+            blobs: &self.blobs,
+            now_ms: self.now,
+            bounds: Default::default(),
+        };
         let mut slice = Fuel { steps: SLICE_STEPS, bytes: SLICE_BYTES };
         let turn = match advance(head, event.clone(), &env, &mut slice) {
             Err(Halt::OutOfFuel) => {

@@ -10,7 +10,8 @@ use tidewheel_engine::run::eval::Json;
 use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::{Ending, EntryKind, Fact, Segment};
 
-use super::runs::{Found, Log, Runs};
+use super::runs::{Found, Log, Pages, Runs};
+use crate::program;
 
 /// Activations whose beginning is remembered until what they were given is seen.
 const REMEMBERED: usize = 4;
@@ -58,7 +59,7 @@ pub(crate) struct Program {
     active: Option<u64>,
     begun: Vec<Begun>,
     /// Given and not looked at yet: entry, and what.
-    given: Vec<(u64, History)>,
+    given: Vec<(u64, Json)>,
     last: Option<History>,
     /// What the last activation waits for, without what has ended: any of it, or all.
     waits: Option<Vec<(bool, BTreeSet<String>)>>,
@@ -233,22 +234,36 @@ fn takes(program: &mut Program, result: &Json) {
 /// The task of an activation was stored with what it is given.
 pub(super) fn given(log: &mut Log, entry: u64, input: &[u8]) {
     let Ok(input) = serde_json::from_slice::<Json>(input) else { return };
-    let (Some(epoch), Some(generation), Some(turns)) =
-        (input["epoch"].as_u64(), input["generation"].as_u64(), input["turns"].as_array())
-    else {
-        return;
-    };
+    if input["epoch"].is_u64() && input["turns"].is_array() {
+        log.program.given.push((entry, input));
+    }
+}
+
+/// The whole history of an activation: what it brings, and what the pages have that it names.
+fn whole(log: &Log, input: &Json, pages: &Pages) -> Result<History, String> {
+    let (epoch, generation) = (input["epoch"].as_u64().unwrap_or(0), input["generation"].as_u64().unwrap_or(0));
     let identity = &log.head.identity;
     let workflow = format!("{}/{}:{}", identity.namespace, identity.name, identity.version);
-    // A version that is not its own has no history of its own either.
-    let turns = if input["workflow"] == *workflow { turns.clone() } else { Vec::new() };
-    log.program.given.push((entry, History { epoch, generation, turns }));
+    if input["workflow"] != *workflow {
+        // A version that is not its own has no history of its own either.
+        return Ok(History { epoch, generation, turns: Vec::new() });
+    }
+    let mut turns = program::earlier(input, |hash| pages.get(&(log.tenant, hash)).cloned())?;
+    turns.extend(input["turns"].as_array().into_iter().flatten().cloned());
+    Ok(History { epoch, generation, turns })
 }
 
 /// After a commit: what activations were given is what the journal says.
-pub(super) fn settle(run: RunId, log: &mut Log) -> Found {
+pub(super) fn settle(run: RunId, log: &mut Log, pages: &Pages) -> Found {
     let mut found = Found::new();
-    for (entry, history) in std::mem::take(&mut log.program.given) {
+    for (entry, input) in std::mem::take(&mut log.program.given) {
+        let history = match whole(log, &input, pages) {
+            Ok(history) => history,
+            Err(text) => {
+                found.push(("S13", format!("run {run}: its history is not whole: {text}")));
+                continue;
+            }
+        };
         found.extend(grows(run, log.program.last.as_ref(), &history));
         let Some(at) = log.program.begun.iter().position(|begun| begun.entry == entry) else { continue };
         let begun = log.program.begun.remove(at);
@@ -287,7 +302,7 @@ fn told(history: &History) -> Vec<Ended> {
 fn grows(run: RunId, last: Option<&History>, new: &History) -> Found {
     let fail = |text: String| vec![("S13", format!("run {run}: {text}"))];
     let numbers: Vec<_> = new.turns.iter().filter_map(|turn| turn["no"].as_u64()).collect();
-    if numbers.is_empty() || numbers.windows(2).any(|pair| pair[1] != pair[0] + 1) {
+    if numbers.first() != Some(&1) || numbers.windows(2).any(|pair| pair[1] != pair[0] + 1) {
         return fail(format!("its history has the turns {numbers:?}, or is that of another version"));
     }
     let mut opened = BTreeSet::new();

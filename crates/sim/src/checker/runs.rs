@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tidewheel_engine::command::RunAction;
 use tidewheel_engine::id::{Name, RunId, TaskId, TenantId};
 use tidewheel_engine::invariant::Fold;
@@ -114,6 +115,12 @@ impl Log {
     }
 }
 
+/// Pages of the histories of programs, by owner and hash.
+pub(super) type Pages = BTreeMap<(TenantId, [u8; 32]), Bytes>;
+
+/// What a page has, and another stored value has not.
+const PAGE: &[u8] = b"\"turns\":";
+
 /// All runs of the world.
 #[derive(Debug)]
 pub(crate) struct Runs {
@@ -130,6 +137,7 @@ pub(crate) struct Runs {
     pub(super) unwanted: BTreeSet<(usize, RunId)>,
     /// Runs that somebody took back, or let go on after a fault.
     pub(super) revived: BTreeSet<(usize, RunId)>,
+    pages: Vec<Pages>,
     /// Turns, for whoever waits for something to happen.
     pub(crate) turns: u64,
 }
@@ -146,6 +154,7 @@ impl Runs {
             children: vec![BTreeMap::new(); partitions],
             unwanted: BTreeSet::new(),
             revived: BTreeSet::new(),
+            pages: vec![Pages::new(); partitions],
             turns: 0,
         }
     }
@@ -175,6 +184,11 @@ impl Runs {
                 Mutation::AppendTurn { tenant, run, segment } => {
                     touched.insert(*run);
                     self.turn(partition, (*tenant, *run), segment, fold, &mut found);
+                }
+                Mutation::PutValue { tenant, hash, bytes, .. } => {
+                    if bytes.windows(PAGE.len()).any(|part| part == PAGE) {
+                        self.pages[partition].insert((*tenant, *hash), bytes.clone());
+                    }
                 }
                 Mutation::PutRunTimer { timer, due } => {
                     touched.insert(timer.run);
@@ -348,7 +362,7 @@ impl Runs {
             found.extend(run_journal::same(run, &whole, &log.head));
         }
         found.extend(run_timers::rows(run, log));
-        found.extend(run_program::settle(run, log));
+        found.extend(run_program::settle(run, log, &self.pages[partition]));
         let mut live = std::mem::take(&mut log.live);
         for (entry, first, closed) in live.values_mut() {
             *closed = if log.wants(*entry, *first) { None } else { closed.or(Some(now)) };

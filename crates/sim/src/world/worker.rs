@@ -9,8 +9,10 @@ use tidewheel_engine::Command;
 use tidewheel_engine::command::{Beat, Hello, Usage};
 use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{Name, SessionId, TaskId, TenantId, Token};
+use tidewheel_engine::load::{Load, Loaded};
 use tidewheel_engine::ready::mix;
 use tidewheel_engine::task::{Failure, Outcome, Payload, Resources, class_of};
+use tidewheel_store::memory;
 
 use super::World;
 use crate::event::{Event, How, ToWorker};
@@ -401,10 +403,11 @@ impl World {
             return self.kill_worker(worker);
         }
         let how = if how == How::Poison { How::Ok } else { how };
-        let input = self.workers[worker].links[link].attempts.get(&at).map(|attempt| attempt.grant.input.clone());
+        let grant = self.workers[worker].links[link].attempts.get(&at).map(|attempt| &attempt.grant);
+        let (input, tenant) = (grant.map(|grant| grant.input.clone()), grant.map_or(TenantId(0), |grant| grant.tenant));
         self.drop_attempt(worker, link, at);
         let made = match &input {
-            Some(Payload::Inline(bytes)) if how == How::Ok => self.activation(worker, at.1, bytes),
+            Some(Payload::Inline(bytes)) if how == How::Ok => self.activation(worker, link, tenant, at.1, bytes),
             _ => None,
         };
         let made = made.or_else(|| step_outcome(at.1, how, input));
@@ -415,7 +418,14 @@ impl World {
     }
 
     /// Runs a program: from its whole history, or on from where this worker has it parked.
-    fn activation(&mut self, worker: usize, token: Token, bytes: &Bytes) -> Option<Outcome> {
+    fn activation(
+        &mut self,
+        worker: usize,
+        link: usize,
+        tenant: TenantId,
+        token: Token,
+        bytes: &Bytes,
+    ) -> Option<Outcome> {
         if !bytes.windows(ACTIVATION.len()).any(|part| part == ACTIVATION) {
             return None;
         }
@@ -425,16 +435,23 @@ impl World {
         let flows = self.plan.runs.flows.clone();
         let flow = flows.find(name, version)?;
         let which = (input["generation"].as_u64()?, input["epoch"].as_u64()?);
-        let parked = &self.workers[worker].parked;
-        let known = parked.get(&run).filter(|known| known.0 == which && known.1.len() < turns.len());
-        let uses = |known: &&Parked| mix(known.1.len() as u64 ^ input["epoch"].as_u64().unwrap_or(0)).is_multiple_of(4);
-        let history = match known.filter(|known| !uses(known)) {
-            Some(known) => known.1.iter().chain(&turns[known.1.len()..]).cloned().collect(),
-            None => turns.clone(),
+        let (first, no) = (input["first"].as_u64()?, turns.last()?["no"].as_u64()?);
+        let fits = |known: &&Parked| known.0 == which && (first..=no).contains(&(known.1.len() as u64 + 1));
+        let parked = self.workers[worker].parked.get(&run).filter(fits).map(|known| known.1.clone());
+        let goes_on = |known: &Vec<Json>| !mix(known.len() as u64 ^ which.1).is_multiple_of(4);
+        let mut history = match &parked {
+            Some(known) if goes_on(known) => known[..known.len().min(first as usize - 1)].to_vec(),
+            _ => match self.earlier_turns(link, tenant, &input) {
+                Ok(earlier) => earlier,
+                Err(text) => {
+                    self.checkers.fail("S13", format!("run {run} of {name}:{version} cannot be replayed: {text}"));
+                    return None;
+                }
+            },
         };
-        let known = known.filter(|known| known.1[..] != turns[..known.1.len()]);
-        if let Some(known) = known {
-            let text = format!("run {run} is parked with {:?} and is told {turns:?}", known.1);
+        history.extend(turns.iter().cloned());
+        if let Some(known) = parked.filter(|known| known[..] != history[..known.len().min(history.len())]) {
+            let text = format!("run {run} is parked with {known:?} and is told {history:?}");
             self.checkers.fail("S13", text);
         }
         match program::activate(&flows, flow, &input, &history) {
@@ -455,6 +472,15 @@ impl World {
                 None
             }
         }
+    }
+
+    /// The turns before those that an activation brings, from the pages in the store.
+    fn earlier_turns(&self, link: usize, tenant: TenantId, input: &Json) -> Result<Vec<Json>, String> {
+        let state = &self.disks[link].state;
+        program::earlier(input, |hash| match memory::load(state, &Load::Values(tenant, vec![hash])) {
+            Loaded::Values(mut values) => values.pop().flatten(),
+            _ => None,
+        })
     }
 
     fn send_results(&mut self, worker: usize, link: usize) {

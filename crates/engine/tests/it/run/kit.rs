@@ -441,7 +441,7 @@ impl World {
 
     /// One turn, not committed.
     pub(crate) fn turn(&mut self, event: Event) -> Option<Turn> {
-        let env = Env { definition: &*self.chart, blobs: &self.blobs, now_ms: self.now };
+        let env = Env { definition: &*self.chart, blobs: &self.blobs, now_ms: self.now, bounds: Default::default() };
         match advance(&self.head, event.clone(), &env, &mut FUEL.clone()) {
             Ok(turn) => turn,
             Err(Halt::OutOfFuel) => {

@@ -64,7 +64,7 @@ fn too_little_fuel_changes_nothing_and_full_fuel_always_ends() {
     };
     let world = World::new(chart(50_000));
     let event = Event::Start { identity: world.head.identity.clone(), input: Data::null() };
-    let env = Env { definition: &*world.chart, blobs: &NoBlobs, now_ms: 1 };
+    let env = Env { definition: &*world.chart, blobs: &NoBlobs, now_ms: 1, bounds: Default::default() };
     let mut fuel = Fuel { steps: 20_000, bytes: 1 << 20 };
     assert_eq!(advance(&world.head, event.clone(), &env, &mut fuel), Err(Halt::OutOfFuel));
     assert_eq!(fuel.steps, 20_000);
@@ -102,7 +102,7 @@ fn a_turn_that_needs_a_blob_says_which() {
     let mut world = World::new(Flowchart::of(&[S::eval(|scope| scope.dot()["large"].clone())]));
     let input = world.data(large);
     let event = Event::Start { identity: world.head.identity.clone(), input };
-    let env = Env { definition: &*world.chart, blobs: &NoBlobs, now_ms: 1 };
+    let env = Env { definition: &*world.chart, blobs: &NoBlobs, now_ms: 1, bounds: Default::default() };
     let halt = advance(&world.head, event, &env, &mut super::kit::FUEL.clone());
     let known: Vec<_> = world.blobs.keys().copied().collect();
     assert_eq!(halt, Err(Halt::Blobs(known)));

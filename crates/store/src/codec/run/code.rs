@@ -41,7 +41,10 @@ impl Part for CodeState {
             to.data(16, mismatch);
         }
         to.number(17, u64::from(self.armed));
-        to.number(18, self.accepted);
+        if let Some(page) = &self.before {
+            to.data(18, page);
+        }
+        to.number(19, self.accepted);
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
@@ -52,6 +55,7 @@ impl Part for CodeState {
             epoch: 0,
             activation: 0,
             active: None,
+            before: None,
             turns: Vec::new(),
             bytes: 0,
             news: Vec::new(),
@@ -91,7 +95,8 @@ impl Part for CodeState {
                 15 => code.blame = Some(field.text()?),
                 16 => code.mismatch = Some(field.data(values)?),
                 17 => code.armed = field.small()?,
-                18 => code.accepted = field.number()?,
+                19 => code.accepted = field.number()?,
+                18 => code.before = Some(field.data(values)?),
                 _ => {}
             }
             Ok(())

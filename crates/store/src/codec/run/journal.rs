@@ -55,6 +55,10 @@ const VALUE: u64 = 0;
 const VERDICT: u64 = 1;
 const FUEL: u64 = 2;
 const WORK: u64 = 3;
+/// Kinds of what has fields of its own and came with revision 5.
+const PAGE: u64 = 4;
+/// See [`PAGE`].
+const FULL: u64 = 5;
 
 /// Field 9 is one number, field 10 has fields of its own; together they are in order.
 fn write_taped(to: &mut Writer<'_>, taped: &Taped) {
@@ -80,6 +84,12 @@ fn write_taped(to: &mut Writer<'_>, taped: &Taped) {
             to.number(1, 3);
             to.number(4, *millis);
         }),
+        Taped::Page { page, first } => to.within(10, |to| {
+            to.number(1, PAGE);
+            to.number(4, *first);
+            to.number(5, u64::from(page.0));
+        }),
+        Taped::Full => to.within(10, |to| to.number(1, FULL)),
     }
 }
 
@@ -94,13 +104,14 @@ fn read_short(field: Field<'_>) -> Decoded<Taped> {
 }
 
 fn read_taped(field: Field<'_>) -> Decoded<Taped> {
-    let (mut kind, mut why, mut violations, mut millis) = (0, None, Vec::new(), 0);
+    let (mut kind, mut why, mut violations, mut number, mut page) = (0, None, Vec::new(), 0, 0);
     field.fields()?.each(|tag, field| {
         match tag {
             1 => kind = field.number()?,
             2 => why = Some(field.text()?),
             3 => violations.push(read_violation(field)?),
-            4 => millis = field.number()?,
+            4 => number = field.number()?,
+            5 => page = field.small()?,
             _ => {}
         }
         Ok(())
@@ -108,7 +119,9 @@ fn read_taped(field: Field<'_>) -> Decoded<Taped> {
     Ok(match kind {
         1 => Taped::Failed(why.unwrap_or_else(|| Arc::from(""))),
         2 => Taped::Checked(violations),
-        3 => Taped::Millis(millis),
+        3 => Taped::Millis(number),
+        PAGE => Taped::Page { page: ValueId(page), first: number },
+        FULL => Taped::Full,
         _ => return Err(wrong("what was evaluated is of an unknown kind")),
     })
 }

@@ -168,6 +168,8 @@ fn fields_that_a_later_program_added_to_a_run_are_passed_over() {
 const FIRST: &str = include_str!("../golden/run1.txt");
 /// See [`FIRST`].
 const SECOND: &str = include_str!("../golden/run2.txt");
+/// See [`FIRST`].
+const THIRD: &str = include_str!("../golden/run3.txt");
 
 fn golden(file: &str, name: &str) -> Vec<u8> {
     let line = file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -180,15 +182,60 @@ fn golden(file: &str, name: &str) -> Vec<u8> {
 fn runs_of_the_first_layout_are_still_read() {
     let golden = |name: &str| golden(FIRST, name);
     assert_eq!(decode_run(&golden("head")).unwrap(), sample::head());
-    assert_eq!(decode_run(&golden("full-head")).unwrap(), Random::of_the_first_layout(7).head());
+    assert_eq!(decode_run(&golden("full-head")).unwrap(), Random::of_layout(1, 7).head());
     assert_eq!(decode_turn(&golden("turn")).unwrap(), sample::segment());
-    assert_eq!(decode_turn(&golden("full-turn")).unwrap(), Random::of_the_first_layout(7).segment());
+    assert_eq!(decode_turn(&golden("full-turn")).unwrap(), Random::of_layout(1, 7).segment());
     assert_eq!(decode_event(&golden("event")).unwrap(), sample::segment().event);
 }
 
 #[test]
-fn the_bytes_of_runs_are_still_written_and_read() {
+fn runs_of_the_second_layout_are_still_read() {
     let golden = |name: &str| golden(SECOND, name);
+    assert_eq!(decode_run(&golden("head")).unwrap(), sample::head());
+    assert_eq!(decode_run(&golden("full-head")).unwrap(), Random::of_layout(2, 7).head());
+    assert_eq!(decode_turn(&golden("full-turn")).unwrap(), Random::of_layout(2, 7).segment());
+    // A program of then has all its turns with it.
+    let head = decode_run(&golden("program")).unwrap();
+    let Some(Step::Code(code)) = head.lines[0].frames.last().map(|frame| &frame.step) else { panic!("no program") };
+    assert_eq!((code.before.as_ref(), &**code), (None, &program()));
+    assert_eq!(head.version, HEAD_VERSION);
+}
+
+/// A program without pages.
+fn program() -> tidewheel_engine::run::code::CodeState {
+    tidewheel_engine::run::code::CodeState { before: None, ..Random::of_layout(2, 7).code() }
+}
+
+fn program_head(code: tidewheel_engine::run::code::CodeState) -> Head {
+    let mut head = sample::head();
+    let mut line = (*head.lines[0]).clone();
+    line.frames.last_mut().unwrap().step = Step::Code(Box::new(code));
+    head.lines = vec![Arc::new(line)];
+    head
+}
+
+#[test]
+fn pages_of_a_program_are_still_written_and_read() {
+    use tidewheel_engine::run::data::BlobHash;
+    use tidewheel_engine::run::journal::{Taped, ValueId};
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let page = Data::Ref { hash: BlobHash([7; 32]), size: 70_000, value: None };
+    let code = tidewheel_engine::run::code::CodeState { before: Some(page.clone()), ..program() };
+    let tape = vec![Taped::Page { page: ValueId(1), first: 300 }, Taped::Full, Taped::Value(ValueId(0))];
+    let values = vec![Data::null(), page];
+    let segment = Segment { revision: 5, tape, values, ..sample::segment() };
+    for (name, bytes) in [("program", head_bytes(&program_head(code.clone()))), ("page", turn_bytes(&segment))] {
+        assert_eq!(hex(&bytes), hex(&golden(THIRD, name)), "{name}");
+    }
+    assert_eq!(decode_run(&golden(THIRD, "program")).unwrap(), program_head(code));
+    assert_eq!(decode_turn(&golden(THIRD, "page")).unwrap(), segment);
+    // A program that does not know them does not go on without them.
+    assert_eq!((segment.revision, program_head(program()).version), (REVISION, HEAD_VERSION));
+}
+
+#[test]
+fn the_bytes_of_runs_are_still_written_and_read() {
+    let golden = |name: &str| golden(THIRD, name);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let written = [
         ("head", head_bytes(&sample::head())),

@@ -27,18 +27,18 @@ pub(super) struct Random {
     state: u64,
     /// Values that were used before: the next ones may be the same in memory.
     used: Vec<Data>,
-    /// Makes what the first layout of heads had, and nothing else.
-    first: bool,
+    /// Makes what this layout of heads and revision of journals of its time had, and nothing else.
+    layout: u16,
 }
 
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
-        Random { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, used: Vec::new(), first: false }
+        Random { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, used: Vec::new(), layout: HEAD_VERSION }
     }
 
-    /// What the same seed gave when heads had their first layout.
-    pub(super) fn of_the_first_layout(seed: u64) -> Random {
-        Random { first: true, ..Random::new(seed) }
+    /// What the same seed gave when heads had an earlier layout.
+    pub(super) fn of_layout(layout: u16, seed: u64) -> Random {
+        Random { layout, ..Random::new(seed) }
     }
 
     fn next(&mut self) -> u64 {
@@ -168,7 +168,7 @@ impl Random {
 
     pub(super) fn event(&mut self) -> Event {
         let (entry, reason) = (self.number(), self.name());
-        match self.below(15) {
+        match self.below(if self.layout < 3 { 13 } else { 15 }) {
             13 => Event::Moved { identity: Arc::new(self.identity()), by: reason },
             14 => Event::Accepted { by: reason },
             0 => Event::Start { identity: Arc::new(self.identity()), input: self.data() },
@@ -344,6 +344,7 @@ impl Random {
             epoch: self.number(),
             activation: self.number(),
             active: self.maybe(Random::small),
+            before: self.maybe(Random::data),
             turns: self.list(3, |random| {
                 Arc::new(CodeTurn {
                     no: random.number(),
@@ -367,7 +368,7 @@ impl Random {
             blame: self.maybe(Random::name),
             armed: self.small(),
             mismatch: self.maybe(Random::data),
-            accepted: self.number(),
+            accepted: if self.layout < 3 { 0 } else { self.number() },
         }
     }
 
@@ -402,7 +403,7 @@ impl Random {
     }
 
     fn step(&mut self) -> Step {
-        match self.below(if self.first { 7 } else { 8 }) {
+        match self.below(if self.layout < 2 { 7 } else { 8 }) {
             0 => Step::Plain,
             1 => Step::Root,
             2 => Step::For { items: self.data(), index: self.small() },
@@ -469,7 +470,7 @@ impl Random {
             Outside::Undo,
             Outside::UndoPause,
         ];
-        let all = if self.first { &all[..8] } else { &all[..] };
+        let all = if self.layout < 2 { &all[..8] } else { &all[..] };
         (self.number(), Open { line: self.small(), owner: self.number(), what: self.pick(all) })
     }
 
@@ -499,7 +500,7 @@ impl Random {
             held: self.list(3, Random::event),
             owed: self.list(3, Random::act),
             compacted: self.maybe(|random| Compacted { turns: random.number(), chain: random.hash() }),
-            undo: if self.first { None } else { self.maybe(|random| Arc::new(random.compensations())) },
+            undo: if self.layout < 2 { None } else { self.maybe(|random| Arc::new(random.compensations())) },
         }
     }
 
