@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use tidewheel_engine::id::RunId;
 use tidewheel_engine::run::data::Data;
-use tidewheel_engine::run::head::{Head, Phase, Step};
+use tidewheel_engine::run::head::{Head, Identity, Phase, Step};
 use tidewheel_engine::run::journal::Segment;
 
 use super::*;
@@ -268,6 +269,24 @@ fn ends_of_items_that_came_together_are_still_written_and_read() {
 
 /// An event as it has been written since revision 2.
 const MANY: &str = "01080e10ac02520712050a03010137520b0803120012050a03010138";
+
+#[test]
+fn moves_and_what_was_accepted_are_still_written_and_read() {
+    let run = RunId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+    let (namespace, name, version) = ("shop".into(), "order".into(), "2.0.0".into());
+    let identity = Identity { run, plan: [7; 32], namespace, name, version, parent: None, correlation: None, depth: 0 };
+    let moved = Event::Moved { identity: Arc::new(identity), by: "ann".into() };
+    for (event, written) in [(moved, MOVED), (Event::Accepted { by: "ann".into() }, ACCEPTED)] {
+        let bytes = encoded(|out| encode_event(&event, out));
+        assert_eq!(decode_event(&bytes).unwrap(), event);
+        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex, written, "what was written is read for ever");
+    }
+}
+
+/// Events as they have been written since revision 4.
+const MOVED: &str = "01080f3203616e6e4a480a100102030405060708090a0b0c0d0e0f10122007070707070707070707070707070707070707070707070707070707070707071a0473686f7022056f726465722a05322e302e30";
+const ACCEPTED: &str = "0108103203616e6e";
 
 #[test]
 fn a_simple_run_is_small() {
