@@ -130,6 +130,8 @@ impl Sagas {
                     self.goes_back(then, &undone);
                 }
             }
+            // It has no saga yet, and may have one from here on.
+            Event::Reset { .. } => self.terminated = false,
             Event::Terminate { .. } => self.terminated = true,
             Event::Retry => self.undoing = None,
             _ => {}
