@@ -489,11 +489,15 @@ impl Machine<'_> {
 
     /// A program whose run faulted goes on: what made it fail is done again, and what it has heard of it is taken back.
     pub(super) fn code_again(&mut self, id: u32) -> Res<()> {
-        let epoch = self.head.turns + 1;
+        let (epoch, revision) = (self.head.turns + 1, self.revision());
         let Some(state) = self.code_mut(id) else { return Ok(()) };
         state.epoch = epoch;
         if state.armed > 0 {
-            // All of it was undone: it begins again.
+            // All of it was undone: it begins again, with nothing open of what it was.
+            if revision >= 5 {
+                self.close_code(id, false);
+            }
+            let Some(state) = self.code_mut(id) else { return Ok(()) };
             *state = CodeState::new(state.input.clone(), epoch, state.generation + 1);
             self.activate(id);
             return Ok(());
