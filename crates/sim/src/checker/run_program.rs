@@ -39,8 +39,9 @@ struct Begun {
     ended: Vec<Ended>,
     /// What was known before says nothing about it: the run was taken back.
     fresh: bool,
-    /// The run was resumed: what had come meanwhile came at once, and what came behind the news for which it began is for the next.
-    resumed: bool,
+    /// The run was resumed, with so many ends known before: what had come meanwhile came at once. What of it the program heard of
+    /// behind the news for which it began is for the next.
+    resumed: Option<usize>,
 }
 
 /// A program as the log tells it.
@@ -101,7 +102,7 @@ pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment) -> Found {
     }
     // A cancel is told at once, whatever is waited for.
     let told_at_once = matches!(segment.event, Event::Cancel { .. });
-    let resumed = matches!(segment.event, Event::Resume);
+    let resumed = matches!(segment.event, Event::Resume).then_some(program.ended.len());
     for fact in &segment.facts {
         match fact {
             Fact::Opened { entry, within, key, .. } => {
@@ -138,7 +139,13 @@ fn asked_as(key: &str) -> String {
     }
 }
 
-fn begins(run: RunId, program: &mut Program, entry: u64, key: &str, (at_once, resumed): (bool, bool)) -> Found {
+fn begins(
+    run: RunId,
+    program: &mut Program,
+    entry: u64,
+    key: &str,
+    (at_once, resumed): (bool, Option<usize>),
+) -> Found {
     let mut found = Found::new();
     if program.active.is_some() {
         found.push(("S10", format!("{key} of run {run} begins while an activation is at work")));
@@ -277,12 +284,35 @@ pub(super) fn settle(run: RunId, log: &mut Log, pages: &Pages) -> Found {
             let after = std::mem::take(&mut log.program.ended);
             log.program.ended = told.into_iter().chain(after).collect();
             log.program.fresh = false;
-        } else if told != begun.ended && !(begun.resumed && begun.ended.starts_with(&told)) {
+        } else if told != begun.ended && !postponed(&begun, &told, &mut log.program.ended) {
             found.push(("S12", format!("run {run} is told {told:?}, its journal has {:?}", begun.ended)));
         }
         log.program.last = Some(history);
     }
     found
+}
+
+/// Whether what was not told is of the turn in which the run was resumed. It has to be told next, and then in this order.
+fn postponed(begun: &Begun, told: &[Ended], ended: &mut Vec<Ended>) -> bool {
+    let Some(known) = begun.resumed else { return false };
+    let (Some((before, came)), Some((first, mut rest))) =
+        (begun.ended.split_at_checked(known), told.split_at_checked(known))
+    else {
+        return false;
+    };
+    let mut left = Vec::new();
+    for one in came {
+        match rest.split_first() {
+            Some((next, others)) if next == one => rest = others,
+            _ => left.push(one.clone()),
+        }
+    }
+    if before != first || !rest.is_empty() || !ended.starts_with(&begun.ended) {
+        return false;
+    }
+    let later = ended.split_off(begun.ended.len());
+    *ended = told.iter().cloned().chain(left).chain(later).collect();
+    true
 }
 
 fn told(history: &History) -> Vec<Ended> {
