@@ -53,7 +53,8 @@ impl Written {
 /// What a written task has just gone through, as far as the figures want to know.
 #[derive(Clone, Copy)]
 enum Step {
-    Granted,
+    /// Perhaps again, in the batch in which the attempt before ended so.
+    Granted(Option<AttemptOutcome>),
     /// Its attempt ended so, and another one follows.
     Retried(AttemptOutcome),
     Ended(State),
@@ -65,7 +66,7 @@ impl Step {
     fn of(task: &Task, attempt: Option<AttemptOutcome>, labelled: bool) -> Step {
         match task.state {
             // A later change of a running task moves its time, or cancels it.
-            State::Running if task.changed == task.granted && !task.cancelling => Step::Granted,
+            State::Running if task.changed == task.granted && !task.cancelling => Step::Granted(attempt),
             state if state.is_terminal() && !labelled => Step::Ended(state),
             State::Queued | State::Scheduled => attempt.map_or(Step::Other, Step::Retried),
             _ => Step::Other,
@@ -105,7 +106,10 @@ impl Figures {
             }
             figures.batch.created += u64::from(task.inserted);
             match task.step {
-                Step::Granted => {
+                Step::Granted(before) => {
+                    if let Some(outcome) = before {
+                        figures.retried(outcome, &shared.metrics).inc();
+                    }
                     let since = task.created.max(task.run_at);
                     figures.batch.granted += 1;
                     figures.task_wait.observe(seconds(since, task.granted));

@@ -398,8 +398,8 @@ async fn a_lost_lease_is_counted() {
 async fn what_a_person_changes_is_no_grant_no_retry_and_no_end() {
     let runtime = prepared(MemoryStore::new()).await;
     let mut session = worker(&runtime);
-    // Longer than a batch stays open: a failure and its next grant in one commit are counted as a grant alone.
-    let retry = Some(RetryPolicy { delay_ms: 100, jitter_ms: 0, max_attempts: 2, ..RetryPolicy::default() });
+    // So short that a failure and the next grant may come in one commit.
+    let retry = Some(RetryPolicy { delay_ms: 1, jitter_ms: 0, max_attempts: 2, ..RetryPolicy::default() });
     let spec = Arc::new(Spec { retry, ..Spec::default() });
     runtime.submit(TENANT, vec![Submit { spec, ..item(None) }]).await.expect("accepted");
     let grants = loop {
