@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod dispatch;
 mod loads;
+mod options;
 mod overload;
 mod pool;
 mod recover;
@@ -27,9 +28,11 @@ mod step_types;
 mod submit;
 mod take;
 mod timer;
+mod turns;
 mod view;
 mod window;
 mod worker;
+mod workflows;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -39,95 +42,21 @@ use hashbrown::HashMap;
 use crate::command::Command;
 use crate::config::Tenant;
 use crate::effect::{Effect, Refusal, Reply};
-use crate::id::{Name, QueueId, RequestId, RunId, SessionId, TaskId, TenantId, Token, TypeId, WorkerId};
-use crate::limit;
+use crate::id::{Name, QueueId, RequestId, RunId, SessionId, TaskId, TenantId, TypeId, WorkerId};
 use crate::load::{Load, LoadId};
 use crate::mutation::{Mutation, Record, RecordKind, Recovered};
-use crate::planted::{Bug, Planted};
+use crate::planted::Bug;
 use crate::ready::{QueueWork, RequirementId};
-use crate::run::code::Bounds;
 use crate::task::{Spec, State, Task};
 use crate::time::{Now, Steady};
 use crate::wheel::{TimerKey, Wheel};
 
 pub use audit::{Audit, SessionAudit};
+pub use options::{Options, WithCompiler};
 pub(crate) use pool::Pool;
 pub(crate) use requirement::{Requirement, TypeWork};
+pub(crate) use timer::{MonoTimer, Stage, WallTimer};
 pub(crate) use worker::Session;
-
-/// Settings of a partition that tests vary.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Number on its node; goes into ids' slots only through the slot hash.
-    pub partition: u32,
-    /// See [`limit::LANE_WINDOW`].
-    pub lane_window: usize,
-    /// See [`limit::LANE_WINDOW_MOST`]; never below `lane_window`.
-    pub lane_window_most: usize,
-    /// See [`limit::WINDOW_TASKS`].
-    pub window_tasks: usize,
-    /// See [`limit::LINE_LANES`].
-    pub line_lanes: usize,
-    /// See [`limit::WARM_TASKS`].
-    pub warm_tasks: usize,
-    /// See [`limit::TIMER_HORIZON_MS`].
-    pub timer_horizon_ms: u64,
-    /// See [`limit::GRANTS_PER_TURN`].
-    pub grants_per_turn: usize,
-    /// See [`limit::TIMERS_IN_MEMORY`].
-    pub timers_in_memory: usize,
-    /// A session without a sign of life for so long loses its attempts. 4 s, with a heartbeat each second: a lost worker's
-    /// tasks run again within 5 s (L5), and three lost heartbeats in a row are forgiven.
-    pub lease_ms: u64,
-    /// How long a worker may take to stop a cancelled attempt before it is taken as stopped.
-    pub cancel_grace_ms: u64,
-    /// Tasks not ended that the partition takes in, over all tenants; 0 = no bound.
-    pub max_live: u64,
-    /// See [`limit::RUN_CACHE_BYTES`].
-    pub run_cache: usize,
-    /// See [`limit::RUN_ROOM_BYTES`].
-    pub run_room: usize,
-    /// Bounds on programs.
-    pub programs: Bounds,
-    /// Reads workflows.
-    pub compiler: WithCompiler,
-    /// A planted bug.
-    pub planted: Planted,
-}
-
-/// What compiles workflows, if there is something that does.
-#[derive(Clone, Default)]
-pub struct WithCompiler(pub Option<Arc<dyn crate::run::eval::Compiler>>);
-
-impl std::fmt::Debug for WithCompiler {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "a compiler" } else { "no compiler" })
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            partition: 0,
-            lane_window: limit::LANE_WINDOW,
-            lane_window_most: limit::LANE_WINDOW_MOST,
-            window_tasks: limit::WINDOW_TASKS,
-            line_lanes: limit::LINE_LANES,
-            warm_tasks: limit::WARM_TASKS,
-            timer_horizon_ms: limit::TIMER_HORIZON_MS,
-            grants_per_turn: limit::GRANTS_PER_TURN,
-            timers_in_memory: limit::TIMERS_IN_MEMORY,
-            lease_ms: 4_000,
-            cancel_grace_ms: 4_000,
-            max_live: 0,
-            run_cache: limit::RUN_CACHE_BYTES,
-            run_room: limit::RUN_ROOM_BYTES,
-            programs: Bounds::default(),
-            compiler: WithCompiler::default(),
-            planted: Planted::default(),
-        }
-    }
-}
 
 /// What the shell can tell without a read: whether an idempotency key may be known to the store.
 pub trait Probe {
@@ -170,47 +99,6 @@ pub(crate) struct Run {
     pub(crate) started: bool,
     /// It was asked back.
     pub(crate) recalled: bool,
-}
-
-/// Timers on the wall clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WallTimer {
-    /// A task is due or expires.
-    Task(TenantId, TaskId),
-    /// A timer of a run is due.
-    Run(crate::mutation::RunTimer),
-}
-
-/// Timers on the monotonic clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MonoTimer {
-    /// A session's lease may have ended.
-    Session(SessionId),
-    /// Attempts without a session were not claimed.
-    Orphans,
-    /// A time limit of an attempt.
-    Attempt(TaskId, Token, Stage),
-    /// A queue's rate allows the next grant.
-    QueueRate(QueueId),
-    /// A tenant's rate allows the next grant.
-    TenantRate(TenantId),
-    /// A batch has waited long enough.
-    BatchWait(QueueId, i64),
-    /// What lies in buffers of workers is looked at.
-    Balance,
-    /// A caller waits no longer for items of a queue.
-    Take(QueueId),
-    /// A lane has waited long enough for its key's worker.
-    AffinityWait(QueueId, i64),
-}
-
-/// Which time limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Run = 0,
-    Start = 1,
-    Heartbeat = 2,
-    Cancel = 3,
 }
 
 /// A tenant at work.

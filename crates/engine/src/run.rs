@@ -22,7 +22,7 @@
 //!
 //! `plan`, `eval`: the border to the language. `data`, `fault`: values and errors. `head`, `journal`, `act`: what is stored and said.
 //! `turn`, `machine`, `look`: the turn, its bookkeeping, evaluation. `step`: from statement to statement; `body`, `catch`,
-//! `listen`, `map`, `saga`: the statements; `code`, `command`: programs (durable Python); `unwind`: errors, timers, cancellation, retry;
+//! `listen`, `map`, `saga`: the statements; `code`, `command`, `history`, `page`: programs (durable Python); `unwind`: errors, timers, cancellation, retry;
 //! `undo`: compensations. `fold`: heads from journals.
 //!
 //! [`limit::EVAL_STEPS`]: crate::limit::EVAL_STEPS
@@ -39,6 +39,7 @@ pub mod eval;
 pub mod fault;
 pub mod fold;
 pub mod head;
+pub mod history;
 pub mod journal;
 pub mod listen;
 mod look;

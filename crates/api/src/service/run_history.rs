@@ -12,6 +12,7 @@ use tidewheel_engine::run::data::BlobHash;
 use tidewheel_engine::run::eval::{Compiler, Definition};
 use tidewheel_engine::run::fold::{FoldError, Journal};
 use tidewheel_engine::run::head::Head;
+use tidewheel_engine::run::history;
 use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::run::moves;
 use tidewheel_lang::compile::Language;
@@ -44,7 +45,7 @@ pub(crate) async fn of(api: &Api, tenant: TenantId, id: RunId) -> Result<Value, 
         Some(state) => state.clone(),
         None => ended(api, tenant, &head).await?,
     };
-    let mut history = code::history(&state, &head.identity, head.started_ms);
+    let mut history = history::written(&state, &head.identity, head.started_ms);
     history["run"] = run_text(id).into();
     let before = match history.as_object_mut().and_then(|history| history.remove("before")) {
         Some(page) => earlier(api, tenant, &run_text(id), &page, history["first"].as_u64().unwrap_or(1)).await?,

@@ -1,16 +1,57 @@
 //! Timers: what happens when a time has come. A timer is only a hint to look: the record decides.
 
 use super::submit::{deadline, has_expired};
-use super::{MonoTimer, Partition, Purpose, Stage, WallTimer};
+use super::{Partition, Purpose};
 use crate::effect::Effect;
-use crate::id::{TaskId, TenantId, Token};
+use crate::id::{QueueId, SessionId, TaskId, TenantId, Token};
 use crate::limit;
 use crate::load::{Due, Load};
-use crate::mutation::AttemptOutcome;
+use crate::mutation::{AttemptOutcome, RunTimer};
 use crate::planted::Bug;
 use crate::task::{Ending, Failure, Payload, State, Task};
 use crate::time::Now;
 use std::sync::Arc;
+
+/// Timers on the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WallTimer {
+    /// A task is due or expires.
+    Task(TenantId, TaskId),
+    /// A timer of a run is due.
+    Run(RunTimer),
+}
+
+/// Timers on the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MonoTimer {
+    /// A session's lease may have ended.
+    Session(SessionId),
+    /// Attempts without a session were not claimed.
+    Orphans,
+    /// A time limit of an attempt.
+    Attempt(TaskId, Token, Stage),
+    /// A queue's rate allows the next grant.
+    QueueRate(QueueId),
+    /// A tenant's rate allows the next grant.
+    TenantRate(TenantId),
+    /// A batch has waited long enough.
+    BatchWait(QueueId, i64),
+    /// What lies in buffers of workers is looked at.
+    Balance,
+    /// A caller waits no longer for items of a queue.
+    Take(QueueId),
+    /// A lane has waited long enough for its key's worker.
+    AffinityWait(QueueId, i64),
+}
+
+/// Which time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Run = 0,
+    Start = 1,
+    Heartbeat = 2,
+    Cancel = 3,
+}
 
 /// What became of timers of tasks.
 #[derive(Debug, Default)]

@@ -13,10 +13,11 @@
 use std::sync::Arc;
 
 use super::act::{Act, OpenTask, Outcome, TaskHints};
-use super::data::{Data, measure};
+use super::data::Data;
 use super::eval::Json;
 use super::fault::{Fault, Standard};
-use super::head::{Frame, Head, Identity, Line, Next, Outside, Place, Step};
+use super::head::{Frame, Head, Line, Next, Outside, Place, Step};
+use super::history::{self, CodeTurn, Told};
 use super::journal::{Ending, EntryKind};
 use super::machine::{End, Machine, Res, Stop};
 use super::plan::{Kind, Node, Program, Target};
@@ -24,8 +25,6 @@ use crate::id::Name;
 use crate::limit::{CODE_BYTES_BEFORE, CODE_OPEN, CODE_OPEN_BEFORE, CODE_TAIL};
 use crate::planted::Bug;
 
-/// Layout of what an activation gets and gives.
-pub const PROTOCOL: u64 = 1;
 /// How long a program that is being cancelled may go on without coming to a wait.
 const CANCEL_STALL_MS: u64 = 10_000;
 /// How long one activation of it may take in all, with the steps in it. Then its process is killed.
@@ -89,32 +88,6 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds { tail: CODE_TAIL, open: CODE_OPEN }
     }
-}
-
-/// A turn of a program: one activation.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CodeTurn {
-    /// Which, from 1.
-    pub no: u64,
-    /// Wall time.
-    pub now_ms: u64,
-    /// What had ended, in order.
-    pub done: Vec<Told>,
-    /// What was asked for, in order: key, and hash of what was given.
-    pub opened: Vec<(Name, Name)>,
-    /// Why it is being cancelled, from this turn on.
-    pub cancel: Option<Name>,
-}
-
-/// What a program is told about something that it asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    /// Its key.
-    pub key: Name,
-    /// How it ended.
-    pub how: Outcome,
-    /// Wall time.
-    pub at_ms: u64,
 }
 
 /// Something that a program waits for.
@@ -214,26 +187,6 @@ impl CodeState {
                 self.cancel_told = false;
             }
         }
-    }
-}
-
-impl Told {
-    /// Bytes, about.
-    pub(super) fn bytes(&self) -> usize {
-        let value = match &self.how {
-            Outcome::Ok(data) => data.stored(),
-            Outcome::Err(fault) => measure(&fault.0),
-            Outcome::Cancelled => 8,
-        };
-        self.key.len() + 32 + value
-    }
-}
-
-impl CodeTurn {
-    /// Bytes, about.
-    pub(super) fn bytes(&self) -> usize {
-        let done: usize = self.done.iter().map(Told::bytes).sum();
-        24 + done + self.opened.iter().map(|opened| opened.0.len() + 24).sum::<usize>()
     }
 }
 
@@ -356,7 +309,7 @@ impl Machine<'_> {
 
     fn activation_args(&self, id: u32, program: &Program) -> Data {
         let Some(state) = self.code(id) else { return Data::null() };
-        let mut activation = history(state, &self.head.identity, self.head.started_ms);
+        let mut activation = history::written(state, &self.head.identity, self.head.started_ms);
         if self.def.planted().has(Bug::ReorderedHistory)
             && let Some((_, before)) = activation["turns"].as_array_mut().and_then(|turns| turns.split_last_mut())
         {
@@ -593,60 +546,6 @@ impl Machine<'_> {
     }
 }
 
-/// What has happened in a program, as its next activation gets it, and as it is exported. Large values, and the page with the turns
-/// before the first one, are references.
-pub fn history(state: &CodeState, identity: &Identity, started_ms: u64) -> Json {
-    let mut turns: Vec<Json> = state.turns.iter().map(|turn| turn_written(turn)).collect();
-    // What the activation at work will ask for is not known.
-    if let (Some(_), Some(Json::Object(last))) = (state.active, turns.last_mut()) {
-        last.remove("opened");
-    }
-    let mut written = serde_json::json!({
-        "v": PROTOCOL,
-        "run": identity.run.to_string(),
-        "workflow": format!("{}/{}:{}", identity.namespace, identity.name, identity.version),
-        "seed": seed(identity.run.0, started_ms),
-        "generation": state.generation,
-        "epoch": state.epoch,
-        "input": state.input.written(),
-        "first": state.turns.first().map_or(state.activation + 1, |turn| turn.no),
-        "turns": turns,
-    });
-    if state.accepted > 0 {
-        written["accepted"] = state.accepted.into();
-    }
-    if let Some(page) = &state.before {
-        written["before"] = page.written();
-    }
-    written
-}
-
-pub(super) fn turn_written(turn: &CodeTurn) -> Json {
-    let mut done = Vec::with_capacity(turn.done.len());
-    for told in &turn.done {
-        let mut item = serde_json::json!({"key": &*told.key, "at": told.at_ms});
-        match &told.how {
-            Outcome::Ok(data) => {
-                item["status"] = "ok".into();
-                item["value"] = data.written();
-            }
-            Outcome::Err(fault) => {
-                item["status"] = "error".into();
-                item["error"] = (*fault.0).clone();
-            }
-            Outcome::Cancelled => item["status"] = "cancelled".into(),
-        }
-        done.push(item);
-    }
-    let opened: Vec<Json> =
-        turn.opened.iter().map(|(key, hash)| serde_json::json!({"key": &**key, "hash": &**hash})).collect();
-    let mut written = serde_json::json!({"no": turn.no, "now": turn.now_ms, "done": done, "opened": opened});
-    if let Some(cancel) = &turn.cancel {
-        written["cancel"] = (&**cancel).into();
-    }
-    written
-}
-
 /// An error that says by its key where in a program it happened.
 fn placed(fault: Fault, key: &str) -> Fault {
     let Json::Object(mut error) = (*fault.0).clone() else { return fault };
@@ -671,12 +570,4 @@ pub fn of(head: &Head) -> Option<&CodeState> {
 
 fn top(line: &Line) -> Option<&Step> {
     line.frames.last().map(|frame: &Frame| &frame.step)
-}
-
-/// The seed of what is random in a program: the same for the whole run. No secret: whoever knows the run and its start can derive it.
-fn seed(run: u128, started_ms: u64) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"tidewheel program seed").update(&run.to_be_bytes()).update(&started_ms.to_be_bytes());
-    let hash = hasher.finalize();
-    hash.as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::act::{Act, OpenTask, Outcome, TaskHints};
-use super::code::{Await, CodeState, CodeTurn, scope_of};
+use super::code::{Await, CodeState, scope_of};
 use super::data::{Data, measure};
 use super::eval::Json;
 use super::fault::{Fault, Standard};
 use super::head::{Next, Outside, Phase};
+use super::history::CodeTurn;
 use super::journal::{EntryKind, Key};
 use super::machine::{Machine, Res, Stop};
 use super::map::Given;
@@ -107,7 +108,7 @@ impl<'j> Command<'j> {
 impl Machine<'_> {
     /// Takes what an activation gave.
     pub(super) fn take_result(&mut self, id: u32, result: &Json) -> Res<()> {
-        if result.get("v").and_then(Json::as_u64) != Some(super::code::PROTOCOL) {
+        if result.get("v").and_then(Json::as_u64) != Some(super::history::PROTOCOL) {
             return Err(self.bad(id, "it has another version"));
         }
         let end = result.get("end").and_then(Json::as_object);

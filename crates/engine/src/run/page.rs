@@ -7,9 +7,9 @@
 //! What left when is on the tape, so that a fold makes no page and does not depend on how large one may be.
 
 use super::act::{Act, Outcome};
-use super::code::{CodeTurn, Told, turn_written};
 use super::data::{BlobHash, Data};
 use super::eval::Json;
+use super::history::{CodeTurn, Told, turn_written};
 use super::journal::{Taped, ValueId};
 use super::machine::{Machine, Mode};
 use crate::limit::{CODE_INLINE, CODE_NEWS};

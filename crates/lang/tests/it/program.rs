@@ -1048,7 +1048,8 @@ fn a_history_is_whole_before_and_after_the_end_of_its_run() {
         world.work();
     }
     let written = |world: &World, state: &CodeState| {
-        let mut turns = world.whole(&code::history(state, &world.head.identity, world.head.started_ms));
+        let mut turns =
+            world.whole(&tidewheel_engine::run::history::written(state, &world.head.identity, world.head.started_ms));
         // The activation at work has asked for nothing yet.
         turns.retain(|turn| turn.get("opened").is_some());
         turns

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tidewheel_engine::id::Name;
-use tidewheel_engine::run::code::{Await, CodeState, CodeTurn, Told};
+use tidewheel_engine::run::code::{Await, CodeState};
 use tidewheel_engine::run::data::Data;
+use tidewheel_engine::run::history::{CodeTurn, Told};
 use tidewheel_engine::run::map::Given;
 
 use super::super::Decoded;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidewheel_engine::id::{Name, RunId};
 use tidewheel_engine::run::act::{Act, Event, EventFilter, OpenTask, Outcome, StartChild, TaskHints};
-use tidewheel_engine::run::code::{Await, CodeState, CodeTurn, Told};
+use tidewheel_engine::run::code::{Await, CodeState};
 use tidewheel_engine::run::data::{BlobHash, Data};
 use tidewheel_engine::run::eval::{Json, Violation};
 use tidewheel_engine::run::fault::Fault;
@@ -13,6 +13,7 @@ use tidewheel_engine::run::head::{
     Branch, Compacted, Frame, HEAD_VERSION, Head, Identity, Line, List, Next, Open, Outside, Parent, Phase, Place,
     Step, TryState, Waiting,
 };
+use tidewheel_engine::run::history::{CodeTurn, Told};
 use tidewheel_engine::run::journal::{Ending, Fact, Key, Segment, Taped, ValueId};
 use tidewheel_engine::run::listen::ListenState;
 use tidewheel_engine::run::map::{Given, MapState, Page};
