@@ -77,6 +77,11 @@ pub const STEPS_PER_CHANGE: u64 = 20;
 pub const ENDS_PER_TURN: usize = 128;
 /// Runs that are read at a time, unless the runs in memory have used up their room: then one after the other.
 pub const RUN_LOADS: usize = 256;
+/// Stored bytes of a run up to which it is read without knowing how large it is: a few times what most have. Of a larger one its
+/// size is read first, and then the run itself when there is room for it.
+pub const RUN_READ: usize = 16 * 1024;
+/// Bytes in memory for each stored byte of a run that is on its way, about: its text, and what is made of it.
+pub const READ_IN_MEMORY: usize = 2;
 /// Tasks of items that are cancelled in one apply turn.
 pub const CANCELS_PER_TURN: usize = 256;
 /// Commands that wait for one run to be read.

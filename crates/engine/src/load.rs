@@ -62,7 +62,14 @@ pub enum Load {
         limit: usize,
     },
     /// A run: its newest whole head and what came after it.
-    Run(TenantId, RunId),
+    Run {
+        /// Owner.
+        tenant: TenantId,
+        /// Which.
+        run: RunId,
+        /// With more stored bytes than these it is not read, and the answer says how many they are. 0 = only that is asked.
+        at_most: usize,
+    },
     /// A run with all its turns.
     History(TenantId, RunId),
     /// Values by the SHA-256 of their bytes. One that a run has not stored itself (a large result of a task) is a blob of the
@@ -122,6 +129,8 @@ pub enum Loaded {
     Due(Vec<Due>),
     /// `None` = there is none.
     Run(Option<Box<StoredRun>>),
+    /// It is there and was not read: it has so many bytes, of its head, the turns after it and what was not taken in yet.
+    RunTooLarge(usize),
     /// In the order asked; `None` = there is none.
     Values(Vec<Option<Bytes>>),
     /// The same, read beside the loop, each with the bytes of its text. What is no JSON is `None`, too.

@@ -72,6 +72,8 @@ fn a_plain_update_opens_the_table_and_nothing_else() {
 fn statements_of_runs_search_and_never_scan_or_sort() {
     let part = |table: &str| format!("SEARCH {table} USING PRIMARY KEY (key>? AND key<?)");
     let (turns, events, timers) = (part("run_turn"), part("run_event"), part("run_timer"));
+    let sizes = "SEARCH t USING PRIMARY KEY (key>? AND key<?)";
+    let long = "SEARCH run_long USING INTEGER PRIMARY KEY (rowid=?)";
     let row = "SEARCH run USING INDEX run_key (key=?)";
     let one = "SEARCH r USING INDEX run_key (key=?)";
     let expected: &[(&str, &[&str])] = &[
@@ -83,6 +85,9 @@ fn statements_of_runs_search_and_never_scan_or_sort() {
         (run::DELETE_EVENT, &["SEARCH run_event USING PRIMARY KEY (key=?)"]),
         (run::DELETE_TIMER, &["SEARCH run_timer USING PRIMARY KEY (key=?)"]),
         (run_read::SELECT_HEAD, &[row]),
+        (run_read::SELECT_HEAD_SIZE, &[row]),
+        (run_read::SELECT_TURNS_SIZE, &[sizes, "CORRELATED SCALAR SUBQUERY 1", long]),
+        (run_read::SELECT_EVENTS_SIZE, &[sizes, "CORRELATED SCALAR SUBQUERY 1", long]),
         (run_read::SELECT_TURNS, &[&turns]),
         (run_read::SELECT_EVENTS, &[&events]),
         (run_read::SELECT_TIMERS, &[&timers]),

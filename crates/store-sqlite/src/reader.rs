@@ -171,7 +171,7 @@ pub(crate) fn load(connection: &Connection, index: &keys::Index, wanted: &Load) 
             }
             Loaded::Due(due)
         }
-        Load::Run(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, false)?),
+        Load::Run { tenant, run, at_most } => run_read::within(connection, *tenant, *run, *at_most)?,
         Load::History(tenant, run) => Loaded::Run(run_read::stored(connection, *tenant, *run, true)?),
         Load::Values(tenant, hashes) => {
             let found = hashes.iter().map(|hash| run_read::value(connection, *tenant, hash));

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidewheel_engine::id::{RunId, TenantId};
-use tidewheel_engine::load::{Due, StoredRun};
-use tidewheel_engine::run::act::Event;
+use tidewheel_engine::load::{Due, Loaded, StoredRun};
 use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::Segment;
 use tidewheel_store::run::{PHASES, RunPage, RunPager, RunQuery};
@@ -20,6 +19,12 @@ use crate::run::{
 };
 
 pub(crate) const SELECT_HEAD: &str = "SELECT turns, head FROM run WHERE key = ?1";
+/// Lengths alone: neither long rows nor what they point at are read for them.
+pub(crate) const SELECT_HEAD_SIZE: &str = "SELECT turns, length(head) FROM run WHERE key = ?1";
+pub(crate) const SELECT_TURNS_SIZE: &str = "SELECT count(*), ifnull(sum(ifnull(\
+     (SELECT length(bytes) FROM run_long WHERE id = t.long), length(t.body))), 0) FROM run_turn t WHERE t.key >= ?1 AND t.key <= ?2";
+pub(crate) const SELECT_EVENTS_SIZE: &str = "SELECT ifnull(sum(ifnull(\
+     (SELECT length(bytes) FROM run_long WHERE id = t.long), length(t.body))), 0) FROM run_event t WHERE t.key >= ?1 AND t.key <= ?2";
 pub(crate) const SELECT_TURNS: &str =
     "SELECT key, body, long FROM run_turn WHERE key >= ?1 AND key <= ?2 ORDER BY key LIMIT ?3";
 pub(crate) const SELECT_EVENTS: &str =
@@ -62,14 +67,15 @@ fn blob<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], Error> {
     bytes.map_err(|_| Error::Corrupt(format!("column {column} of a run is not bytes")))
 }
 
-/// All parts of a run from one number on, read by a statement.
+/// Parts of a run from one number on, read by a statement: so many at most. `None` = they have more bytes than are left, which is
+/// what remains of them.
 fn parts<T>(
     connection: &Connection,
     sql: &str,
     (tenant, run, from): (TenantId, RunId, u64),
-    limit: usize,
+    (limit, left): (usize, &mut usize),
     read: impl Fn(&[u8]) -> Result<T, Error>,
-) -> Result<Vec<(u64, T)>, Error> {
+) -> Result<Option<Vec<(u64, T)>>, Error> {
     let mut statement = connection.prepare_cached(sql).during(READ)?;
     let bounds = params![part_key(tenant, run, from), part_key(tenant, run, u64::MAX), signed(limit as u64)];
     let mut rows = statement.query(bounds).during(READ)?;
@@ -77,13 +83,19 @@ fn parts<T>(
     while let Some(row) = rows.next().during(READ)? {
         let number = parse_part_key(blob(row, 0)?)?.2;
         let long: Option<i64> = row.get(2).during(READ)?;
-        let part = match long {
-            Some(long) => read(&long_bytes(connection, long)?)?,
-            None => read(blob(row, 1)?)?,
+        let read_of = |bytes: &[u8], left: &mut usize| {
+            let Some(less) = left.checked_sub(bytes.len()) else { return Ok(None) };
+            *left = less;
+            read(bytes).map(Some)
         };
+        let part = match long {
+            Some(long) => read_of(&long_bytes(connection, long)?, left)?,
+            None => read_of(blob(row, 1)?, left)?,
+        };
+        let Some(part) = part else { return Ok(None) };
         found.push((number, part));
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 fn long_bytes(connection: &Connection, id: i64) -> Result<Vec<u8>, Error> {
@@ -101,12 +113,8 @@ pub(crate) fn turns(
     limit: usize,
 ) -> Result<Vec<Segment>, Error> {
     let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
-    let found = parts(connection, SELECT_TURNS, (tenant, run, from), limit, codec::decode_turn)?;
-    Ok(found.into_iter().map(|(_, segment)| segment).collect())
-}
-
-fn events(connection: &Connection, tenant: TenantId, run: RunId) -> Result<Vec<(u64, Event)>, Error> {
-    parts(connection, SELECT_EVENTS, (tenant, run, 0), usize::MAX, codec::decode_event)
+    let found = parts(connection, SELECT_TURNS, (tenant, run, from), (limit, &mut usize::MAX), codec::decode_turn)?;
+    Ok(found.into_iter().flatten().map(|(_, segment)| segment).collect())
 }
 
 fn timers(connection: &Connection, tenant: TenantId, run: RunId) -> Result<Vec<(u64, u64)>, Error> {
@@ -121,6 +129,36 @@ fn timers(connection: &Connection, tenant: TenantId, run: RunId) -> Result<Vec<(
     Ok(found)
 }
 
+/// A run with the turns that its head has not, if it has at most so many bytes; otherwise how many they are.
+pub(crate) fn within(connection: &Connection, tenant: TenantId, run: RunId, at_most: usize) -> Result<Loaded, Error> {
+    if at_most > 0
+        && let Some(found) = read(connection, (tenant, run), false, at_most)?
+    {
+        return Ok(Loaded::Run(found));
+    }
+    Ok(size(connection, tenant, run)?.map_or(Loaded::Run(None), Loaded::RunTooLarge))
+}
+
+/// How many bytes are stored of a run: of its head, the turns after it, and what was not taken in yet. Reads none of them.
+fn size(connection: &Connection, tenant: TenantId, run: RunId) -> Result<Option<usize>, Error> {
+    let mut statement = connection.prepare_cached(SELECT_HEAD_SIZE).during(READ)?;
+    let of_head = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    let head = statement.query_row([run_key(tenant, run)], of_head).optional().during(READ)?;
+    let (after, of_head) = head.unwrap_or_default();
+    let last = part_key(tenant, run, u64::MAX);
+    let mut statement = connection.prepare_cached(SELECT_TURNS_SIZE).during(READ)?;
+    let first = part_key(tenant, run, (after as u64).saturating_add(1));
+    let counted = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    let (turns, of_turns) = statement.query_row(params![first, last], counted).during(READ)?;
+    if head.is_none() && turns == 0 {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare_cached(SELECT_EVENTS_SIZE).during(READ)?;
+    let first = part_key(tenant, run, 0);
+    let of_events: i64 = statement.query_row(params![first, last], |row| row.get(0)).during(READ)?;
+    Ok(Some(usize::try_from(of_head + of_turns + of_events).unwrap_or(usize::MAX)))
+}
+
 /// A run with the turns that its head has not; or with all of them.
 pub(crate) fn stored(
     connection: &Connection,
@@ -128,19 +166,40 @@ pub(crate) fn stored(
     run: RunId,
     all: bool,
 ) -> Result<Option<Box<StoredRun>>, Error> {
+    Ok(read(connection, (tenant, run), all, usize::MAX)?.flatten())
+}
+
+/// The same, if head, turns and what was not taken in have at most so many bytes together; the outer `None` = they have more.
+fn read(
+    connection: &Connection,
+    (tenant, run): (TenantId, RunId),
+    all: bool,
+    mut at_most: usize,
+) -> Result<Option<Option<Box<StoredRun>>>, Error> {
     let mut statement = connection.prepare_cached(SELECT_HEAD).during(READ)?;
     let mut rows = statement.query([run_key(tenant, run)]).during(READ)?;
     let (mut head, mut after) = (None, 0);
     if let Some(row) = rows.next().during(READ)? {
         after = if all { 0 } else { row.get::<_, i64>(0).during(READ)? as u64 };
-        head = Some(Box::new(codec::decode_run(blob(row, 1)?)?));
+        let bytes = blob(row, 1)?;
+        let Some(left) = at_most.checked_sub(bytes.len()) else { return Ok(None) };
+        at_most = left;
+        head = Some(Box::new(codec::decode_run(bytes)?));
     }
-    let segments = turns(connection, tenant, run, after, usize::MAX)?;
-    if head.is_none() && segments.is_empty() {
+    let from = (tenant, run, after.saturating_add(1));
+    let Some(segments) = parts(connection, SELECT_TURNS, from, (usize::MAX, &mut at_most), codec::decode_turn)? else {
         return Ok(None);
+    };
+    if head.is_none() && segments.is_empty() {
+        return Ok(Some(None));
     }
-    let (timers, events) = (timers(connection, tenant, run)?, events(connection, tenant, run)?);
-    Ok(Some(Box::new(StoredRun { head, segments, timers, events })))
+    let from = (tenant, run, 0);
+    let Some(events) = parts(connection, SELECT_EVENTS, from, (usize::MAX, &mut at_most), codec::decode_event)? else {
+        return Ok(None);
+    };
+    let timers = timers(connection, tenant, run)?;
+    let segments = segments.into_iter().map(|(_, segment)| segment).collect();
+    Ok(Some(Some(Box::new(StoredRun { head, segments, timers, events }))))
 }
 
 /// Timers after a place in the order of [`Due::place`], up to a time.

@@ -339,7 +339,10 @@ pub fn load(state: &State, load: &Load) -> Loaded {
             due.truncate(*limit);
             Loaded::Due(due)
         }
-        Load::Run(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, false)),
+        Load::Run { tenant, run, at_most } => match state.runs.size(*tenant, *run) {
+            Some(bytes) if bytes > *at_most => Loaded::RunTooLarge(bytes),
+            _ => Loaded::Run(state.runs.stored(*tenant, *run, false)),
+        },
         Load::History(tenant, run) => Loaded::Run(state.runs.stored(*tenant, *run, true)),
         Load::Values(tenant, hashes) => Loaded::Values(
             hashes.iter().map(|hash| state.runs.value(*tenant, hash).filter(|bytes| !bytes.is_empty())).collect(),

@@ -56,8 +56,12 @@ impl Partition {
             (Purpose::Lane(queue, lane), Loaded::Lane(rows)) => self.lane_loaded(queue, lane, rows, as_of, now),
             (Purpose::Lanes(queue, class), Loaded::Lanes(lanes)) => self.lanes_loaded(queue, class, lanes, as_of, now),
             (Purpose::Run(run), Loaded::Run(stored)) => self.run_loaded(run, stored, now),
-            (Purpose::RunExists(number, tenant, run), Loaded::Run(stored)) => {
-                self.run_exists(number, tenant, run, stored.is_some(), now);
+            (Purpose::Run(run), Loaded::RunTooLarge(bytes)) => self.run_too_large(run, bytes),
+            (Purpose::RunExists(number, tenant, run), Loaded::RunTooLarge(bytes)) => {
+                self.run_exists(number, tenant, run, Some(bytes), now);
+            }
+            (Purpose::RunExists(number, tenant, run), Loaded::Run(None)) => {
+                self.run_exists(number, tenant, run, None, now);
             }
             (Purpose::RunValues(run, hashes), Loaded::Parsed(values)) => self.values_loaded(run, hashes, values, now),
             (Purpose::History(number), Loaded::Run(stored)) => {

@@ -52,7 +52,8 @@ impl Partition {
         for task in recovered.running {
             self.adopt_running(task, now);
         }
-        self.runs.wanted.extend(recovered.waiting_runs);
+        let wanted = |(tenant, run)| super::runs::Wanted { tenant, run, stored: None };
+        self.runs.wanted.extend(recovered.waiting_runs.into_iter().map(wanted));
         self.read_wanted();
         if !self.orphans.is_empty() {
             self.mono_wheel.insert(now.mono + self.options.lease_ms, MonoTimer::Orphans);

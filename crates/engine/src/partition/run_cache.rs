@@ -1,14 +1,15 @@
 //! Which runs are in memory. A run is read when something comes for it, and let go when it has nothing to do and others need its
 //! room. So memory holds what is at work, however many runs wait.
 //!
-//! The bound: idle runs keep [`crate::partition::Options::run_cache`] bytes at most. From [`crate::partition::Options::run_room`]
-//! on runs are read one after the other; those that have to wait for that pause, and what came for them is in the store alone.
-//! At twice as much no further run is started from outside.
+//! The bound: idle runs keep [`crate::partition::Options::run_cache`] bytes at most. A run that is being read counts from the
+//! moment in which it is asked for, by what is stored of it; of one that may be large that is asked first. Only so many are read as
+//! have room below [`crate::partition::Options::run_room`], and one at least; those that have to wait for that pause, and what
+//! came for them is in the store alone. At twice as much no further run is started from outside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::runs::{Arrival, RunEntry, Stage};
+use super::runs::{Arrival, RunEntry, Stage, Wanted};
 use super::{Partition, Purpose};
 use crate::command::Command;
 use crate::effect::Refusal;
@@ -25,12 +26,12 @@ use crate::run::head::Head;
 use crate::time::Now;
 
 impl Partition {
-    /// Puts a run that is not in memory in line to be read.
-    pub(super) fn want_run(&mut self, tenant: TenantId, run: RunId) {
+    /// Puts a run that is not in memory in line to be read. `stored`: its bytes, if they are known.
+    pub(super) fn want_run(&mut self, tenant: TenantId, run: RunId, stored: Option<usize>) {
         if !self.runs.held.contains_key(&run) {
             let entry = self.wanted_entry(tenant);
             self.runs.held.insert(run, entry);
-            self.runs.wanted.push_back((tenant, run));
+            self.runs.wanted.push_back(Wanted { tenant, run, stored });
             self.read_wanted();
         }
     }
@@ -44,9 +45,10 @@ impl Partition {
 
     /// Reads runs that are wanted, as many at a time as there is room for.
     pub(super) fn read_wanted(&mut self) {
-        while let Some((tenant, run)) = self.runs.wanted.front().copied() {
-            let most = if self.runs.weight < self.options.run_room { limit::RUN_LOADS } else { 1 };
-            if self.runs.loading >= most {
+        while let Some(Wanted { tenant, run, stored }) = self.runs.wanted.front().copied() {
+            let weight = limit::RUN_BYTES + limit::READ_IN_MEMORY * stored.unwrap_or(limit::RUN_READ);
+            let fits = self.runs.weight + weight <= self.options.run_room && self.runs.loading < limit::RUN_LOADS;
+            if !fits && self.runs.loading > 0 {
                 return;
             }
             self.runs.wanted.pop_front();
@@ -54,10 +56,24 @@ impl Partition {
             let entry = self.runs.held.entry(run).or_insert(fresh);
             if matches!(entry.stage, Stage::Wanted) {
                 entry.stage = Stage::Loading(None);
+                entry.weight = weight;
+                self.runs.weight += weight;
                 self.runs.loading += 1;
-                self.ask(Load::Run(tenant, run), Purpose::Run(run));
+                let at_most = stored.map_or(limit::RUN_READ, |_| usize::MAX);
+                self.ask(Load::Run { tenant, run, at_most }, Purpose::Run(run));
             }
         }
+    }
+
+    /// A run has more bytes than it was asked to be read with: it waits, in front of the others, until there is room for them.
+    pub(super) fn run_too_large(&mut self, run: RunId, bytes: usize) {
+        let Some(entry) = self.runs.held.get_mut(&run) else { return };
+        entry.stage = Stage::Wanted;
+        let (tenant, weight) = (entry.tenant, std::mem::take(&mut entry.weight));
+        self.runs.weight = self.runs.weight.saturating_sub(weight);
+        self.runs.loading = self.runs.loading.saturating_sub(1);
+        self.runs.wanted.push_front(Wanted { tenant, run, stored: Some(bytes) });
+        self.read_wanted();
     }
 
     /// Whether runs at work take so much memory that no further one is to be started.
@@ -190,6 +206,7 @@ impl Partition {
     fn no_run(&mut self, run: RunId) {
         self.runs.loading = self.runs.loading.saturating_sub(1);
         if let Some(entry) = self.runs.held.remove(&run) {
+            self.runs.weight = self.runs.weight.saturating_sub(entry.weight);
             for command in entry.commands {
                 if let Some(request) = super::request_of(&command) {
                     self.refuse(request, Refusal::NotFound);

@@ -114,20 +114,19 @@ impl Partition {
             return false;
         }
         if !self.runs.held.contains_key(&run) {
-            // First whether it is the tenant's at all: only what is its own is taken into memory. What this read brings may
-            // be old by the time it is here, so it is not used for more.
+            // First whether it is the tenant's at all: only what is its own is taken into memory.
             let number = self.park(command());
-            self.ask(Load::Run(tenant, run), Purpose::RunExists(number, tenant, run));
+            self.ask(Load::Run { tenant, run, at_most: 0 }, Purpose::RunExists(number, tenant, run));
             return false;
         }
         !self.wait_for_run(run, command)
     }
 
-    /// Whether the run that a command is for exists.
-    pub(super) fn run_exists(&mut self, number: u64, tenant: TenantId, run: RunId, exists: bool, now: Now) {
+    /// Whether the run that a command is for exists, and how many bytes are stored of it.
+    pub(super) fn run_exists(&mut self, number: u64, tenant: TenantId, run: RunId, stored: Option<usize>, now: Now) {
         let Some(waiting) = self.waiting.remove(&number) else { return };
-        if exists {
-            self.want_run(tenant, run);
+        if stored.is_some() {
+            self.want_run(tenant, run, stored);
             return self.execute(waiting.command, Vec::new(), now, None);
         }
         if let Some(request) = super::request_of(&waiting.command) {

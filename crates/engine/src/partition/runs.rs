@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{Partition, Purpose, WallTimer};
+use super::{Partition, WallTimer};
 use crate::command::Command;
 use crate::id::{Name, RunId, TenantId};
 use crate::limit;
@@ -39,10 +39,10 @@ pub(crate) struct Runs {
     /// Runs that could be let go, the longest unused first, each with the batch that changed it last.
     pub(super) cold: VecDeque<(u64, RunId)>,
     /// Runs that are to be read, when there is room for them.
-    pub(super) wanted: VecDeque<(TenantId, RunId)>,
+    pub(super) wanted: VecDeque<Wanted>,
     /// How many are being read.
     pub(super) loading: usize,
-    /// Bytes of the runs in memory, about.
+    /// Bytes of the runs in memory and of those on their way there, about.
     pub(super) weight: usize,
     /// Turns that were handed out.
     pub(super) tickets: u32,
@@ -53,6 +53,15 @@ pub(crate) struct Runs {
     pub(super) workflows: BTreeMap<(TenantId, Name), BTreeMap<Version, super::workflows::Deployed>>,
     /// Tasks of items that are to be cancelled, a few at a time.
     pub(super) cancels: VecDeque<super::run_acts::Unneeded>,
+}
+
+/// A run that is to be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) tenant: TenantId,
+    pub(super) run: RunId,
+    /// Its stored bytes, if they are known.
+    pub(super) stored: Option<usize>,
 }
 
 /// Where a run in memory stands.
@@ -176,7 +185,7 @@ impl Partition {
 
     /// Puts what came for a run behind what came before. If it is not taken in with this batch, a row keeps it.
     pub(super) fn queue_event(&mut self, tenant: TenantId, run: RunId, event: Event) {
-        self.want_run(tenant, run);
+        self.want_run(tenant, run, None);
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         // A timer's own row keeps it.
         let own = matches!(event, Event::Fired { .. });

@@ -10,6 +10,7 @@ use tidewheel_engine::id::{RequestId, RunId, SessionId, TaskId, TenantId, Token}
 use tidewheel_engine::load::{Due, Load, LoadId, Loaded, StoredRun};
 use tidewheel_engine::mutation::{Mutation, NameKind, RecordKind, Recovered, RunTimer};
 use tidewheel_engine::partition::{Options, Probe};
+use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
 use tidewheel_engine::time::Now;
 use tidewheel_engine::view::{Answer, View};
@@ -150,13 +151,23 @@ impl Store {
                 rows.truncate(*limit);
                 Loaded::Due(rows)
             }
-            Load::Run(tenant, run) => Loaded::Run(self.run(*tenant, *run, false)),
+            Load::Run { tenant, run, at_most } => match self.run(*tenant, *run, false) {
+                Some(stored) if bytes_of(&stored) > *at_most => Loaded::RunTooLarge(bytes_of(&stored)),
+                stored => Loaded::Run(stored),
+            },
             Load::History(tenant, run) => Loaded::Run(self.run(*tenant, *run, true)),
             Load::Values(_, hashes) => {
                 Loaded::Values(hashes.iter().map(|hash| self.values.get(hash).cloned()).collect())
             }
         }
     }
+}
+
+/// About what a store would have of it.
+fn bytes_of(stored: &StoredRun) -> usize {
+    let head = stored.head.as_ref().map_or(0, |head| 100 + head.inline());
+    let turn = |segment: &Segment| 100 + segment.values.iter().map(|value| value.stored()).sum::<usize>();
+    head + stored.segments.iter().map(turn).sum::<usize>()
 }
 
 pub(crate) struct Bench {

@@ -527,8 +527,8 @@ fn runs_that_do_not_fit_into_memory_wait_in_the_store_and_all_of_them_go_on() {
         rounds += 1;
         assert!(rounds < 1_000);
     }
-    // Those that were kept, and reads that were asked for while there was room.
-    assert!(most < 30 * LARGE / 2, "{most} bytes of runs in memory at a time");
+    // Those on their way count, by what is stored of them: what was asked for and came, and one more.
+    assert!(most <= 3 * LARGE + LARGE * 3, "{most} bytes of runs in memory at a time");
     for run in runs {
         assert_eq!(head(&mut bench, run).phase, Phase::Completed);
     }

@@ -113,6 +113,10 @@ fn delete_event(run: u64, number: u64) -> Mutation {
     Mutation::DeleteRunEvent { tenant: TENANT, run: run_id(run), number }
 }
 
+fn whole(tenant: TenantId, number: u64) -> Load {
+    Load::Run { tenant, run: run_id(number), at_most: usize::MAX }
+}
+
 fn loaded(owner: &Owner, load: Load) -> Option<StoredRun> {
     match owner.load(load) {
         Loaded::Run(stored) => stored.map(|stored| *stored),
@@ -121,7 +125,7 @@ fn loaded(owner: &Owner, load: Load) -> Option<StoredRun> {
 }
 
 fn read(owner: &Owner, number: u64) -> Option<StoredRun> {
-    let stored = loaded(owner, Load::Run(TENANT, run_id(number)));
+    let stored = loaded(owner, whole(TENANT, number));
     let same = owner.store.run(TENANT, run_id(number)).unwrap().map(|stored| *stored);
     assert_eq!(stored, same, "the engine and readers are told the same");
     stored
@@ -198,11 +202,11 @@ fn runs_of_other_tenants(fixture: &mut dyn Fixture) {
         put_timer(1, 4, 9),
     ]);
     assert!(read(&owner, 1).is_some());
-    assert_eq!(loaded(&owner, Load::Run(OTHER, run_id(1))), None);
+    assert_eq!(loaded(&owner, whole(OTHER, 1)), None);
     assert_eq!(loaded(&owner, Load::History(OTHER, run_id(1))), None);
     owner.commit(vec![put_of(OTHER, head(1, 7, Phase::Waiting))]);
     assert_eq!(read(&owner, 1).unwrap().head.unwrap().turns, 1);
-    let other = loaded(&owner, Load::Run(OTHER, run_id(1))).unwrap();
+    let other = loaded(&owner, whole(OTHER, 1)).unwrap();
     assert_eq!((other.head.unwrap().turns, other.timers, other.events), (7, vec![], vec![]));
     assert_eq!(list(&owner, &RunQuery { tenant: OTHER, ..query() }), [1]);
     assert_eq!(owner.store.runs(&RunQuery { tenant: OTHER, ..query() }).unwrap().runs[0].turns, 7);
@@ -702,7 +706,9 @@ fn runs_are_the_fold(fixture: &mut dyn Fixture) {
         }
         let mut loads = vec![Load::Due { from: (START + 10, 0, 0), until: u64::MAX, limit: 100 }];
         for number in 0..30 {
-            loads.extend([Load::Run(TENANT, run_id(number)), Load::History(TENANT, run_id(number))]);
+            loads.extend([whole(TENANT, number), Load::History(TENANT, run_id(number))]);
+            let sized = |at_most| Load::Run { tenant: TENANT, run: run_id(number), at_most };
+            loads.extend([sized(0), sized(500), sized(5_000)]);
         }
         for load in loads {
             assert_eq!(owner.load(load.clone()), memory::load(&state, &load), "{load:?}");

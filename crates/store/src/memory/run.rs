@@ -161,6 +161,17 @@ impl Runs {
         }
     }
 
+    /// Bytes of a run: of its head, the turns after it, and what was not taken in yet. `None` = there is none.
+    pub(super) fn size(&self, tenant: TenantId, run: RunId) -> Option<usize> {
+        let key = (tenant, run);
+        let head = self.heads.get(&key);
+        let from = head.map_or(0, |head| head.turns + 1);
+        let turns: Vec<usize> = parts(&self.turns, key, from).map(|(_, bytes)| bytes.len()).collect();
+        let events: usize = parts(&self.events, key, 0).map(|(_, bytes)| bytes.len()).sum();
+        let is_there = head.is_some() || !turns.is_empty();
+        is_there.then(|| head.map_or(0, |head| head.bytes.len()) + turns.iter().sum::<usize>() + events)
+    }
+
     /// A run with the turns that its head has not; or with all of them.
     pub(super) fn stored(&self, tenant: TenantId, run: RunId, all: bool) -> Option<Box<StoredRun>> {
         let key = (tenant, run);
