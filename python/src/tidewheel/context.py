@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from ._levels import Levels
 from .errors import Cancelled, NotAllowed
 
 TYPE_CHECKING = False
@@ -208,7 +209,7 @@ class Context:
         return text
 
 
-class Log:
+class Log(Levels):
     """Lines of a task's log. Fields have to be plain values; others are written as text."""
 
     __slots__ = ("_context",)
@@ -224,22 +225,6 @@ class Log:
             fields = {name: context.redact(item) if isinstance(item, str) else item for name, item in fields.items()}
         for member in context.members or (context,):
             context.host.log(member.lease, level, text, fields)
-
-    def debug(self, msg: object, /, **fields: "Any") -> None:
-        """For whoever looks for a fault."""
-        self._write("debug", msg, fields)
-
-    def info(self, msg: object, /, **fields: "Any") -> None:
-        """The normal course of things."""
-        self._write("info", msg, fields)
-
-    def warning(self, msg: object, /, **fields: "Any") -> None:
-        """Something to look at; the task goes on."""
-        self._write("warning", msg, fields)
-
-    def error(self, msg: object, /, **fields: "Any") -> None:
-        """Something went wrong."""
-        self._write("error", msg, fields)
 
 
 class LocalHost:

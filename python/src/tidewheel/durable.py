@@ -14,6 +14,7 @@ from __future__ import annotations
 from . import options as _options
 from ._driver import Continue, Program, Scope
 from ._journal import Entry, check_name, error_of, problem_of, size_of
+from ._levels import Levels
 from ._strand import FLOW, Strand
 from .authoring import Bound, Task
 from .encode import to_json
@@ -103,29 +104,13 @@ class Call(Generic[R]):
         return f"<{self.key}, {'done' if self._entry.over else 'open'}>"
 
 
-class _Log:
+class _Log(Levels):
     """Lines of the run's log, each written once however often the code is replayed."""
 
     __slots__ = ()
 
     def _write(self, level: str, msg: object, fields: "Dict[str, Any]") -> None:
         _scope("log").program.log(level, str(msg)[:65536], fields)
-
-    def debug(self, msg: object, /, **fields: "Any") -> None:
-        """For whoever looks for a fault."""
-        self._write("debug", msg, fields)
-
-    def info(self, msg: object, /, **fields: "Any") -> None:
-        """The normal course of things."""
-        self._write("info", msg, fields)
-
-    def warning(self, msg: object, /, **fields: "Any") -> None:
-        """Something to look at."""
-        self._write("warning", msg, fields)
-
-    def error(self, msg: object, /, **fields: "Any") -> None:
-        """Something went wrong."""
-        self._write("error", msg, fields)
 
 
 class Durable:

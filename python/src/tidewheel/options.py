@@ -235,7 +235,8 @@ def bytes_of(value: "Union[str, int]") -> int:
         raise ValueError(f"memory is {value!r}; write for example '512MB', '4Gi' or a number of bytes")
     number, unit, binary, byte = match.groups()
     base = 1_000 if unit and byte and not binary else 1_024
-    return round(float(number) * base ** _POWERS[unit.lower()])
+    scale: int = base ** _POWERS[unit.lower()]
+    return round(float(number) * scale)
 
 
 def labels(value: "Mapping[str, Any]", name: str = "labels") -> "Dict[str, str]":
