@@ -1,7 +1,7 @@
 //! Content-defined parts: where a stream of bytes is cut depends on the bytes around the cut alone, so that two archives
 //! that share files share parts, wherever these lie. Client and server cut alike, which is what makes a part known.
 //!
-//! A rolling hash ("gear") over the last 64 bytes; a cut where its upper [`BITS`] bits are zero.
+//! A rolling hash ("gear") over the last 64 bytes; a cut where its upper `BITS` bits are zero.
 
 use std::io::Read;
 

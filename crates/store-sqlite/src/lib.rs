@@ -1,6 +1,6 @@
 //! The SQLite store: the embedded default.
 //!
-//! One thread writes ([`writer`]), any number read ([`reader`]), one copies the log into the database ([`checkpoint`]).
+//! One thread writes (`writer`), any number read (`reader`), one copies the log into the database (`checkpoint`).
 //! All SQL of tasks is here; the crate knows nothing of commands, scheduling or the network.
 
 use std::path::Path;

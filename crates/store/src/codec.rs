@@ -1,7 +1,7 @@
 //! The record codec: how parts of a record that a store only keeps become bytes, and back.
 //!
 //! Every encoding is one version byte followed by integer-tagged fields, so that a field can be added without a new
-//! version and an unknown version is refused instead of misread. Older versions are migrated in [`migrate`] and nowhere
+//! version and an unknown version is refused instead of misread. Older versions are migrated in `migrate` and nowhere
 //! else. A store decides what it keeps as columns of its own; everything else passes through here, so that all stores
 //! agree on the bytes. Never here: I/O, a decision about a task.
 
