@@ -370,10 +370,9 @@ impl Said {
         if self.ended {
             return std::future::pending().await;
         }
-        let mut block = [0u8; 16 << 10];
-        match self.pipe.read(&mut block).await {
-            Ok(read @ 1..) => self.kept.extend_from_slice(&block[..read]),
-            _ => self.ended = true,
+        self.kept.reserve(16 << 10);
+        if !matches!(self.pipe.read_buf(&mut self.kept).await, Ok(1..)) {
+            self.ended = true;
         }
         if self.kept.len() > 8 * TAIL_BYTES {
             self.kept.drain(..self.kept.len() - TAIL_BYTES);

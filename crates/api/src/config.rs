@@ -11,7 +11,10 @@ use crate::problem::Failure;
 /// Makes a backup of this name and says where; or why not. Blocks on the disk. The files are the business of whoever
 /// opened the stores, so this crate only carries the wish.
 #[derive(Clone)]
-pub struct BackupMaker(pub Arc<dyn Fn(&str) -> Result<Backup, String> + Send + Sync>);
+pub struct BackupMaker(pub Arc<MakeBackup>);
+
+/// The name of a backup; where it is and how large, or why there is none.
+type MakeBackup = dyn Fn(&str) -> Result<Backup, String> + Send + Sync;
 
 impl std::fmt::Debug for BackupMaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -132,7 +132,7 @@ pub(crate) enum LaterRead {
 pub(crate) struct Waiting {
     command: Command,
     missing: usize,
-    known: Vec<((TenantId, [u8; 16]), Option<(TaskId, u64)>)>,
+    known: submit::Known,
 }
 
 /// What a load is for.
@@ -339,13 +339,7 @@ impl Partition {
         self.execute(command, Vec::new(), now, Some(probe));
     }
 
-    fn execute(
-        &mut self,
-        command: Command,
-        known: Vec<((TenantId, [u8; 16]), Option<(TaskId, u64)>)>,
-        now: Now,
-        probe: Option<&dyn Probe>,
-    ) {
+    fn execute(&mut self, command: Command, known: submit::Known, now: Now, probe: Option<&dyn Probe>) {
         match command {
             Command::Submit { request, tenant, items } => self.submit(request, tenant, items, known, now, probe),
             Command::SubmitOnce { request, tenant, claim, items } => {

@@ -131,9 +131,8 @@ impl Mailbox {
     /// Takes what is there; sleeps at most `wait` for it. Without `commands` they stay where they are.
     pub(crate) fn take(&self, commands: bool, wait: Option<Duration>) -> Taken {
         let mut inner = self.inner.lock();
-        let nothing =
-            |inner: &Inner| inner.events.is_empty() && !(commands && !inner.commands.is_empty()) && !inner.closed;
-        if nothing(&inner) && wait != Some(Duration::ZERO) {
+        let nothing = inner.events.is_empty() && (!commands || inner.commands.is_empty()) && !inner.closed;
+        if nothing && wait != Some(Duration::ZERO) {
             inner.sleeping = true;
             inner.wants_commands = commands;
             match wait {

@@ -148,8 +148,8 @@ pub(crate) fn encode(batch: Batch) -> Encoded {
         encoder.mutation(mutation);
     }
     let mut encoded = encoder.out;
-    encoded.inserts.sort_unstable_by(|a, b| a.row.key.cmp(&b.row.key));
-    encoded.updates.sort_by(|a, b| a.key.cmp(&b.key));
+    encoded.inserts.sort_unstable_by_key(|insert| insert.row.key);
+    encoded.updates.sort_by_key(|update| update.key);
     encoded
 }
 

@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(book.over(end_of(5), 3), [0..2, 3..4]);
         book.forget(&[0..1, 4..5, 6..7]);
         assert_eq!(book.over(end_of(9), 100), [1..2, 2..3, 3..4, 5..6]);
-        book.forget(&[0..6]);
+        book.forget(std::slice::from_ref(&(0..6)));
         assert_eq!(book.over(end_of(9), 100), []);
         assert_eq!(book.next(8), 7);
     }

@@ -122,10 +122,9 @@ impl Inbox {
 }
 
 fn refuse(item: Item, error: Error) {
-    match item {
-        Item::Batch(_, done) => done(Err(error)),
-        // The way back goes with it, which its caller sees as closed.
-        _ => {}
+    // The way back of any other item goes with it, which its caller sees as closed.
+    if let Item::Batch(_, done) = item {
+        done(Err(error));
     }
 }
 
@@ -338,10 +337,10 @@ impl Writer<'_> {
 
     fn roll_back(&mut self) {
         // SQLite rolls back by itself on some errors.
-        if !self.connection.is_autocommit() {
-            if let Err(error) = self.statements.rollback.raw_execute() {
-                tracing::error!(%error, "a failed transaction cannot be rolled back");
-            }
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.statements.rollback.raw_execute()
+        {
+            tracing::error!(%error, "a failed transaction cannot be rolled back");
         }
     }
 

@@ -295,7 +295,7 @@ async fn a_broken_parameter_of_any_path_or_query_is_a_problem() {
             }
             let parameters = methods[method.as_str().to_lowercase()]["parameters"].as_array();
             if parameters.is_some_and(|all| all.iter().any(|p| p["in"] == "query")) {
-                let named = path.replace('{', "").replace('}', "");
+                let named = path.replace(['{', '}'], "");
                 let got = node.call(method.clone(), &format!("{named}?limit=%ff"), "{}").await;
                 assert!(got.status == 400 || got.status == 404, "{method} {path}: {got:?}");
                 got.code();

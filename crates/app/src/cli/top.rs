@@ -56,13 +56,10 @@ impl Top {
 async fn read(client: &Client) -> Outcome<Value> {
     let what = "read the server's figures";
     let running = client.get("/tasks").query("filter", "state:running").query("limit", TASKS).doing(what);
-    let (status, queues, workers, tasks) = futures::future::try_join4(
-        client.get("/system/status").doing(what).value(),
-        client.get("/queues").doing(what).value(),
-        client.get("/workers").doing(what).value(),
-        running.value(),
-    )
-    .await?;
+    let [status, queues, workers] = ["/system/status", "/queues", "/workers"].map(|path| client.get(path).doing(what));
+    let asked = [status, queues, workers, running].map(|request| request.value());
+    let answers = futures::future::try_join_all(asked).await?;
+    let [status, queues, workers, tasks]: [Value; 4] = answers.try_into().expect("one answer to each request");
     Ok(json!({
         "status": status,
         "queues": items(&as_page(queues)),

@@ -36,7 +36,7 @@ impl Invariant for Timers {
             let ttl = |q: &&Queue| if task.spec.ttl_ms > 0 { task.spec.ttl_ms } else { q.config.ttl_ms };
             let expired = |q: &&Queue| ttl(q) > 0 && task.created + ttl(q) <= task.granted;
             let fresh = change.is_grant() && task.attempt == 1 && task.ending.is_none();
-            if fresh && !settings.is_empty() && settings.iter().all(|q| expired(q)) {
+            if fresh && !settings.is_empty() && settings.iter().all(expired) {
                 fail(format!("task {id:x} starts although its time to live has run out"));
             }
             let early = |q: &&Queue| ttl(q) == 0 || task.created + ttl(q) > wall;

@@ -187,6 +187,6 @@ impl Partition {
         entry.task.due = due;
         entry.task.lane = if later && !ordered { None } else { lane };
         self.arm(tenant, id, due);
-        self.enqueue(id, now);
+        self.enqueue(id);
     }
 }

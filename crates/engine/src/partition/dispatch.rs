@@ -160,7 +160,7 @@ impl Partition {
             let Some(lane) = line.ring.front() else { continue };
             let since = q.lanes.get(lane).and_then(|l| l.window.front()).map_or(now.wall, |r| r.since);
             let age = now.wall.saturating_sub(since);
-            let raise = if aging == 0 { 0 } else { (age / aging) as i64 };
+            let raise = age.checked_div(aging).unwrap_or(0) as i64;
             // No class is raised above the highest: there the older goes first, so that a backlog of high tasks, however
             // old, cannot hold a low one back for ever.
             ranked[class] = Some(((class as i64).saturating_add(raise).min(2), age, class));

@@ -53,8 +53,8 @@ impl Partition {
                 }
                 self.resume(number, false, now);
             }
-            (Purpose::Lane(queue, lane), Loaded::Lane(rows)) => self.lane_loaded(queue, lane, rows, as_of, now),
-            (Purpose::Lanes(queue, class), Loaded::Lanes(lanes)) => self.lanes_loaded(queue, class, lanes, as_of, now),
+            (Purpose::Lane(queue, lane), Loaded::Lane(rows)) => self.lane_loaded(queue, lane, rows, as_of),
+            (Purpose::Lanes(queue, class), Loaded::Lanes(lanes)) => self.lanes_loaded(queue, class, lanes, as_of),
             (Purpose::Run(run), Loaded::Run(stored)) => self.run_loaded(run, stored, now),
             (Purpose::Run(run), Loaded::RunTooLarge(bytes)) => self.run_too_large(run, bytes),
             (Purpose::RunExists(number, tenant, run), Loaded::RunTooLarge(bytes)) => {

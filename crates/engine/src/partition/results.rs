@@ -143,7 +143,7 @@ impl Partition {
         let (tenant, due) = (entry.task.tenant, entry.task.due);
         self.set_state(id, if wait == 0 { State::Queued } else { State::Scheduled }, now);
         self.arm(tenant, id, due);
-        self.enqueue(id, now);
+        self.enqueue(id);
     }
 
     /// The attempt ended without a report of its worker.
@@ -245,7 +245,7 @@ fn after_failure(
         return State::Cancelled;
     }
     let policy = task.spec.retry.as_ref().unwrap_or(&config.retry);
-    let listed = |list: &[Name]| list.iter().any(|kind| *kind == failure.kind);
+    let listed = |list: &[Name]| list.contains(&failure.kind);
     let ours = how != AttemptOutcome::Failed;
     let wanted = failure.retryable && !listed(&policy.not_on) && (ours || policy.on.is_empty() || listed(&policy.on));
     if !wanted {

@@ -54,10 +54,10 @@ impl Partition {
             return self.refuse(request, Refusal::Conflict("the document of the workflow cannot be read".into()));
         }
         let run = self.new_run_id(start.claim.as_ref().map(|(hash, _)| hash), now);
-        if let Some((hash, body)) = start.claim {
-            if !self.options.planted.has(crate::planted::Bug::ForgottenClaim) {
-                self.remember_key((tenant, hash), TaskId(run.0), body, now);
-            }
+        if let Some((hash, body)) = start.claim
+            && !self.options.planted.has(crate::planted::Bug::ForgottenClaim)
+        {
+            self.remember_key((tenant, hash), TaskId(run.0), body, now);
         }
         let identity = Arc::new(Identity {
             run,

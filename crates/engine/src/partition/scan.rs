@@ -11,7 +11,6 @@ use crate::load::Load;
 use crate::planted::Bug;
 use crate::ready::{Lane, Parked, RequirementId, class_of_lane, class_range};
 use crate::task::{Spec, State, Task};
-use crate::time::Now;
 
 /// Lanes are looked for in the store while a line has fewer than this on offer.
 const SCAN_BELOW: usize = 8;
@@ -135,14 +134,7 @@ impl Partition {
     }
 
     /// The answer of a scan. `class` above 3 = a single lane was asked for and the scan's own place is not moved.
-    pub(super) fn lanes_loaded(
-        &mut self,
-        queue: QueueId,
-        class: usize,
-        lanes: Vec<(i64, Vec<Task>)>,
-        as_of: u64,
-        now: Now,
-    ) {
+    pub(super) fn lanes_loaded(&mut self, queue: QueueId, class: usize, lanes: Vec<(i64, Vec<Task>)>, as_of: u64) {
         let (single, class) = (class >= 4, class % 4);
         let cap = self.options.line_lanes;
         let Some(q) = self.queues.get_mut(&queue) else { return };
@@ -163,7 +155,7 @@ impl Partition {
                 stopped = true;
                 break;
             }
-            self.adopt_lane(queue, lane_id, rows, as_of, now);
+            self.adopt_lane(queue, lane_id, rows, as_of);
         }
         let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
         if !single {
@@ -194,7 +186,7 @@ impl Partition {
     }
 
     /// A lane found in the store. One that could not run now stays there, and what frees it brings it in.
-    fn adopt_lane(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
+    fn adopt_lane(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64) {
         let class = class_of_lane(lane_id);
         let elsewhere = |row: &&Task| self.tasks.get(&row.id).is_some_and(|e| e.task.lane != Some(lane_id));
         let first = rows.iter().find(|row| !elsewhere(row));
@@ -226,7 +218,7 @@ impl Partition {
         let lane =
             Lane { spilled: full || blind, from, unverified: blind, ..Lane::new(requirement, &spec, spill_batch) };
         q.lanes.insert(lane_id, lane);
-        self.merge_rows(queue, lane_id, rows, now);
+        self.merge_rows(queue, lane_id, rows);
         if blind {
             self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
         }

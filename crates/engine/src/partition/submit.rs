@@ -107,13 +107,13 @@ impl Partition {
     }
 
     fn submit_one(&mut self, tenant: TenantId, item: Submit, known: &Known, now: Now) -> Submitted {
-        if let Some((hash, body)) = item.idempotency {
-            if let Some((task, earlier_body)) = self.earlier((tenant, hash), known) {
-                if earlier_body == body || self.options.planted.has(Bug::SkippedBodyHash) {
-                    return Submitted::Replayed(task);
-                }
-                return Submitted::Refused(Refusal::IdempotencyMismatch { task });
+        if let Some((hash, body)) = item.idempotency
+            && let Some((task, earlier_body)) = self.earlier((tenant, hash), known)
+        {
+            if earlier_body == body || self.options.planted.has(Bug::SkippedBodyHash) {
+                return Submitted::Replayed(task);
             }
+            return Submitted::Refused(Refusal::IdempotencyMismatch { task });
         }
         let Some(queue) = self.queue_id(tenant, &item.queue) else {
             return Submitted::Refused(Refusal::UnknownQueue { nearest: self.nearest_queue(tenant, &item.queue) });
@@ -217,7 +217,7 @@ impl Partition {
         self.count(queue, tenant, None, state, now);
         self.arm(tenant, id, due);
         if waits {
-            self.enqueue(id, now);
+            self.enqueue(id);
         }
     }
 

@@ -197,7 +197,7 @@ impl Partition {
         entry.task.due = due;
         let tenant = entry.task.tenant;
         self.arm(tenant, id, due);
-        self.enqueue(id, now);
+        self.enqueue(id);
     }
 
     pub(crate) fn expire(&mut self, id: TaskId, now: Now) {

@@ -9,11 +9,10 @@ use crate::load::Load;
 use crate::planted::Bug;
 use crate::ready::{Lane, Parked, Ready, class_of_lane};
 use crate::task::{Payload, State, Task};
-use crate::time::Now;
 
 impl Partition {
     /// A task waits in its queue: into its lane's window, or left to the store.
-    pub(crate) fn enqueue(&mut self, id: TaskId, now: Now) {
+    pub(crate) fn enqueue(&mut self, id: TaskId) {
         let entry = self.entry(id);
         let Some(lane_id) = entry.task.lane else { return };
         if entry.in_window {
@@ -54,7 +53,7 @@ impl Partition {
             self.later.push_back((index, queue, LaterRead::Lane(lane_id)));
             return;
         }
-        self.into_window(queue, lane_id, ready, now);
+        self.insert_into_window(queue, lane_id, ready);
         let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("it was just there");
         if lane.ordered || lane.window.front().is_some_and(|head| head.id == id) {
             // It was parked for another head; or this task is the one that its head waits for, and no longer runs.
@@ -74,7 +73,7 @@ impl Partition {
     }
 
     /// Inserts in order; what does not fit is left to the store.
-    fn into_window(&mut self, queue: QueueId, lane_id: i64, ready: Ready, _now: Now) {
+    fn insert_into_window(&mut self, queue: QueueId, lane_id: i64, ready: Ready) {
         let index = self.index;
         let cap = self.window_cap();
         let lane = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)).expect("the caller made it");
@@ -286,7 +285,7 @@ impl Partition {
         }
     }
 
-    pub(super) fn lane_loaded(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64, now: Now) {
+    pub(super) fn lane_loaded(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64) {
         let Some(lane) = self.queues.get_mut(&queue).and_then(|q| q.lanes.get_mut(&lane_id)) else { return };
         lane.loading = false;
         let seen_all = rows.len() < lane.asked;
@@ -302,7 +301,7 @@ impl Partition {
             }
             lane.unverified = false;
         }
-        self.merge_rows(queue, lane_id, rows, now);
+        self.merge_rows(queue, lane_id, rows);
         if blind {
             // Something was left to the store after the commit this read saw: it shows only when that is committed.
             self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
@@ -320,7 +319,7 @@ impl Partition {
     }
 
     /// Rows of the store into the window. What memory knows of a task wins over the row.
-    pub(super) fn merge_rows(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, now: Now) {
+    pub(super) fn merge_rows(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>) {
         let stale = self.options.planted.has(Bug::StaleWindow);
         for row in rows {
             let id = row.id;
@@ -342,11 +341,11 @@ impl Partition {
             lane.window.insert(at, ready);
             self.entry(id).in_window = true;
         }
-        self.cut_window(queue, lane_id, now);
+        self.cut_window(queue, lane_id);
     }
 
     /// Windows may come to twice their size by a read; what is beyond goes back to the store.
-    fn cut_window(&mut self, queue: QueueId, lane_id: i64, _now: Now) {
+    fn cut_window(&mut self, queue: QueueId, lane_id: i64) {
         let cap = self.window_cap() * 2;
         loop {
             let index = self.committed;

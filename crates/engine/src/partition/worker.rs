@@ -63,17 +63,16 @@ impl Session {
 }
 
 impl Partition {
-    pub(super) fn connect(&mut self, session: SessionId, hello: Hello, now: Now) {
+    pub(super) fn connect(&mut self, session: SessionId, mut hello: Hello, now: Now) {
         let owner = hello.tenant.unwrap_or(TenantId(0));
         let worker = self.worker_id(owner, &hello.name.0);
         let name = (hello.tenant, hello.name.0.clone());
-        let mut resume = hello.resume.clone();
+        let resume = std::mem::take(&mut hello.resume);
         if let Some(old) = self.session_names.insert(name, session)
             && old != session
         {
-            self.replace(old, &mut resume, now);
+            self.replace(old, &resume, now);
         }
-        let mut hello = hello;
         if self.options.planted.has(Bug::IgnoredServes) {
             hello.serves = Default::default();
         }
@@ -111,7 +110,7 @@ impl Partition {
 
     /// A new stream of a worker has come while the old session still stands: what the worker names goes over to it,
     /// what it does not name is lost.
-    fn replace(&mut self, old: SessionId, resume: &mut Vec<(TaskId, Token)>, now: Now) {
+    fn replace(&mut self, old: SessionId, resume: &[(TaskId, Token)], now: Now) {
         self.withdraw(old, now);
         let Some(s) = self.sessions.get(&old) else { return };
         let attempts = s.attempts.clone();

@@ -393,7 +393,7 @@ impl<'a> Val<'a> {
             Val::Json(Json::Object(entries)) => entries.keys().map(|key| Text::Ref(key)).collect(),
             _ => Vec::new(),
         };
-        keys.sort_unstable_by(|a, b| (**a).cmp(&**b));
+        keys.sort_unstable_by(|a, b| str::cmp(a, b));
         Ok(keys)
     }
 }

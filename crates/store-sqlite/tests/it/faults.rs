@@ -30,7 +30,7 @@ fn task(number: u64) -> Task {
     task.queue = QueueId(1);
     task.kind = TypeId(1);
     task.seq = number;
-    task.state = if number % 2 == 0 { State::Running } else { State::Queued };
+    task.state = if number.is_multiple_of(2) { State::Running } else { State::Queued };
     task.lane = (task.state == State::Queued).then_some(7);
     let size = if number.is_multiple_of(3) { 3_000 } else { 40 };
     task.input = Payload::Inline(vec![(number % 251) as u8; size].into());

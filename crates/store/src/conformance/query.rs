@@ -193,7 +193,7 @@ fn marks_among_many(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
     let spec = |number: u64| Spec {
         labels: (0..10).map(|at| (format!("l{at}").into(), format!("{}", number % 50).into())).collect(),
-        correlation_id: (number % 3 == 0).then(|| format!("c{}", number % 30).into()),
+        correlation_id: number.is_multiple_of(3).then(|| format!("c{}", number % 30).into()),
         ..Spec::default()
     };
     owner.commit((0..500).map(|number| insert(with_spec(task(number), spec(number)))).collect());
@@ -223,7 +223,7 @@ fn follow(owner: &Owner, mut query: TaskQuery, mut between: impl FnMut()) -> Vec
 
 fn pages_follow(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
-    let state = |number: u64| if number % 5 == 0 { State::Failed } else { State::Queued };
+    let state = |number: u64| if number.is_multiple_of(5) { State::Failed } else { State::Queued };
     owner.commit((0..300).map(|number| insert(Task { state: state(number), ..task(number) })).collect());
     for (limit, scan_limit) in [(1, 1), (7, 1_000), (7, 3), (100, 10), (300, 1_000), (1_000, 1_000)] {
         let query = TaskQuery { limit, scan_limit, ..query() };
@@ -307,7 +307,7 @@ fn finished_tasks_go(fixture: &mut dyn Fixture) {
 
 fn sweeps_go_on(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
-    let over = |number: u64| if number % 3 == 0 { succeeded(number) } else { task(number) };
+    let over = |number: u64| if number.is_multiple_of(3) { succeeded(number) } else { task(number) };
     owner.commit((0..300).map(|number| insert(over(number))).collect());
     let mut gone = 0;
     for _ in 0..1_000 {

@@ -208,7 +208,7 @@ fn running_tasks(fixture: &mut dyn Fixture) {
 fn many_running_tasks(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
     for part in 0..13 {
-        let each = |number: u64| if number % 3 == 0 { succeeded(number) } else { running(number) };
+        let each = |number: u64| if number.is_multiple_of(3) { succeeded(number) } else { running(number) };
         owner.commit((part * 10_000..(part + 1) * 10_000).map(|number| insert(each(number))).collect());
     }
     let recovered = fixture.store().open(0).unwrap();

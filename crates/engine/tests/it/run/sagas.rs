@@ -87,7 +87,7 @@ fn a_run_that_faults_ends_when_everything_is_undone_with_the_error_of_the_step()
 #[test]
 fn a_cancel_undoes_what_is_done_and_a_terminate_does_not() {
     let fork = S::Fork(false, vec![saga(), S::Task("slow")]);
-    let mut world = run(&[fork.clone()], json!(null));
+    let mut world = run(std::slice::from_ref(&fork), json!(null));
     world.complete("a", json!("A"));
     world.complete("b", json!("B"));
     world.send(Event::Cancel { reason: "r".into() });
