@@ -21,7 +21,7 @@ demo: build ## the main job on real data, with kills and restarts, and its proof
 test: setup ## all tests (bounded: under 25 minutes on two cores)
 	@scripts/test
 
-verify: ## format, lints and the checks of structure; never writes
+verify: ## format, lints, links of the documentation and the checks of structure; never writes
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets
 	$(CARGO) test -q -p tidewheel-e2e --test it tidy
