@@ -86,8 +86,13 @@ impl Failure {
             why = problem.title.clone();
         }
         // Places in a document are told with its lines by whoever has the document.
+        let told = why.to_lowercase();
+        let is_told = |text: &str| told.contains(&text.to_lowercase());
         for field in problem.errors.iter().filter(|field| field.line.is_none()) {
-            why.push_str(&format!(" [{}: {}]", field.pointer, field.detail));
+            // The detail of a problem with one field often is that of the field.
+            if !(is_told(&field.detail) && is_told(field.pointer.trim_start_matches('/'))) {
+                why.push_str(&format!(" [{}: {}]", field.pointer, field.detail));
+            }
         }
         let mut failure = Failure::new(exit_of(problem.code), what, why).next(next_of(problem.code));
         failure.0.problem = Some(problem);

@@ -183,7 +183,8 @@ fn banner(node: &Node, token: &Secret) {
     let text = format!(
         "\n  REST, gRPC and documentation   {url}/docs\n  token                          {}\n  \
          data                           {}\n\n  \
-         export TIDEWHEEL_URL={url} TIDEWHEEL_TOKEN=...   for programs outside this folder\n  \
+         For programs outside this folder:\n  \
+         export TIDEWHEEL_URL={url} TIDEWHEEL_TOKEN=...\n\n  \
          Ctrl-C stops everything\n\n",
         token.expose(),
         node.data_dir.display(),

@@ -88,7 +88,11 @@ impl TokenCommand {
                 common::short_list(ctx, &TOKEN, &verb.list, || client.get("/tokens").doing("list the tokens")).await
             }
             TokenVerb::Revoke(verb) => {
-                ctx.ask.confirm(&format!("{} tokens will be refused from now on.", verb.ids.len()))?;
+                let tokens = match verb.ids.len() {
+                    1 => "The token".to_owned(),
+                    more => format!("{more} tokens"),
+                };
+                ctx.ask.confirm(&format!("{tokens} will be refused from now on."))?;
                 common::each(ctx, &TOKEN, verb.ids, |id| {
                     let request = client.delete(format!("/tokens/{}", segment(&id))).doing(format!("revoke {id}"));
                     async move {

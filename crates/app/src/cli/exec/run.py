@@ -34,6 +34,7 @@ try:
     from tidewheel import testing
     from tidewheel.authoring import Task
     from tidewheel.encode import dumps
+    from tidewheel.errors import InputError
 except ImportError as error:
     end(kind="setup", type="ImportError", message="the Python package tidewheel cannot be imported: %s" % error)
 try:
@@ -49,6 +50,11 @@ if target is None or not (isinstance(target, Task) or callable(target)):
     end(kind="missing", names=names)
 
 args, kwargs = call["args"], call["kwargs"]
+if isinstance(target, Task) and target.batch is None:
+    try:
+        target.signature.bind(args, kwargs)
+    except TypeError as error:
+        end(kind="failed", type="InputError", message=str(error))
 try:
     if isinstance(target, Task):
         outcome = testing.run(target, *args, retries=call["retries"], **kwargs)
@@ -61,5 +67,8 @@ try:
     else:
         attempts, result = 1, target(*args, **kwargs)
     end(kind="ok", attempts=attempts, result=None if result is None else json.loads(dumps(result, "result")))
+except InputError as error:
+    # It names the place in the input; where the package found that out helps nobody.
+    end(kind="failed", type="InputError", message=str(error))
 except Exception as error:
     end(kind="failed", type=type(error).__name__, message=str(error), detail=traceback.format_exc())
