@@ -113,7 +113,8 @@ pub(crate) fn turns(
     limit: usize,
 ) -> Result<Vec<Segment>, Error> {
     let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
-    let found = parts(connection, SELECT_TURNS, (tenant, run, from), (limit, &mut usize::MAX), codec::decode_turn)?;
+    let mut room = usize::MAX;
+    let found = parts(connection, SELECT_TURNS, (tenant, run, from), (limit, &mut room), codec::decode_turn)?;
     Ok(found.into_iter().flatten().map(|(_, segment)| segment).collect())
 }
 

@@ -286,5 +286,5 @@ async fn nothing_outlives_a_killed_agent() {
     let begin = std::time::Instant::now();
     let marker = format!("HOME={}/work", dir.path().display());
     eventually("everything is gone", || processes_of(&marker).is_empty() && !alive(grandchild)).await;
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }

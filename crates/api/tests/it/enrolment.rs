@@ -77,7 +77,7 @@ async fn a_join_token_enrols_one_agent_and_the_same_call_again_is_answered_again
 
 /// Waits until a credential is refused: what settles it is a commit that nobody waits for.
 async fn refused(node: &Node, own: &str) {
-    for _ in 0..1_000 {
+    for _ in 0..6_000 {
         if node.call_as(own, Method::GET, "/api/v1/whoami", Body::empty()).await.status == 401 {
             return;
         }
@@ -167,14 +167,14 @@ async fn an_enrolled_agent_is_held_to_its_queues_labels_and_group() {
     // Its record goes, and with it its stream.
     let path = format!("/api/v1/enrolments/{}", text(&made, "id"));
     served.node.call(Method::DELETE, &path, Body::empty()).await.is(204);
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), async {
         loop {
             if let Err(status) = worker.next().await {
                 break status;
             }
         }
     });
-    assert_eq!(ended.await.expect("cut off within 5 s").code(), tonic::Code::Unauthenticated);
+    assert_eq!(ended.await.expect("it is cut off").code(), tonic::Code::Unauthenticated);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn exchange(address: std::net::SocketAddr, text: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut out = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut out)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut out)).await;
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -75,7 +75,7 @@ async fn connections_are_kept_and_end_with_the_server() {
         assert!(buffer[..got].starts_with(b"HTTP/1.1 201"));
     }
     served.shutdown.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(5), served.task).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), served.task).await;
     ended.expect("an idle connection does not hold the server up").unwrap().unwrap();
     let mut buffer = [0u8; 16];
     assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);

@@ -70,6 +70,15 @@ impl LogStore for MemoryLogs {
     }
 }
 
+/// Waits until the clock shows another millisecond: for what is told apart by when it came.
+pub(crate) async fn another_millisecond() {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let begun = now();
+    while now() <= begun {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 /// Blobs in a map.
 #[derive(Default)]
 pub(crate) struct MemoryBlobs(Mutex<HashMap<(u32, Hash), Bytes>>);

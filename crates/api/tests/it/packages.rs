@@ -7,7 +7,7 @@ use axum::http::Method;
 use serde_json::json;
 use tidewheel_api::ApiConfig;
 
-use crate::node::{Got, Node};
+use crate::node::{Got, Node, another_millisecond};
 
 pub(crate) fn archive(members: &[(&str, &str)]) -> Vec<u8> {
     let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
@@ -142,7 +142,7 @@ async fn a_yanked_version_gives_way_to_the_one_before() {
     let one = archive(&[("a.py", "1")]);
     let two = archive(&[("a.py", "2")]);
     let first = put(&node, "/api/v1/packages/p/1", &one, MANIFEST).await.is(201).json();
-    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    another_millisecond().await;
     let second = put(&node, "/api/v1/packages/p/2", &two, MANIFEST).await.is(201).json();
     let served = async || node.get("/api/v1/task-types").await.json()["items"][0]["hash"].clone();
     assert_eq!(served().await, second["hash"]);
@@ -162,7 +162,7 @@ async fn a_version_is_deleted_when_no_open_task_runs_it() {
     for (n, version) in versions.iter().enumerate() {
         let content = archive(&[("a.py", &n.to_string())]);
         put(&node, &format!("/api/v1/packages/p/{}", version.replace('+', "%2B")), &content, MANIFEST).await.is(201);
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        another_millisecond().await;
     }
     let delete = async |version: &str| {
         let path = format!("/api/v1/packages/p/{}", version.replace('+', "%2B"));

@@ -15,6 +15,7 @@ use crate::grpc::{Worker, channel, hello, with_token};
 use crate::listener;
 use crate::node::{MemoryBlobs, Node};
 use crate::packages::{archive, put};
+use crate::tasks::finished;
 use crate::tenancy::tenant;
 
 const MANIFEST: &str = r#"{"format":"folder","entries":[{"name":"extract","fn":"pdf:extract"}]}"#;
@@ -232,21 +233,21 @@ async fn a_deploy_is_told_to_the_agents_that_serve_it_and_a_rollout_waits_for_th
     assert!(matches!(serving.next().await.unwrap(), ToWorker::PackageHint(_)));
     let fault = v1::PackageFault { hash: hash.clone(), reason: "no room".into() };
     serving.send(FromWorker::Heartbeat(v1::Heartbeat { packages_failed: vec![fault], ..Default::default() })).await;
-    let failed = ended(node, &path).await;
+    let failed = finished(node, &path).await;
     assert_eq!((&failed["state"], &failed["seen"], &failed["failed"]), (&json!("done"), &json!(1), &json!(1)));
     assert_eq!((&failed["agents"][0]["agent"], &failed["agents"][0]["detail"]), (&json!("one"), &json!("no room")));
 
     // A newer version serves the type; the older one comes back when its agent has it, and not before.
     push(node, "2", &version("def extract(): return 2")).await;
     let got = node.post("/api/v1/packages/pdf/1:rollout", r#"{"timeout":"50ms"}"#).await.is(202).json();
-    let late = ended(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
+    let late = finished(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
     assert_eq!((&late["state"], &late["agents"][0]["state"]), (&json!("failed"), &json!("late")));
     let types = node.get("/api/v1/task-types").await.is(200).json();
     assert_eq!(types["items"][0]["version"], "2");
     let got = node.post("/api/v1/packages/pdf/1:rollout", "{}").await.is(202).json();
     let beat = v1::Heartbeat { packages_added: vec![hash], ..Default::default() };
     serving.send(FromWorker::Heartbeat(beat)).await;
-    let done = ended(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
+    let done = finished(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
     assert_eq!((&done["state"], &done["done"], &done["package"]), (&json!("done"), &json!(1), &json!("pdf@1")));
     let types = node.get("/api/v1/task-types").await.is(200).json();
     assert_eq!(types["items"][0]["version"], "1");
@@ -276,23 +277,11 @@ async fn a_rollout_gave_new_tasks_a_version_that_was_yanked_meanwhile() {
     node.post("/api/v1/packages/pdf/1:yank", "").await.is(200);
     let added = vec![stored["hash"].as_str().unwrap().to_owned()];
     serving.send(FromWorker::Heartbeat(v1::Heartbeat { packages_added: added, ..Default::default() })).await;
-    let failed = ended(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
+    let failed = finished(node, &format!("/api/v1/operations/{}", got["id"].as_str().unwrap())).await;
     assert_eq!((&failed["state"], &failed["done"]), (&json!("failed"), &json!(1)));
     assert!(failed["detail"].as_str().unwrap().contains("pdf@1 is yanked"), "{failed}");
     let types = node.get("/api/v1/task-types").await.is(200).json();
     assert_eq!(types["items"][0]["version"], "2");
-}
-
-async fn ended(node: &Node, path: &str) -> Value {
-    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-    loop {
-        let operation = node.get(path).await.is(200).json();
-        if operation["state"] != "running" {
-            return operation;
-        }
-        assert!(tokio::time::Instant::now() < patience, "{operation}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::node::Node;
+use crate::node::{Node, another_millisecond};
 use crate::workflows::{deploy, document};
 
 /// Starts a run and waits for its end.
@@ -360,7 +360,7 @@ async fn a_start_under_a_key_is_one_run() {
     };
     let body = r#"{"workflow":"shop/quick","input":{"x":1}}"#;
     let first = send("k1", body).await.is(201).json();
-    tokio::time::sleep(Duration::from_millis(3)).await;
+    another_millisecond().await;
     let second = send("k1", body).await.is(200);
     assert_eq!(second.header("idempotency-replayed"), "true");
     assert_eq!(second.json()["id"], first["id"]);

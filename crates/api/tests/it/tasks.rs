@@ -327,15 +327,17 @@ async fn bulk_actions_are_operations() {
     assert_eq!(node.get("/api/v1/operations").await.json()["items"].as_array().unwrap().len(), 3);
 }
 
+/// A background operation, once it is over.
 pub(crate) async fn finished(node: &Node, location: &str) -> Value {
-    for _ in 0..500 {
+    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
         let operation = node.get(location).await.is(200).json();
         if operation["state"] != "running" {
             return operation;
         }
+        assert!(tokio::time::Instant::now() < patience, "it does not end: {operation}");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("the operation does not end");
 }
 
 #[tokio::test]

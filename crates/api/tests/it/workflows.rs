@@ -5,6 +5,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::node::Node;
+use crate::tasks::finished;
 
 /// A document with these statements.
 pub(crate) fn document(name: &str, version: &str, body: &str) -> String {
@@ -219,12 +220,7 @@ async fn a_deploy_moves_the_runs_that_fit_and_says_why_others_stay() {
     let id = run["id"].as_str().unwrap().to_owned();
     let done = async |operation: &Value| {
         let path = format!("/api/v1/operations/{}", operation["moving"].as_str().unwrap());
-        for _ in 0..200 {
-            if node.get(&path).await.is(200).json()["state"] == "done" {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
-        }
+        finished(&node, &path).await;
         node.get(&format!("{path}/items")).await.is(200).json()["items"][0].clone()
     };
     // What is open is another statement there: the run stays, and says so.

@@ -162,7 +162,7 @@ fn a_slip_of_the_hand_gets_a_proposal() {
 #[test]
 fn the_version_comes_at_once() {
     let home = tempfile::tempdir().unwrap();
-    // The best of several: the machine does other things beside the tests.
+    // The best of several, and far above what it takes: the machine does other things beside the tests.
     let best = (0..10)
         .map(|_| {
             let start = Instant::now();
@@ -174,7 +174,7 @@ fn the_version_comes_at_once() {
         })
         .min()
         .unwrap();
-    assert!(best < Duration::from_millis(20), "{best:?}");
+    assert!(best < Duration::from_millis(200), "{best:?}");
 }
 
 #[test]

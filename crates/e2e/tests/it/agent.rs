@@ -178,7 +178,7 @@ async fn bad_neighbours_do_not_hold_good_tasks_up() -> anyhow::Result<()> {
     }
     figure(&format!("neighbours: 50 good tasks in {} ms beside {}", took.as_millis(), ends.join(", ")));
     // What an ended attempt has forked does not stay: it would use up the limits of those that come after it.
-    let left = until("the processes of ended attempts to go", Duration::from_secs(15), || async {
+    let left = until("the processes of ended attempts to go", Duration::from_secs(60), || async {
         Ok((descendants(agent.pid()).len() < 50).then_some(()))
     });
     left.await.map_err(|e| {
@@ -210,8 +210,8 @@ async fn tasks_of_a_killed_agent_run_again_and_nothing_of_it_lives() -> anyhow::
     let below = descendants(agent.pid());
     agent.kill()?;
     let killed = Instant::now();
-    gone("SIGKILL of the agent", &pids, Duration::from_secs(5)).await?;
-    until("no process below the agent", Duration::from_secs(5), || async {
+    gone("SIGKILL of the agent", &pids, Duration::from_secs(20)).await?;
+    until("no process below the agent", Duration::from_secs(20), || async {
         Ok(below.iter().all(|process| !process.lives()).then_some(()))
     })
     .await

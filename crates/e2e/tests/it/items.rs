@@ -29,7 +29,7 @@ async fn a_taken_item_is_still_its_holders_after_the_server_was_killed() -> anyh
     }
     let held = take(&rest, &json!({ "lease": "2m" })).await?.remove(0);
     anyhow::ensure!(held["input"] == json!({ "n": 1 }) && held["attempt"] == 1, "{held}");
-    let hasty = take(&rest, &json!({ "lease": "6s" })).await?.remove(0);
+    let hasty = take(&rest, &json!({ "lease": "15s" })).await?.remove(0);
     server.kill()?;
     server.launch().await?;
     let rest = server.rest();

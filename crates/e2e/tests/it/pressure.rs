@@ -14,6 +14,7 @@ use tidewheel_e2e::{PATIENCE, gate, need_binary, until};
 const ALERT: u64 = 20;
 const THROTTLE: u64 = 60;
 const BOUND: u64 = 64;
+const NARROW: &str = r#"queue="narrow""#;
 
 /// The `pressure` events of the live stream, as `from > to`.
 async fn listen(rest: Rest, seen: Arc<Mutex<Vec<String>>>) -> anyhow::Result<()> {
@@ -40,9 +41,10 @@ async fn stats(rest: &Rest) -> anyhow::Result<Value> {
     rest.get("/api/v1/queues/narrow/stats").await?.ok()?.json()
 }
 
-async fn metric(rest: &Rest, name: &str) -> anyhow::Result<f64> {
+/// A figure with a label, as `queue="narrow"`.
+async fn metric(rest: &Rest, name: &str, label: &str) -> anyhow::Result<f64> {
     let text = String::from_utf8(rest.get("/metrics").await?.ok()?.body.to_vec())?;
-    let line = text.lines().find(|line| line.starts_with(name) && line.contains("queue=\"narrow\""));
+    let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
     Ok(line.and_then(|line| line.rsplit(' ').next()).and_then(|n| n.parse().ok()).unwrap_or(-1.0))
 }
 
@@ -69,9 +71,9 @@ async fn overload_comes_in_stages_and_accepted_work_is_done() -> anyhow::Result<
     .await?;
     let shown = stats(&rest).await?;
     anyhow::ensure!(shown["pressure"] == "alert" && shown["desired_permits"].as_u64() > Some(0), "{shown}");
-    anyhow::ensure!(metric(&rest, "tidewheel_queue_pressure").await? == 1.0);
-    anyhow::ensure!(metric(&rest, "tidewheel_queue_desired_permits").await? >= 1.0);
-    anyhow::ensure!(metric(&rest, "orchestrator_job_queue_depth").await? == (ALERT + 1) as f64);
+    anyhow::ensure!(metric(&rest, "tidewheel_queue_pressure", NARROW).await? == 1.0);
+    anyhow::ensure!(metric(&rest, "tidewheel_queue_desired_permits", NARROW).await? >= 1.0);
+    anyhow::ensure!(metric(&rest, "orchestrator_job_queue_depth", NARROW).await? == (ALERT + 1) as f64);
     // Second: a part of what comes is taken, about as much as ends, which is nothing yet; the rest hears when to come back.
     let (mut throttled, mut answers) = (0, Vec::new());
     loop {
@@ -113,11 +115,14 @@ async fn overload_comes_in_stages_and_accepted_work_is_done() -> anyhow::Result<
     let (patient, ledger) = (run(&server, &home, &submit), Ledger::default());
     let plan = Plan::new(&server.url(), &server.token, "w", &["narrow"], 2);
     let plan = plan.with(|_| Deed::After(Duration::from_millis(5), "1".into()));
+    let refusals = || metric(&rest, "tidewheel_requests_refused_total", r#"code="overloaded""#);
+    let before = refusals().await?;
     let later = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        Worker::start(plan, ledger.clone())
+        until("it to be refused", PATIENCE, || async { Ok((refusals().await? > before).then_some(())) }).await?;
+        anyhow::Ok(Worker::start(plan, ledger.clone()))
     };
-    let (submitted, _worker) = tokio::join!(patient, later);
+    let (submitted, worker) = tokio::join!(patient, later);
+    let _worker = worker?;
     let id = submitted?.exits(0)?.json()?["id"].as_str().unwrap_or_default().to_owned();
     accepted.push(id);
     for id in &accepted {

@@ -1,7 +1,5 @@
 //! Workflows on the real server with a real agent: deployed, run, and still run to their end when everything is killed.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tidewheel_e2e::agent::{Agent, deploy, package};
 use tidewheel_e2e::server::{Server, run};
@@ -114,7 +112,6 @@ do:
     // What it holds has to be read again after this.
     server.kill()?;
     server.launch().await?;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let got = run(&server, &home, &["run", "get", &id, "--wait=60s", "-o", "json"]).await?.exits(0)?.json()?;
     anyhow::ensure!(got["output"] == json!({ "bytes": 400_000 }), "{got}");
     Ok(())
