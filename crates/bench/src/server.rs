@@ -189,6 +189,13 @@ impl Server {
         Ok(())
     }
 
+    /// The sum of a counter at `/metrics` over its series that have a label.
+    pub(crate) fn sum(&self, name: &str, label: &str) -> anyhow::Result<f64> {
+        let text = self.ask("/metrics")?;
+        let series = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
     /// A histogram at `/metrics`, over all its labels.
     pub(crate) fn histogram(&self, name: &str) -> anyhow::Result<Histogram> {
         let text = self.ask("/metrics")?;

@@ -17,7 +17,7 @@ use crate::output::{Col, Kind, Shape};
   tidewheel bench engine
   tidewheel bench throughput latency --quick -o json
   tidewheel bench memory --tasks 100000000
-  tidewheel bench soak --minutes 1440")]
+  tidewheel bench soak --minutes 72 --tasks 86400000")]
 pub(crate) struct Bench {
     /// What to measure; all of them with `all`
     #[arg(required_unless_present = "role")]
