@@ -23,8 +23,8 @@ pub(crate) struct Session {
     pub(crate) connected: bool,
     /// Gets nothing new.
     pub(crate) draining: bool,
-    /// Its lease is over, and what it had is being given to others.
-    lapsed: bool,
+    /// Why it is over, while what it had is being given to others.
+    over: Option<&'static str>,
     pub(crate) usage: Usage,
     /// Monotonic and wall time of the last sign of life.
     pub(crate) seen: Now,
@@ -58,7 +58,7 @@ impl Session {
 
     /// Whether it takes another attempt.
     pub(crate) fn is_free(&self) -> bool {
-        self.connected && !self.draining && !self.lapsed && !self.usage.tight && self.used < self.capacity()
+        self.connected && !self.draining && self.over.is_none() && !self.usage.tight && self.used < self.capacity()
     }
 }
 
@@ -84,7 +84,7 @@ impl Partition {
                 hello,
                 connected: true,
                 draining: false,
-                lapsed: false,
+                over: None,
                 usage: Usage::default(),
                 seen: now,
                 used: 0,
@@ -109,20 +109,26 @@ impl Partition {
     }
 
     /// A new stream of a worker has come while the old session still stands: what the worker names goes over to it,
-    /// what it does not name is lost.
+    /// what it does not name is lost, in pieces as when a worker falls silent.
     fn replace(&mut self, old: SessionId, resume: &[(TaskId, Token)], now: Now) {
         self.withdraw(old, now);
-        let Some(s) = self.sessions.get(&old) else { return };
-        let attempts = s.attempts.clone();
-        for id in attempts {
-            let entry = &self.tasks[&id];
-            if resume.iter().any(|(task, token)| *task == id && *token == entry.task.token) {
-                self.unbind(id);
-            } else {
-                self.lose(id, AttemptOutcome::Lost, Failure::ours("lost", "the worker no longer had the attempt"), now);
+        let Some(s) = self.sessions.get_mut(&old) else { return };
+        s.over = Some("the worker no longer had the attempt");
+        if std::mem::take(&mut s.connected) {
+            self.effects
+                .push(Effect::Close { session: old, reason: "another connection of the same worker has come".into() });
+        }
+        self.leave_pool(old);
+        self.release_awaiting(old);
+        for (id, token) in resume {
+            let goes_over = self.tasks.get(id).is_some_and(|entry| {
+                entry.task.token == *token && entry.run.as_ref().is_some_and(|run| run.session == Some(old))
+            });
+            if goes_over {
+                self.unbind(*id);
             }
         }
-        self.drop_session(old, "another connection of the same worker has come");
+        self.lose_piece(old, now);
     }
 
     /// Grants that no batch has taken along yet go back: nobody has seen them, so they use up no attempt.
@@ -262,30 +268,38 @@ impl Partition {
         let lease = self.options.lease_ms;
         let Some(s) = self.sessions.get(&session) else { return };
         let until = s.seen.mono + lease;
-        if s.lapsed {
+        if s.over.is_some() {
             // A sign of life comes too late now: a part of what it had is somebody else's.
-        } else if until > now.mono || (self.options.planted.has(Bug::ImmortalLease) && !s.connected) {
+            self.lose_piece(session, now);
+            return;
+        }
+        if until > now.mono || (self.options.planted.has(Bug::ImmortalLease) && !s.connected) {
             self.mono_wheel.insert(until.max(now.mono + 1), MonoTimer::Session(session));
             return;
         }
         self.withdraw(session, now);
         let Some(s) = self.sessions.get_mut(&session) else { return };
-        s.lapsed = true;
-        // In pieces: one worker may have had tens of thousands, and the others go on meanwhile.
-        let piece: Vec<TaskId> = s.attempts.iter().rev().take(limit::LOST_AT_ONCE).copied().collect();
-        let all = piece.len() == s.attempts.len() || self.options.planted.has(Bug::ForgottenLoss);
+        s.over = Some("the worker fell silent");
         self.reenter_pool(session);
-        for id in piece {
-            if self.options.planted.has(Bug::ForgottenLoss) {
-                continue;
-            }
-            self.lose(id, AttemptOutcome::Lost, Failure::ours("lost", "the worker fell silent"), now);
+        self.lose_piece(session, now);
+    }
+
+    /// Gives some of what a worker had that is over to others, and forgets its session after the last of it: one worker may have
+    /// had tens of thousands, and the others go on meanwhile.
+    fn lose_piece(&mut self, session: SessionId, now: Now) {
+        let Some(s) = self.sessions.get(&session) else { return };
+        let Some(why) = s.over else { return };
+        let forgotten = self.options.planted.has(Bug::ForgottenLoss);
+        let piece: Vec<TaskId> = s.attempts.iter().rev().take(limit::LOST_AT_ONCE).copied().collect();
+        let all = piece.len() == s.attempts.len() || forgotten;
+        for id in piece.into_iter().filter(|_| !forgotten) {
+            self.lose(id, AttemptOutcome::Lost, Failure::ours("lost", why), now);
         }
-        if !all {
+        if all {
+            self.drop_session(session, "no heartbeat within the lease");
+        } else {
             self.mono_wheel.insert(now.mono + limit::LOST_EVERY_MS, MonoTimer::Session(session));
-            return;
         }
-        self.drop_session(session, "no heartbeat within the lease");
     }
 
     /// Attempts that nobody claimed after a reload.

@@ -202,3 +202,32 @@ fn what_a_large_worker_had_is_given_away_in_pieces_and_completely() {
     (0..1_000).for_each(|_| bench.pass(1));
     assert_eq!(running(&bench), 0);
 }
+
+#[test]
+fn a_large_worker_that_comes_again_keeps_what_it_names_and_the_rest_is_given_away_in_pieces() {
+    let mut bench = Bench::new(Options::default(), QueueConfig::default());
+    let ids: Vec<TaskId> = (0..1_000).map(|_| bench.submit(task(Spec::default()))).collect();
+    let old = bench.connect("w", worker(1_000));
+    let tokens: Vec<_> = ids.iter().map(|id| (*id, bench.store.tasks[id].token)).collect();
+    // Some of them twice, and one with a token that is not its own.
+    let mut resume: Vec<_> = tokens[..100].iter().chain(&tokens[..10]).copied().collect();
+    resume.push((ids[500], tokens[501].1));
+    bench.effects.clear();
+    bench.connect("w", Hello { resume, ..worker(1_000) });
+    let welcome = bench.effects.iter().find_map(|effect| match effect {
+        Effect::Welcome { resumed, .. } => Some(resumed.clone()),
+        _ => None,
+    });
+    assert_eq!(welcome.as_deref(), Some(&tokens[..100]));
+    let closed = bench.effects.iter().filter(|e| matches!(e, Effect::Close { session, .. } if *session == old)).count();
+    assert_eq!(closed, 1);
+    let lost = |bench: &Bench| {
+        let again = |id: &&TaskId| bench.store.tasks[*id].attempt > 1 || bench.state(**id) != State::Running;
+        ids.iter().filter(again).count()
+    };
+    let first = lost(&bench);
+    assert!((1..900).contains(&first), "{first} of 900 are given away at once");
+    (0..1_000).for_each(|_| bench.pass(1));
+    assert_eq!(lost(&bench), 900);
+    assert!(ids[..100].iter().all(|id| bench.store.tasks[id].attempt == 1 && bench.state(*id) == State::Running));
+}
