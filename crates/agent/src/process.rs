@@ -36,6 +36,10 @@ pub(crate) struct Spawn {
     pub(crate) stdin: bool,
 }
 
+/// The entry in the environment of each process that user code is started in; its children inherit it, and what left its session is
+/// found by it. Value: the agent's instance, a dot, a number.
+const MARK: &str = "TIDEWHEEL_MARK";
+
 /// A started process, the leader of its session.
 pub(crate) struct Running {
     pub(crate) child: tokio::process::Child,
@@ -79,7 +83,7 @@ impl Spawner {
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let inner = Arc::new(Inner {
             cgroups: if control_groups { Cgroups::detect(instance) } else { Cgroups::default() },
-            guard: Guard::start(),
+            guard: Guard::start(&format!("{MARK}={instance}.")),
             instance: instance.to_owned(),
             run_as: run_as.filter(|_| rustix::process::geteuid().is_root()),
             counter: std::sync::atomic::AtomicU64::new(1),
@@ -129,7 +133,7 @@ impl Spawner {
 impl Inner {
     fn fork(self: Arc<Self>, spawn: Spawn) -> std::io::Result<Running> {
         let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let marker = format!("TIDEWHEEL_MARK={}.{number}", self.instance);
+        let marker = format!("{MARK}={}.{number}", self.instance);
         let group = self.cgroups.create(&format!("p{number}"), &spawn.limits);
         let (stdout_read, stdout_write) = output_pipe()?;
         let (stderr_read, stderr_write) = output_pipe()?;

@@ -250,12 +250,26 @@ async fn the_agent_says_what_it_is() {
 #[ignore = "started by another test"]
 async fn an_agent_to_be_killed() {
     let (Ok(server), Ok(dir)) = (std::env::var("IT_SERVER"), std::env::var("IT_DIR")) else { return };
-    let config = AgentConfig::new(server, Secret::new("secret"), dir);
+    let mut config = AgentConfig::new(server, Secret::new("secret"), dir);
+    if std::env::var_os("IT_PLAIN").is_some() {
+        config.isolation = tidewheel_agent::Isolation::Off;
+        config.control_groups = false;
+    }
     tidewheel_agent::run(config, Default::default()).await.expect("it is killed before");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_killed_agent() {
+    outlives_nothing(false).await;
+}
+
+/// As on a machine that gives ordinary users neither namespaces nor control groups.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_outlives_a_killed_agent_that_has_no_help_of_the_kernel() {
+    outlives_nothing(true).await;
+}
+
+async fn outlives_nothing(plain: bool) {
     let mut bench = Bench::start().await;
     drop(bench.connected().await);
     let dir = tempfile::tempdir().expect("a folder");
@@ -263,6 +277,7 @@ async fn nothing_outlives_a_killed_agent() {
         .args(["--ignored", "--exact", "connection::an_agent_to_be_killed"])
         .env("IT_SERVER", format!("http://{}", bench.addr))
         .env("IT_DIR", dir.path())
+        .envs(plain.then_some(("IT_PLAIN", "1")))
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()

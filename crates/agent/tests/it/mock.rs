@@ -522,8 +522,17 @@ pub(crate) fn read_pid(path: &Path) -> Option<i32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// bubblewrap, where a developer or the machine has it.
-pub(crate) fn bwrap() -> Option<PathBuf> {
-    let given = std::env::var_os("TIDEWHEEL_BWRAP").map(PathBuf::from);
-    given.or_else(|| std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join("bwrap")).find(|p| p.is_file()))
+/// Whether this machine has bubblewrap and lets this user make namespaces; where not, it says what is not run for it.
+pub(crate) fn has_sandbox(test: &str) -> bool {
+    static HAS: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        let program = std::env::var_os("TIDEWHEEL_BWRAP").unwrap_or_else(|| "bwrap".into());
+        let probe = std::process::Command::new(program)
+            .args(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "true"])
+            .output();
+        probe.is_ok_and(|output| output.status.success())
+    });
+    if !*HAS {
+        println!("not run: {test} in the sandbox: bubblewrap is missing, or this user may not make namespaces");
+    }
+    *HAS
 }

@@ -432,7 +432,7 @@ async fn isolation_is_had_or_refused() {
     s.grant(vec![bench.python("1", "add", "[1]"), shell("2", "true")]).await;
     assert_eq!(s.failure("1").await.r#type, "isolation-unavailable");
     assert_eq!(s.failure("2").await.r#type, "isolation-unavailable");
-    if bwrap().is_none() {
+    if !has_sandbox("isolation_is_had_or_refused") {
         return;
     }
     let mut bench = Bench::start_with(|c| c.isolation = tidewheel_agent::Isolation::On).await;
