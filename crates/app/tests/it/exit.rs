@@ -86,6 +86,23 @@ fn with_json_the_problem_itself_is_on_stderr() {
 }
 
 #[test]
+fn what_a_field_got_wrong_is_said_once() {
+    let refused = |detail: &str, pointer: &str, wrong: &str| {
+        let mut answer = problem(400, "invalid-field", detail);
+        let mut body: Value = serde_json::from_str(&answer.body).unwrap();
+        body["errors"] = json!([{ "pointer": pointer, "detail": wrong }]);
+        answer.body = body.to_string();
+        let ran = Mock::always(answer).run(&["task", "submit", "a"]);
+        ran.err.lines().find(|line| line.contains("why:")).unwrap().trim().to_owned()
+    };
+    let limit = "a whole number from 1 to 1000 is needed";
+    assert_eq!(refused(&format!("?limit=: {limit}"), "limit", limit), format!("why: ?limit=: {limit}"));
+    // Which of many it was is no repetition.
+    let third = refused("There is no such queue.", "/tasks/2/queue", "there is no such queue");
+    assert_eq!(third, "why: There is no such queue. [/tasks/2/queue: there is no such queue]");
+}
+
+#[test]
 fn no_server_is_5_and_says_how_to_get_one() {
     let home = tempfile::tempdir().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
