@@ -154,10 +154,10 @@ pub(super) fn show(value: &Value, kind: Kind, time: TimeStyle, now: Timestamp) -
 /// The colour of a state; the word beside it always says the same.
 pub(super) fn colour_of(state: &str) -> Option<Color> {
     Some(match state {
-        "succeeded" | "online" | "active" | "done" | "ok" | "ready" => Color::Green,
-        "failed" | "dead" | "lost" | "timed_out" | "yanked" | "error" => Color::Red,
+        "succeeded" | "completed" | "online" | "active" | "done" | "ok" | "ready" => Color::Green,
+        "failed" | "faulted" | "dead" | "lost" | "timed_out" | "yanked" | "error" => Color::Red,
         "running" | "draining" => Color::Cyan,
-        "cancelled" | "expired" | "paused" | "silent" | "warning" | "warn" | "returned" => Color::Yellow,
+        "cancelled" | "expired" | "paused" | "suspended" | "silent" | "warning" | "warn" | "returned" => Color::Yellow,
         _ => return None,
     })
 }
@@ -166,6 +166,14 @@ pub(super) fn colour_of(state: &str) -> Option<Color> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn ends_of_runs_have_the_colours_of_ends_of_tasks() {
+        for (run, task) in [("completed", "succeeded"), ("faulted", "failed"), ("suspended", "paused")] {
+            assert!(colour_of(run).is_some() && colour_of(run) == colour_of(task), "{run}");
+        }
+        assert_eq!(colour_of("queued"), None);
+    }
 
     #[test]
     fn paths_reach_nested_values_lists_and_keys_with_dots() {
