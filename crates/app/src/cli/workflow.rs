@@ -372,7 +372,7 @@ impl Fmt {
 fn write(file: &Path, text: &str) -> Outcome {
     let doing = || format!("cannot write {}", file.display());
     let target = std::fs::canonicalize(file).doing(Exit::Failed, doing)?;
-    let folder = target.parent().unwrap_or(Path::new("."));
+    let folder = crate::profile::folder_of(&target);
     let mut new = tempfile::NamedTempFile::new_in(folder).doing(Exit::Failed, doing)?;
     std::io::Write::write_all(&mut new, text.as_bytes()).doing(Exit::Failed, doing)?;
     let permissions = std::fs::metadata(&target).doing(Exit::Failed, doing)?.permissions();

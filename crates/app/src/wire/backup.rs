@@ -13,6 +13,8 @@ use tidewheel_proto::rest::Backup;
 use tidewheel_runtime::Runtime;
 use tidewheel_store::Store;
 
+use crate::profile::folder_of;
+
 /// Where a running server puts its backups, below the data folder.
 pub(crate) const FOLDER: &str = "backups";
 
@@ -60,7 +62,7 @@ fn complete(to: &Path, fill: impl FnOnce(&Path) -> std::io::Result<u64>) -> Resu
         check_database(&partial.join("tidewheel.db"))?;
         sync(&partial).map_err(what)?;
         std::fs::rename(&partial, to).map_err(what)?;
-        sync(to.parent().unwrap_or(Path::new("."))).map_err(what)?;
+        sync(folder_of(to)).map_err(what)?;
         Ok(rest + size)
     });
     if filled.is_err() {

@@ -341,3 +341,16 @@ fn any_call_can_be_made_by_hand() {
     assert_eq!((asked[1].method.as_str(), asked[1].path.as_str()), ("PATCH", "/api/v1/queues/pdf"));
     assert_eq!(asked[2].path, "/health/ready");
 }
+
+/// The folder of a bare file name is the current one; it was looked for under an empty name.
+#[test]
+fn a_secret_is_written_to_a_file_of_the_current_folder() {
+    let mock = Mock::always(answer(201, json!({"id": "tok_1", "name": "ops", "role": "admin", "secret": "tw_s"})));
+    let ran = mock.run(&["token", "create", "ops", "--role", "admin", "--to", "ops.token"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let file = mock.home.path().join("ops.token");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "tw_s\n");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!ran.out.contains("tw_s") && !ran.err.contains("tw_s"), "{ran:?}");
+}

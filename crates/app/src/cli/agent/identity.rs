@@ -12,7 +12,7 @@ use tidewheel_proto::{rest, token};
 
 use crate::client::{Client, is_loopback};
 use crate::fail::{Exit, Failure, Outcome, While};
-use crate::profile::{Connection, Secret, write_private};
+use crate::profile::{Connection, Secret, folder_of, write_private};
 
 /// The file, and where a new one lies until the server has said yes to it.
 const FILE: &str = "identity.json";
@@ -114,7 +114,7 @@ fn hand_over(path: &Path) -> std::io::Result<()> {
     if unsafe { libc::geteuid() } != 0 {
         return Ok(());
     }
-    let folder = std::fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+    let folder = std::fs::metadata(folder_of(path))?;
     std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))
 }
 

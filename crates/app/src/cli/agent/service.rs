@@ -277,7 +277,7 @@ fn known(file: &Path, force: bool, what: &str) -> Outcome<Option<String>> {
 }
 
 fn write(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("/"));
+    let folder = crate::profile::folder_of(file);
     std::fs::create_dir_all(folder)?;
     let partial = file.with_extension("service.partial");
     std::fs::write(&partial, text)?;
