@@ -97,7 +97,7 @@ pub enum Event {
     Resume,
     /// A faulted run goes on from the statements that failed or were interrupted.
     Retry,
-    /// It went back to where a key was opened; made by [`super::fold::reset`] alone, which needs the whole history.
+    /// It went back to where a key was opened; made by [`super::fold::Journal::reset`] alone, which needs the whole history.
     Reset {
         /// The key, as text.
         key: Name,

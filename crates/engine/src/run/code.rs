@@ -8,7 +8,7 @@
 //! The history that an activation gets is in *turns*: what had ended when the activation began, and what the program asked
 //! for then. A replay goes through the same turns in the same order, so that nothing in it depends on time or on who was faster.
 //!
-//! A history has no bound; what a run carries of it has one ([`super::page`]).
+//! A history has no bound; what a run carries of it has one (`page`).
 
 use std::sync::Arc;
 

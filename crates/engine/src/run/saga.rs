@@ -223,7 +223,7 @@ impl Machine<'_> {
                 stopped.extend(line.frames.last().map(|frame| (id, frame.seq)));
             }
         }
-        self.to_be_undone(armed);
+        self.undo_later(armed);
         stopped
     }
 

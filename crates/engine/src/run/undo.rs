@@ -159,7 +159,7 @@ impl Compensations {
 
     /// Takes out the one to be undone next: the last one armed. `None` = one is at work or pauses, or there is nothing to do.
     /// The caller opens its task and says under which entry ([`Compensations::opened`]).
-    pub fn next(&mut self) -> Option<Undo> {
+    pub fn take_next(&mut self) -> Option<Undo> {
         if self.idle() || self.running.is_some() || self.pause.is_some() {
             return None;
         }
@@ -229,7 +229,7 @@ impl Head {
 
 impl Machine<'_> {
     /// Undoes what a statement armed that was interrupted or failed. It begins with the next [`Machine::compensate`].
-    pub(super) fn to_be_undone(&mut self, armed: Vec<Undo>) {
+    pub(super) fn undo_later(&mut self, armed: Vec<Undo>) {
         if armed.is_empty() {
             return;
         }
@@ -242,7 +242,7 @@ impl Machine<'_> {
         if self.def.planted().has(Bug::UndoInOrder) && self.head.undo.as_ref().is_some_and(waits) {
             self.head.undo_mut().armed.rotate_left(1);
         }
-        let Some(undo) = self.head.undo.is_some().then(|| self.head.undo_mut().next()).flatten() else {
+        let Some(undo) = self.head.undo.is_some().then(|| self.head.undo_mut().take_next()).flatten() else {
             if self.head.undo.as_ref().is_some_and(|undo| undo.is_empty()) {
                 self.head.undo = None;
             }
@@ -397,18 +397,18 @@ mod tests {
     #[test]
     fn what_is_armed_is_undone_in_reverse_one_at_a_time() {
         let mut all = two();
-        assert!(all.idle() && all.next().is_none(), "nobody asked for it yet");
+        assert!(all.idle() && all.take_next().is_none(), "nobody asked for it yet");
         all.begin();
-        let last = all.next().unwrap();
+        let last = all.take_next().unwrap();
         assert_eq!(&*last.name, "b");
         all.opened(last, 7);
-        assert!(all.next().is_none() && all.owns(7), "one is at work");
+        assert!(all.take_next().is_none() && all.owns(7), "one is at work");
         assert_eq!(all.done(&Outcome::Ok(Data::null())), Undone::Next);
-        let first = all.next().unwrap();
+        let first = all.take_next().unwrap();
         assert_eq!(&*first.name, "a");
         all.opened(first, 8);
         assert_eq!(all.done(&Outcome::Ok(Data::null())), Undone::Next);
-        assert!(all.next().is_none() && all.idle() && all.is_empty());
+        assert!(all.take_next().is_none() && all.idle() && all.is_empty());
     }
 
     #[test]
@@ -416,15 +416,15 @@ mod tests {
         let mut all = two();
         all.begin();
         for (try_no, expected) in [Undone::Again(100), Undone::Again(200), Undone::Failed].into_iter().enumerate() {
-            let next = all.next().unwrap();
+            let next = all.take_next().unwrap();
             assert_eq!((&*next.name, next.tries as usize), ("b", try_no), "each attempt has a key of its own");
             all.opened(next, 10);
             assert_eq!(all.done(&failed()), expected);
         }
-        assert!(all.idle() && all.next().is_none());
+        assert!(all.idle() && all.take_next().is_none());
         assert_eq!(all.armed.len(), 2, "both remain");
         all.resume();
-        assert_eq!(&*all.next().unwrap().name, "b");
+        assert_eq!(&*all.take_next().unwrap().name, "b");
     }
 
     #[test]

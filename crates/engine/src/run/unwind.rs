@@ -103,7 +103,7 @@ impl Machine<'_> {
                 self.close(frame.seq, None);
             }
             if let Step::Saga(state) = frame.step {
-                self.to_be_undone(state.armed);
+                self.undo_later(state.armed);
             }
             if ended {
                 continue;
