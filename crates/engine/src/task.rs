@@ -346,6 +346,35 @@ impl Spec {
 }
 
 impl Task {
+    /// A queued task of which nothing is known but its key and what was asked for: no time, no attempt, no input.
+    pub fn blank(tenant: TenantId, id: TaskId, spec: Arc<Spec>) -> Task {
+        Task {
+            id,
+            tenant,
+            queue: QueueId(0),
+            kind: TypeId(0),
+            state: State::Queued,
+            priority: 0,
+            seq: 0,
+            lane: None,
+            created: 0,
+            changed: 0,
+            due: 0,
+            run_at: 0,
+            attempt: 0,
+            attempt_base: 0,
+            token: Token::default(),
+            worker: WorkerId(0),
+            granted: 0,
+            started: 0,
+            cancelling: false,
+            spec,
+            input: Payload::None,
+            ending: None,
+            step: None,
+        }
+    }
+
     /// The lease under which it was taken, in milliseconds; 0 = none. It never changes while the attempt lives.
     pub fn lease_ms(&self) -> u64 {
         if self.state == State::Running { self.due.saturating_sub(self.granted) } else { 0 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use prost::Message;
 use tidewheel_engine::config::{Backoff, Policy, QueueConfig, Rate, RetryPolicy, TenantConfig, Timeouts};
-use tidewheel_engine::id::{Name, QueueId, TaskId, TenantId, Token, TypeId, WorkerId};
+use tidewheel_engine::id::{Name, TaskId, TenantId};
 use tidewheel_engine::mutation::{AttemptOutcome, AttemptRecord};
 use tidewheel_engine::task::{Artifact, Ending, Failure, Payload, Resources, Spec, State, Task};
 
@@ -222,31 +222,7 @@ pub fn decode_task(bytes: &[u8]) -> Decoded<Task> {
 
 /// A task of which nothing is known but its key; decoders fill it.
 pub fn blank_task(tenant: TenantId, id: TaskId) -> Task {
-    Task {
-        id,
-        tenant,
-        queue: QueueId(0),
-        kind: TypeId(0),
-        state: State::Scheduled,
-        priority: 0,
-        seq: 0,
-        lane: None,
-        created: 0,
-        changed: 0,
-        due: 0,
-        run_at: 0,
-        attempt: 0,
-        attempt_base: 0,
-        token: Token::default(),
-        worker: WorkerId(0),
-        granted: 0,
-        started: 0,
-        step: None,
-        cancelling: false,
-        spec: Arc::clone(&DEFAULT_SPEC),
-        input: Payload::None,
-        ending: None,
-    }
+    Task { state: State::Scheduled, ..Task::blank(tenant, id, Arc::clone(&DEFAULT_SPEC)) }
 }
 
 fn name(text: String) -> Name {

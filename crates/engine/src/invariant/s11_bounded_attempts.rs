@@ -61,7 +61,7 @@ mod tests {
     use crate::id::{QueueId, TenantId, Token, TypeId, WorkerId};
     use crate::invariant::Fold;
     use crate::mutation::{AttemptRecord, Batch, Mutation};
-    use crate::task::{Payload, Spec, State, Task};
+    use crate::task::{Spec, State, Task};
 
     /// A log with one task that gets three attempts.
     struct World {
@@ -73,31 +73,9 @@ mod tests {
     impl World {
         fn new() -> World {
             let retry = Some(RetryPolicy { max_attempts: 3, ..RetryPolicy::default() });
-            let task = Task {
-                id: TaskId(1),
-                tenant: TenantId(1),
-                queue: QueueId(1),
-                kind: TypeId(1),
-                state: State::Queued,
-                priority: 5,
-                seq: 1,
-                lane: None,
-                created: 0,
-                changed: 0,
-                due: 0,
-                run_at: 0,
-                attempt: 0,
-                attempt_base: 0,
-                token: Token::default(),
-                worker: WorkerId(0),
-                granted: 0,
-                started: 0,
-                cancelling: false,
-                spec: Arc::new(Spec { retry, ..Spec::default() }),
-                input: Payload::None,
-                ending: None,
-                step: None,
-            };
+            let spec = Arc::new(Spec { retry, ..Spec::default() });
+            let (queue, kind) = (QueueId(1), TypeId(1));
+            let task = Task { queue, kind, priority: 5, seq: 1, ..Task::blank(TenantId(1), TaskId(1), spec) };
             let mut world = World { fold: Fold::default(), check: BoundedAttempts::default(), task };
             assert_eq!(world.commit(None), 0);
             world

@@ -6,7 +6,7 @@ use super::step_options::{self, Asked};
 use super::submit::deadline;
 use super::{Partition, Purpose};
 use crate::command::Command;
-use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId, Token, WorkerId};
+use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId};
 use crate::load::Load;
 use crate::mutation::{Mutation, RunTimer};
 use crate::planted::Bug;
@@ -137,29 +137,16 @@ impl Partition {
         let by_key = self.queues[&queue].gives_by_key();
         let lane = Some(lane_key(priority, &work.kind, &spec, by_key));
         let mut task = Task {
-            id,
-            tenant,
             queue,
             kind,
-            state: State::Queued,
             priority,
             seq: self.seq,
             lane,
             created: now.wall,
             changed: now.wall,
-            due: 0,
-            run_at: 0,
-            attempt: 0,
-            attempt_base: 0,
-            token: Token::default(),
-            worker: WorkerId(0),
-            granted: 0,
-            started: 0,
-            cancelling: false,
-            spec,
             input: work.input,
-            ending: None,
             step,
+            ..Task::blank(tenant, id, spec)
         };
         task.due = deadline(&task, &self.queues[&queue].queue.config);
         self.place(task, now);

@@ -4,7 +4,7 @@ use super::{Entry, Partition, Probe, Purpose, Waiting, WallTimer};
 use crate::command::{Command, Submit};
 use crate::config::{QueueConfig, QueueState};
 use crate::effect::{Refusal, Reply, Submitted};
-use crate::id::{Name, QueueId, RequestId, Slot, TaskId, TenantId, Token, TypeId, WorkerId};
+use crate::id::{Name, QueueId, RequestId, Slot, TaskId, TenantId, TypeId};
 use crate::limit;
 use crate::load::Load;
 use crate::mutation::{Mutation, NameKind, RecordKind};
@@ -175,8 +175,6 @@ impl Partition {
         let by_key = self.queues[&queue].gives_by_key();
         let lane = waits.then(|| lane_key(item.priority, &item.kind, &spec, by_key));
         let mut task = Task {
-            id,
-            tenant,
             queue,
             kind,
             state,
@@ -185,19 +183,9 @@ impl Partition {
             lane,
             created: now.wall,
             changed: now.wall,
-            due: 0,
             run_at,
-            attempt: 0,
-            attempt_base: 0,
-            token: Token::default(),
-            worker: WorkerId(0),
-            granted: 0,
-            started: 0,
-            cancelling: false,
-            spec,
             input: item.input,
-            ending: None,
-            step: None,
+            ..Task::blank(tenant, id, spec)
         };
         task.due = deadline(&task, &self.queues[&queue].queue.config);
         if let Some((hash, body)) = item.idempotency {

@@ -1,5 +1,7 @@
 //! What is written stays readable: the bytes of version 1, and what damaged or newer bytes give.
 
+use tidewheel_engine::id::{QueueId, Token, TypeId, WorkerId};
+
 use super::*;
 
 fn hex(bytes: &[u8]) -> String {

@@ -2,9 +2,10 @@
 
 use super::{
     Artifact, AttemptOutcome, AttemptRecord, Backoff, Bytes, Decoded, Error, Failure, Name, Payload, Policy, Rate,
-    Resources, RetryPolicy, TaskId, TenantId, Timeouts, Token, WorkerId, damaged, name,
+    Resources, RetryPolicy, TaskId, TenantId, Timeouts, damaged, name,
 };
 use tidewheel_engine::config as engine_config;
+use tidewheel_engine::id::{Token, WorkerId};
 use tidewheel_engine::limit::AFFINITY_WAIT_MS;
 use tidewheel_engine::task as engine;
 

@@ -19,7 +19,7 @@ use tidewheel_engine::task::{Payload, State, Step, Task};
 use super::support::{OTHER, Owner, Random, START, TENANT, id, insert, running, succeeded, task, update};
 use super::{Case, Fixture};
 use crate::memory;
-use crate::run::{ROW_VALUE, RunPage, RunQuery};
+use crate::run::{PHASES, ROW_VALUE, RunPage, RunQuery};
 
 pub(super) const CASES: &[Case] = &[
     ("a run is read as its newest head and the turns after it", a_run_is_its_head_and_later_turns),
@@ -405,16 +405,6 @@ fn runs_newest_first(fixture: &mut dyn Fixture) {
     assert_eq!((row.started, row.ended, row.changed, row.turns), (START + 99, 0, START + 1, 1));
     assert_eq!((row.input, row.outcome), (Some(data(json!({"order": 99}))), None));
 }
-
-const PHASES: [Phase; 7] = [
-    Phase::Pending,
-    Phase::Running,
-    Phase::Waiting,
-    Phase::Suspended,
-    Phase::Cancelled,
-    Phase::Faulted,
-    Phase::Completed,
-];
 
 fn runs_by_phase(fixture: &mut dyn Fixture) {
     let mut owner = Owner::of(fixture);
