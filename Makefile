@@ -23,7 +23,8 @@ test: setup ## all tests (bounded: under 25 minutes on two cores)
 
 verify: ## format, lints, links of the documentation and the checks of structure; never writes
 	$(CARGO) fmt --check
-	$(CARGO) clippy --workspace --all-targets
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps
 	$(CARGO) test -q -p tidewheel-e2e --test it tidy
 
 fix: ## format
