@@ -157,6 +157,24 @@ bugs! {
     HastyCatch,
     /// What is being undone is forgotten when a run is read back into memory.
     UndoLostByReload,
+    /// A run moves to a version that has no place for what it stands in.
+    UncheckedMove,
+    /// A run moves because its history fitted, although it went on since.
+    StaleRehearsal,
+    /// A move that is refused is made all the same.
+    RefusedAndMoved,
+    /// The head of a run is not written whole with its move.
+    MoveWithoutHead,
+    /// A run that is read back into memory follows the newest version.
+    LatestByReload,
+    /// A program whose replay differs from its history is replayed again, without an end.
+    MismatchGoesOn,
+    /// A move lets a run go on that a person holds.
+    MoveEndsHold,
+    /// That a difference was accepted is not told to the next replay.
+    ForgottenAccept,
+    /// What failed in a `try` is tried once more than its policy says.
+    TriedOnceMore,
 }
 
 /// Which bug is planted, if any.

@@ -22,7 +22,7 @@ use crate::run::act::Event;
 use crate::run::data::BlobHash;
 use crate::run::eval::Json;
 use crate::run::fold::{FoldError, Journal};
-use crate::run::head::Head;
+use crate::run::head::{Head, Identity};
 use crate::time::Now;
 
 impl Partition {
@@ -161,6 +161,12 @@ impl Partition {
             Ok(mut head) => {
                 if self.options.planted.has(Bug::UndoLostByReload) {
                     head.undo = None;
+                }
+                if self.options.planted.has(Bug::LatestByReload) {
+                    let who = &head.identity;
+                    if let Some((plan, version)) = self.workflow(tenant, &who.namespace, &who.name, "latest") {
+                        head.identity = Arc::new(Identity { plan, version, ..(**who).clone() });
+                    }
                 }
                 self.adopt_run(run, head, *stored, now);
             }

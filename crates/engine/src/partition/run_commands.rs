@@ -11,6 +11,7 @@ use crate::id::{Name, RequestId, RunId, TaskId, TenantId};
 use crate::limit;
 use crate::load::{Load, StoredRun};
 use crate::mutation::Mutation;
+use crate::planted::Bug;
 use crate::run::act::Event;
 use crate::run::code;
 use crate::run::data::{BlobHash, Data};
@@ -55,7 +56,7 @@ impl Partition {
         }
         let run = self.new_run_id(start.claim.as_ref().map(|(hash, _)| hash), now);
         if let Some((hash, body)) = start.claim
-            && !self.options.planted.has(crate::planted::Bug::ForgottenClaim)
+            && !self.options.planted.has(Bug::ForgottenClaim)
         {
             self.remember_key((tenant, hash), TaskId(run.0), body, now);
         }
@@ -201,18 +202,24 @@ impl Partition {
             _ if head.closing.is_some() => {
                 Err("the run is about to end: what is to be undone is being undone".to_owned())
             }
-            Some(at) if CodePlace::of(&head) != Some(at) => {
+            _ if self.options.planted.has(Bug::UncheckedMove) => Ok(()),
+            Some(at) if CodePlace::of(&head) != Some(at) && !self.options.planted.has(Bug::StaleRehearsal) => {
                 Err("the run went on while its history was replayed; move it again".to_owned())
             }
             _ => fits(&head, old.plan(), new.plan()),
         };
-        if let Err(why) = why {
-            return self.refuse(request, Refusal::Conflict(why.into()));
+        if let Err(why) = &why {
+            self.refuse(request, Refusal::Conflict(why.as_str().into()));
+            if !self.options.planted.has(Bug::RefusedAndMoved) {
+                return;
+            }
         }
         let version = new.plan().version.clone();
         let identity = Arc::new(Identity { plan: to.plan, version, ..(*head.identity).clone() });
         self.deliver(tenant, run, Event::Moved { identity, by: to.by }, now);
-        self.reply_run(request, run);
+        if why.is_ok() {
+            self.reply_run(request, run);
+        }
     }
 
     /// The whole history of a run has been read for a command that goes back in it.

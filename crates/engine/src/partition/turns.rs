@@ -59,6 +59,7 @@ impl Partition {
         let Stage::Ready(head) = &entry.stage else { return Err(None) };
         if let Some(from) = from
             && fits(head, from.plan(), definition.plan()).is_err()
+            && !self.options.planted.has(Bug::UncheckedMove)
         {
             // It went on since it was found to fit. It stays where it is.
             return Ok((None, 0));

@@ -9,6 +9,7 @@ use super::look::Look;
 use super::machine::{End, Machine, Res};
 use super::plan::{Backoff, Catch, Kind, Retry};
 use crate::limit::BACKOFF_MS;
+use crate::planted::Bug;
 
 /// What a `try` does with an error.
 #[derive(Debug)]
@@ -40,9 +41,10 @@ impl Machine<'_> {
         if !self.wanted(catch.when, catch.except_when, &look)? {
             return Ok(None);
         }
+        let more = u32::from(self.def.planted().has(Bug::TriedOnceMore));
         if let Some(retry) = &catch.retry
             && self.wanted(retry.when, retry.except_when, &look)?
-            && retry.count.is_none_or(|count| attempt < count)
+            && retry.count.is_none_or(|count| attempt < count + more)
         {
             let jitter = (key.0.as_ref(), key.1.as_ref());
             let delay = self.pause(retry, attempt, jitter, &look)?;

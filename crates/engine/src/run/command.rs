@@ -277,6 +277,9 @@ impl Machine<'_> {
             state.take_back(epoch);
             state.mismatch = Some(what);
         }
+        if self.def.planted().has(Bug::MismatchGoesOn) {
+            return self.activate(id);
+        }
         // With a resume it is tried again, on code that may be another by then.
         self.set_next(id, Next::Refill);
         self.set_phase(Phase::Suspended, Some(MISMATCH.into()));

@@ -16,6 +16,7 @@ use super::machine::{End, Machine, Mode};
 use super::plan::{Flow, Kind, Listen, Node, Plan, Strategy, Target, Until};
 use super::step::{entry_kind, list_of};
 use crate::id::Name;
+use crate::planted::Bug;
 
 /// Where a program stands. It changes with each activation, so that what was found of a history is known to hold still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +164,8 @@ impl Machine<'_> {
         let value = serde_json::json!({"from": side(&self.head.identity), "to": side(identity), "by": &**by});
         self.noted(EntryKind::Moved, identity.version.clone(), value)?;
         self.head.identity = identity.clone();
-        if self.holds_for_mismatch() {
+        let held = self.head.phase == Phase::Suspended && self.def.planted().has(Bug::MoveEndsHold);
+        if self.holds_for_mismatch() || held {
             self.resume()?;
         }
         Ok(())
@@ -181,7 +183,8 @@ impl Machine<'_> {
         let through = self.code(id).map_or(0, |state| state.activation);
         value["through"] = through.into();
         self.noted(EntryKind::Accepted, name, value)?;
-        if let Some(state) = self.code_mut(id) {
+        let told = !self.def.planted().has(Bug::ForgottenAccept);
+        if let Some(state) = self.code_mut(id).filter(|_| told) {
             state.accepted = through;
         }
         self.resume()

@@ -337,7 +337,8 @@ impl Machine<'_> {
         // Lists find a run by its phase as it was last written.
         let snapshot = self.head.phase != before
             || self.head.turns.is_multiple_of(TURNS_PER_HEAD) && self.head.turns.is_multiple_of(self.turns_per_head())
-            || matches!(event, Event::Reset { .. } | Event::Retry | Event::Moved { .. });
+            || matches!(event, Event::Reset { .. } | Event::Retry)
+            || matches!(event, Event::Moved { .. }) && !self.def.planted().has(Bug::MoveWithoutHead);
         let segment = Segment {
             revision: self.revision(),
             turn: self.head.turns,
