@@ -17,6 +17,8 @@ mod run_order;
 mod run_program;
 mod run_saga;
 mod run_timers;
+pub(crate) mod run_twins;
+pub(crate) mod run_version;
 pub(crate) mod runs;
 mod seen;
 mod stale;
@@ -29,6 +31,7 @@ use tidewheel_engine::id::{Name, QueueId, RunId, TaskId, TenantId, Token};
 use tidewheel_engine::invariant::{Fold, Violation, Watch};
 use tidewheel_engine::partition::Audit;
 use tidewheel_engine::planted::Planted;
+use tidewheel_engine::run::head::Head;
 use tidewheel_engine::task::{State, Task};
 use tidewheel_engine::{Batch, Mutation, Reply};
 use tidewheel_store::memory as store;
@@ -138,6 +141,21 @@ impl Checkers {
         self.add_all(found);
     }
 
+    /// A move was acknowledged.
+    pub(crate) fn run_moved(&mut self, partition: usize, run: RunId, by: &Name, told: &Head) {
+        let log = self.runs.parts[partition].get(&run);
+        let found = log.and_then(|log| run_version::told(log, by, told, &self.runs.asks));
+        self.add_all(found.into_iter().collect());
+    }
+
+    /// A move was refused.
+    pub(crate) fn run_move_refused(&mut self, partition: usize, run: RunId, by: &Name, why: &str) {
+        let runs::Runs { parts, asks, definitions, .. } = &mut self.runs;
+        let Some(log) = parts[partition].get(&run) else { return };
+        let found = run_version::refused(log, by, why, asks, definitions);
+        self.add_all(found);
+    }
+
     /// A cancel was acknowledged.
     pub(crate) fn run_cancelled(&mut self, partition: usize, run: RunId, now: u64) {
         if self.runs.is_program(partition, run) {
@@ -170,9 +188,13 @@ impl Checkers {
             found.extend(run_end::result(partition, *run, log, &self.runs));
             found.extend(run_program::end(partition, *run, log, &self.runs));
             found.extend(run_saga::end(*run, log));
+            found.extend(run_version::end(*run, log, &self.runs.definitions));
         }
         if partition == 0 {
             found.extend(self.starts.end(&self.runs));
+            let (compared, differing) = run_twins::end(&self.runs);
+            self.runs.twins.compared = compared;
+            found.extend(differing);
         }
         self.add_all(found);
     }

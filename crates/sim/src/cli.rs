@@ -100,6 +100,7 @@ struct Totals {
     events: u64,
     commits: u64,
     tasks: u64,
+    twins: u64,
     twice: u64,
     faults: BTreeMap<&'static str, u64>,
     failed: Vec<u64>,
@@ -112,6 +113,7 @@ impl Totals {
         self.events += outcome.events;
         self.commits += outcome.commits;
         self.tasks += outcome.tasks;
+        self.twins += outcome.twins;
         outcome.faults.iter().for_each(|(kind, n)| *self.faults.entry(kind).or_default() += n);
         if !outcome.violations.is_empty() {
             self.failed.push(outcome.seed);
@@ -163,13 +165,15 @@ fn verdict(totals: &Totals, seconds: f64) -> String {
     let faults: Vec<String> = totals.faults.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
     let number: u64 = totals.faults.values().sum();
     format!(
-        "{}: {} seeds, {:.1} simulated hours in {seconds:.0} s ({:.1} per minute), {} tasks, {} commits, {} events, {} seeds \
+        "{}: {} seeds, {:.1} simulated hours in {seconds:.0} s ({:.1} per minute), {} tasks, {} workflows compared with their \
+         programs, {} commits, {} events, {} seeds \
          run twice, {number} faults ({}), {} seeds with violations{}",
         if totals.failed.is_empty() { "passed" } else { "FAILED" },
         totals.seeds,
         totals.hours(),
         totals.hours() * 60.0 / seconds.max(0.001),
         totals.tasks,
+        totals.twins,
         totals.commits,
         totals.events,
         totals.twice,

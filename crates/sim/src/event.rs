@@ -8,6 +8,8 @@ use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{RequestId, TaskId, TenantId, Token};
 use tidewheel_engine::load::{Load, LoadId, Loaded};
 
+use crate::world::Move;
+
 /// One thing that happens.
 #[derive(Debug)]
 pub enum Event {
@@ -65,6 +67,8 @@ pub enum Event {
     Settle { partition: usize, tenant: TenantId, task: TaskId, token: Token, renews: bool },
     /// A client of runs acts.
     ActOnRuns(RunAct),
+    /// A client moves a run to another version.
+    MoveRun(Box<Move>),
     /// The checkers look.
     Tick,
     /// The next part of the run.
@@ -152,6 +156,10 @@ pub enum RunAct {
     Reset,
     Fork,
     Deploy,
+    DeployLast,
+    Move,
+    Accept,
+    Pair,
 }
 
 impl RunAct {
@@ -167,6 +175,9 @@ impl RunAct {
         RunAct::Reset,
         RunAct::Fork,
     ];
+
+    /// Those that have to do with versions.
+    pub const MOVES: [RunAct; 2] = [RunAct::Move, RunAct::Accept];
 }
 
 /// Kinds of faults.

@@ -5,16 +5,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value as Json, json};
-use tidewheel_engine::planted::Planted;
-use tidewheel_engine::run::eval::{Compiler, Definition, EvalError, Fuel, Json as Value, Scope, Violation};
+use tidewheel_engine::run::eval::{Compiler, Definition};
 use tidewheel_engine::run::journal::EntryKind;
-use tidewheel_engine::run::plan::{ExprId, Plan, SchemaId};
+use tidewheel_engine::run::plan::VersionPolicy;
 use tidewheel_lang::compile::Language;
 use tidewheel_lang::feature::Features;
 use tidewheel_lang::program::ProgramDocument;
 use tidewheel_lang::resolve::{Offline, Options, deploy};
 
 use crate::rng::Rng;
+
+mod fixed;
+mod later;
+mod mixed;
+mod pair;
+mod spoiled;
+
+use fixed::fixed;
+pub(crate) use spoiled::Spoiled;
+pub use spoiled::definitions;
 
 /// Namespace of all of them.
 pub const NAMESPACE: &str = "sim";
@@ -26,8 +35,16 @@ pub const SIGNAL: (&str, i64) = ("go", 7);
 pub const PROMISE: &str = "kept";
 /// Version of what is deployed in the middle of a run.
 pub const NEXT_VERSION: &str = "2.0.0";
+/// Version of what is deployed later still.
+pub const LAST_VERSION: &str = "3.0.0";
+/// All versions, in order.
+pub const VERSIONS: [&str; 3] = [VERSION, NEXT_VERSION, LAST_VERSION];
 /// The package that has all programs and what they call.
 pub const PACKAGE: &str = "flows";
+/// How often a body is tried again, and after which time.
+pub(crate) const RETRIES: u32 = 2;
+/// See [`RETRIES`].
+pub(crate) const RETRY_MS: u64 = 400;
 /// What is put in place of the number by a handler of an error.
 pub(crate) const CAUGHT: i64 = 1_000;
 /// Workflows that a seed makes up.
@@ -38,6 +55,8 @@ const MADE: usize = 3;
 pub(crate) enum Statement {
     /// A task: n + 1.
     Step(u8),
+    /// A task that fails whenever it is tried.
+    Fails(u8),
     /// So many milliseconds.
     Wait(u64),
     /// n + k.
@@ -117,7 +136,8 @@ impl Flows {
         for number in 0..MADE {
             let mut left = 6;
             let made = some(rng, &all, &mut left, 0);
-            all.push(flow(&format!("made-{number}"), made, &all));
+            let who = Who { name: &format!("made-{number}"), version: VERSION, policy: policy_of(number) };
+            all.push(flow(who, made, &all));
         }
         if rng.chance(0.6) {
             programs(rng, &mut all);
@@ -171,6 +191,7 @@ impl Flows {
     fn one(&self, statement: &Statement, n: i64) -> Vec<i64> {
         match statement {
             Statement::Step(_) | Statement::Race(_) | Statement::Outrun(_) => vec![n + 1],
+            Statement::Fails(_) => Vec::new(),
             Statement::Saga(trip) if trip.fails => Vec::new(),
             Statement::Saga(trip) => vec![n + trip.steps.len() as i64],
             Statement::Overtaken(..) => vec![CAUGHT],
@@ -211,8 +232,14 @@ fn count(statements: &[Statement], times: u64, counts: &mut BTreeMap<EntryKind, 
             Statement::Fork(branches) => known &= branches.iter().all(|branch| count(branch, times, counts)),
             Statement::For(rounds, body) => known &= count(body, times * rounds, counts),
             Statement::Try(body, _) => known &= count(body, times, counts),
-            Statement::Saga(trip) => trip.steps.iter().for_each(|_| add(EntryKind::Task)),
-            Statement::Overtaken(..) => known = false,
+            Statement::Saga(trip) => {
+                trip.steps.iter().for_each(|_| add(EntryKind::Task));
+                if trip.fails {
+                    // What stands behind it is never come to.
+                    break;
+                }
+            }
+            Statement::Overtaken(..) | Statement::Fails(_) => known = false,
             Statement::Add(_) | Statement::Heavy | Statement::Listen | Statement::Promise => {}
             Statement::Undo(_) | Statement::Patch(_) => {}
         }
@@ -225,48 +252,75 @@ fn count(statements: &[Statement], times: u64, counts: &mut BTreeMap<EntryKind, 
 fn programs(rng: &mut Rng, all: &mut Vec<Arc<Flow>>) {
     use Statement::{Add, Child, Fork, Listen, MapRuns, Patch, Promise, Race, Step, Undo, Wait};
     static FIXED: OnceLock<Vec<Arc<Flow>>> = OnceLock::new();
-    let twin = |flow: &Arc<Flow>| program(&format!("{}-p", flow.name), VERSION, 0, flow.statements.clone());
     let fixed = FIXED.get_or_init(|| {
         let mut made: Vec<_> = fixed().iter().map(twin).collect();
+        let first = |name: &'static str| Who { name, version: VERSION, policy: VersionPolicy::Compatible };
         let saga =
             vec![Step(0), Undo(0), Step(1), Undo(1), Wait(800), Fork(vec![vec![Step(2), Undo(2)], vec![Step(0)]])];
         let next = vec![Step(1), Undo(3), Patch(1), Wait(1_500), Add(4), Step(0), Undo(0), Step(2), Step(2)];
         let ordered =
             vec![Fork(vec![vec![Race(60)], vec![Race(90), Wait(200)], vec![Race(30), Add(1)]]), Wait(900), Step(0)];
         let joins = vec![Fork(vec![vec![Step(0)], vec![Step(1)], vec![Wait(700)]]), Add(1), Step(2)];
-        made.push(program("saga", VERSION, 0, saga));
-        made.push(program("saga", NEXT_VERSION, 0, next));
-        made.push(program("rounds", VERSION, 3, vec![Step(0), Add(3), Patch(0), Wait(400)]));
-        made.push(program("hears", VERSION, 0, vec![Step(0), Listen, Promise, Add(5)]));
-        made.push(program("notes", VERSION, 0, vec![Add(1), Add(3), Patch(2), Step(1), Add(5)]));
+        made.push(program(first("saga"), 0, saga));
+        made.push(program(Who { version: NEXT_VERSION, ..first("saga") }, 0, next));
+        made.push(program(first("rounds"), 3, vec![Step(0), Add(3), Patch(0), Wait(400)]));
+        made.push(program(first("hears"), 0, vec![Step(0), Listen, Promise, Add(5)]));
+        made.push(program(first("notes"), 0, vec![Add(1), Add(3), Patch(2), Step(1), Add(5)]));
         made.push(program(
-            "family",
-            VERSION,
+            first("family"),
             0,
             vec![Child(3), MapRuns(3, 0), Fork(vec![vec![Child(0)], vec![Step(1)]])],
         ));
-        made.push(program("ordered", VERSION, 0, ordered));
-        made.push(program("joins", VERSION, 0, joins));
+        made.push(program(first("ordered"), 0, ordered));
+        made.push(program(first("joins"), 0, joins));
         made
     });
     let made: Vec<_> = all.iter().skip(all.len() - MADE).map(twin).collect();
     let mut left = 6;
     let next = some(rng, all, &mut left, 0);
-    let first = made.first().map(|first| program(&first.name, NEXT_VERSION, 0, next));
+    let first = made.first().map(|first| {
+        let who = Who { name: &first.name, version: NEXT_VERSION, policy: VersionPolicy::Pin };
+        program(who, 0, next)
+    });
     all.extend(fixed.iter().cloned().chain(made).chain(first));
 }
 
-fn program(name: &str, version: &'static str, rounds: u64, statements: Vec<Statement>) -> Arc<Flow> {
+/// A workflow of the language as a program.
+fn twin(flow: &Arc<Flow>) -> Arc<Flow> {
+    let policy = flow.definition.plan().version_policy;
+    let who = Who { name: &format!("{}{TWIN}", flow.name), version: flow.version, policy };
+    program(who, 0, flow.statements.clone())
+}
+
+/// What the name of a twin has at its end.
+const TWIN: &str = "-p";
+
+/// Which version of which workflow, and what it says of its runs when another one is deployed.
+#[derive(Clone, Copy)]
+struct Who<'n> {
+    name: &'n str,
+    version: &'static str,
+    policy: VersionPolicy,
+}
+
+/// The policy of the first version of a workflow.
+fn policy_of(number: usize) -> VersionPolicy {
+    VersionPolicy::ALL[number % VersionPolicy::ALL.len()].1
+}
+
+fn program(who: Who<'_>, rounds: u64, statements: Vec<Statement>) -> Arc<Flow> {
+    let Who { name, version, policy } = who;
     let document = ProgramDocument {
         namespace: NAMESPACE.into(),
         name: name.into(),
         version: version.into(),
         package: PACKAGE.into(),
-        package_version: VERSION.into(),
-        package_hash: "sha256:00".into(),
+        package_version: version.into(),
+        package_hash: format!("sha256:{}", package_of(version)),
         function: format!("{PACKAGE}:run"),
         tasks: TASKS.iter().map(|task| (*task).to_owned()).collect(),
         queue: Some("q0".into()),
+        version_policy: policy.name().to_owned(),
         ..ProgramDocument::default()
     };
     let resolved = document.resolved().unwrap_or_else(|error| panic!("the program {name} is none: {error}"));
@@ -279,66 +333,23 @@ fn program(name: &str, version: &'static str, rounds: u64, statements: Vec<State
 /// What programs call.
 const TASKS: [&str; 7] = ["s0", "s1", "s2", "u0", "u1", "u2", "u3"];
 
-/// The record of the package.
-pub fn package() -> (String, String) {
+/// The hash of the package that has the programs of a version.
+pub fn package_of(version: &str) -> &'static str {
+    match version {
+        NEXT_VERSION => "01",
+        LAST_VERSION => "02",
+        _ => "00",
+    }
+}
+
+/// The record of the package that has the programs of a version.
+pub fn package(version: &str) -> (String, String) {
     let mut entries: Vec<Json> =
         TASKS.iter().map(|task| json!({"name": task, "fn": format!("{PACKAGE}:{task}")})).collect();
     entries.push(json!({"name": "program", "fn": format!("{PACKAGE}:run")}));
-    let record = json!({"hash": "sha256:00", "version": VERSION, "created_at": "2023", "entries": entries});
-    (format!("{PACKAGE}@{VERSION}"), record.to_string())
-}
-
-fn fixed() -> Vec<Arc<Flow>> {
-    use Statement::{
-        Add, Child, For, Fork, Heavy, Listen, Map, MapRuns, Outrun, Overtaken, Race, Saga, Step, Try, Wait,
-    };
-    let trip = |undone: &[bool], fails| Trip {
-        steps: undone.iter().zip(0..).map(|(undone, at)| (at % 3, *undone)).collect(),
-        retries: 2,
-        fails,
-    };
-    let all: Vec<(&str, Vec<Statement>)> = vec![
-        ("leaf", vec![Step(0), Wait(300)]),
-        ("chain", vec![Step(0), Step(1), Add(5), Step(2)]),
-        ("waits", vec![Wait(700), Step(0), Wait(3_000), Step(1)]),
-        ("fork", vec![Fork(vec![vec![Step(0), Step(1)], vec![Wait(900), Step(2)], vec![Add(3)]]), Step(0)]),
-        ("race", vec![Race(1_500), Step(1)]),
-        ("loop", vec![For(4, vec![Step(0), Add(2)])]),
-        ("try", vec![Try(vec![Step(0), Step(1)], true), Add(1)]),
-        ("heavy", vec![Heavy, Step(0), Heavy]),
-        ("parent", vec![Child(0), Fork(vec![vec![Child(0)], vec![Step(0)]])]),
-        ("map", vec![Map(5, 2), Step(0)]),
-        ("spread", vec![MapRuns(4, 0)]),
-        ("listen", vec![Step(0), Listen, Step(1)]),
-        ("quick", vec![Add(1), Add(2)]),
-        ("trip", vec![Saga(trip(&[true, true, true, true], false)), Step(0)]),
-        (
-            "refund",
-            vec![Saga(trip(&[true], false)), Try(vec![Saga(trip(&[true, false, true, true], true))], false), Step(1)],
-        ),
-        (
-            "trips",
-            vec![
-                Step(0),
-                Fork(vec![
-                    vec![Saga(trip(&[true, true], false)), Wait(900)],
-                    vec![Saga(trip(&[true, true, false, true], false))],
-                    vec![Wait(600), Step(1)],
-                    vec![Map(3, 1)],
-                ]),
-            ],
-        ),
-        (
-            "outrun",
-            vec![Outrun(250), Saga(trip(&[true, true], false)), Overtaken(1_500, trip(&[true, true, true], false))],
-        ),
-    ];
-    let mut made = Vec::new();
-    for (name, statements) in all {
-        let next = flow(name, statements, &made);
-        made.push(next);
-    }
-    made
+    let hash = format!("sha256:{}", package_of(version));
+    let record = json!({"hash": hash, "version": version, "created_at": "2023", "entries": entries});
+    (format!("{PACKAGE}@{version}"), record.to_string())
 }
 
 /// A few statements, as deep as `left` goes.
@@ -379,13 +390,14 @@ fn made_trip(rng: &mut Rng, fails: bool) -> Trip {
     Trip { steps, retries: rng.range(0, 4) as u32, fails }
 }
 
-fn flow(name: &str, statements: Vec<Statement>, before: &[Arc<Flow>]) -> Arc<Flow> {
+fn flow(who: Who<'_>, statements: Vec<Statement>, before: &[Arc<Flow>]) -> Arc<Flow> {
+    let Who { name, version, policy } = who;
     let document = json!({
         "document": {
-            "dsl": "1.0.3", "namespace": NAMESPACE, "name": name, "version": VERSION,
-            "metadata": {"tidewheel": {"queue": "q0"}},
+            "dsl": "1.0.3", "namespace": NAMESPACE, "name": name, "version": version,
+            "metadata": {"tidewheel": {"queue": "q0", "versionPolicy": policy.name()}},
         },
-        "do": list(&statements, before),
+        "do": list(&statements, &Said { before, version }),
     });
     let options = Options { profile: None, features: Features::all() };
     let deployed = deploy(document.to_string().as_bytes(), options, &Offline);
@@ -395,50 +407,63 @@ fn flow(name: &str, statements: Vec<Statement>, before: &[Arc<Flow>]) -> Arc<Flo
     let hash = resolved.hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let definition = Language.compile(&resolved.bytes).expect("what was deployed is read back");
     let document = String::from_utf8(resolved.bytes).expect("it is JSON");
-    let (version, program, rounds) = (VERSION, false, 0);
+    let (program, rounds) = (false, 0);
     Arc::new(Flow { name: name.to_owned(), version, program, rounds, document, hash, definition, statements })
 }
 
-fn list(statements: &[Statement], before: &[Arc<Flow>]) -> Json {
-    let named = statements.iter().enumerate();
-    named.map(|(at, statement)| json!({ format!("s{at}"): text(statement, before) })).collect()
+/// What a statement is written with besides itself.
+struct Said<'f> {
+    /// The workflows that it may start.
+    before: &'f [Arc<Flow>],
+    /// Steps say by `v` which version they were made of.
+    version: &'static str,
 }
 
-fn text(statement: &Statement, before: &[Arc<Flow>]) -> Json {
-    let workflow = |of: usize| json!({"namespace": NAMESPACE, "name": before[of].name, "version": VERSION});
+fn list(statements: &[Statement], said: &Said<'_>) -> Json {
+    let named = statements.iter().enumerate();
+    named.map(|(at, statement)| json!({ format!("s{at}"): text(statement, said) })).collect()
+}
+
+fn text(statement: &Statement, said: &Said<'_>) -> Json {
+    let workflow = |of: usize| json!({"namespace": NAMESPACE, "name": said.before[of].name, "version": VERSION});
+    let v = said.version;
     match statement {
         Statement::Step(kind) => json!({
             "call": "task:1.0.0@default",
-            "with": {"type": format!("s{kind}"), "input": {"n": "${ .n }"}},
+            "with": {"type": format!("s{kind}"), "input": {"n": "${ .n }", "v": v}},
             "output": {"as": "${ {n: .n} }"},
+        }),
+        Statement::Fails(kind) => json!({
+            "call": "task:1.0.0@default",
+            "with": {"type": format!("s{kind}"), "input": {"n": "${ .n }", "v": v, "fails": true}},
         }),
         Statement::Wait(ms) => json!({"wait": {"milliseconds": ms}}),
         Statement::Add(k) => json!({"set": {"n": format!("${{ .n + {k} }}")}}),
-        Statement::Heavy => json!({"set": {"n": "${ .n + ([range(15000)] | map(. + 1) | length) - 15000 }"}}),
+        Statement::Heavy => json!({"set": {"n": "${ .n + ([range(6000)] | map(. + 1) | length) - 6000 }"}}),
         Statement::Fork(branches) => {
             let named = branches.iter().enumerate();
             let branches: Json =
-                named.map(|(at, branch)| json!({ format!("b{at}"): {"do": list(branch, before)} })).collect();
+                named.map(|(at, branch)| json!({ format!("b{at}"): {"do": list(branch, said)} })).collect();
             json!({"fork": {"branches": branches}, "output": {"as": "${ {n: (map(.n) | add)} }"}})
         }
         Statement::Race(ms) => {
             let late = [Statement::Wait(*ms), Statement::Add(1)];
             let branches = json!([
-                {"a": {"do": list(&[Statement::Step(0)], before)}},
-                {"b": {"do": list(&late, before)}},
+                {"a": {"do": list(&[Statement::Step(0)], said)}},
+                {"b": {"do": list(&late, said)}},
             ]);
             json!({"fork": {"compete": true, "branches": branches}})
         }
         Statement::For(times, body) => json!({
             "for": {"each": "x", "in": format!("${{ [range({times})] }}")},
-            "do": list(body, before),
+            "do": list(body, said),
         }),
         Statement::Try(body, retries) => {
             let mut catch = json!({"do": [{"caught": {"set": {"n": CAUGHT}}}]});
             if *retries {
-                catch["retry"] = json!({"delay": {"milliseconds": 400}, "limit": {"attempt": {"count": 2}}});
+                catch["retry"] = json!({"delay": {"milliseconds": RETRY_MS}, "limit": {"attempt": {"count": RETRIES}}});
             }
-            json!({"try": list(body, before), "catch": catch})
+            json!({"try": list(body, said), "catch": catch})
         }
         Statement::Child(of) => {
             let mut workflow = workflow(*of);
@@ -448,7 +473,7 @@ fn text(statement: &Statement, before: &[Arc<Flow>]) -> Json {
         Statement::Map(items, concurrency) => json!({
             "call": "map:1.0.0@default",
             "with": {
-                "items": format!("${{ [range({items})] }}"), "task": "s0", "with": {"n": "${ $item }"},
+                "items": format!("${{ [range({items})] }}"), "task": "s0", "with": {"n": "${ $item }", "v": v},
                 "concurrency": concurrency,
             },
             "output": {"as": "${ {n: ($input.n + (map(.n) | add))} }"},
@@ -465,19 +490,19 @@ fn text(statement: &Statement, before: &[Arc<Flow>]) -> Json {
             "listen": {"to": {"one": {"with": {"type": SIGNAL.0}}}},
             "output": {"as": "${ {n: ($input.n + .[0].k)} }"},
         }),
-        Statement::Saga(trip) => saga(trip),
+        Statement::Saga(trip) => saga(trip, v),
         Statement::Outrun(ms) => {
             let late = [Statement::Wait(*ms), Statement::Add(1)];
             let one = Trip { steps: vec![(0, true)], retries: 3, fails: false };
             let branches = json!([
-                {"a": {"do": list(&[Statement::Saga(one)], before)}},
-                {"b": {"do": list(&late, before)}},
+                {"a": {"do": list(&[Statement::Saga(one)], said)}},
+                {"b": {"do": list(&late, said)}},
             ]);
             json!({"fork": {"compete": true, "branches": branches}})
         }
         Statement::Overtaken(ms, trip) => {
             let branches = [vec![Statement::Saga(trip.clone())], vec![Statement::Wait(3_600_000)]];
-            let mut body = json!({"do": list(&[Statement::Fork(branches.into())], before)});
+            let mut body = json!({"do": list(&[Statement::Fork(branches.into())], said)});
             body["timeout"] = json!({"after": {"milliseconds": ms}});
             json!({"try": [{"late": body}], "catch": {"do": [{"caught": {"set": {"n": CAUGHT}}}]}})
         }
@@ -488,7 +513,7 @@ fn text(statement: &Statement, before: &[Arc<Flow>]) -> Json {
 }
 
 /// A step that can be undone has a `t` before its number. An undo is given what the step gave, so that it can be told what it undoes.
-fn saga(trip: &Trip) -> Json {
+fn saga(trip: &Trip, v: &str) -> Json {
     let name = |at: usize| format!("{}{at}", if trip.steps[at].1 { 't' } else { 'k' });
     let input = |at: usize| match at {
         0 => "${ .n }".to_owned(),
@@ -496,8 +521,7 @@ fn saga(trip: &Trip) -> Json {
     };
     let step = |(at, (kind, undone)): (usize, &(u8, bool))| {
         let call = "task:1.0.0@default";
-        let mut step =
-            json!({"name": name(at), "do": call, "with": {"type": format!("s{kind}"), "input": {"n": input(at)}}});
+        let mut step = json!({"name": name(at), "do": call, "with": {"type": format!("s{kind}"), "input": {"n": input(at), "v": v}}});
         if *undone {
             step["undo"] = call.into();
             step["undoWith"] = json!({"type": format!("u{kind}"), "input": {"n": "${ .n }", "of": "${ .by }"}});
@@ -517,56 +541,6 @@ fn saga(trip: &Trip) -> Json {
         "with": {"steps": steps, "retry": retry},
         "output": {"as": "${ {n: .[-1].n} }"},
     })
-}
-
-/// Definitions by the hash of their documents.
-pub fn definitions(flows: &Flows, planted: Planted) -> BTreeMap<[u8; 32], Arc<dyn Definition>> {
-    flows.iter().map(|flow| (flow.definition.plan().hash, WithBug::of(flow.definition.clone(), planted))).collect()
-}
-
-/// Compiles what has a bug in its turns.
-pub(crate) struct Spoiled(pub(crate) Planted);
-
-impl Compiler for Spoiled {
-    fn compile(&self, document: &[u8]) -> Result<Arc<dyn Definition>, String> {
-        Ok(WithBug::of(Language.compile(document)?, self.0))
-    }
-}
-
-/// A definition in whose turns a bug is planted. What folds its journals has the same bug, so that it has to be found by what it does.
-#[derive(Debug)]
-struct WithBug(Arc<dyn Definition>, Planted);
-
-impl WithBug {
-    fn of(definition: Arc<dyn Definition>, planted: Planted) -> Arc<dyn Definition> {
-        Arc::new(WithBug(definition, planted))
-    }
-}
-
-impl Definition for WithBug {
-    fn plan(&self) -> &Plan {
-        self.0.plan()
-    }
-
-    fn eval(&self, expr: ExprId, scope: &dyn Scope, fuel: &mut Fuel) -> Result<Value, EvalError> {
-        self.0.eval(expr, scope, fuel)
-    }
-
-    fn check(&self, schema: SchemaId, value: &Value, fuel: &mut Fuel) -> Result<Vec<Violation>, EvalError> {
-        self.0.check(schema, value, fuel)
-    }
-
-    fn duration(&self, value: &Value) -> Result<u64, EvalError> {
-        self.0.duration(value)
-    }
-
-    fn weight(&self) -> usize {
-        self.0.weight()
-    }
-
-    fn planted(&self) -> Planted {
-        self.1
-    }
 }
 
 #[cfg(test)]

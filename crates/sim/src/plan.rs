@@ -59,6 +59,10 @@ pub struct RunPlan {
     pub every: u64,
     /// Mean microseconds between acts of each kind; 0 = never.
     pub act_every: u64,
+    /// Mean microseconds between moves to other versions; 0 = never.
+    pub move_every: u64,
+    /// Mean microseconds between starts of the same workflow as a document and as a program; 0 = never.
+    pub pair_every: u64,
     /// A start has a claim.
     pub claimed: f64,
     /// A turn that is taken beside the loop comes back late.
@@ -254,7 +258,9 @@ impl Plan {
         placement(&mut Rng::new(seed ^ 0x91AC_E0F5), &mut load, &mut tenants, &mut workers);
         code(&mut Rng::new(seed ^ 0x636f_6465), &load, &mut workers);
         let mut options = options;
-        let runs = runs(&mut Rng::new(seed ^ 0x666c_6f77), &mut options);
+        let mut runs = runs(&mut Rng::new(seed ^ 0x666c_6f77), &mut options);
+        versions(&mut Rng::new(seed ^ 0x7665_7273), &mut runs);
+        pairs(&mut Rng::new(seed ^ 0x7061_6972), &mut runs);
         Plan { seed, scenario: Scenario::Swarm, length, partitions, options, tenants, workers, load, faults, runs }
     }
 }
@@ -311,6 +317,8 @@ fn runs(rng: &mut Rng, options: &mut Options) -> RunPlan {
     let plan = RunPlan {
         every: rng.range(1_000, 6_000) * MS,
         act_every: if rng.chance(0.7) { rng.range(4, 20) * SECOND } else { 0 },
+        move_every: 0,
+        pair_every: 0,
         claimed: half(rng, 0.5),
         late: half(rng, 0.3),
         flows: Flows::new(rng),
@@ -318,6 +326,22 @@ fn runs(rng: &mut Rng, options: &mut Options) -> RunPlan {
     // Histories are short here: mostly their turns leave the run at once, or after a few.
     options.programs.tail = *rng.pick(&[0, 0, 300, 1_000, options.programs.tail]);
     plan
+}
+
+/// Workflows that are run in both ways of saying them. Drawn from a row of numbers of its own.
+fn pairs(rng: &mut Rng, runs: &mut RunPlan) {
+    if runs.every > 0 && rng.chance(0.5) {
+        runs.flows.pair(rng);
+        runs.pair_every = rng.range(4_000, 12_000) * MS;
+    }
+}
+
+/// Later versions of workflows, and moves between them. Drawn from a row of numbers of its own.
+fn versions(rng: &mut Rng, runs: &mut RunPlan) {
+    if runs.every > 0 && rng.chance(0.6) {
+        runs.flows.grow(rng);
+        runs.move_every = rng.range(1_500, 6_000) * MS;
+    }
 }
 
 fn options(rng: &mut Rng, tight: bool) -> Options {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use tidewheel_engine::ready::mix;
 
-use crate::flow::{CAUGHT, Flow, Flows, NAMESPACE, PROMISE, SIGNAL, Statement};
+use crate::flow::{CAUGHT, Flow, Flows, NAMESPACE, PROMISE, RETRIES, RETRY_MS, SIGNAL, Statement};
 
 /// What a program with an input that is no number goes on with, so that it shows.
 const NO_NUMBER: i64 = -1_000_000;
@@ -25,37 +25,95 @@ enum Stop {
 
 /// The result of an activation, and how it differs from the history if it does.
 pub(crate) fn activate(flows: &Flows, flow: &Flow, input: &Json, turns: &[Json]) -> Result<Json, String> {
-    let generation = input["generation"].as_u64().unwrap_or(0);
-    let mut told = Told::default();
-    let mut opened = BTreeSet::new();
-    for (at, turn) in turns.iter().enumerate() {
-        told.hear(turn);
-        let mut pass = Pass::new(flows, &told);
+    let (live, over) = turns.split_last().ok_or_else(|| "there is no turn".to_owned())?;
+    let mut program = Program::new(flows, flow, input);
+    program.replay(over)?;
+    let Turn { asked, waits, again, how } = program.hear(live);
+    let mut result = json!({"v": 1, "commands": asked, "state": {"turn": live["no"]}});
+    match how {
+        Some(end) => result["end"] = end,
+        None => {
+            let wait: Vec<Json> = waits.iter().map(|(any, keys)| json!({"mode": mode(*any), "keys": keys})).collect();
+            result["wait"] = wait.into();
+            result["again"] = again.into();
+        }
+    }
+    Ok(result)
+}
+
+/// Whether a program with this history could go on with the code of a flow; why not.
+pub(crate) fn rehearse(flows: &Flows, flow: &Flow, input: &Json, turns: &[Json]) -> Result<(), String> {
+    Program::new(flows, flow, input).replay(turns)
+}
+
+/// How a program ends that is told all this at once; `None` = it does not.
+pub(crate) fn ends(flows: &Flows, flow: &Flow, input: &Json, turns: &[Json]) -> Option<Json> {
+    let mut program = Program::new(flows, flow, input);
+    turns.iter().for_each(|turn| program.told.hear(turn));
+    program.pass().how
+}
+
+/// A program on its way through its history.
+struct Program<'p> {
+    flows: &'p Flows,
+    flow: &'p Flow,
+    input: &'p Json,
+    scope: String,
+    /// The last turn up to which it may differ.
+    accepted: u64,
+    told: Told,
+    opened: BTreeSet<String>,
+}
+
+/// What it does in a turn.
+struct Turn {
+    asked: Vec<Json>,
+    waits: Vec<(bool, Vec<String>)>,
+    again: bool,
+    how: Option<Json>,
+}
+
+impl<'p> Program<'p> {
+    fn new(flows: &'p Flows, flow: &'p Flow, input: &'p Json) -> Program<'p> {
+        let generation = input["generation"].as_u64().unwrap_or(0);
         let scope = if generation == 0 { String::new() } else { format!("g{generation}") };
-        let how = pass.go(flow, &input["input"], &scope);
-        let new: Vec<Json> = pass.asked.into_iter().filter(|asked| opened.insert(asked["key"].to_string())).collect();
-        if at + 1 < turns.len() {
+        let accepted = input["accepted"].as_u64().unwrap_or(0);
+        Program { flows, flow, input, scope, accepted, told: Told::default(), opened: BTreeSet::new() }
+    }
+
+    fn pass(&self) -> Turn {
+        let mut pass = Pass::new(self.flows, &self.told, &self.opened);
+        let how = pass.go(self.flow, &self.input["input"], &self.scope);
+        Turn { asked: pass.asked, waits: pass.waits, again: pass.again, how }
+    }
+
+    fn hear(&mut self, turn: &Json) -> Turn {
+        self.told.hear(turn);
+        let turn = self.pass();
+        self.opened.extend(turn.asked.iter().filter_map(|asked| asked["key"].as_str()).map(str::to_owned));
+        turn
+    }
+
+    /// Goes through turns that are over: it has to ask for what they say. Up to where differences were accepted, what they have stands,
+    /// and what is asked for instead comes with the first turn behind them.
+    fn replay(&mut self, turns: &[Json]) -> Result<(), String> {
+        for turn in turns {
+            if turn["no"].as_u64().is_some_and(|no| no <= self.accepted) {
+                self.told.hear(turn);
+                let opened = turn["opened"].as_array().into_iter().flatten();
+                self.opened.extend(opened.filter_map(|opened| opened["key"].as_str()).map(str::to_owned));
+                continue;
+            }
+            let Turn { asked, how, .. } = self.hear(turn);
             let name = |asked: &Json| json!({"key": asked["key"], "hash": asked["hash"]});
-            let again: Vec<Json> = new.iter().map(name).collect();
+            let again: Vec<Json> = asked.iter().map(name).collect();
             if turn["opened"] != Json::Array(again.clone()) || how.is_some() {
                 let (no, known) = (&turn["no"], &turn["opened"]);
                 return Err(format!("turn {no} asked for {known} and asks for {again:?}, and ends with {how:?}"));
             }
-            continue;
         }
-        let mut result = json!({"v": 1, "commands": new, "state": {"turn": turn["no"]}});
-        match how {
-            Some(end) => result["end"] = end,
-            None => {
-                let wait: Vec<Json> =
-                    pass.waits.iter().map(|(any, keys)| json!({"mode": mode(*any), "keys": keys})).collect();
-                result["wait"] = wait.into();
-                result["again"] = pass.again.into();
-            }
-        }
-        return Ok(result);
+        Ok(())
     }
-    Err("there is no turn".to_owned())
 }
 
 /// The turns before those that an activation brings, read page by page; why they are not all there.
@@ -114,6 +172,8 @@ impl Told {
 struct Pass<'p> {
     flows: &'p Flows,
     told: &'p Told,
+    /// What was asked for before: it is not asked for again.
+    opened: &'p BTreeSet<String>,
     asked: Vec<Json>,
     waits: Vec<(bool, Vec<String>)>,
     again: bool,
@@ -122,9 +182,9 @@ struct Pass<'p> {
 }
 
 impl<'p> Pass<'p> {
-    fn new(flows: &'p Flows, told: &'p Told) -> Pass<'p> {
+    fn new(flows: &'p Flows, told: &'p Told, opened: &'p BTreeSet<String>) -> Pass<'p> {
         let (asked, waits) = (Vec::new(), Vec::new());
-        Pass { flows, told, asked, waits, again: false, times: BTreeMap::new(), parts: BTreeMap::new() }
+        Pass { flows, told, opened, asked, waits, again: false, times: BTreeMap::new(), parts: BTreeMap::new() }
     }
 
     /// How it ends; `None` = it waits.
@@ -164,6 +224,10 @@ impl<'p> Pass<'p> {
     fn one(&mut self, statement: &Statement, n: i64, scope: &str) -> Result<i64, Stop> {
         match statement {
             Statement::Step(kind) => self.task(&format!("s{kind}"), n, scope),
+            Statement::Fails(kind) => {
+                let args = json!({"n": n, "fails": true});
+                Ok(number(&self.ask("task", &format!("s{kind}"), args, json!({"queue": "q0"}), scope)?))
+            }
             Statement::Wait(ms) => self.ask("sleep", "", Json::Null, json!({"ms": ms}), scope).map(|_| n),
             // Every other one is a step, whose value has to be durable.
             Statement::Add(k) if k % 2 == 0 => Ok(n + k),
@@ -181,11 +245,7 @@ impl<'p> Pass<'p> {
                 }
                 Ok(n)
             }
-            Statement::Try(body, _) => match self.list(body, n, scope) {
-                Err(Stop::Raised(..)) => Ok(CAUGHT),
-                Err(Stop::Waits { .. }) => Err(Stop::Waits { tail: false }),
-                ok => ok,
-            },
+            Statement::Try(body, retries) => self.tried(body, *retries, n, scope),
             Statement::Child(of) => {
                 let name = self.reference(*of);
                 Ok(number(&self.ask("child", &name, json!({"n": n}), Json::Null, scope)?))
@@ -238,6 +298,26 @@ impl<'p> Pass<'p> {
                 Ok(n)
             }
         }
+    }
+
+    /// Tries again as often as a document does, and goes on with another number then.
+    fn tried(&mut self, body: &[Statement], retries: bool, n: i64, scope: &str) -> Result<i64, Stop> {
+        let more = if retries { RETRIES } else { 0 };
+        for left in (0..=more).rev() {
+            match self.list(body, n, scope) {
+                Err(Stop::Raised(..)) if left > 0 => {
+                    let pause = self.ask("sleep", "", Json::Null, json!({"ms": RETRY_MS}), scope);
+                    pause.map_err(|stop| match stop {
+                        Stop::Waits { .. } => Stop::Waits { tail: false },
+                        raised => raised,
+                    })?;
+                }
+                Err(Stop::Raised(..)) => break,
+                Err(Stop::Waits { .. }) => return Err(Stop::Waits { tail: false }),
+                Ok(n) => return Ok(n),
+            }
+        }
+        Ok(CAUGHT)
     }
 
     fn reference(&self, of: usize) -> String {
@@ -304,7 +384,7 @@ impl<'p> Pass<'p> {
 
     fn step(&mut self, name: &str, value: i64, scope: &str) -> Result<i64, Stop> {
         let key = self.command("step", name, Json::Null, Json::Null, scope);
-        if let Some(asked) = self.asked.last_mut() {
+        if let Some(asked) = self.asked.last_mut().filter(|asked| asked["key"] == *key) {
             asked["value"] = json!({"n": value});
         }
         if self.told.done.contains_key(&key) {
@@ -338,6 +418,9 @@ impl<'p> Pass<'p> {
         let times = self.times.entry(path.clone()).or_default();
         let key = format!("{path}#{times}");
         *times += 1;
+        if self.opened.contains(&key) {
+            return key;
+        }
         let hash = args.to_string().bytes().fold(7, |hash, byte| mix(hash ^ u64::from(byte)));
         let hash = format!("{hash:016x}");
         self.asked.push(json!({"key": key, "kind": kind, "name": name, "args": args, "opts": opts, "hash": hash}));

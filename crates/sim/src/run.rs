@@ -21,6 +21,8 @@ pub struct Outcome {
     pub commits: u64,
     /// Tasks in the logs.
     pub tasks: u64,
+    /// Workflows that were run as a document and as a program, and compared.
+    pub twins: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// What was broken.
@@ -53,6 +55,7 @@ pub fn run(seed: u64, minutes: f64, bug: Option<Bug>, talk: bool) -> Outcome {
         events: world.events,
         commits,
         tasks,
+        twins: world.checkers.runs.twins.compared,
         faults: world.faults.clone(),
         violations,
         trace: world.trace,

@@ -5,8 +5,10 @@
 
 mod client;
 mod fault;
+mod moves;
 mod network;
 mod node;
+mod outcome;
 mod quiet;
 mod runs;
 mod submit;
@@ -28,6 +30,8 @@ use crate::plan::{MS, Plan, SECOND, Scenario};
 use crate::rng::Rng;
 
 pub(crate) use client::{Call, CallKind, Claim, Client, Item};
+pub use moves::Move;
+pub(crate) use moves::Movers;
 pub(crate) use network::Conn;
 pub(crate) use node::Process;
 pub(crate) use runs::{Start, Starters};
@@ -72,6 +76,7 @@ pub struct World {
     pub(crate) takers: Rng,
     pub(crate) client: Client,
     pub(crate) starters: Starters,
+    pub(crate) movers: Movers,
     pub(crate) checkers: Checkers,
     pub(crate) faults: BTreeMap<&'static str, u64>,
     /// Microseconds that were leapt over with nothing but a sleeping node in them.
@@ -96,6 +101,7 @@ impl World {
         let client = Client::new(&plan, rng.fork());
         let checkers = Checkers::new(&plan, planted);
         let starters = Starters::new(plan.seed);
+        let movers = Movers::new(plan.seed);
         let mut world = World {
             plan,
             planted,
@@ -122,6 +128,7 @@ impl World {
             takers,
             client,
             starters,
+            movers,
             checkers,
             faults: BTreeMap::new(),
             leapt: 0,
@@ -147,6 +154,8 @@ impl World {
                 self.plan_acts();
                 self.start_takers();
                 self.plan_runs();
+                self.plan_moves();
+                self.plan_pairs();
                 self.plan_faults();
             }
             Scenario::Fairness | Scenario::Aging => self.flood(),
@@ -237,6 +246,7 @@ impl World {
                 self.settle_item(partition, tenant, (task, token), renews);
             }
             Event::ActOnRuns(act) => self.act_on_runs(act),
+            Event::MoveRun(to) => self.send_move(*to),
             Event::Computed { process, partition, command } => self.computed(process, partition, command),
             Event::Tick => self.tick(),
             Event::Phase(phase) => self.enter_phase(phase),

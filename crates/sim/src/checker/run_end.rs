@@ -8,6 +8,7 @@ use tidewheel_engine::run::act::{Event, Outcome};
 use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::{Fact, Segment};
 
+use super::run_version;
 use super::runs::{Found, Log, Runs};
 
 type Claim = ([u8; 16], u64);
@@ -93,6 +94,12 @@ pub(super) fn put_in_line(run: RunId, log: &mut Log, event: &Event) -> Option<(&
     (!log.told.insert((entry, first))).then(|| ("S5", format!("run {run} is told twice that entry {entry} has ended")))
 }
 
+/// Whether its workflow fails if no step does.
+fn fails(log: &Log, runs: &Runs) -> bool {
+    let identity = &log.head.identity;
+    !log.versions.has_moved() && runs.flows.results(&identity.name, &identity.version, 0).is_empty()
+}
+
 /// What came out of an ended run.
 pub(super) fn result(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Option<(&'static str, String)> {
     let head = &log.head;
@@ -101,15 +108,21 @@ pub(super) fn result(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Op
     match (head.phase, &head.outcome) {
         (Phase::Completed, Some(Outcome::Ok(data))) => {
             let n = head.input.json().and_then(|input| input["n"].as_i64())?;
-            let allowed = runs.flows.results(name, &head.identity.version, n);
+            let allowed = run_version::results(log, runs, n)?;
             let given = data.json().and_then(|output| output["n"].as_i64());
-            let usual = given.is_some() && given == allowed.first().copied();
+            // Of what may come of several versions, any is as usual as another.
+            let usual = match log.versions.has_moved() {
+                true => given.is_some_and(|given| allowed.contains(&given)),
+                false => given.is_some() && given == allowed.first().copied(),
+            };
             let other = hurt && given.is_some_and(|given| allowed.contains(&given));
-            let text =
-                format!("run {run} of {name} makes {data:?} of {n}, not one of {allowed:?} (a step failed: {hurt})");
+            let text = format!(
+                "run {run} of {name} ({}) makes {data:?} of {n}, not one of {allowed:?} (a step failed: {hurt})",
+                run_version::said(log, &runs.definitions)
+            );
             (!usual && !other).then_some(("S1", text))
         }
-        (Phase::Faulted, outcome) if !hurt => {
+        (Phase::Faulted, outcome) if !hurt && !fails(log, runs) => {
             let events: Vec<_> = log.segments.iter().map(|segment| &segment.event).collect();
             Some(("S1", format!("run {run} of {name} fails, and none of its steps has: {outcome:?}; {events:?}")))
         }

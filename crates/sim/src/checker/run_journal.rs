@@ -24,6 +24,7 @@ pub(super) fn same(run: RunId, whole: &Head, folded: &Head) -> Found {
     }
     let what = match () {
         () if whole.turns != folded.turns => format!("{} turns instead of {}", whole.turns, folded.turns),
+        () if whole.identity != folded.identity => format!("{:?} instead of {:?}", whole.identity, folded.identity),
         () if whole.phase != folded.phase => format!("{:?} instead of {:?}", whole.phase, folded.phase),
         () if whole.open != folded.open => format!("open {:?} instead of {:?}", whole.open, folded.open),
         () => format!("{whole:?} instead of {folded:?}"),
@@ -41,7 +42,7 @@ pub(super) fn read(run: RunId, log: Option<&Log>, told: &Head) -> Found {
         return vec![("S12", format!("a client sees turn {} of run {run}, the log has {turns}", told.turns))];
     }
     let mark = (told.turns as usize).checked_sub(1).map(|at| log.marks[at]);
-    if mark.is_some_and(|mark| mark != (told.phase, told.next_seq)) {
+    if mark.is_some_and(|mark| mark != (told.phase, told.next_seq, told.identity.plan)) {
         return vec![("S12", format!("a client sees another turn {} of run {run} than the log has", told.turns))];
     }
     if told.turns == turns && *told != log.head {

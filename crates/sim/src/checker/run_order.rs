@@ -25,6 +25,13 @@ pub(crate) struct Entries {
     ended: BTreeSet<u64>,
 }
 
+impl Entries {
+    /// The key of an entry that is open.
+    pub(super) fn key(&self, entry: u64) -> Option<&Key> {
+        self.open.get(&entry).map(|open| &open.1)
+    }
+}
+
 /// The facts of a turn.
 pub(super) fn opened(run: RunId, log: &mut Log, segment: &Segment) -> Found {
     let mut found = Found::new();

@@ -29,6 +29,8 @@ struct Ended {
 struct History {
     epoch: u64,
     generation: u64,
+    version: String,
+    input: Json,
     turns: Vec<Json>,
 }
 
@@ -74,6 +76,31 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Whether it is one, and has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.own.is_empty()
+    }
+
+    /// Whether an entry is the activation at work.
+    pub(super) fn is_at_work(&self, entry: u64) -> bool {
+        self.active == Some(entry)
+    }
+
+    /// Whether an entry undoes something.
+    pub(super) fn undoes(&self, entry: u64) -> bool {
+        self.undoing.contains_key(&entry)
+    }
+
+    /// The version whose code was run last: an activation comes to its end with the one with which it began.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.last.as_ref().map(|last| &*last.version)
+    }
+
+    /// What the last activation was told: its generation, its input and all turns.
+    pub(super) fn history(&self) -> Option<(u64, &Json, &[Json])> {
+        self.last.as_ref().map(|last| (last.generation, &last.input, &last.turns[..]))
+    }
+
     /// Whether it could go on and no activation is there to do so.
     pub(super) fn is_due(&self) -> bool {
         self.active.is_none() && self.waits.as_ref().is_some_and(|waits| satisfied(waits))
@@ -102,7 +129,8 @@ pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment) -> Found {
     }
     // A cancel is told at once, whatever is waited for.
     let told_at_once = matches!(segment.event, Event::Cancel { .. });
-    let resumed = matches!(segment.event, Event::Resume).then_some(program.ended.len());
+    let resumes = matches!(segment.event, Event::Resume | Event::Moved { .. } | Event::Accepted { .. });
+    let resumed = resumes.then_some(program.ended.len());
     for fact in &segment.facts {
         match fact {
             Fact::Opened { entry, within, key, .. } => {
@@ -239,8 +267,7 @@ fn takes(program: &mut Program, result: &Json) {
 }
 
 /// The task of an activation was stored with what it is given.
-pub(super) fn given(log: &mut Log, entry: u64, input: &[u8]) {
-    let Ok(input) = serde_json::from_slice::<Json>(input) else { return };
+pub(super) fn given(log: &mut Log, entry: u64, input: Json) {
     if input["epoch"].is_u64() && input["turns"].is_array() {
         log.program.given.push((entry, input));
     }
@@ -250,14 +277,16 @@ pub(super) fn given(log: &mut Log, entry: u64, input: &[u8]) {
 fn whole(log: &Log, input: &Json, pages: &Pages) -> Result<History, String> {
     let (epoch, generation) = (input["epoch"].as_u64().unwrap_or(0), input["generation"].as_u64().unwrap_or(0));
     let identity = &log.head.identity;
-    let workflow = format!("{}/{}:{}", identity.namespace, identity.name, identity.version);
-    if input["workflow"] != *workflow {
-        // A version that is not its own has no history of its own either.
-        return Ok(History { epoch, generation, turns: Vec::new() });
+    let workflow = format!("{}/{}:", identity.namespace, identity.name);
+    let version = input["workflow"].as_str().and_then(|given| given.strip_prefix(&workflow)).unwrap_or_default();
+    let version = version.to_owned();
+    if version.is_empty() {
+        // A workflow that is not its own has no history of its own either.
+        return Ok(History { epoch, generation, version, input: Json::Null, turns: Vec::new() });
     }
     let mut turns = program::earlier(input, |hash| pages.get(&(log.tenant, hash)).cloned())?;
     turns.extend(input["turns"].as_array().into_iter().flatten().cloned());
-    Ok(History { epoch, generation, turns })
+    Ok(History { epoch, generation, version, input: input["input"].clone(), turns })
 }
 
 /// After a commit: what activations were given is what the journal says.
@@ -374,6 +403,7 @@ pub(super) fn end(partition: usize, run: RunId, log: &Log, runs: &Runs) -> Found
     let touched = log.hurt || runs.revived.contains(&(partition, run));
     if head.phase == Phase::Completed
         && !touched
+        && !log.versions.has_moved()
         && let Some(expected) = runs.flows.entries(name, version)
     {
         let mut counts = BTreeMap::new();

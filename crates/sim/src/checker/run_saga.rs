@@ -40,6 +40,13 @@ pub(crate) struct Sagas {
 type Name = (String, String);
 
 impl Sagas {
+    /// Whether a key is a step of a saga, while something is still to be undone.
+    pub(super) fn goes_into(&self, key: &str) -> bool {
+        let step = key.rsplit('/').next().unwrap_or_default();
+        let is_step = step.starts_with(['t', 'k']) && step[1..].starts_with(|c: char| c.is_ascii_digit());
+        is_step && !self.owed.is_empty()
+    }
+
     fn is_idle(&self) -> bool {
         self.open.is_empty() && self.done.is_empty() && self.kept.is_empty()
     }
@@ -72,6 +79,8 @@ impl Sagas {
                 }
                 true
             }
+            // They say what was done to the run.
+            EntryKind::Moved | EntryKind::Accepted => false,
             _ => !matches!(segment.event, Event::Reset { .. } | Event::Retry),
         };
         if begins && let Some(first) = self.owed.last() {
@@ -188,10 +197,9 @@ pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment, forks: bool) ->
 }
 
 /// The task of an undo was stored with what it is given: that is what the step gave.
-pub(super) fn given(run: RunId, log: &mut Log, entry: u64, input: &[u8]) -> Option<(&'static str, String)> {
+pub(super) fn given(run: RunId, log: &mut Log, entry: u64, input: &Json) -> Option<(&'static str, String)> {
     let of = log.sagas.told.remove(&entry)?;
     let step = log.sagas.done.get(&of)?;
-    let input: Json = serde_json::from_slice(input).ok()?;
     (input["of"] != step["by"] || input["n"] != step["n"])
         .then(|| ("S10", format!("the undo of entry {of} of run {run} is given {input}, the step gave {step}")))
 }

@@ -89,6 +89,8 @@ pub(crate) enum CallKind {
     Start(Box<super::Start>),
     /// About an acknowledged run, and what is to be done to it.
     Run(RunId, Option<RunAction>),
+    /// The run whose history is to be rehearsed.
+    Rehearse(Box<super::Move>),
     /// Anything else.
     Other,
 }
@@ -163,6 +165,11 @@ impl World {
         }
         if faults && self.rng.chance(self.plan.faults.double_call) {
             self.count("request twice");
+            if let Some(Call { kind: CallKind::Run(_, Some(RunAction::Move(to))), .. }) =
+                self.client.calls.get(&request)
+            {
+                self.checkers.runs.asks.twice(&to.by);
+            }
             let wait = self.delay();
             self.after(wait, Event::Asked { partition, request, command: Box::new(command.clone()) });
             if let Some(Call { kind: CallKind::Submit(items, _), .. }) = self.client.calls.get_mut(&request) {
@@ -232,7 +239,9 @@ impl World {
             (CallKind::Task(task, _), Reply::View(Answer::Why(reasons))) if reasons.is_empty() => {
                 self.checkers.fail("L2", format!("there is no reason why task {:x} is where it is", task.0));
             }
-            (kind @ (CallKind::Start(_) | CallKind::Run(..)), reply) => self.run_answered(call.partition, kind, reply),
+            (kind @ (CallKind::Start(_) | CallKind::Run(..) | CallKind::Rehearse(_)), reply) => {
+                self.run_answered(call.partition, kind, reply)
+            }
             (CallKind::Take(tenant), Reply::Taken(grants)) => self.taken(call.partition, tenant, &grants),
             (CallKind::Seen(_), Reply::Task(_)) => {
                 let found = self.checkers.sights.cancelled(request);

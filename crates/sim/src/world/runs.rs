@@ -10,8 +10,9 @@ use tidewheel_engine::ready::mix;
 use tidewheel_engine::run::data::Data;
 
 use super::{Call, CallKind, World};
+use crate::checker::runs::Help;
 use crate::event::{Event, RunAct};
-use crate::flow::{NAMESPACE, NEXT_VERSION, PROMISE, SIGNAL, VERSION, package};
+use crate::flow::{LAST_VERSION, NAMESPACE, NEXT_VERSION, PROMISE, SIGNAL, VERSION, VERSIONS, package};
 use crate::plan::{MS, SECOND};
 use crate::rng::Rng;
 
@@ -24,6 +25,8 @@ const HELP_EVERY: u64 = 2 * SECOND;
 #[derive(Debug)]
 pub(crate) struct Starters {
     rng: Rng,
+    /// For pairs, so that all others draw the same whether there are some or not.
+    pairs: Rng,
     known: Vec<(usize, TenantId, RunId)>,
     claims: Vec<Start>,
     next: u64,
@@ -36,12 +39,20 @@ pub(crate) struct Start {
     pub(crate) partition: usize,
     pub(crate) tenant: TenantId,
     pub(crate) start: StartRun,
+    /// The pair that it is of, and whether it is the program of it.
+    pub(crate) pair: Option<(u64, bool)>,
 }
 
 impl Starters {
     pub(crate) fn new(seed: u64) -> Starters {
         let rng = Rng::new(seed ^ 0x7275_6e73);
-        Starters { rng, known: Vec::new(), claims: Vec::new(), next: 1, next_help: 0 }
+        let pairs = Rng::new(seed ^ 0x7477_696e);
+        Starters { rng, pairs, known: Vec::new(), claims: Vec::new(), next: 1, next_help: 0 }
+    }
+
+    /// Some run that was acknowledged.
+    pub(super) fn some_known(&self, draw: u64) -> Option<(usize, TenantId, RunId)> {
+        self.known.get((draw % self.known.len().max(1) as u64) as usize).copied()
     }
 }
 
@@ -54,8 +65,9 @@ impl World {
         for tenant in (0..self.plan.tenants.len()).map(|n| TenantId(n as u32 + 1)) {
             for partition in 0..self.disks.len() {
                 if self.plan.runs.flows.iter().any(|flow| flow.program) {
-                    let (key, record) = package();
-                    self.put_record(partition, RecordKind::Package, tenant, &key, &record);
+                    for (key, record) in VERSIONS.map(package) {
+                        self.put_record(partition, RecordKind::Package, tenant, &key, &record);
+                    }
                 }
                 self.deploy_versions(partition, tenant, VERSION);
             }
@@ -63,12 +75,13 @@ impl World {
     }
 
     /// Later versions, for every tenant, while runs of the earlier ones are at work.
-    fn deploy_next(&mut self) {
+    fn deploy_next(&mut self, version: &str) {
         for tenant in (0..self.plan.tenants.len()).map(|n| TenantId(n as u32 + 1)) {
             for partition in 0..self.disks.len() {
-                self.deploy_versions(partition, tenant, NEXT_VERSION);
+                self.deploy_versions(partition, tenant, version);
             }
         }
+        self.follow(version);
     }
 
     fn deploy_versions(&mut self, partition: usize, tenant: TenantId, version: &str) {
@@ -93,6 +106,7 @@ impl World {
         }
         if self.plan.runs.flows.iter().any(|flow| flow.version != VERSION) {
             self.at(self.plan.length / 3, Event::ActOnRuns(RunAct::Deploy));
+            self.at(self.plan.length / 2, Event::ActOnRuns(RunAct::DeployLast));
         }
     }
 
@@ -109,8 +123,12 @@ impl World {
         if self.is_quiet() {
             return;
         }
-        if act == RunAct::Deploy {
-            return self.deploy_next();
+        match act {
+            RunAct::Deploy => return self.deploy_next(NEXT_VERSION),
+            RunAct::DeployLast => return self.deploy_next(LAST_VERSION),
+            RunAct::Move | RunAct::Accept => return self.act_move(act),
+            RunAct::Pair => return self.start_pair(),
+            _ => {}
         }
         self.run_act_after(act);
         if act == RunAct::Start {
@@ -123,7 +141,9 @@ impl World {
         let Some((partition, tenant, run)) = known.get(at).copied() else { return };
         let draw = rng.next();
         let action = match act {
-            RunAct::Start | RunAct::Deploy => return,
+            RunAct::Start | RunAct::Deploy | RunAct::DeployLast | RunAct::Move | RunAct::Accept | RunAct::Pair => {
+                return;
+            }
             RunAct::Read => return self.read_run(partition, tenant, run),
             RunAct::Signal => {
                 // Some ids come twice, and then count once.
@@ -144,7 +164,7 @@ impl World {
         self.act_on_run(partition, tenant, run, action);
     }
 
-    fn act_on_run(&mut self, partition: usize, tenant: TenantId, run: RunId, action: RunAction) {
+    pub(super) fn act_on_run(&mut self, partition: usize, tenant: TenantId, run: RunId, action: RunAction) {
         self.checkers.runs.asked(partition, run, &action);
         let kind = CallKind::Run(run, Some(action.clone()));
         self.call(partition, kind, |request| Command::ActOnRun { request, tenant, run, action });
@@ -172,12 +192,7 @@ impl World {
         let tenant = TenantId(rng.below(self.plan.tenants.len() as u64) as u32 + 1);
         starters.next += 1;
         let n = rng.below(50);
-        let claim = rng.chance(runs.claimed).then(|| {
-            let mut hash = [0; 16];
-            hash[..8].copy_from_slice(&mix(starters.next ^ 0xC1A1).to_be_bytes());
-            hash[8..].copy_from_slice(&mix(starters.next).to_be_bytes());
-            (hash, mix(starters.next) & !1)
-        });
+        let claim = rng.chance(runs.claimed).then(|| claim_of(starters.next));
         let start = StartRun {
             namespace: NAMESPACE.into(),
             name: flow.name.as_str().into(),
@@ -187,11 +202,42 @@ impl World {
             claim,
         };
         let partition = rng.below(self.disks.len() as u64) as usize;
-        let start = Start { partition, tenant, start };
+        let start = Start { partition, tenant, start, pair: None };
         if start.start.claim.is_some() {
             starters.claims.push(start.clone());
         }
         self.send_start(start);
+    }
+
+    pub(crate) fn plan_pairs(&mut self) {
+        let mean = self.plan.runs.pair_every;
+        if mean > 0 && !self.is_quiet() {
+            let wait = self.starters.pairs.exponential(mean);
+            self.after(wait.max(MS), Event::ActOnRuns(RunAct::Pair));
+        }
+    }
+
+    /// Starts a workflow both as a document and as a program, with the same number.
+    fn start_pair(&mut self) {
+        self.plan_pairs();
+        let flows = self.plan.runs.flows.clone();
+        let starters = &mut self.starters;
+        let rng = &mut starters.pairs;
+        let Some((document, program)) = flows.pick_pair(rng) else { return };
+        let tenant = TenantId(rng.below(self.plan.tenants.len() as u64) as u32 + 1);
+        let partition = rng.below(self.disks.len() as u64) as usize;
+        let (n, pair) = (rng.below(50), rng.next());
+        for flow in [document, program] {
+            let start = StartRun {
+                namespace: NAMESPACE.into(),
+                name: flow.name.as_str().into(),
+                version: VERSION.into(),
+                input: Data::of(serde_json::json!({ "n": n })).0,
+                correlation: None,
+                claim: Some(claim_of(pair ^ u64::from(flow.program))),
+            };
+            self.send_start(Start { partition, tenant, start, pair: Some((pair, flow.program)) });
+        }
     }
 
     fn send_start(&mut self, start: Start) {
@@ -220,6 +266,12 @@ impl World {
                 let run = head.identity.run;
                 let (claim, tenant) = (start.start.claim, start.tenant);
                 self.checkers.run_started(partition, tenant, run, claim);
+                if let Some((pair, program)) = start.pair {
+                    self.checkers.runs.twins.started(pair, program, (partition, run));
+                    if pair % 4 > 0 {
+                        return;
+                    }
+                }
                 self.starters.known.push((partition, tenant, run));
                 if self.starters.known.len() > REMEMBERED {
                     self.starters.known.remove(0);
@@ -238,6 +290,13 @@ impl World {
             (CallKind::Run(run, Some(RunAction::Cancel(_) | RunAction::Terminate(_))), Reply::Run(_)) => {
                 self.checkers.run_cancelled(partition, run, self.now);
             }
+            (CallKind::Run(run, Some(RunAction::Move(to))), Reply::Run(head)) => {
+                self.checkers.run_moved(partition, run, &to.by, &head);
+            }
+            (CallKind::Run(run, Some(RunAction::Move(to))), Reply::Refused(Refusal::Conflict(why))) => {
+                self.checkers.run_move_refused(partition, run, &to.by, &why);
+            }
+            (CallKind::Rehearse(to), Reply::Run(head)) => self.rehearse(*to, &head),
             (CallKind::Run(run, Some(RunAction::Fork(..))), Reply::Run(head)) => {
                 let forked = head.identity.run;
                 if forked != run {
@@ -274,19 +333,31 @@ impl World {
         // One round brings signals, the next one what was promised.
         let round = self.now / HELP_EVERY;
         for partition in 0..self.disks.len() {
-            for (tenant, run, suspended) in self.checkers.runs.need_help(partition) {
-                let action = if suspended {
-                    RunAction::Resume
-                } else {
-                    self.starters.next += 1;
-                    let id = format!("help{}", self.starters.next).as_str().into();
-                    let kept = round % 2 == 0 && self.checkers.runs.is_program(partition, run);
-                    RunAction::Signal(id, if kept { promise() } else { SIGNAL.0.into() }, signal())
+            for (tenant, run, help) in self.checkers.runs.need_help(partition) {
+                let action = match help {
+                    Help::Differs => {
+                        self.help_mismatch(partition, tenant, run);
+                        continue;
+                    }
+                    Help::Holds => RunAction::Resume,
+                    Help::Listens => {
+                        self.starters.next += 1;
+                        let id = format!("help{}", self.starters.next).as_str().into();
+                        let kept = round % 2 == 0 && self.checkers.runs.is_program(partition, run);
+                        RunAction::Signal(id, if kept { promise() } else { SIGNAL.0.into() }, signal())
+                    }
                 };
                 self.act_on_run(partition, tenant, run, action);
             }
         }
     }
+}
+
+fn claim_of(number: u64) -> ([u8; 16], u64) {
+    let mut hash = [0; 16];
+    hash[..8].copy_from_slice(&mix(number ^ 0xC1A1).to_be_bytes());
+    hash[8..].copy_from_slice(&mix(number).to_be_bytes());
+    (hash, mix(number) & !1)
 }
 
 fn promise() -> Name {

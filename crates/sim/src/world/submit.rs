@@ -16,6 +16,8 @@ use crate::rng::Rng;
 
 /// Different specs of a run; equal ones are shared, as a client of the bulk call shares them.
 const SPECS: usize = 200;
+/// Tasks that the workers of the measured shares could do, about.
+const FLOOD: u64 = 9_000;
 
 /// The specs of a run.
 pub(super) fn specs(plan: &Plan, rng: &mut Rng) -> Vec<Arc<Spec>> {
@@ -224,8 +226,16 @@ impl World {
 
     /// The measured scenarios: a backlog for each tenant, or a stream that fills all permits.
     pub(crate) fn flood(&mut self) {
-        let number = if self.plan.scenario == Scenario::Fairness { 6_000 } else { 1_500 };
+        let weights: u64 = self.plan.tenants.iter().map(|tenant| u64::from(tenant.config.weight)).sum();
         for tenant in 0..self.plan.tenants.len() {
+            let number = match self.plan.scenario {
+                // More than its share of what the workers can do.
+                Scenario::Fairness => {
+                    let weight = u64::from(self.plan.tenants[tenant].config.weight);
+                    (FLOOD * weight / weights + 300).min(6_000)
+                }
+                _ => 1_500,
+            };
             let mut items = Vec::new();
             for n in 0..number {
                 let mut item = self.item(tenant, false);

@@ -100,8 +100,8 @@ impl World {
                 Settlement::Renew
             }
             f if f < 0.1 && !self.is_quiet() => Settlement::Postpone { delay_ms: self.takers.below(10_000) },
-            f if f < 0.2 => Settlement::End(super::worker::outcome(token, How::Error((f * 20.0) as u8))),
-            _ => Settlement::End(super::worker::outcome(token, How::Ok)),
+            f if f < 0.2 => Settlement::End(super::outcome::outcome(token, How::Error((f * 20.0) as u8))),
+            _ => Settlement::End(super::outcome::outcome(token, How::Ok)),
         };
         self.call(partition, CallKind::Other, |request: RequestId| Command::Settle {
             request,

@@ -11,10 +11,11 @@ use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{Name, SessionId, TaskId, TenantId, Token};
 use tidewheel_engine::load::{Load, Loaded};
 use tidewheel_engine::ready::mix;
-use tidewheel_engine::task::{Failure, Outcome, Payload, Resources, class_of};
+use tidewheel_engine::task::{Outcome, Payload, Resources, class_of};
 use tidewheel_store::memory;
 
 use super::World;
+use super::outcome::{made_by, outcome, step_outcome};
 use crate::event::{Event, How, ToWorker};
 use crate::plan::{MS, SECOND, WorkerPlan};
 use crate::program;
@@ -407,7 +408,7 @@ impl World {
         let (input, tenant) = (grant.map(|grant| grant.input.clone()), grant.map_or(TenantId(0), |grant| grant.tenant));
         self.drop_attempt(worker, link, at);
         let made = match &input {
-            Some(Payload::Inline(bytes)) if how == How::Ok => self.activation(worker, link, tenant, at.1, bytes),
+            Some(Payload::Inline(bytes)) if how == How::Ok => self.activation(worker, link, tenant, at, bytes),
             _ => None,
         };
         let made = made.or_else(|| step_outcome(at.1, how, input));
@@ -423,7 +424,7 @@ impl World {
         worker: usize,
         link: usize,
         tenant: TenantId,
-        token: Token,
+        (task, token): (TaskId, Token),
         bytes: &Bytes,
     ) -> Option<Outcome> {
         if !bytes.windows(ACTIVATION.len()).any(|part| part == ACTIVATION) {
@@ -434,10 +435,12 @@ impl World {
         let (name, version) = input["workflow"].as_str()?.split_once('/')?.1.split_once(':')?;
         let flows = self.plan.runs.flows.clone();
         let flow = flows.find(name, version)?;
+        // The code of another version is in another process.
+        let parked_as = format!("{run} {version}");
         let which = (input["generation"].as_u64()?, input["epoch"].as_u64()?);
         let (first, no) = (input["first"].as_u64()?, turns.last()?["no"].as_u64()?);
         let fits = |known: &&Parked| known.0 == which && (first..=no).contains(&(known.1.len() as u64 + 1));
-        let parked = self.workers[worker].parked.get(&run).filter(fits).map(|known| known.1.clone());
+        let parked = self.workers[worker].parked.get(&parked_as).filter(fits).map(|known| known.1.clone());
         let goes_on = |known: &Vec<Json>| !mix(known.len() as u64 ^ which.1).is_multiple_of(4);
         let mut history = match &parked {
             Some(known) if goes_on(known) => known[..known.len().min(first as usize - 1)].to_vec(),
@@ -461,15 +464,16 @@ impl World {
                     let opened = commands.iter().map(|c| serde_json::json!({"key": c["key"], "hash": c["hash"]}));
                     last["opened"] = opened.collect();
                 }
-                self.workers[worker].parked.insert(run, (which, seen));
-                // By which attempt stands first, as in every result.
-                let result = format!("{{\"by\":\"{}-{}\",{}", token.epoch, token.grant, &result.to_string()[1..]);
-                let result = Payload::Inline(Bytes::from(result));
-                Some(Outcome::Ok { result, artifacts: Vec::new() })
+                self.workers[worker].parked.insert(parked_as, (which, seen));
+                Some(made_by(token, &result))
             }
             Err(text) => {
-                self.checkers.fail("S13", format!("run {run} of {name}:{version} is replayed and differs: {text}"));
-                None
+                let id = self.checkers.runs.run_of(link, task);
+                let differs = id.and_then(|id| self.differs(link, id, &text));
+                if differs.is_none() {
+                    self.checkers.fail("S13", format!("run {run} of {name}:{version} is replayed and differs: {text}"));
+                }
+                differs.map(|result| made_by(token, &result))
             }
         }
     }
@@ -600,36 +604,5 @@ impl World {
             let wait = self.rng.range(1, 5) * SECOND;
             self.after(wait, Event::WorkerDrains { worker, life, draining: false });
         }
-    }
-}
-
-/// What a worker makes of a step of a run: one more than it was given, and by which attempt.
-fn step_outcome(token: Token, how: How, input: Option<Payload>) -> Option<Outcome> {
-    let Some(Payload::Inline(bytes)) = input.filter(|_| how == How::Ok) else { return None };
-    let n = serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("n")?.as_i64()? + 1;
-    let result = format!("{{\"by\":\"{}-{}\",\"n\":{n}}}", token.epoch, token.grant);
-    Some(Outcome::Ok { result: Payload::Inline(Bytes::from(result)), artifacts: Vec::new() })
-}
-
-/// What a worker reports. It names its token, so that a result can be traced to the attempt that made it.
-pub(super) fn outcome(token: Token, how: How) -> Outcome {
-    let mark = format!("\"{}-{}\"", token.epoch, token.grant);
-    match how {
-        How::Ok | How::Poison => Outcome::Ok { result: Payload::Inline(Bytes::from(mark)), artifacts: Vec::new() },
-        How::Error(kind) => Outcome::Failed {
-            failure: Failure {
-                kind: format!("E{kind}").into(),
-                message: mark.into(),
-                detail: "".into(),
-                retryable: kind != 3,
-            },
-            artifacts: Vec::new(),
-            cancelled: false,
-        },
-        How::Cancelled => Outcome::Failed {
-            failure: Failure { message: mark.into(), ..Failure::ours("cancelled", "") },
-            artifacts: Vec::new(),
-            cancelled: true,
-        },
     }
 }
