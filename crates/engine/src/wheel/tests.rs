@@ -416,7 +416,7 @@ impl Oracle {
 
     fn insert(&mut self, now: u64, delay: u64, id: u64) {
         assert_eq!(now, self.now);
-        let delay = std::time::Duration::from_millis(delay);
+        let delay = core::time::Duration::from_millis(delay);
         self.wheel.insert(IdOnlyTimerEntry { id, delay }).expect("not due yet");
     }
 
