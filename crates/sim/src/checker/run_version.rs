@@ -346,28 +346,40 @@ pub(super) fn settle(run: RunId, log: &mut Log, definitions: &Definitions) -> Fo
         found.push(("S12", format!("run {run} moved in turn {turn}, and its head was not written whole with it")));
     }
     let head = &log.head;
-    let may = !head.phase.ended() && head.closing.is_none() && turns == 0;
     for (by, plan) in
-        gone.into_iter().filter(|(by, plan)| may && !versions.moved.contains(by) && *plan != head.identity.plan)
+        gone.into_iter().filter(|(by, plan)| turns == 0 && !versions.moved.contains(by) && *plan != head.identity.plan)
     {
-        let (old, new) = (definitions.get(&head.identity.plan), definitions.get(&plan));
-        if let (Some(old), Some(new)) = (old, new)
-            && fits(head, old.plan(), new.plan()).is_ok()
-        {
-            let version = &new.plan().version;
-            found
-                .push(("S13", format!("the move of run {run} to {version} by {by} was in line, fits, and is dropped")));
+        if has_place(head, &plan, definitions) {
+            found.push(("S13", format!("a move of run {run} by {by} was in line, fits, and is dropped")));
         }
     }
     found
 }
 
-/// A move was answered with the run.
-pub(super) fn told(log: &Log, by: &Name, told: &Head, asks: &Asks) -> Option<(&'static str, String)> {
+/// A move was answered with the run: it is in line or in the journal, or what came before it took the run to where it does not fit.
+/// The service that asked looks which of them it is.
+pub(super) fn told(
+    log: &Log,
+    by: &Name,
+    told: &Head,
+    asks: &Asks,
+    definitions: &Definitions,
+) -> Option<(&'static str, String)> {
     let ask = asks.moves.get(by)?;
     let (run, versions) = (ask.run, &log.versions);
-    let known = versions.lined.contains(by) || versions.moved.contains(by) || told.identity.plan == ask.plan;
-    (!known).then(|| ("S1", format!("the move of run {run} by {by} was acknowledged and is nowhere")))
+    // Of two that ask for the same version at once, one moves the run; the other has nothing left to do.
+    let is_there = [told, &log.head].iter().any(|head| head.identity.plan == ask.plan);
+    let known = versions.lined.contains(by) || versions.moved.contains(by) || is_there;
+    (!known && has_place(told, &ask.plan, definitions))
+        .then(|| ("S1", format!("the move of run {run} by {by} was acknowledged and is nowhere")))
+}
+
+/// Whether a run as it is goes on with a plan.
+fn has_place(head: &Head, plan: &[u8; 32], definitions: &Definitions) -> bool {
+    let (old, new) = (definitions.get(&head.identity.plan), definitions.get(plan));
+    !head.phase.ended()
+        && head.closing.is_none()
+        && old.zip(new).is_some_and(|(old, new)| fits(head, old.plan(), new.plan()).is_ok())
 }
 
 /// A move was refused.
