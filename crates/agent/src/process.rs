@@ -317,10 +317,11 @@ impl Tree {
         let family = procfs::family(table, self.pid, &self.marker);
         let memory: u64 = family.iter().map(|e| e.resident_bytes).sum();
         let count: u32 = family.iter().map(|e| e.threads).sum();
-        let verdict = if watch_memory && memory > self.limits.memory_bytes {
-            "memory-limit"
-        } else if watch_count && count > self.limits.processes {
+        // What forks without end is over both: its processes are why it has so much memory.
+        let verdict = if watch_count && count > self.limits.processes {
             "process-limit"
+        } else if watch_memory && memory > self.limits.memory_bytes {
+            "memory-limit"
         } else {
             return None;
         };
