@@ -46,9 +46,9 @@ pub(crate) struct Runs {
     pub(super) weight: usize,
     /// Turns that were handed out.
     pub(super) tickets: u32,
-    pub(super) definitions: HashMap<[u8; 32], Arc<dyn Definition>>,
+    pub(super) definitions: HashMap<(TenantId, [u8; 32]), Arc<dyn Definition>>,
     /// The order in which they were compiled.
-    pub(super) compiled: VecDeque<[u8; 32]>,
+    pub(super) compiled: VecDeque<(TenantId, [u8; 32])>,
     /// Versions of workflows by tenant and `namespace/name`, with the hash of their documents.
     pub(super) workflows: BTreeMap<(TenantId, Name), BTreeMap<Version, super::workflows::Deployed>>,
     /// Tasks of items that are to be cancelled, a few at a time.

@@ -17,9 +17,9 @@ pub(crate) struct Deployed {
 }
 
 impl Partition {
-    /// The workflow behind a hash.
+    /// The workflow behind a hash, if the tenant has it: one that only another tenant has would be gone with the next start.
     pub(super) fn definition(&mut self, tenant: TenantId, hash: &[u8; 32]) -> Option<Arc<dyn Definition>> {
-        if let Some(known) = self.runs.definitions.get(hash) {
+        if let Some(known) = self.runs.definitions.get(&(tenant, *hash)) {
             return Some(known.clone());
         }
         let record = self.records.get(&(RecordKind::Definition, tenant, hex(hash).into()))?;
@@ -30,8 +30,8 @@ impl Partition {
                 self.runs.definitions.remove(&old);
             }
         }
-        self.runs.definitions.insert(*hash, definition.clone());
-        self.runs.compiled.push_back(*hash);
+        self.runs.definitions.insert((tenant, *hash), definition.clone());
+        self.runs.compiled.push_back((tenant, *hash));
         Some(definition)
     }
 

@@ -9,7 +9,7 @@ const MINUTES: f64 = 2.0;
 const SEEDS: u64 = 64;
 
 /// Seeds that once found something and are named after it. They run longer, as they did then.
-const FOUND: [(&str, u64); 14] = [
+const FOUND: [(&str, u64); 15] = [
     ("a retry of the task that holds an ordering key", 16),
     ("an ordering key with tasks of two types", 24),
     ("a batch under a tenant's rate", 44),
@@ -22,6 +22,7 @@ const FOUND: [(&str, u64); 14] = [
     ("a key that lands before a failed read is repeated", 345),
     ("a new head of an ordering key", 732),
     ("rows of a new owner in an old one", 915),
+    ("a run of a document that only another tenant has", 304),
     ("the window of a task that ended", 2),
     ("a retried expired task", 17),
 ];
