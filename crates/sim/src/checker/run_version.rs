@@ -209,10 +209,10 @@ pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment, definitions: &D
         }
         Event::Retry => (log.versions.rehearsed, log.versions.accepted) = (false, None),
         event if log.head.phase == Phase::Suspended && is_held(event) => {
-            if !segment.facts.is_empty() {
-                let facts = &segment.facts;
-                found.push(("S13", format!("run {run} holds, and writes {facts:?} because of {event:?}")));
-            }
+            let facts = &segment.facts;
+            let written =
+                (!facts.is_empty()).then(|| format!("run {run} holds, and writes {facts:?} because of {event:?}"));
+            found.extend(written.map(|what| ("S13", what)));
         }
         Event::Done { entry, outcome: Outcome::Ok(data) } if log.program.is_at_work(*entry) => {
             let differs = data.json().is_some_and(|result| !result["end"]["mismatch"].is_null());

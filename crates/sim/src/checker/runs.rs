@@ -1,6 +1,7 @@
 //! Durable runs as the committed log tells them: each run's turns played again, and its rows. The checkers of runs look at
 //! this, and at nothing that the engine has in memory.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -202,9 +203,8 @@ impl Runs {
                     self.turn(partition, (*tenant, *run), segment, fold, &mut found);
                 }
                 Mutation::PutValue { tenant, hash, bytes, .. } => {
-                    if bytes.windows(PAGE.len()).any(|part| part == PAGE) {
-                        self.pages[partition].insert((*tenant, *hash), bytes.clone());
-                    }
+                    let is_page = bytes.windows(PAGE.len()).any(|part| part == PAGE);
+                    self.pages[partition].extend(is_page.then(|| ((*tenant, *hash), bytes.clone())));
                 }
                 Mutation::PutRunTimer { timer, due } => {
                     touched.insert(timer.run);
@@ -266,11 +266,11 @@ impl Runs {
             Event::Start { identity, .. } => Some(Log::new(tenant, Head::new(identity.clone()))),
             _ => None,
         };
-        if !self.parts[partition].contains_key(&run) {
+        if let Entry::Vacant(place) = self.parts[partition].entry(run) {
             let Some(log) = fresh(segment) else {
                 return found.push(("S12", format!("run {run} begins with turn {}", segment.turn)));
             };
-            self.parts[partition].insert(run, log);
+            place.insert(log);
         }
         let foreign =
             |segment: &Segment| matches!(&segment.event, Event::Start { identity, .. } if identity.run != run);

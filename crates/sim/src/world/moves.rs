@@ -122,7 +122,9 @@ impl World {
                 self.disks[partition].fate = Some(Fate::LandsAndFails);
             }
             1 | 2 => self.act_on_run(partition, tenant, run, RunAction::Suspend("look first".into())),
-            3 if draw % 3 == 0 => self.act_on_run(partition, tenant, run, RunAction::Cancel("asked for".into())),
+            3 if draw.is_multiple_of(3) => {
+                self.act_on_run(partition, tenant, run, RunAction::Cancel("asked for".into()))
+            }
             4 => {
                 if let Some(key) = self.checkers.runs.some_key(partition, run, draw / 16) {
                     self.act_on_run(partition, tenant, run, RunAction::Reset(key, None));

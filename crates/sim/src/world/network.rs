@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    pub(crate) fn from_worker(&mut self, conn: u64, command: Box<Command>) {
+    pub(crate) fn worker_says(&mut self, conn: u64, command: Box<Command>) {
         let Some(c) = self.conns.get(&conn) else { return };
         if self.now > c.cuts[TO_NODE] || c.node_told {
             return;
@@ -88,7 +88,7 @@ impl World {
         self.give(process, partition, *command);
     }
 
-    pub(crate) fn to_worker_arrives(&mut self, conn: u64, message: ToWorker) {
+    pub(crate) fn arrives_at_worker(&mut self, conn: u64, message: ToWorker) {
         let Some(c) = self.conns.get(&conn) else { return };
         let (worker, link, life) = (c.worker, c.link, c.life);
         if self.now > c.cuts[TO_WORKER] || c.worker_told || self.workers[worker].life != life {

@@ -111,12 +111,13 @@ impl World {
             self.live_before = moved;
             self.busy_since = self.now;
         }
-        match long {
-            _ if self.asleep => {
-                if self.now >= self.asleep_until {
-                    self.wake_workers();
-                }
+        if self.asleep {
+            if self.now >= self.asleep_until {
+                self.wake_workers();
             }
+            return;
+        }
+        match long {
             Some(wait) => self.leap(wait.saturating_mul(MS)),
             None if self.now > self.busy_since + LIMITED + PATIENCE => self.stuck(),
             None => {}

@@ -148,10 +148,10 @@ impl World {
             RunAct::Signal => {
                 // Some ids come twice, and then count once.
                 let id = format!("s{}", draw % 1_000).as_str().into();
-                let kept = draw % 3 == 0 && self.checkers.runs.is_program(partition, run);
+                let kept = draw.is_multiple_of(3) && self.checkers.runs.is_program(partition, run);
                 RunAction::Signal(id, if kept { promise() } else { SIGNAL.0.into() }, signal())
             }
-            RunAct::Cancel if draw % 3 == 0 => RunAction::Terminate("asked for".into()),
+            RunAct::Cancel if draw.is_multiple_of(3) => RunAction::Terminate("asked for".into()),
             RunAct::Cancel => RunAction::Cancel("asked for".into()),
             RunAct::Suspend => RunAction::Suspend("look first".into()),
             RunAct::Resume => RunAction::Resume,
@@ -343,7 +343,7 @@ impl World {
                     Help::Listens => {
                         self.starters.next += 1;
                         let id = format!("help{}", self.starters.next).as_str().into();
-                        let kept = round % 2 == 0 && self.checkers.runs.is_program(partition, run);
+                        let kept = round.is_multiple_of(2) && self.checkers.runs.is_program(partition, run);
                         RunAction::Signal(id, if kept { promise() } else { SIGNAL.0.into() }, signal())
                     }
                 };

@@ -541,8 +541,10 @@ impl World {
             let l = &self.workers[worker].links[link];
             match l.conn {
                 Some(conn) if l.welcomed => {
-                    let usage =
-                        Usage { tight: !self.is_quiet() && mix(self.now ^ conn) % 200 == 0, ..Usage::default() };
+                    let usage = Usage {
+                        tight: !self.is_quiet() && mix(self.now ^ conn).is_multiple_of(200),
+                        ..Usage::default()
+                    };
                     let beat = Box::new(Beat { usage, ..Beat::default() });
                     self.send_to_node(conn, Command::Heartbeat { session: SessionId(conn), beat });
                 }
