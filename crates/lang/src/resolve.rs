@@ -198,6 +198,15 @@ impl Resolved {
         ProgramDocument::read(self.content.get("program")?, self.workflow())
     }
 
+    /// The versions of packages that it calls, each by its name: those that a deploy pinned, and that of a program.
+    pub fn packages(&self) -> Vec<(&str, &str)> {
+        let pinned = self.content["packages"].as_object().into_iter().flatten();
+        let pinned = pinned.filter_map(|(key, version)| Some((key.split_once('@')?.0, version.as_str()?)));
+        let program = &self.content["program"];
+        let own = program["package"].as_str().zip(program["package_version"].as_str());
+        pinned.chain(own).collect()
+    }
+
     /// What becomes of its runs when another version is deployed.
     pub fn version_policy(&self) -> VersionPolicy {
         if let Some(program) = self.program() {

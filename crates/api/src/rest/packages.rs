@@ -70,7 +70,7 @@ pub(super) fn routes() -> Vec<Route> {
             Method::DELETE,
             "/packages/{name}/{version}",
             "deletePackage",
-            "Deletes a version that no task which has not ended runs; new tasks get the newest one that is left.",
+            "Deletes a version that nothing needs: no task or run that has not ended, and no workflow that is deployed; new tasks get the newest one that is left.",
             delete,
         )
         .answers_plain(204, "Deleted.", ""),

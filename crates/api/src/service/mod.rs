@@ -16,6 +16,7 @@ pub(crate) mod moving;
 pub(crate) mod operation;
 pub(crate) mod orphans;
 pub(crate) mod package;
+pub(crate) mod package_use;
 pub(crate) mod parts;
 pub(crate) mod program;
 pub(crate) mod queue;

@@ -16,7 +16,7 @@ use super::archive::{Kind, analyse};
 use super::blob::{self, Uploaded};
 use super::parts::{self, Content, Parts};
 use super::task_type::{StoredType, entry_defaults};
-use super::{list_tasks, program, queue, queue_settings, records, rollout, spec};
+use super::{list_tasks, package_use, program, queue, queue_settings, records, rollout, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -365,8 +365,12 @@ pub(crate) async fn delete(
         );
         return Err(Failure::new(Code::Conflict, detail));
     }
-    program::is_free(api, caller, &get(api, caller, name, version)?).await?;
+    let package = get(api, caller, name, version)?;
+    package_use::is_free(api, caller.tenant, &package).await?;
     yank(api, caller, name, version).await?;
+    // From here on nothing new begins with it, but what did so meanwhile, or was deployed, keeps it.
+    let _alone = api.deploys.lock().await;
+    package_use::is_free(api, caller.tenant, &package).await?;
     records::delete(api, RecordKind::Package, caller.tenant, &key_of(name, version)).await
 }
 

@@ -6,12 +6,11 @@ use tidewheel_engine::id::TenantId;
 use tidewheel_engine::task::Spec;
 use tidewheel_lang::program::{ProgramDocument, version_of};
 use tidewheel_lang::resolve::Resolved;
-use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 
 use super::task_type::entry_defaults;
 use super::workflow::{self, Named};
-use super::{moving, package, run, spec};
+use super::{moving, package, spec};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::state::Api;
@@ -150,31 +149,6 @@ pub(crate) async fn unregister(api: &Api, caller: &Principal, package: &rest::Pa
                 workflow::register(api, caller.tenant, named, resolved).await?;
             }
             None => workflow::withdraw(api, caller.tenant, named).await?,
-        }
-    }
-    Ok(())
-}
-
-/// Refuses the deletion of a package that a run which has not ended may need.
-pub(crate) async fn is_free(api: &Api, caller: &Principal, package: &rest::Package) -> Result<(), Failure> {
-    for found in all(package) {
-        let (document, resolved) = found?;
-        let which = run::Follow::Document(resolved.hash);
-        let open = run::followers(api, caller.tenant, named(&document), &which).await?;
-        if open > 0 {
-            let detail = format!(
-                "{} of {}/{} that {} not ended run {} {}. Wait for them, cancel them, or move them to another version (`tidewheel \
-                 run move`); until then POST /api/v1/packages/{}/{}:yank keeps new runs from it.",
-                run::counted(open),
-                document.namespace,
-                document.name,
-                if open == 1 { "has" } else { "have" },
-                package.name,
-                package.version,
-                package.name,
-                package.version
-            );
-            return Err(Failure::new(Code::Conflict, detail));
         }
     }
     Ok(())

@@ -442,8 +442,6 @@ pub(super) fn phase_named(name: &str) -> Result<Phase, String> {
 pub(crate) enum Follow {
     /// Those of the version that have not ended.
     Open,
-    /// Those of them that follow this document: under one version there may be several, one after the other.
-    Document([u8; 32]),
     /// Any run of the workflow, of whatever version: one, if there is one.
     Any,
 }
@@ -468,10 +466,7 @@ pub(crate) async fn followers(api: &Api, tenant: TenantId, named: Named<'_>, whi
     loop {
         let asked = query.clone();
         let page = api.read_store(move |store| store.runs(&asked)).await?;
-        count += match which {
-            Follow::Document(plan) => page.runs.iter().filter(|row| row.identity.plan == *plan).count(),
-            _ => page.runs.len(),
-        };
+        count += page.runs.len();
         query.before = page.next;
         if page.next.is_none() || any {
             return Ok(count);

@@ -20,7 +20,7 @@ use tidewheel_lang::text::Tree;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest::{self, FieldError};
 
-use super::{moving, package, records, run};
+use super::{moving, package, package_use, records, run};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -111,6 +111,7 @@ pub(crate) async fn put(
         let detail = format!("The tenant has {count} versions of workflows; delete some that are not used any more.");
         return Err(Failure::new(Code::Overloaded, detail));
     }
+    package_use::is_there(api, caller.tenant, &resolved)?;
     let warnings = u32::try_from(shown.len()).unwrap_or(u32::MAX);
     let stored = Stored { created: time_text(api.runtime.now_ms()), warnings, ..stored };
     // The document first: a version names only what is there.
@@ -319,6 +320,7 @@ pub(crate) async fn register(
         let detail = format!("The tenant has {count} versions of workflows; delete some that are not used any more.");
         return Err(Failure::new(Code::Overloaded, detail));
     }
+    package_use::is_there(api, tenant, &resolved)?;
     let stored = Stored { created: time_text(api.runtime.now_ms()), ..about(&resolved) };
     let document = String::from_utf8(resolved.bytes).map_err(|_| Failure::internal("a document is not UTF-8"))?;
     let kept = records::put_text(api, RecordKind::Definition, tenant, &hash, document, None).await?;

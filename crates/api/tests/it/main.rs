@@ -10,6 +10,7 @@ mod metrics;
 mod node;
 mod once;
 mod operations;
+mod package_use;
 mod packages;
 mod parts;
 mod queues;

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tidewheel_api::{ApiConfig, bootstrap_token, router};
 use tidewheel_engine::Command;
 use tidewheel_engine::command::Hello;
+use tidewheel_engine::effect::Grant;
 use tidewheel_engine::partition::WithCompiler;
 use tidewheel_engine::task::{Failure, Outcome, Payload};
 use tidewheel_runtime::{Config, Runtime, Session, ToWorker};
@@ -302,6 +303,19 @@ impl InnerWorker {
     /// Waits for grants and keeps them.
     pub(crate) async fn take(&mut self) {
         while !matches!(self.session.events.recv().await.expect("the session stands"), ToWorker::Grants(_)) {}
+    }
+
+    /// Waits for the next attempt, of a worker with one permit, and ends it with a value; what was granted.
+    pub(crate) async fn answer(&mut self, value: &Value) -> Grant {
+        loop {
+            let event = self.session.events.recv().await.expect("the session stands");
+            let ToWorker::Grants(mut grants) = event else { continue };
+            let grant = grants.pop().expect("a grant");
+            let outcome = Outcome::Ok { result: Payload::Inline(value.to_string().into()), artifacts: Vec::new() };
+            let results = vec![(grant.task, grant.token, outcome)];
+            self.runtime.send_wait(Command::Results { session: self.session.id, results }).await.unwrap();
+            return grant;
+        }
     }
 
     /// Ends the next attempt with a result.

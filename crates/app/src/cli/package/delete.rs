@@ -10,8 +10,9 @@ use crate::fail::Outcome;
 /// Delete a version for good
 ///
 /// The version is gone and its content with it, unless something else still names it. The latest version that is left serves the
-/// types again. A version that a task runs which has not ended is kept and the command fails; `tidewheel package yank` takes it
-/// out of use meanwhile. Asks first.
+/// types again. A version that is needed is kept, and the command fails and says by what: a task or a run that has not ended, also
+/// one that moved on and may have to undo something with it, or a workflow that calls it and is deployed. `tidewheel package yank`
+/// takes it out of use meanwhile. Asks first.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel package delete reports@1.4.1
