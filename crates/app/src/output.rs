@@ -175,6 +175,11 @@ impl Printer {
         self.jq.is_none() && matches!(self.format, Format::Table | Format::Wide)
     }
 
+    /// Whether data without a shape is written as lines of JSON, so that it can be written as it comes ([`Printer::text_or`]).
+    pub(crate) fn is_lines(&self) -> bool {
+        self.jq.is_none() && matches!(self.format, Format::Table | Format::Wide | Format::Name | Format::Jsonl)
+    }
+
     /// Whether a person reads stdout as it comes.
     pub(crate) fn is_for_people(&self) -> bool {
         self.terminal && self.is_table()

@@ -23,7 +23,7 @@
 //! `plan`, `eval`: the border to the language. `data`, `fault`: values and errors. `head`, `journal`, `act`: what is stored and said.
 //! `turn`, `machine`, `look`: the turn, its bookkeeping, evaluation. `step`: from statement to statement; `body`, `catch`,
 //! `listen`, `map`, `saga`: the statements; `code`, `command`, `history`, `page`: programs (durable Python); `unwind`: errors, timers, cancellation, retry;
-//! `undo`: compensations; `kept`: calls that a run makes later. `fold`: heads from journals.
+//! `undo`: compensations; `kept`: calls that a run makes later. `weight`: what its values take. `fold`: heads from journals.
 //!
 //! [`limit::EVAL_STEPS`]: crate::limit::EVAL_STEPS
 //! [`limit::EVAL_BYTES`]: crate::limit::EVAL_BYTES
@@ -54,3 +54,4 @@ mod step;
 pub mod turn;
 pub mod undo;
 mod unwind;
+pub mod weight;

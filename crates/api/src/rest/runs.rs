@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Method, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tidewheel_engine::command::RunAction;
 use tidewheel_engine::run::head::Head;
 use tidewheel_proto::rest;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::logs;
 use super::operations::bulk_route;
@@ -97,10 +99,13 @@ pub(super) fn routes() -> Vec<Route> {
             Method::GET,
             "/runs/{id}/history",
             "getRunHistory",
-            "Gives the history of a run written in Python, as `tidewheel.testing.replay` reads it.",
+            "Gives the history of a run written in Python, as `tidewheel.testing.replay` reads it, whole and however long it is.",
             history,
         )
-        .answers::<serde_json::Value>(200, "Its input and turns."),
+        .answers::<serde_json::Value>(
+            200,
+            "Its input and turns, on one line, with large values in the place of their references; one that is gone or no JSON stays a reference.",
+        ),
         Route::new(Method::GET, "/runs/counts", "countRuns", "Counts runs by phase.", counts)
             .answers::<rest::RunCounts>(200, "The counts."),
         Route::new(Method::GET, "/runs/{id}/why", "whyRun", "Says what a run waits for, computed now.", why)
@@ -302,7 +307,10 @@ async fn journal(caller: Viewer, State(api): State<Api>, Path(id): Path<String>,
 
 async fn history(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
     params.only(NONE)?;
-    json(200, &run_history::get(&api, &caller, run_id(&id)?).await?)
+    let pieces = run_history::text(&api, caller.tenant, run_id(&id)?).await?;
+    let mut response = Response::new(Body::from_stream(ReceiverStream::new(pieces)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 async fn counts(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {

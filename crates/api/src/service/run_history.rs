@@ -1,8 +1,10 @@
-//! The history of a program (a workflow in Python): what a replay of it needs. The same that its activations get.
+//! The history of a program (a workflow in Python): what a replay of it needs. The same that its activations get. It has no bound, and is
+//! given piece by piece ([`run_history_text`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tidewheel_engine::id::{RunId, TenantId};
 use tidewheel_engine::mutation::RecordKind;
@@ -17,9 +19,9 @@ use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::run::moves;
 use tidewheel_lang::compile::Language;
 use tidewheel_proto::code::Code;
+use tokio::sync::mpsc::Receiver;
 
-use super::{run, run_pages};
-use crate::auth::Principal;
+use super::{run, run_history_text};
 use crate::problem::Failure;
 use crate::state::Api;
 use crate::text::run_text;
@@ -28,18 +30,13 @@ use crate::text::run_text;
 const TURNS: usize = 256;
 /// Turns of a journal that are held at once, where the run went back in it: a fold of so many takes about a second.
 const MAX_TURNS: u64 = 200_000;
-/// Bytes of a history that is shown, and of the large values in it.
+/// Bytes of a history that is held whole, for a replay on an agent, and of one value that a fold reads.
 const MAX_BYTES: usize = 64 << 20;
 /// Rounds of reading values that turned out to be needed.
 const MAX_ROUNDS: usize = 10_000;
 
-/// The history of a run, whole and with all its values.
-pub(crate) async fn get(api: &Api, caller: &Principal, id: RunId) -> Result<Value, Failure> {
-    of(api, caller.tenant, id).await
-}
-
-/// The same for a run of a tenant.
-pub(crate) async fn of(api: &Api, tenant: TenantId, id: RunId) -> Result<Value, Failure> {
+/// The history of a run as JSON text, whole and with all its values, piece by piece.
+pub(crate) async fn text(api: &Api, tenant: TenantId, id: RunId) -> Result<Receiver<Result<Bytes, Failure>>, Failure> {
     let head = run::head_of(api, tenant, id).await?;
     let state = match code::of(&head) {
         Some(state) => state.clone(),
@@ -47,66 +44,27 @@ pub(crate) async fn of(api: &Api, tenant: TenantId, id: RunId) -> Result<Value, 
     };
     let mut history = history::written(&state, &head.identity, head.started_ms);
     history["run"] = run_text(id).into();
-    let before = match history.as_object_mut().and_then(|history| history.remove("before")) {
-        Some(page) => earlier(api, tenant, &run_text(id), &page, history["first"].as_u64().unwrap_or(1)).await?,
-        None => Vec::new(),
-    };
-    history["first"] = 1.into();
-    if let Some(turns) = history["turns"].as_array_mut() {
-        turns.splice(0..0, before);
-    }
-    let mut room = MAX_BYTES;
-    fill(api, tenant, &mut history["input"], &mut room).await?;
-    for turn in history["turns"].as_array_mut().into_iter().flatten() {
-        for done in turn["done"].as_array_mut().into_iter().flatten().filter(|done| done.get("value").is_some()) {
-            fill(api, tenant, &mut done["value"], &mut room).await?;
+    run_history_text::text(api, tenant, run_text(id), history).await
+}
+
+/// The same as one value, for a replay on an agent: its size has a bound.
+pub(crate) async fn of(api: &Api, tenant: TenantId, id: RunId) -> Result<Value, Failure> {
+    let (mut pieces, mut whole) = (text(api, tenant, id).await?, Vec::new());
+    while let Some(piece) = pieces.recv().await {
+        whole.extend_from_slice(&piece?);
+        if whole.len() > MAX_BYTES {
+            let detail = format!(
+                "The history of the run has more than {MAX_BYTES} bytes, which no replay on an agent is given. Try the new code on \
+                 what `tidewheel run export` gives (`tidewheel.testing.replay`), and then move the run without the check."
+            );
+            return Err(Failure::new(Code::Conflict, detail));
         }
     }
-    Ok(history)
+    serde_json::from_slice(&whole).map_err(|_| Failure::internal("a history cannot be read"))
 }
 
-/// The turns that left the run as pages, in order.
-async fn earlier(api: &Api, tenant: TenantId, run: &str, page: &Value, first: u64) -> Result<Vec<Value>, Failure> {
-    let (mut pages, mut first, mut bytes) = (Vec::new(), first, 0);
-    let mut next = name_in(page);
-    while first > 1 {
-        let hash = next.ok_or_else(|| run_pages::gone(run, first))?;
-        let page = run_pages::read(api, tenant, hash).await?.ok_or_else(|| run_pages::gone(run, first))?;
-        let turns = page.below(first).filter(|_| page.first < first).ok_or_else(|| run_pages::gone(run, first))?;
-        bytes += turns.len();
-        if bytes > MAX_BYTES {
-            return Err(too_large());
-        }
-        let read = serde_json::from_str::<Vec<Value>>(&format!("[{turns}]"));
-        pages.push(read.map_err(|_| Failure::internal("a page of a history cannot be read"))?);
-        (first, next) = (page.first, page.before());
-    }
-    Ok(pages.into_iter().rev().flatten().collect())
-}
-
-fn too_large() -> Failure {
-    let detail =
-        format!("The history of the run has more than {MAX_BYTES} bytes, and is too long to be given at once.");
-    Failure::new(Code::Conflict, detail)
-}
-
-/// The hash that a reference names.
-fn name_in(value: &Value) -> Option<[u8; 32]> {
-    let map = value.as_object().filter(|map| map.len() == 2 && map.contains_key("size"))?;
-    crate::text::parse_hash(map.get("$ref")?.as_str()?)
-}
-
-/// Puts a large value in the place of its reference.
-async fn fill(api: &Api, tenant: TenantId, value: &mut Value, room: &mut usize) -> Result<(), Failure> {
-    let Some(hash) = name_in(value) else { return Ok(()) };
-    let (read, bytes) = large(api, tenant, hash).await?;
-    *room = room.checked_sub(bytes).ok_or_else(too_large)?;
-    *value = read;
-    Ok(())
-}
-
-/// A large value, and the bytes of its text: one that a run made, or a result of a task.
-async fn large(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<(Value, usize), Failure> {
+/// A large value: one that a run made, or a result of a task.
+async fn large(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<Value, Failure> {
     let gone = || Failure::new(Code::Conflict, "A large value of the run is not here any more.");
     let own = api.read_store(move |store| store.value(tenant, &hash)).await?.filter(|bytes| !bytes.is_empty());
     let text = match own {
@@ -114,12 +72,14 @@ async fn large(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<(Value, us
         None => {
             let size = api.runtime.blobs().size(tenant.0, hash).await?.ok_or_else(gone)?;
             if size > MAX_BYTES as u64 {
-                return Err(too_large());
+                let detail =
+                    format!("A value of the run has more than {MAX_BYTES} bytes, and is too large to be read whole.");
+                return Err(Failure::new(Code::Conflict, detail));
             }
             api.runtime.blobs().read(tenant.0, hash, 0, size).await?
         }
     };
-    Ok((serde_json::from_slice(&text).map_err(|_| gone())?, text.len()))
+    serde_json::from_slice(&text).map_err(|_| gone())
 }
 
 /// The state of a program that has ended, as it was before: from its journal, some turns at a time.
@@ -182,7 +142,7 @@ async fn folded(api: &Api, tenant: TenantId, piece: &mut Piece) -> Result<(Head,
             Ok(found) => return Ok(found),
             Err(FoldError::Blobs(wanted)) => {
                 for hash in wanted {
-                    blobs.insert(hash, Arc::new(large(api, tenant, hash.0).await?.0));
+                    blobs.insert(hash, Arc::new(large(api, tenant, hash.0).await?));
                 }
             }
             // It followed another version then.

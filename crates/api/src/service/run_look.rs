@@ -15,7 +15,7 @@ use tidewheel_proto::rest;
 
 use super::logs::{self, LinesRequest, MAX_LINES};
 use super::workflow::{self, Named};
-use super::{get_task, moving, run, run_journal};
+use super::{get_task, moving, run, run_journal, run_weight};
 use crate::auth::Principal;
 use crate::problem::Failure;
 use crate::state::Api;
@@ -97,6 +97,9 @@ pub(crate) async fn why(api: &Api, caller: &Principal, id: RunId) -> Result<rest
              waited for is open no longer. With more than engine.maxOpenEntries it fails."
         );
         reasons.push(rest::RunReason { code: "many_open".to_owned(), text, ..rest::RunReason::default() });
+    }
+    if let Some(text) = run_weight::much_carried(&head) {
+        reasons.push(rest::RunReason { code: "much_carried".to_owned(), text, ..rest::RunReason::default() });
     }
     Ok(rest::RunWhy { id: shown.id, phase: shown.phase, summary, reasons, more })
 }

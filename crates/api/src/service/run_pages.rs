@@ -37,10 +37,15 @@ impl Page {
         self.before.as_ref().and_then(Reference::hash)
     }
 
-    /// Its turns up to one, as the middle of a JSON array; `None` = they do not reach so far.
-    pub(crate) fn below(&self, no: u64) -> Option<String> {
+    /// Its turns up to one; `None` = they do not reach so far.
+    pub(crate) fn turns_below(&self, no: u64) -> Option<&[Box<RawValue>]> {
         let count = usize::try_from(no.checked_sub(self.first)?).ok()?;
-        let turns = self.turns.get(..count)?;
+        self.turns.get(..count)
+    }
+
+    /// The same as the middle of a JSON array.
+    pub(crate) fn below(&self, no: u64) -> Option<String> {
+        let turns = self.turns_below(no)?;
         Some(turns.iter().map(|turn| turn.get()).collect::<Vec<_>>().join(","))
     }
 }

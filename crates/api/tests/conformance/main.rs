@@ -10,6 +10,7 @@ mod holds;
 mod node;
 #[path = "../../../lang/tests/it/kit/peer.rs"]
 mod peer;
+mod programs;
 #[path = "../../../lang/tests/it/suite.rs"]
 mod suite;
 

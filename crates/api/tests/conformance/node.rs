@@ -1,12 +1,13 @@
 //! A node as small as can be: a partition over a SQLite file, one worker that asks the peer of the kit, and a clock that jumps
 //! to whatever is due next.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use serde_json::Value as Json;
-use tidewheel_engine::command::{Hello, StartRun};
+use tidewheel_engine::command::{Hello, RunAction, StartRun};
 use tidewheel_engine::config::{QueueConfig, QueueState, TenantConfig};
 use tidewheel_engine::effect::Grant;
 use tidewheel_engine::id::{Name, RequestId, RunId, SessionId, TaskId, TenantId, Token};
@@ -14,6 +15,7 @@ use tidewheel_engine::mutation::{Batch, RecordKind};
 use tidewheel_engine::partition::{Options, Probe, WithCompiler};
 use tidewheel_engine::run::act::Outcome as RunOutcome;
 use tidewheel_engine::run::data::Data;
+use tidewheel_engine::run::eval::Compiler;
 use tidewheel_engine::run::head::Head;
 use tidewheel_engine::run::journal::{EntryKind, Fact};
 use tidewheel_engine::run::plan::{Protocol, Target};
@@ -25,6 +27,7 @@ use tidewheel_lang::compile::Language;
 use tidewheel_lang::resolve::Resolved;
 use tidewheel_lang::testkit::world::{Answer, Ask, Ended, Peer, START_MS, Whom};
 use tidewheel_store::Store;
+use tidewheel_store::run::RunQuery;
 use tidewheel_store_sqlite::SqliteStore;
 
 const TENANT: TenantId = TenantId(1);
@@ -56,6 +59,8 @@ pub(crate) struct Node<'p> {
     live: Vec<(TaskId, Token)>,
     results: Vec<(TaskId, Token, Outcome)>,
     replies: Vec<(RequestId, Reply)>,
+    /// Names of the pages of histories that were read.
+    pub(crate) pages: BTreeSet<String>,
 }
 
 fn set_up() -> Options {
@@ -90,6 +95,7 @@ impl<'p> Node<'p> {
             live: Vec::new(),
             results: Vec::new(),
             replies: Vec::new(),
+            pages: BTreeSet::new(),
         };
         let (name, config, expected): (Name, _, _) = ("t".into(), TenantConfig::default(), None);
         node.ask(|request| Command::PutTenant { request, name, config, expected });
@@ -108,8 +114,8 @@ impl<'p> Node<'p> {
     /// Deploys a workflow and runs it to its end, or until nothing is due any more. Gives the names of the statements that
     /// began, in order, too.
     pub(crate) fn execute(&mut self, workflow: &Resolved, input: Json) -> (Ended, Vec<String>) {
-        let compiled = workflow.compile(tidewheel_lang::feature::Features::all()).unwrap();
-        let plan = tidewheel_engine::run::eval::Definition::plan(&compiled);
+        let compiled = Language.compile(&workflow.bytes).unwrap();
+        let plan = compiled.plan();
         let hash: String = workflow.hash.iter().map(|byte| format!("{byte:02x}")).collect();
         self.put(RecordKind::Definition, &hash, std::str::from_utf8(&workflow.bytes).unwrap());
         let (namespace, name, version) = (plan.namespace.clone(), plan.name.clone(), plan.version.clone());
@@ -120,13 +126,33 @@ impl<'p> Node<'p> {
             Reply::Run(head) => head.identity.run,
             other => panic!("not started: {other:?}"),
         };
-        let head = loop {
+        let ended = self.to_its_end(run);
+        (ended, self.ran(run))
+    }
+
+    /// Retries a run that has faulted.
+    pub(crate) fn retry(&mut self, run: RunId) -> Ended {
+        let action = RunAction::Retry;
+        let reply = self.ask(|request| Command::ActOnRun { request, tenant: TENANT, run, action });
+        assert!(matches!(reply, Reply::Run(_)), "{reply:?}");
+        self.to_its_end(run)
+    }
+
+    /// The only run that there is.
+    pub(crate) fn run(&self) -> RunId {
+        let query = RunQuery { tenant: TENANT, limit: 2, scan_limit: 2, ..RunQuery::default() };
+        let runs = self.store.runs(&query).unwrap().runs;
+        assert_eq!(runs.len(), 1);
+        runs[0].identity.run
+    }
+
+    fn to_its_end(&mut self, run: RunId) -> Ended {
+        loop {
             let head = self.head(run);
             if head.phase.ended() || !self.pass() {
-                break head;
+                return ended(&head);
             }
-        };
-        (ended(&head), self.ran(run))
+        }
     }
 
     fn ran(&self, run: RunId) -> Vec<String> {
@@ -145,7 +171,7 @@ impl<'p> Node<'p> {
         }
     }
 
-    fn put(&mut self, kind: RecordKind, key: &str, value: &str) {
+    pub(crate) fn put(&mut self, kind: RecordKind, key: &str, value: &str) {
         let (key, value) = (key.into(), Some(value.into()));
         self.ask(|request| Command::PutRecord { request, kind, tenant: TENANT, key, value, expected: None });
     }
@@ -245,7 +271,8 @@ impl<'p> Node<'p> {
             other => Target::Task(other.into()),
         };
         let Payload::Inline(input) = &grant.input else { panic!("no input: {grant:?}") };
-        let args: Json = serde_json::from_slice(input).unwrap();
+        let mut args: Json = serde_json::from_slice(input).unwrap();
+        self.replay(&mut args);
         let ask = Ask { whom: Whom::Task(&target), reference: &grant.kind, args: &args, sealed: false };
         let outcome = match self.peer.answer(&ask) {
             Answer::Ends(Ok(value), _) => {
@@ -262,6 +289,39 @@ impl<'p> Node<'p> {
             other => panic!("{other:?}"),
         };
         self.results.push((grant.task, grant.token, outcome));
+    }
+
+    /// What a worker that has to replay a program reads: the turns in pages before those that its activation brought, and large values.
+    fn replay(&mut self, activation: &mut Json) {
+        if activation.get("epoch").is_none() {
+            return;
+        }
+        let mut page = activation.as_object_mut().and_then(|map| map.remove("before")).unwrap_or(Json::Null);
+        while let Some(read) = self.value(&page) {
+            self.pages.insert(page["$ref"].as_str().unwrap().to_owned());
+            let mut turns = read["turns"].as_array().unwrap().clone();
+            assert_eq!(turns[0]["no"], read["first"]);
+            turns.append(activation["turns"].as_array_mut().unwrap());
+            activation["turns"] = turns.into();
+            page = read["before"].clone();
+        }
+        assert!(page.is_null(), "{page} is not stored");
+        for turn in activation["turns"].as_array_mut().unwrap() {
+            for done in turn["done"].as_array_mut().unwrap() {
+                if let Some(read) = self.value(&done["value"]) {
+                    done["value"] = read;
+                }
+            }
+        }
+    }
+
+    /// The value that a reference names.
+    fn value(&self, reference: &Json) -> Option<Json> {
+        let name = reference.get("$ref")?.as_str()?.strip_prefix("sha256:")?;
+        let hash: Vec<u8> =
+            (0..name.len()).step_by(2).map(|at| u8::from_str_radix(&name[at..at + 2], 16).unwrap()).collect();
+        let text = self.store.value(TENANT, &hash.try_into().unwrap()).unwrap()?;
+        Some(serde_json::from_slice(&text).unwrap())
     }
 
     /// Lets time pass until something is due; whether anything is.

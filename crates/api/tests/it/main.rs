@@ -3,6 +3,7 @@
 
 mod enrolment;
 mod grpc;
+mod histories;
 mod hostile;
 mod items;
 mod listener;
@@ -14,6 +15,8 @@ mod package_use;
 mod packages;
 mod parts;
 mod queues;
+mod refusals;
+mod results;
 mod roles;
 mod routing;
 mod runs;

@@ -137,7 +137,7 @@ fn with_program(version: &str) -> String {
     )
 }
 
-fn command(kind: &str, name: &str, args: &Value) -> Value {
+pub(crate) fn command(kind: &str, name: &str, args: &Value) -> Value {
     json!({"key": format!("/{kind}:{name}#0"), "kind": kind, "name": name, "args": args, "hash": "00"})
 }
 

@@ -19,22 +19,22 @@ const AGE: Duration = Duration::from_secs(1);
 const EVER: u64 = u64::MAX >> 2;
 
 /// What outlives a node.
-struct Disk {
-    store: Arc<MemoryStore>,
-    blobs: Arc<MemoryBlobs>,
+pub(crate) struct Disk {
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) blobs: Arc<MemoryBlobs>,
 }
 
 impl Disk {
-    fn new() -> Disk {
+    pub(crate) fn new() -> Disk {
         Disk { store: MemoryStore::new(), blobs: Arc::default() }
     }
 
-    async fn start(&self) -> Node {
+    pub(crate) async fn start(&self) -> Node {
         Node::on(ApiConfig::default(), self.store.clone(), Arc::new(MemoryLogs::default()), self.blobs.clone()).await
     }
 
     /// The server dies, and another one opens what was committed.
-    async fn restart(&mut self, node: Node) -> Node {
+    pub(crate) async fn restart(&mut self, node: Node) -> Node {
         self.store = MemoryStore::from_state(self.store.snapshot());
         drop(node);
         self.start().await

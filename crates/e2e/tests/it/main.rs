@@ -2,6 +2,7 @@
 //! A test whose means are missing on this machine prints a line that begins with `not run:`.
 
 mod abuse;
+mod affinity;
 mod agent;
 mod backup;
 mod bulk;
@@ -15,5 +16,6 @@ mod moves;
 mod pressure;
 mod programs;
 mod reload;
+mod results;
 mod tidy;
 mod workflows;

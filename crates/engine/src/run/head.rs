@@ -517,7 +517,7 @@ impl Step {
 }
 
 impl Branch {
-    fn stored(&self) -> usize {
+    pub(super) fn stored(&self) -> usize {
         match self {
             Branch::Done(output, context) => output.stored() + context.as_ref().map_or(0, Data::stored),
             _ => 16,

@@ -15,6 +15,7 @@ use super::journal::{Taped, ValueId};
 use super::machine::{End, Machine, Mode, Res, Stop};
 use super::plan::{Duration, ExprId, Kind, SchemaId};
 use super::turn::Halt;
+use super::weight::{kib, most};
 use crate::id::Name;
 use crate::limit::INLINE_STATE;
 
@@ -421,8 +422,14 @@ impl Machine<'_> {
         if value.stored() < 512 || self.head.inline() + value.stored() <= INLINE_STATE {
             return Ok(());
         }
-        let text = "the run would carry more than 1 MiB of values: keep less in the context and in outputs, or store it elsewhere";
-        Err(self.fault(line, Standard::Runtime, text))
+        // Made of what the head has, so that a fold says the same.
+        let more = kib(value.stored());
+        let (beside, advice) =
+            most(&self.head).map_or_else(Default::default, |(text, advice)| (format!(" beside {text}"), advice));
+        let text = format!(
+            "the run would carry more than 1 MiB of values: {more}{beside}; keep less of it, or store it elsewhere ({advice})"
+        );
+        Err(self.fault(line, Standard::Runtime, &text))
     }
 
     fn replays(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use futures::StreamExt;
 use serde_json::Value;
 use tidewheel_agent::{BuildOptions, BuiltPackage};
 
@@ -11,7 +12,6 @@ use crate::cli::common::{as_page, field, items};
 use crate::cli::package::cache_dir;
 use crate::client::{Client, segment};
 use crate::fail::{Exit, Failure, Outcome, While};
-use crate::output::compact;
 
 /// Runs per workflow whose histories are replayed: the newest.
 const MOST: usize = 1_000;
@@ -35,10 +35,22 @@ pub(super) async fn check(ctx: &Ctx, client: &Client, source: &Path, built: &Bui
         let workflow = format!("{namespace}/{}", field(entry, "name"));
         for run in open_runs(client, &workflow).await? {
             let what = format!("read the history of {run}");
-            let history = client.get(format!("/runs/{}/history", segment(&run))).doing(what).value().await;
-            // A version of the workflow before this package may not be written in Python; a run may have ended meanwhile.
-            let Ok(history) = history else { continue };
-            writeln!(file, "{}", compact(&history)).doing(Exit::Failed, || "cannot write the histories".to_owned())?;
+            let history = client.get(format!("/runs/{}/history", segment(&run))).doing(what).chunks().await;
+            let mut pieces = match history {
+                Ok(pieces) => pieces,
+                // A version of the workflow before this package may not be written in Python; a run may be forgotten meanwhile.
+                Err(failure) if failure.exit() == Exit::Missing => {
+                    ctx.out.note(&format!("{run} is not replayed: {}", failure.text(false).trim_end()));
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let unwritten = || "cannot write the histories".to_owned();
+            while let Some(piece) = pieces.next().await {
+                file.write_all(&piece?).doing(Exit::Failed, unwritten)?;
+            }
+            // A history is one line.
+            file.write_all(b"\n").doing(Exit::Failed, unwritten)?;
             count += 1;
         }
     }

@@ -9,6 +9,7 @@ use tidewheel_engine::run::act::{Event, Outcome, StartChild};
 use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::fault::Fault;
 use tidewheel_engine::run::head::{Identity, Phase, Step};
+use tidewheel_engine::run::weight::{Part, weights};
 use tidewheel_lang::program::ProgramDocument;
 
 use super::kit::{World, command, document, ok, with};
@@ -236,6 +237,33 @@ fn state_and_attributes_are_those_of_the_last_activation_that_gave_some() {
     let attributes: BTreeMap<Name, Json> = world.head.attributes.iter().cloned().collect();
     assert_eq!(attributes.get("turn"), Some(&json!(2)));
     assert!(!attributes.contains_key("gone"));
+}
+
+#[test]
+fn what_makes_a_run_too_heavy_can_be_asked_before_and_after_something_fails_because_of_it() {
+    let mut world = World::new(|heard| {
+        let big =
+            |n: u32| with(command("signal", "s", n), "args", json!("x".repeat(if n == 7 { 50_000 } else { 40_000 })));
+        let mut all: Vec<Json> = (0..30).map(big).collect();
+        all.push(command("task", "fetch", 0));
+        match heard.done("/task:fetch#0") {
+            None => heard.ask("any", &all).unwrap(),
+            Some(done) => ok(done["error"]["detail"].clone()),
+        }
+    });
+    world.big = 1_000;
+    world.start(json!({}));
+    world.work();
+    let weights = weights(&world.head);
+    assert_eq!(weights.iter().map(|weight| weight.bytes).sum::<usize>(), world.head.inline());
+    let open = &weights[0];
+    assert_eq!((open.part, open.count), (Part::Open, 31));
+    assert!(open.bytes > 1_200_000 && open.largest.0 > 50_000, "{open:?}");
+    assert_eq!(&*open.largest.1, "/signal:s#7");
+    world.work_all();
+    let told = world.output().as_str().unwrap().to_owned();
+    let said = ["more than 1 MiB", "in what is open (31 entries), the largest /signal:s#7 with 49 KiB", "wf.map"];
+    assert!(said.iter().all(|said| told.contains(said)), "{told}");
 }
 
 #[test]
