@@ -126,7 +126,7 @@ impl<'p> Node<'p> {
             Reply::Run(head) => head.identity.run,
             other => panic!("not started: {other:?}"),
         };
-        let ended = self.to_its_end(run);
+        let ended = self.until_it_ends(run);
         (ended, self.ran(run))
     }
 
@@ -135,7 +135,7 @@ impl<'p> Node<'p> {
         let action = RunAction::Retry;
         let reply = self.ask(|request| Command::ActOnRun { request, tenant: TENANT, run, action });
         assert!(matches!(reply, Reply::Run(_)), "{reply:?}");
-        self.to_its_end(run)
+        self.until_it_ends(run)
     }
 
     /// The only run that there is.
@@ -146,7 +146,7 @@ impl<'p> Node<'p> {
         runs[0].identity.run
     }
 
-    fn to_its_end(&mut self, run: RunId) -> Ended {
+    fn until_it_ends(&mut self, run: RunId) -> Ended {
         loop {
             let head = self.head(run);
             if head.phase.ended() || !self.pass() {
