@@ -124,7 +124,16 @@ impl ProgramDocument {
         // The arguments by name. As an array, by position, the program itself takes them, as a task does.
         let by_name = match &self.input {
             Json::Null => Json::Null,
-            document => json!({"if": {"type": "object"}, "then": document}),
+            document => {
+                // What it refers to (`#/$defs/Order`) is looked for from the root of the whole.
+                let mut then = document.clone();
+                let shared = then.as_object_mut().and_then(|then| then.remove("$defs"));
+                let mut whole = json!({"if": {"type": "object"}, "then": then});
+                if let Some(shared) = shared {
+                    whole["$defs"] = shared;
+                }
+                whole
+            }
         };
         let input = Intake { schema: schema("input", &by_name)?, from: None };
         let output = Yield { output_schema: schema("output", &self.output)?, ..Yield::default() };

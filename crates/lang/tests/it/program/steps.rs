@@ -301,3 +301,27 @@ fn a_program_that_runs_itself_is_told_how_deep_it_was_and_may_end_as_it_likes() 
     assert!(output[1].as_str().unwrap().contains("32 deep"), "{output}");
     assert!(world.children.is_empty(), "it was not started");
 }
+
+#[test]
+fn classes_that_a_schema_shares_are_found_in_an_input_by_name() {
+    let order = json!({"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]});
+    let schema = json!({
+        "type": "object", "properties": {"order": {"$ref": "#/$defs/Order"}}, "required": ["order"], "$defs": {"Order": order},
+    });
+    let output = json!({"$ref": "#/$defs/Order", "$defs": {"Order": order}});
+    let document = ProgramDocument { input: schema, output, ..document() };
+    for (input, status) in [
+        (json!({"order": {"id": "a"}}), None),
+        (json!({"order": {"id": 7}}), Some(400)),
+        (json!([{"id": "by position, which the program reads itself"}]), None),
+    ] {
+        let mut world = World::of(document.clone(), |_| ok(json!({"id": "b"})));
+        world.start(input.clone());
+        world.go();
+        match (&world.head.outcome, status) {
+            (Some(Outcome::Ok(_)), None) => {}
+            (Some(Outcome::Err(fault)), Some(status)) => assert_eq!(fault.0["status"], status, "{fault:?}"),
+            (other, _) => panic!("{input} ended as {other:?}"),
+        }
+    }
+}
