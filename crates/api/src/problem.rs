@@ -53,7 +53,7 @@ impl Failure {
     pub(crate) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Failure {
         let detail = detail.into();
         let pointer = pointer.into();
-        let first = format!("{pointer}: {detail}");
+        let first = said_of(&pointer, &detail);
         Failure(Box::new(Problem::new(Code::InvalidField, first).with_field(pointer, detail)))
     }
 
@@ -71,8 +71,13 @@ impl Failure {
 
     /// Puts `prefix` before every pointer: the error was found in a part of the body.
     pub(crate) fn under(mut self, prefix: &str) -> Failure {
-        for error in &mut self.0.errors {
+        let Problem { errors, detail, .. } = &mut *self.0;
+        let mut told = errors.first().is_some_and(|first| *detail == said_of(&first.pointer, &first.detail));
+        for error in errors {
             error.pointer.insert_str(0, prefix);
+            if std::mem::take(&mut told) {
+                *detail = said_of(&error.pointer, &error.detail);
+            }
         }
         self
     }
@@ -80,6 +85,11 @@ impl Failure {
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }
+}
+
+/// What is said of a place of the body; of the body as a whole there is no place to name.
+fn said_of(pointer: &str, detail: &str) -> String {
+    if pointer.is_empty() { detail.to_owned() } else { format!("{pointer}: {detail}") }
 }
 
 /// What a refused command means to the caller.
