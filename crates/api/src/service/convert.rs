@@ -14,7 +14,7 @@ use tidewheel_runtime::Directory;
 
 use super::queue_settings::{duration, shown_retry};
 use super::spec::shown_resources;
-use crate::text::{hash_text, task_text};
+use crate::text::{hash_text, run_text, task_text};
 use crate::units::time_text;
 
 /// A task as it is shown. `detail` adds what lists leave out: input and result.
@@ -46,7 +46,9 @@ pub(crate) fn task(directory: &Directory, task: &Task, detail: bool) -> rest::Ta
         concurrency_key: owned(&task.spec.concurrency_key),
         labels: pairs(&task.spec.labels),
         correlation_id: owned(&task.spec.correlation_id),
-        workflow_id: owned(&task.spec.workflow_id),
+        // Of a step it names the run for workers alone, in a form of theirs.
+        workflow_id: owned(&task.spec.workflow_id).filter(|_| task.step.is_none()),
+        run: task.step.as_ref().map(|step| run_text(step.run)),
         package: task.spec.package.as_ref().map(|hash| format!("sha256:{hash}")),
         error: ending.and_then(|e| e.failure.as_ref()).map(error),
         result_ref: result.and_then(payload_ref),

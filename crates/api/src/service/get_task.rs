@@ -99,12 +99,27 @@ pub(crate) async fn why(api: &Api, caller: &Principal, task: TaskId) -> Result<r
         Some(first) => first.text.clone(),
         None => summary(&found),
     };
+    if let Some(failed) = failed_before(&found) {
+        let end = if summary.ends_with('.') { "" } else { "." };
+        summary = format!("{summary}{end} {failed}");
+    }
     if let Some(rule) = &found.spec.rule
         && !found.state.is_terminal()
     {
         summary.push_str(&format!(" (routed by rule {rule})"));
     }
     Ok(rest::Why { summary, reasons, since: time_text(found.changed) })
+}
+
+/// Longest message of a failed attempt that is told on the way.
+const TOLD_CHARS: usize = 300;
+
+/// What the attempt before ended with, of a task that is tried again.
+fn failed_before(task: &Task) -> Option<String> {
+    let failure = task.ending.as_ref().and_then(|e| e.failure.as_ref()).filter(|_| !task.state.is_terminal())?;
+    let attempt = if task.state == State::Running { task.attempt.saturating_sub(1) } else { task.attempt };
+    let message: String = failure.message.chars().take(TOLD_CHARS).collect();
+    Some(format!("Attempt {attempt} ended with {}: {message}", failure.kind))
 }
 
 /// Since when a reason has held, for those that come with a change of the task itself. When a queue was paused or a limit

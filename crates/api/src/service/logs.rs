@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use tidewheel_engine::id::{Name, TaskId, TenantId, WorkerId};
+use tidewheel_engine::id::{RunId, TaskId, TenantId, WorkerId};
 use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
 use super::filter::{Filter, Op, Resource, Value, What};
 use super::filter_values::moment;
 use super::list_tasks::{self, ListRequest, MAX_LIMIT, refused};
+use super::task_query::run_of;
 use crate::auth::Principal;
 use crate::cursor::List;
 use crate::problem::Failure;
 use crate::state::Api;
 use crate::store::log::{Level, Line, LogPage, LogQuery, Stream};
-use crate::text::{task_id, task_text};
+use crate::text::{run_text, task_id, task_text};
 use crate::units::time_text;
 
 /// Lines of one answer that asks for no number.
@@ -200,7 +201,7 @@ impl Search {
 }
 
 /// Who had an attempt, and the run of its task.
-type Origin = (WorkerId, Option<Name>);
+type Origin = (WorkerId, Option<String>);
 
 /// Looks through the lines until `limit` are found, the end is reached, or enough were looked at.
 async fn look(api: &Api, search: Search, limit: usize) -> Result<Looked, Failure> {
@@ -224,9 +225,8 @@ async fn look(api: &Api, search: Search, limit: usize) -> Result<Looked, Failure
         for (row, line) in page {
             let origin = origins.get(&(line.task, line.attempt)).and_then(Option::as_ref);
             let of_worker = |wanted: &Vec<WorkerId>| origin.is_some_and(|(worker, _)| wanted.contains(worker));
-            let of_run = |wanted: &Vec<String>| {
-                origin.and_then(|(_, run)| run.as_deref()).is_some_and(|run| wanted.iter().any(|w| w == run))
-            };
+            let of_run =
+                |wanted: &Vec<String>| origin.and_then(|(_, run)| run.as_ref()).is_some_and(|run| wanted.contains(run));
             let passes = (search.span.0..=search.span.1).contains(&line.at)
                 && search.workers.as_ref().is_none_or(of_worker)
                 && search.runs.as_ref().is_none_or(of_run);
@@ -265,7 +265,7 @@ async fn origins_of(
             // The attempt that runs or ended the task well stands in the task, the others in records of their own.
             let earlier = store.attempts(tenant, id)?.into_iter().find(|attempt| attempt.number == number);
             let worker = earlier.map_or(task.worker, |attempt| attempt.worker);
-            out.push(((id, number), Some((worker, task.spec.workflow_id.clone()))));
+            out.push(((id, number), Some((worker, run_of(&task)))));
         }
         Ok(out)
     };
@@ -306,7 +306,10 @@ fn search_of(api: &Api, caller: &Principal, text: &str) -> Result<Search, Failur
                 search.span.1 = search.span.1.min(first.saturating_sub(1));
             }
             ("worker", Op::Is, Some(names)) => search.workers = Some(worker_ids(api, caller, names)),
-            ("run", Op::Is, Some(runs)) => search.runs = Some(runs.to_vec()),
+            ("run", Op::Is, Some(runs)) => {
+                let one = |text: &String| id::parse("run", text).map_or(text.clone(), |id| run_text(RunId(id)));
+                search.runs = Some(runs.iter().map(one).collect());
+            }
             _ => {
                 return Err(bad(
                     "log search takes words, task:<id>, level:<at least>, worker:<name>, run:<id>, after:<time> and \

@@ -1,7 +1,7 @@
 //! From a filter to a query on tasks. What the store has an index or column for goes into the query; the rest is
 //! checked on the rows that come back.
 
-use tidewheel_engine::id::{TaskId, TenantId, WorkerId};
+use tidewheel_engine::id::{RunId, TaskId, TenantId, WorkerId};
 use tidewheel_engine::task::{State, Task};
 use tidewheel_proto::id;
 use tidewheel_runtime::Directory;
@@ -14,7 +14,7 @@ use super::spec::priority_name;
 use crate::problem::Failure;
 use crate::state::Api;
 use crate::store::TaskQuery;
-use crate::text::{nearest, parse_hash};
+use crate::text::{nearest, parse_hash, run_text};
 
 /// A query and what has to be checked on its rows.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ pub(crate) enum Text {
     Queue,
     Worker,
     Workflow,
+    Run,
     Key,
     Correlation,
     Error,
@@ -107,7 +108,8 @@ impl Plan {
             "waiting" => self.number(term, Number::Waiting, op, values, length),
             "duration" => self.number(term, Number::Duration, op, values, length),
             "type" | "queue" | "worker" => self.named(directory, asker, term, name, op, values),
-            "workflow" | "run" => self.text(term, Text::Workflow, op, values),
+            "workflow" => self.text(term, Text::Workflow, op, values),
+            "run" => self.run(term, op, values),
             "correlation" => self.text(term, Text::Correlation, op, values),
             "error" => self.text(term, Text::Error, op, values),
             "key" => self.text(term, Text::Key, op, values),
@@ -122,6 +124,27 @@ impl Plan {
                 Ok(())
             }
         }
+    }
+
+    /// The run of which a task is a step, or what its submitter named so.
+    fn run(&mut self, term: &Term, op: Op, values: &[Value]) -> Result<(), String> {
+        let id = |value: &Value| if let Value::Exact(text) = value { id::parse("run", text).map(RunId) } else { None };
+        let ids: Vec<Option<RunId>> = values.iter().map(id).collect();
+        if op != Op::Is || ids.iter().all(Option::is_none) && values != [Value::Any] {
+            return self.text(term, Text::Workflow, op, values);
+        }
+        // A step is no older than its run.
+        let first = ids
+            .iter()
+            .copied()
+            .collect::<Option<Vec<RunId>>>()
+            .and_then(|ids| ids.iter().map(|run| run.millis()).min());
+        if let Some(first) = first.filter(|_| !term.negated) {
+            self.query.created_from = Some(self.query.created_from.map_or(first, |old| old.max(first)));
+        }
+        let one = |(value, id): (&Value, &Option<RunId>)| id.map_or(value.clone(), |run| Value::Exact(run_text(run)));
+        self.checks.add(term, Test::Text(Text::Run, values.iter().zip(&ids).map(one).collect()));
+        Ok(())
     }
 
     fn state(&mut self, term: &Term, op: Op, values: &[Value]) -> Result<(), String> {
@@ -336,7 +359,8 @@ impl Row for Task {
             Text::Queue => directory.queue_by_id(self.queue).map(|q| q.name.to_string()),
             Text::Worker if self.attempt == 0 => None,
             Text::Worker => directory.worker_name(self.worker).map(|n| n.to_string()),
-            Text::Workflow => text(&spec.workflow_id),
+            Text::Workflow => text(&spec.workflow_id).filter(|_| self.step.is_none()),
+            Text::Run => run_of(self),
             Text::Key => text(&spec.ordering_key),
             Text::Correlation => text(&spec.correlation_id),
             Text::Package => text(&spec.package),
@@ -351,6 +375,14 @@ impl Row for Task {
         failure_of(self).is_some_and(|failure| {
             failure.kind.to_lowercase().contains(word) || failure.message.to_lowercase().contains(word)
         })
+    }
+}
+
+/// The run of which a task is a step, or what its submitter named so.
+pub(super) fn run_of(task: &Task) -> Option<String> {
+    match &task.step {
+        Some(step) => Some(run_text(step.run)),
+        None => task.spec.workflow_id.as_ref().map(|name| name.to_string()),
     }
 }
 

@@ -702,3 +702,37 @@ async fn the_lines_of_all_tasks_of_a_run_come_in_order() {
     assert_eq!(texts(&read(&format!("?after={next}")).await), ["line 3"], "{first}");
     node.get(&format!("/api/v1/runs/{id}/logs?level=loud")).await.is(400);
 }
+
+#[tokio::test]
+async fn the_tasks_of_a_run_and_their_lines_are_found_by_its_id() {
+    let node = Node::start().await;
+    deploy(&node, "tasks", "  - one: {call: 'task:1.0.0@default', with: {type: a}}\n  - two: {wait: {hours: 1}}\n")
+        .await;
+    node.submit(r#"{"type":"a"}"#).await;
+    let (id, other) = (start(&node, "tasks", json!({})).await, start(&node, "tasks", json!({})).await);
+    let found = async |path: &str| node.get(path).await.is(200).json()["items"].as_array().unwrap().clone();
+    let tasks = found(&format!("/api/v1/tasks?filter=run:{id}")).await;
+    assert_eq!(tasks.len(), 1, "{tasks:?}");
+    assert_eq!((&tasks[0]["run"], tasks[0].get("workflow_id")), (&json!(id), None));
+    assert_eq!(found(&format!("/api/v1/tasks?filter=run:{id},{other}")).await.len(), 2);
+    assert_eq!(found(&format!("/api/v1/tasks?filter=-run:{id}")).await.len(), 2);
+    assert_eq!(found("/api/v1/tasks?filter=run:*").await.len(), 2);
+    let plain = tidewheel_proto::id::parse("run", &id).map(|id| format!("{id:032x}")).unwrap();
+    let uuid = [&plain[..8], &plain[8..12], &plain[12..16], &plain[16..20], &plain[20..]].join("-");
+    assert_eq!(found(&format!("/api/v1/tasks?filter=run:{uuid}")).await.len(), 1, "an id may be written as a UUID");
+    node.worker(1).run(3).await;
+    let task = tidewheel_proto::id::parse("task", tasks[0]["id"].as_str().unwrap()).unwrap();
+    let line = tidewheel_store::log::Line {
+        tenant: tidewheel_engine::id::TenantId(1),
+        task: tidewheel_engine::id::TaskId(task),
+        attempt: 1,
+        offset: 0,
+        at: 1_767_225_600_000,
+        stream: tidewheel_store::log::Stream::Log,
+        level: tidewheel_store::log::Level::Info,
+        text: "of the run".to_owned(),
+    };
+    node.runtime.logs().append(vec![line]).unwrap();
+    assert_eq!(found(&format!("/api/v1/logs?filter=run:{id}")).await.len(), 1);
+    assert_eq!(found(&format!("/api/v1/logs?filter=run:{other}")).await.len(), 0);
+}

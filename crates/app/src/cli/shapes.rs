@@ -18,6 +18,7 @@ pub(crate) const TASK: Shape = Shape {
         Col::wide("STARTED", "started_at", Time),
         Col::wide("FINISHED", "finished_at", Time),
         Col::wide("WORKER", "worker", Text),
+        Col::wide("RUN", "run", Text),
         Col::wide("EXECUTOR", "executor", Text),
         Col::wide("RULE", "rule", Text),
         Col::wide("KEY", "key", Text),

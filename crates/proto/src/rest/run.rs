@@ -32,7 +32,7 @@ pub struct Run {
     pub namespace: String,
     /// Name of its workflow.
     pub workflow: String,
-    /// Version of its workflow: that of its start, for ever.
+    /// Version of its workflow that it follows: that of its start until it is moved to another one.
     pub version: String,
     /// `pending, running, waiting, suspended, cancelled, faulted, completed`
     pub phase: String,

@@ -287,6 +287,9 @@ pub struct Task {
     /// Workflow the submitter named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<String>,
+    /// `run_...` of which it is a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// `sha256:...` of the package's archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
