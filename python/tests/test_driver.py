@@ -228,6 +228,26 @@ class Mismatches(unittest.TestCase):
         out = self.accepting(run, h, 2, [("/task:b#0", 7)], [("/sleep:#0", None)])
         self.assertEqual(out["end"], {"ok": 8}, "what was done already is not done again")
 
+    def test_a_step_of_accepted_code_is_run_when_the_history_is_through(self):
+        @flow
+        def before() -> int:
+            return wf.step("old", lambda: 1) + a(1)
+
+        ran = []
+
+        @flow
+        def after() -> int:
+            return wf.step("new", lambda: ran.append(1) or 20) + a(1)
+
+        run = self.journal(before, [], [("/step:old#0", 1)])
+        self.assertEqual(self.differs(run, after)["actual"], "/step:new#0")
+        out = self.accepting(run, after, 2, [("/task:a#0", 7)])
+        self.assertEqual([(c["key"], c.get("value")) for c in out["commands"]], [("/step:new#0", 20)])
+        self.assertTrue(out["again"])
+        out = self.accepting(run, after, 2, [("/task:a#0", 7)], [("/step:new#0", 20)])
+        self.assertEqual(out["end"], {"ok": 27})
+        self.assertEqual(len(ran), 2, "once for each time that its turn was the newest")
+
     def test_a_difference_behind_what_was_accepted_is_one(self):
         @flow
         def g() -> int:

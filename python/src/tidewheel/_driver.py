@@ -162,6 +162,8 @@ class Scope:
         if not program.replaying:
             command.update(program.run_step(entry.key, function, args, kwargs))
             program.stepped = True
+        elif program.no <= program.accepted:
+            program.not_run[entry.key] = (function, args, kwargs)
         program.issue(entry, command)
         return entry
 
@@ -246,6 +248,8 @@ class Program:
         #: What of that ended before the code asked for it; what the code asked for there, and the history did not have.
         self._early: "Dict[str, Any]" = {}
         self._late: "List[Tuple[Entry, Dict[str, Any]]]" = []
+        #: Functions of steps of those turns, which are run where the history does not have them.
+        self.not_run: "Dict[str, Any]" = {}
         self.commands: "List[Dict[str, Any]]" = []
         self.issued: "Dict[str, str]" = {}
         self.opened: "Optional[Dict[str, Optional[str]]]" = None
@@ -318,8 +322,11 @@ class Program:
             for entry, command in self._late:
                 self.issued[entry.key] = entry.hash
                 if live:
+                    if entry.key in self.not_run:
+                        command.update(self._step(entry.key, *self.not_run[entry.key]))
+                        self.stepped = True
                     self.commands.append(command)
-            self._late = []
+            self._late, self.not_run = [], {}
         if self.main is None:
             self._begin()
         reason = turn.get("cancel")
@@ -570,6 +577,13 @@ class Program:
 
     def run_step(self, key: str, function: "Callable[..., Any]", args: "Tuple[Any, ...]", kwargs: "Dict[str, Any]") -> "Dict[str, Any]":
         """Runs a step's function as plain code; its value or error, as a command has it."""
+        try:
+            return self._step(key, function, args, kwargs)
+        except (Exception, SystemExit) as error:
+            self.abort(error)
+
+    def _step(self, key: str, function: "Callable[..., Any]", args: "Tuple[Any, ...]", kwargs: "Dict[str, Any]") -> "Dict[str, Any]":
+        """The same; raises what is of this process and not of the step."""
         from contextvars import copy_context
 
         from .context import CURRENT
@@ -592,7 +606,7 @@ class Program:
             return {"value": value}
         except (Exception, SystemExit) as error:
             if isinstance(error, MemoryError) or isinstance(error, Cancelled) and context.stopping:
-                self.abort(error)
+                raise
             problem = problem_of(error)
             problem.pop("key", None)
             return {"error": problem}
