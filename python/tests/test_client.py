@@ -10,7 +10,7 @@ import time
 import unittest
 from unittest import mock
 
-from tidewheel import Cancelled, Conflict, NotAllowed, Overloaded, TaskFailed, Timeout, handle, queue, task
+from tidewheel import Cancelled, Conflict, NotAllowed, Overloaded, TaskFailed, Timeout, handle, queue, task, workflow
 from tidewheel.client import AsyncClient, Client
 from tidewheel.errors import Invalid, NotFound, PartlyRefused, TidewheelError, Unreachable
 
@@ -320,6 +320,153 @@ class ClientTest(unittest.TestCase):
             Client("http://x", "token\r\nX-Evil: 1")
         client = Client("https://user:pw@x/prefix", "tok")
         self.assertEqual(repr(client), "Client('https://x')")
+
+
+@workflow(namespace="shop", version="2")
+def settle(order: str, rush: bool = False) -> dict:
+    return {"order": order, "rush": rush}
+
+
+@workflow(namespace="shop")
+def starts_another(order: str) -> str:
+    return settle.start(order).id
+
+
+@task
+def begin(order: str) -> dict:
+    return settle.start(order, idempotency_key=f"settle-{order}").result(timeout=10)
+
+
+class RunsTest(unittest.TestCase):
+    """Runs of workflows, started and followed from outside."""
+
+    def serve(self, script):
+        self.server = Server(script)
+        self.addCleanup(self.server.close)
+        client = Client(self.server.url, "tok-123")
+        self.addCleanup(client.close)
+        client._sleep = lambda _: None
+        return client
+
+    def test_a_run_is_started_and_waited_for(self):
+        record = {"id": "run_1", "phase": "waiting"}
+        client = self.serve({
+            "POST /api/v1/runs": [(201, record)],
+            "GET /api/v1/runs/run_1": [(200, record), (200, {**record, "phase": "completed", "output": {"sum": 3}})],
+        })
+        run = client.start_run("shop/order", {"id": 7}, correlation_id="c", idempotency_key="order-7")
+        self.assertEqual((run.id, run.result(timeout=30)), ("run_1", {"sum": 3}))
+        _, _, headers, body, _ = self.server.requests[0]
+        self.assertEqual(headers["Idempotency-Key"], "order-7")
+        self.assertEqual(body, {"workflow": "shop/order", "input": {"id": 7}, "correlation_id": "c"})
+        self.assertRegex(self.server.requests[1][1], r"\?wait=\d+ms$")
+        client.start_run("shop/order:1.2.0")
+        self.assertEqual(self.server.requests[-1][3], {"workflow": "shop/order", "version": "1.2.0", "input": {}})
+
+    def test_a_function_gives_its_name_its_version_and_its_arguments(self):
+        client = self.serve({"POST /api/v1/runs": [(201, {"id": "run_1"})]})
+        for given in ("a-1", ("a-1",), {"order": "a-1"}):
+            client.start_run(settle, given)
+            self.assertEqual(self.server.requests[-1][3], {"workflow": "shop/settle", "version": "2.0.0", "input": {"order": "a-1"}})
+        with mock.patch.object(handle, "_client", client):
+            settle.with_options(version="latest").start("a-1", rush=True, correlation_id="c")
+        self.assertEqual(self.server.requests[-1][3], {
+            "workflow": "shop/settle", "version": "latest", "input": {"order": "a-1", "rush": True}, "correlation_id": "c"})
+
+    def test_what_cannot_be_a_start_is_refused_here(self):
+        client = self.serve({})
+        for workflow_name in ("order", "shop/", "a/b/c", 7):
+            with self.subTest(workflow_name), self.assertRaisesRegex(ValueError, "namespace/name"):
+                client.start_run(workflow_name)
+        for key in ("", "schl\u00fcssel", "a\nb", "x" * 300):
+            with self.subTest(key), self.assertRaises(ValueError):
+                client.start_run("shop/order", idempotency_key=key)
+        with self.assertRaises(TypeError):
+            settle.with_options(priority=9)
+        with self.assertRaises(TypeError):
+            settle.start("a", nothing=1)
+        self.assertEqual(self.server.requests, [])
+
+    def test_the_end_of_a_run_says_how_it_ended(self):
+        error = {"type": "https://acme.example/errors/none", "status": 418, "title": "Teapot", "detail": "no tea", "instance": "/do/0/pour"}
+        client = self.serve({
+            "GET /api/v1/runs/f": [(200, {"id": "f", "phase": "faulted", "error": error})],
+            "GET /api/v1/runs/t": [(200, {"id": "t", "phase": "faulted", "error": {"type": "x/timeout", "status": 408, "detail": "late"}})],
+            "GET /api/v1/runs/c": [(200, {"id": "c", "phase": "cancelled", "reason": "no more"})],
+            "GET /api/v1/runs/w": [(200, {"id": "w", "phase": "waiting"})],
+        })
+        with self.assertRaisesRegex(TaskFailed, "no tea") as caught:
+            client.run("f").result()
+        self.assertEqual((caught.exception.type, caught.exception.status, caught.exception.instance), (error["type"], 418, "/do/0/pour"))
+        self.assertEqual(client.run("f").wait()["phase"], "faulted")
+        with self.assertRaisesRegex(Timeout, "late"):
+            client.run("t").result()
+        with self.assertRaisesRegex(Cancelled, "no more"):
+            client.run("c").result()
+        with self.assertRaisesRegex(Timeout, "it goes on"):
+            client.run("w").result(timeout=0)
+
+    def test_a_large_output_is_fetched(self):
+        apart = {"$ref": "sha256:" + "0" * 64, "size": 100_000}
+        client = self.serve({
+            "GET /api/v1/runs/r": [(200, {"id": "r", "phase": "completed", "output": apart})],
+            "GET /api/v1/blobs/sha256:" + "0" * 64: [(200, b'{"rows":[1,2]}', {"Content-Type": "application/octet-stream"})],
+        })
+        self.assertEqual(client.run("r").result(), {"rows": [1, 2]})
+
+    def test_signals_promises_and_actions(self):
+        record = (200, {"id": "r", "phase": "waiting"})
+        client = self.serve({
+            "POST /api/v1/runs/r/signals/order%3Apaid": [record], "POST /api/v1/runs/r/signals/promise%3Aanswer": [record],
+            "POST /api/v1/runs/r:cancel": [record], "POST /api/v1/runs/r:retry": [problem("conflict", 409)],
+            "GET /api/v1/runs/r/why": [(200, {"summary": "it waits", "reasons": []})],
+            "GET /api/v1/runs/r/logs": [(200, {"items": [{"text": "a"}], "next_cursor": "7"}), (200, {"items": []})],
+            "GET /api/v1/runs": [(200, {"items": [{"id": "r"}]})],
+            "GET /api/v1/runs/r/journal": [(200, {"items": [{"key": "/run:#0"}]})],
+        })
+        run = client.run("r")
+        run.signal("order:paid", {"sum": 5}, id="payment-77")
+        self.assertEqual(self.server.requests[-1][3], {"data": {"sum": 5}, "id": "payment-77"})
+        run.complete("answer", 42)
+        self.assertEqual(self.server.requests[-1][3]["data"], 42)
+        run.cancel("wrong input")
+        self.assertEqual(self.server.requests[-1][3], {"reason": "wrong input"})
+        with self.assertRaises(Conflict):
+            run.retry()
+        self.assertEqual((run.why()["summary"], run.logs()), ("it waits", [{"text": "a"}]))
+        self.assertEqual([r["id"] for r in client.runs(phase="faulted", workflow="shop/order")], ["r"])
+        self.assertIn("phase=faulted", self.server.requests[-1][1])
+        self.assertEqual([e["key"] for e in client.run_journal("r")], ["/run:#0"])
+
+    def test_a_workflow_cannot_start_runs_behind_its_journal(self):
+        from tidewheel.testing import run
+
+        outcome = run(starts_another, "a")
+        self.assertEqual(outcome.phase, "failed")
+        self.assertIn("submit()", str(outcome.error))
+
+    def test_a_task_starts_a_run_in_the_test_kit(self):
+        from tidewheel.testing import mock_run
+
+        outcome = mock_run(begin, "a-1", results={settle: {"order": "a-1"}})
+        self.assertEqual(outcome.unwrap(), {"order": "a-1"})
+        self.assertEqual(outcome.started, [{"workflow": "shop/settle", "version": "2.0.0", "input": {"order": "a-1"}}])
+        outcome = mock_run(begin, "a-1")
+        self.assertIn("results={'shop/settle'", str(outcome.error))
+
+    def test_the_async_client_does_the_same(self):
+        self.serve({
+            "POST /api/v1/runs": [(201, {"id": "r"})], "GET /api/v1/runs/r": [(200, {"id": "r", "phase": "completed", "output": 7})],
+            "GET /api/v1/runs": [(200, {"items": [{"id": "r"}]})], "POST /api/v1/runs/r/signals/go": [(200, {"id": "r"})],
+        })
+
+        async def main():
+            async with AsyncClient(self.server.url, "tok") as client:
+                run = await client.start_run("shop/order", {"id": 7})
+                await run.signal("go", 1)
+                return await run.result(timeout=5), await client.run("r").phase(), [r["id"] async for r in client.runs()]
+
+        self.assertEqual(asyncio.run(main()), (7, "completed", ["r"]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! What a task asks the server through its agent: submit further tasks, look at them, wait for them, add, take and settle
-//! items of queues. The agent uses its own
-//! token; the shim has no network. Every answer is a frame for the shim, a problem included.
+//! items of queues, start runs of workflows, wait for them and give them signals. The agent uses its own token; the shim has
+//! no network. Every answer is a frame for the shim, a problem included.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +46,27 @@ struct Handle<'a> {
     reason: String,
     queue: String,
     verb: String,
+    /// Idempotency key of the start of a run.
+    key: String,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
+}
+
+/// What of a run's record decides how it is passed on.
+#[derive(Deserialize)]
+struct RunRecord<'a> {
+    #[serde(borrow, default)]
+    output: Option<&'a RawValue>,
+}
+
+/// A large value, which is kept apart.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Apart {
+    #[serde(rename = "$ref")]
+    hash: String,
+    #[serde(rename = "size")]
+    _size: u64,
 }
 
 #[derive(Deserialize)]
@@ -130,8 +149,13 @@ impl Rest {
     /// The answer to `handle`.
     pub(crate) async fn handle(&self, req: Bytes, op: &str, id: &str, body: Bytes) -> Bytes {
         let more: Handle<'_> = serde_json::from_slice(&body).unwrap_or_default();
-        if matches!(op, "add_item" | "take_items" | "settle_item") {
-            return match self.item(op, id, &more).await {
+        let other = match op {
+            "add_item" | "take_items" | "settle_item" => Some(self.item(op, id, &more).await),
+            "start_run" | "run" | "signal_run" => Some(self.run(op, id, &more).await),
+            _ => None,
+        };
+        if let Some(answer) = other {
+            return match answer {
                 Ok(text) => reply("handle_reply", &req, "body", &text),
                 Err(text) => reply("handle_reply", &req, "problem", &text),
             };
@@ -183,6 +207,36 @@ impl Rest {
         self.call(Method::POST, &path, Some(body), time).await
     }
 
+    /// Runs of workflows: started, looked at or waited for, given a signal. The server decides whether this agent may. A start
+    /// carries an idempotency key and a signal an id, so that both may be repeated.
+    async fn run(&self, op: &str, id: &str, more: &Handle<'_>) -> Result<Bytes, Vec<u8>> {
+        let body =
+            more.body.map_or_else(|| Bytes::from_static(b"{}"), |body| Bytes::copy_from_slice(body.get().as_bytes()));
+        let usual = Duration::from_secs(30);
+        if op == "start_run" {
+            let key = (!more.key.is_empty()).then_some(more.key.as_str());
+            let (status, text) = self.send(Method::POST, "/runs", (Some(body), key), usual).await?;
+            return if status.is_success() { Ok(text) } else { Err(as_problem(status, &text)) };
+        }
+        let id = path_part(id).ok_or_else(|| problem("a run is named by its id"))?;
+        if op == "signal_run" {
+            let kind = path_part(&more.verb).ok_or_else(|| problem("a signal has a type"))?;
+            return self.call(Method::POST, &format!("/runs/{id}/signals/{kind}"), Some(body), usual).await;
+        }
+        let wait = Duration::from_millis(more.timeout_ms).min(LONGEST_WAIT);
+        let path = format!("/runs/{id}?wait={}ms", wait.as_millis());
+        let text = self.call(Method::GET, &path, None, wait + usual).await?;
+        let record: RunRecord<'_> =
+            serde_json::from_slice(&text).map_err(|e| problem(&format!("unreadable answer: {e}")))?;
+        let apart = record.output.and_then(|output| serde_json::from_str::<Apart>(output.get()).ok());
+        let (Some(output), Some(apart)) = (record.output, apart) else { return Ok(text) };
+        let hash = path_part(&apart.hash).ok_or_else(|| problem("the output of the run is not readable"))?;
+        let value = self.call(Method::GET, &format!("/blobs/{hash}"), None, usual).await?;
+        // The value in the place of its reference, which is a part of the text.
+        let from = output.get().as_ptr().addr() - text.as_ptr().addr();
+        Ok([&text[..from], &value, &text[from + output.get().len()..]].concat().into())
+    }
+
     /// The record of a task that has ended, as the shim reads it: state, result, error.
     async fn result(&self, id: &str, wait: Duration) -> Result<Bytes, Vec<u8>> {
         let time = wait + Duration::from_secs(30);
@@ -216,6 +270,17 @@ impl Rest {
         body: Option<Bytes>,
         time: Duration,
     ) -> Result<(StatusCode, Bytes), Vec<u8>> {
+        self.send(method, path, (body, None), time).await
+    }
+
+    /// The same, with an idempotency key.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        (body, key): (Option<Bytes>, Option<&str>),
+        time: Duration,
+    ) -> Result<(StatusCode, Bytes), Vec<u8>> {
         let url = format!("{}{path}", self.base);
         let mut tries = 0;
         loop {
@@ -224,6 +289,9 @@ impl Rest {
             let mut request = http.request(method.clone(), &url).header("authorization", authorization).timeout(time);
             if let Some(tenant) = &self.tenant {
                 request = request.header("tidewheel-tenant", &**tenant);
+            }
+            if let Some(key) = key {
+                request = request.header("idempotency-key", key);
             }
             if let Some(body) = &body {
                 request = request.header("content-type", "application/json").body(body.clone());

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .durable import Call as Call, wf as wf
     from .flow import Workflow as Workflow, workflow as workflow
     from .handle import Handle as Handle
+    from .runs import RunHandle as RunHandle
     from .options import Batch as Batch, Retry as Retry
     from .secret import Secret as Secret
     from .taking import Item as Item
@@ -40,6 +41,7 @@ _HOME = {
     "Retry": "options",
     "Batch": "options",
     "Handle": "handle",
+    "RunHandle": "runs",
     "Item": "taking",
     "workflow": "flow",
     "Workflow": "flow",
@@ -55,7 +57,7 @@ _HOME = {
 }
 
 __all__ = [
-    "Batch", "Call", "Cancelled", "Conflict", "Handle", "Item", "NotAllowed", "Overloaded", "Queue", "Retry", "Secret", "Task", "TaskFailed",
+    "Batch", "Call", "Cancelled", "Conflict", "Handle", "Item", "NotAllowed", "Overloaded", "Queue", "Retry", "RunHandle", "Secret", "Task", "TaskFailed",
     "Timeout", "Workflow", "__version__", "ctx", "queue", "task", "wf", "workflow",
 ]
 

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, 
 from urllib.parse import quote, urlencode, urlsplit
 
 from . import options as _options
+from . import runs as _runs
 from ._version import __version__
 from .encode import dump_bytes
 from .errors import Invalid, Overloaded, PartlyRefused, TidewheelError, Timeout, Unreachable, from_problem, from_task
 from .handle import Handle
+from .runs import RunHandle
 
 if TYPE_CHECKING:
     import ssl
@@ -212,6 +214,76 @@ class Client:
     def logs(self, task_id: str) -> "List[Json]":
         """The lines of the task's log so far."""
         return list(self._pages(f"/tasks/{quote(task_id, safe='')}/logs", {}))
+
+    # -- runs of workflows -------------------------------------------------------------------------------------------
+
+    def start_run(
+        self, workflow: Any, input: Any = None, *, version: Optional[str] = None, correlation_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
+    ) -> "RunHandle[Any]":
+        """Starts a run of ``namespace/name`` (the latest version), ``namespace/name:version`` or a function with @workflow.
+
+        ``input`` is the run's input; for a function also its one argument, or a tuple of them. The same ``idempotency_key`` gives
+        the same run for 24 hours."""
+        name, own, value, read = _runs.named(workflow, input)
+        return _runs.start(self, name, version or own, value, correlation_id, idempotency_key, read)
+
+    def run(self, run_id: str) -> "RunHandle[Any]":
+        """The handle of a run that was started elsewhere. Nothing is asked."""
+        return RunHandle(run_id, self)
+
+    def runs(self, *, limit: int = 100, **filters: Any) -> "Iterator[Json]":
+        """All runs that match, newest first, page by page. ``filters`` are the query's: ``phase``, ``workflow``, ``filter`` ..."""
+        return self._pages("/runs", {"limit": limit, **filters})
+
+    def begin_run(self, body: "Json", key: str) -> "Json":
+        """Starts a run from a body as `start_run` makes it; its record."""
+        return dict(self._call("POST", "/runs", body, {"Idempotency-Key": key}))
+
+    def run_record(self, run_id: str, wait_s: float = 0.0) -> "Json":
+        """The run as it is now, or when it has ended within the wait."""
+        query = f"?wait={int(wait_s * 1000 + 0.999)}ms" if wait_s > 0 else ""
+        status, value = self._request("GET", f"/runs/{quote(run_id, safe='')}{query}", None, {}, READ_S + wait_s)
+        if status != 200:
+            raise from_problem(value, status)
+        record = dict(value)
+        if _is_ref(record.get("output")):  # a large value is kept apart
+            record["output"] = self._blob(record["output"]["$ref"])
+        return record
+
+    def run_why(self, run_id: str) -> "Json":
+        """What a run waits for: ``{"summary": ..., "reasons": [...]}``."""
+        return dict(self._call("GET", f"/runs/{quote(run_id, safe='')}/why"))
+
+    def run_logs(self, run_id: str) -> "List[Json]":
+        """The lines of all tasks of a run so far."""
+        lines: "List[Json]" = []
+        after: Optional[str] = None
+        while True:
+            page = self._call("GET", f"/runs/{quote(run_id, safe='')}/logs" + (f"?after={quote(after, safe='')}" if after else ""))
+            lines += page.get("items") or ()
+            following = page.get("next_cursor")
+            if not page.get("items") or not following or following == after:
+                return lines
+            after = str(following)
+
+    def run_journal(self, run_id: str) -> "Iterator[Json]":
+        """What a run has done, entry by entry, oldest first."""
+        return self._pages(f"/runs/{quote(run_id, safe='')}/journal", {})
+
+    def signal_run(self, run_id: str, type: str, body: "Json") -> "Json":
+        """Gives a run a signal: ``{"data": ..., "id": ...}``. `RunHandle.signal` makes the body."""
+        path = f"/runs/{quote(run_id, safe='')}/signals/{quote(type, safe='')}"
+        return dict(self._call("POST", path, body, {"Idempotency-Key": os.urandom(16).hex()}))
+
+    def act_on_run(self, run_id: str, verb: str, body: "Json") -> "Json":
+        """``cancel``, ``terminate``, ``suspend``, ``resume``, ``retry``, ``reset`` or ``fork``, with the body that REST takes; its record."""
+        headers = {"Idempotency-Key": os.urandom(16).hex()}
+        return dict(self._call("POST", f"/runs/{quote(run_id, safe='')}:{quote(verb, safe='')}", body, headers) or {})
+
+    def _blob(self, hash: str) -> Any:
+        data = self._call("GET", f"/blobs/{quote(hash, safe=':')}")
+        return loads(data) if isinstance(data, bytes) else data
 
     # -- as the backend of handles -----------------------------------------------------------------------------------
 
@@ -456,6 +528,88 @@ class AsyncClient:
         return await _in_thread(self._client.logs, task_id)  # type: ignore[no-any-return]
 
 
+    async def start_run(self, workflow: Any, input: Any = None, **opts: Any) -> "AsyncRunHandle":
+        """As `Client.start_run`."""
+        return AsyncRunHandle(await _in_thread(self._client.start_run, workflow, input, **opts))
+
+    def run(self, run_id: str) -> "AsyncRunHandle":
+        """As `Client.run`."""
+        return AsyncRunHandle(self._client.run(run_id))
+
+    async def runs(self, *, limit: int = 100, **filters: Any) -> "AsyncIterator[Json]":
+        """As `Client.runs`, with ``async for``."""
+        pages = self._client.runs(limit=limit, **filters)
+        end = object()
+        while True:
+            item = await _in_thread(next, pages, end)
+            if item is end:
+                return
+            yield item
+
+
+class AsyncRunHandle:
+    """A run of a workflow; every question is awaited. It has what `RunHandle` has."""
+
+    def __init__(self, handle: "RunHandle[Any]") -> None:
+        self._handle = handle
+        self.id = handle.id
+
+    async def record(self) -> "Json":
+        """As `RunHandle.record`."""
+        return await _in_thread(self._handle.record)  # type: ignore[no-any-return]
+
+    async def phase(self) -> str:
+        """As `RunHandle.phase`."""
+        return await _in_thread(self._handle.phase)  # type: ignore[no-any-return]
+
+    async def why(self) -> "Json":
+        """As `RunHandle.why`."""
+        return await _in_thread(self._handle.why)  # type: ignore[no-any-return]
+
+    async def wait(self, timeout: Optional[float] = None) -> "Json":
+        """As `RunHandle.wait`."""
+        return await _in_thread(self._handle.wait, timeout)  # type: ignore[no-any-return]
+
+    async def result(self, timeout: Optional[float] = None) -> Any:
+        """As `RunHandle.result`."""
+        return await _in_thread(self._handle.result, timeout)
+
+    async def signal(self, type: str, data: Any = None, *, id: Optional[str] = None) -> None:
+        """As `RunHandle.signal`."""
+        await _in_thread(self._handle.signal, type, data, id=id)
+
+    async def complete(self, promise: str, value: Any = None) -> None:
+        """As `RunHandle.complete`."""
+        await _in_thread(self._handle.complete, promise, value)
+
+    async def cancel(self, reason: str = "") -> None:
+        """As `RunHandle.cancel`."""
+        await _in_thread(self._handle.cancel, reason)
+
+    async def terminate(self, reason: str = "") -> None:
+        """As `RunHandle.terminate`."""
+        await _in_thread(self._handle.terminate, reason)
+
+    async def suspend(self, reason: str = "") -> None:
+        """As `RunHandle.suspend`."""
+        await _in_thread(self._handle.suspend, reason)
+
+    async def resume(self) -> None:
+        """As `RunHandle.resume`."""
+        await _in_thread(self._handle.resume)
+
+    async def retry(self) -> None:
+        """As `RunHandle.retry`."""
+        await _in_thread(self._handle.retry)
+
+    async def logs(self) -> "List[Json]":
+        """As `RunHandle.logs`."""
+        return await _in_thread(self._handle.logs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"AsyncRunHandle({self.id!r})"
+
+
 class AsyncHandle:
     """A submitted task; every question is awaited."""
 
@@ -549,6 +703,11 @@ def _decoded(response: http.client.HTTPResponse, data: bytes) -> Any:
     elif response.status < 400:
         return data  # a result that is bytes
     return data.decode("utf-8", "replace")
+
+
+def _is_ref(value: Any) -> bool:
+    """Whether this stands for a large value that is kept apart."""
+    return isinstance(value, dict) and set(value) == {"$ref", "size"} and str(value["$ref"]).startswith("sha256:")
 
 
 def _retry_after(text: Optional[str]) -> float:

@@ -346,7 +346,7 @@ def _child(scope: Scope, workflow: "Any", input: "Any", close: str) -> Entry:
     if close not in CLOSE:
         raise ValueError(f"close is {close!r}; it is one of {', '.join(CLOSE)}")
     if isinstance(workflow, Workflow):
-        return scope.open_child(workflow, _input_of(workflow, input), close)
+        return scope.open_child(workflow, input_of(workflow, input), close)
     if not isinstance(workflow, str):
         raise TypeError(f"a workflow is named 'namespace/name:version' or is a @workflow, not {workflow!r}")
     return scope.open_child(check_ref(workflow), to_json(input, "input"), close)
@@ -365,7 +365,7 @@ def check_ref(ref: str) -> str:
     return ref
 
 
-def _input_of(target: "Any", item: "Any") -> "Any":
+def input_of(target: "Any", item: "Any") -> "Any":
     """An item as the input of a call: a tuple by position, a dict by name, anything else as the one argument."""
     if isinstance(item, tuple):
         return target.signature.input(target.signature.bind(item, {}))
@@ -395,7 +395,7 @@ def _map(
         target, given = _task(task, "wf.map")
         name = target.name
         opts = task_options({**target._submit, **_options.submit_options(**given)})
-    inputs = [to_json(item, f"items[{i}]") if target is None else _input_of(target, item) for i, item in enumerate(items)]
+    inputs = [to_json(item, f"items[{i}]") if target is None else input_of(target, item) for i, item in enumerate(items)]
     if len(inputs) > MAX_ITEMS:
         raise ValueError(f"wf.map has {len(inputs)} items; at most {MAX_ITEMS} go into one")
     opts.update({k: v for k, v in (("concurrency", concurrency), ("batch", batch)) if v is not None})

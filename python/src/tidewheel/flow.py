@@ -19,16 +19,19 @@ from . import options as _options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Coroutine, Dict, List, Optional, ParamSpec, Tuple, TypeVar, Union, overload
+    from typing import Any, Callable, Coroutine, Dict, Generic, List, Optional, ParamSpec, Tuple, TypeVar, Union, overload
 
     from .durable import Call
     from .options import Duration
+    from .runs import RunHandle
 
     P = ParamSpec("P")
     Q = ParamSpec("Q")
     R = TypeVar("R")
     V = TypeVar("V")
 else:
+    from ._generic import Generic
+
     P = R = object
 
 #: Every workflow that has been defined in this process, in order. The shim reads its manifest from here.
@@ -37,6 +40,8 @@ registry: "List[Workflow[Any, Any]]" = []
 #: Longest name and longest namespace: that of a DNS label.
 MAX_LABEL = 63
 POLICIES = ("pin", "compatible", "latest")
+#: What the start of a run may say besides the arguments.
+START_OPTIONS = ("version", "correlation_id", "idempotency_key")
 _CO_COROUTINE = 0x80
 
 
@@ -90,8 +95,28 @@ class Workflow(authoring.Decorated[P, R]):
         """Inside a workflow: starts a child run and goes on; `result()` (or `await`) gives its output."""
         scope = authoring.flow.get() if authoring.flow is not None else None
         if scope is None:
-            raise _outside(f"{self.name}.submit()", "start the run with `tidewheel workflow run` or the API")
+            raise _outside(f"{self.name}.submit()", f"{self.name}.start() starts a run elsewhere")
         return scope.handle(scope.open_child(self, self.input(args, kwargs), "cancel"))
+
+    if TYPE_CHECKING:
+
+        @overload
+        def start(self: Workflow[Any, Coroutine[Any, Any, V]], *args: Any, **kwargs: Any) -> RunHandle[V]: ...
+        @overload
+        def start(self, *args: Any, **kwargs: Any) -> RunHandle[R]: ...
+
+    def start(self, *args: "Any", **kwargs: "Any") -> "Any":
+        """Starts a run on the server and returns its handle: through its agent inside a task, elsewhere with `Client.from_env`.
+
+        Takes the function's arguments and, as named ones, ``correlation_id``, ``idempotency_key`` (the same key gives the same run
+        for 24 hours) and ``version`` (that of this code unless said otherwise; ``"latest"``). Where a parameter bears the name of
+        an option, the name means the parameter; give the option through `with_options`.
+        """
+        return self.with_options().start(*args, **kwargs)
+
+    def with_options(self, **options: "Any") -> "Starting[R]":
+        """The workflow with options for its next starts: ``settle.with_options(idempotency_key="i-1").start("i-1")``."""
+        return Starting(self, options)
 
     def __repr__(self) -> str:
         return f"<workflow {self.ref} {self.fn}>"
@@ -117,6 +142,30 @@ class Workflow(authoring.Decorated[P, R]):
         if self.version_policy is not None:
             out["version_policy"] = self.version_policy
         return out
+
+
+class Starting(Generic[R]):
+    """A workflow with options of a start."""
+
+    def __init__(self, workflow: "Workflow[Any, Any]", options: "Dict[str, Any]") -> None:
+        for name, value in options.items():
+            if name not in START_OPTIONS:
+                raise TypeError(f"{name!r} is no option of a start; they are {', '.join(START_OPTIONS)}")
+        self._workflow = workflow
+        self._options = {name: value for name, value in options.items() if value is not None}
+
+    def start(self, *args: "Any", **kwargs: "Any") -> "RunHandle[R]":
+        """As `Workflow.start`."""
+        workflow = self._workflow
+        if authoring.flow is not None and authoring.flow.get() is not None:
+            from .errors import WorkflowError
+
+            raise WorkflowError(f"{workflow.name}.start() in a workflow would start another run with each replay; use {workflow.name}.submit()")
+        names = workflow.signature.names
+        options = {name: kwargs.pop(name) for name in list(kwargs) if name in START_OPTIONS and name not in names}
+        from .runs import bound
+
+        return bound(workflow, args, kwargs, Starting(workflow, {**self._options, **options})._options)
 
 
 def _outside(what: str, instead: str) -> "Exception":

@@ -93,6 +93,8 @@ class Outcome:
         self.artifacts: Dict[str, bytes] = {}
         #: Bodies of the submissions, as they would be sent.
         self.enqueued: List[Dict[str, Any]] = []
+        #: Bodies of the runs that were started, as they would be sent.
+        self.started: List[Dict[str, Any]] = []
         #: The exception of each attempt; None for one that succeeded.
         self.attempts: List[Optional[BaseException]] = []
         #: Seconds between the attempts.
@@ -126,8 +128,8 @@ def mock_run(
     results: Optional[Mapping[Any, Any]] = None,
     **kwargs: Any,
 ) -> Outcome:
-    """Runs one attempt. ``cancel`` begins it with a request to stop; ``results`` gives, by task or name, what the handle of
-    an enqueued task returns. Named arguments beyond these go to the function."""
+    """Runs one attempt. ``cancel`` begins it with a request to stop; ``results`` gives, by task, workflow or name, what the handle
+    of an enqueued task or of a started run returns. Named arguments beyond these go to the function."""
     return _Kit(task, args, kwargs, assets, labels, results).attempt(attempt, cancel)
 
 
@@ -278,7 +280,7 @@ class _Kit:
         self.clock = Clock()
         self._assets = assets or {}
         self._labels = _options.labels(labels or {})
-        self._results = {getattr(key, "name", key): value for key, value in (results or {}).items()}
+        self._results = {_named(key): value for key, value in (results or {}).items()}
         self._types: Dict[str, str] = {}
 
     @classmethod
@@ -403,8 +405,35 @@ class _Kit:
     def cancel(self, task_id: str, reason: str) -> Dict[str, Any]:
         return {"id": task_id, "state": "cancelled"}
 
+    def begin_run(self, body: Dict[str, Any], key: str) -> Dict[str, Any]:
+        run_id = f"run_test_{len(self.outcome.started) + 1}"
+        self._types[run_id] = body["workflow"]
+        self.outcome.started.append(json.loads(dumps(body, "run")))
+        return {"id": run_id}
+
+    def run_record(self, run_id: str, wait_s: float = 0.0) -> Dict[str, Any]:
+        name = self._types.get(run_id, "")
+        if name not in self._results:
+            if wait_s > 0:
+                raise TidewheelError(f"the test kit does not run workflows that a task starts; give the output with results={{{name!r}: ...}}")
+            return {"id": run_id, "phase": "running"}
+        value = self._results[name]
+        if isinstance(value, BaseException):
+            raise value
+        return {"id": run_id, "phase": "completed", "output": json.loads(dumps(value, "output"))}
+
+    def signal_run(self, run_id: str, type: str, body: Dict[str, Any]) -> Dict[str, Any]:
+        return {"id": run_id}
+
     def logs(self, task_id: str) -> List[Dict[str, Any]]:
         return []
+
+
+def _named(key: Any) -> Any:
+    """What a task or a workflow is called in ``results``."""
+    from .flow import Workflow
+
+    return f"{key.namespace}/{key.name}" if isinstance(key, Workflow) else getattr(key, "name", key)
 
 
 def _in_order(signature: "Signature", args: Any, kwargs: Dict[str, Any]) -> Any:

@@ -536,6 +536,38 @@ class Session:
     def settle_item(self, queue: str, id: str, verb: str, body: "Dict[str, Any]") -> "Dict[str, Any]":
         return self._about("settle_item", id, queue=queue, verb=verb, body=body)
 
+    # -- Backend: what the handle of a run asks for --------------------------------------------------------------------
+
+    def begin_run(self, body: "Dict[str, Any]", key: str) -> "Dict[str, Any]":
+        size = len(dump_bytes(body, "run"))
+        if size > MAX_ENQUEUE_BYTES:
+            raise ResultError(f"the start of the run has {size} bytes; at most {MAX_ENQUEUE_BYTES} go into one")
+        return self._about("start_run", "", key=key, body=body)
+
+    def run_record(self, run_id: str, wait_s: float = 0.0) -> "Dict[str, Any]":
+        context = CURRENT.get(None)
+        end = time.monotonic() + wait_s
+        while True:
+            # In pieces, so that a cancelled task does not go on waiting.
+            left = min(max(end - time.monotonic(), 0.0), TAKE_WAIT_S)
+            record = self._about("run", run_id, timeout_ms=int(left * 1000))
+            if record.get("phase") in ("completed", "faulted", "cancelled") or time.monotonic() >= end:
+                return record
+            if context is not None:
+                context.check()
+
+    def signal_run(self, run_id: str, type: str, body: "Dict[str, Any]") -> "Dict[str, Any]":
+        return self._about("signal_run", run_id, verb=type, body=body)
+
+    def run_why(self, run_id: str) -> "Dict[str, Any]":
+        raise _only_runs()
+
+    def run_logs(self, run_id: str) -> "List[Dict[str, Any]]":
+        raise _only_runs()
+
+    def act_on_run(self, run_id: str, verb: str, body: "Dict[str, Any]") -> "Dict[str, Any]":
+        raise _only_runs()
+
     def status(self, task_id: str) -> "Dict[str, Any]":
         return self._about("status", task_id)
 
@@ -614,6 +646,12 @@ class Session:
             self.link.read_lock.release()
         if woken and question.answer is None:
             question.event.wait(0.05)  # the main thread wants to read; let it have the lock
+
+
+def _only_runs() -> Exception:
+    from ..errors import NotAllowed
+
+    return NotAllowed("inside a task a run is started, asked for and given signals; for more, use a Client with a token of its own", code="not-allowed")
 
 
 def _facts(start: "Message") -> "Dict[str, Any]":
