@@ -354,3 +354,42 @@ fn a_secret_is_written_to_a_file_of_the_current_folder() {
     assert_eq!(mode & 0o777, 0o600);
     assert!(!ran.out.contains("tw_s") && !ran.err.contains("tw_s"), "{ran:?}");
 }
+
+#[test]
+fn an_export_is_one_line_for_each_run_with_its_history_as_the_server_gives_it() {
+    // Not as this program would write it: what comes is passed on, and not read.
+    const HISTORY: &str = r#"{"v":1, "turns":[ {"no":1,"done":[]} ]}"#;
+    let mock = Mock::start(|asked, _| {
+        let run = |id: &str| json!({"id": id, "namespace": "shop", "workflow": "flow", "version": "1.0.0", "phase": "completed"});
+        match asked.path.split('?').collect::<Vec<_>>()[..] {
+            ["/api/v1/runs/run_1"] => answer(200, run("run_1")),
+            ["/api/v1/runs/run_2"] => answer(200, run("run_2")),
+            ["/api/v1/workflows/shop/flow/1.0.0/document"] => answer(200, json!({"program": {"fn": "a:flow"}})),
+            [path, query] if path.ends_with("/journal") && query.contains("cursor=more") => {
+                answer(200, json!({"items": [{"key": "/task:b#0"}]}))
+            }
+            [path, _] if path.ends_with("/journal") => {
+                answer(200, json!({"items": [{"key": "/task:a#0"}], "next_cursor": "more"}))
+            }
+            [path] if path.ends_with("run_1/history") => {
+                crate::mock::Answer { body: HISTORY.to_owned(), ..answer(200, json!({})) }
+            }
+            [path] if path.ends_with("run_2/history") => problem(409, "conflict", "The history of run_2 has a hole."),
+            _ => problem(404, "not-found", "There is nothing at this path."),
+        }
+    });
+    let ran = mock.run(&["run", "export", "run_1"]);
+    assert_eq!((ran.code, ran.out.lines().count()), (0, 1), "{ran:?}");
+    assert!(ran.out.contains(&format!("\"history\":{HISTORY}")), "{ran:?}");
+    let whole = ran.json();
+    assert_eq!(whole["journal"], json!([{"key": "/task:a#0"}, {"key": "/task:b#0"}]));
+    assert_eq!((&whole["run"]["id"], &whole["document"]["program"]["fn"]), (&json!("run_1"), &json!("a:flow")));
+    // As one value it is the same.
+    assert_eq!(mock.run(&["run", "export", "run_1", "-o", "json"]).json(), whole);
+    let picked = mock.run(&["run", "export", "run_1", "--jq", ".history.turns | length"]);
+    assert_eq!(picked.out.trim(), "1", "{picked:?}");
+    // What cannot be read whole is a failure, whatever was written by then.
+    let ran = mock.run(&["run", "export", "run_1", "run_2"]);
+    assert!(ran.code != 0 && ran.err.contains("The history of run_2 has a hole."), "{ran:?}");
+    assert!(serde_json::from_str::<Value>(ran.out.lines().next().unwrap()).is_ok());
+}

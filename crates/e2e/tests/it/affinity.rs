@@ -40,7 +40,7 @@ async fn connected(rest: &Rest, names: &[&str]) -> anyhow::Result<()> {
     until("the workers", PATIENCE, || async {
         let seen = rest.get("/api/v1/workers").await?.ok()?.json()?;
         let all = seen["items"].as_array().cloned().unwrap_or_default();
-        let there = all.iter().filter(|one| one["state"] == "connected").filter_map(|one| one["name"].as_str());
+        let there = all.iter().filter(|one| one["state"] == "online").filter_map(|one| one["name"].as_str());
         Ok((there.collect::<BTreeSet<_>>() == wanted).then_some(()))
     })
     .await
