@@ -29,7 +29,7 @@ use tidewheel_proto::rest;
 use super::operation::{self, Stored};
 use super::submit_task::payload;
 use super::workflow::{self, LATEST, Named};
-use super::{run, run_history, spec};
+use super::{package_use, run, run_history, spec};
 use crate::auth::Principal;
 use crate::problem::{Failure, from_refusal};
 use crate::state::Api;
@@ -111,7 +111,15 @@ pub(crate) async fn one(
         },
         how => how,
     };
-    let program = resolved(api, tenant, &plan).and_then(|resolved| resolved.program());
+    let document = resolved(api, tenant, &plan);
+    if let Some((name, version)) = document.as_ref().and_then(|document| package_use::missing(api, tenant, document)) {
+        let detail = format!(
+            "the run cannot go on with that version: it calls the package {name} {version}, which was deleted; upload that version of \
+             the package again first"
+        );
+        return Err(Failure::new(Code::Conflict, detail));
+    }
+    let program = document.and_then(|document| document.program());
     match program.filter(|_| how == How::Checked) {
         Some(program) => checked(api, tenant, id, (plan, &program), by).await,
         None => act(api, tenant, id, MoveRun { plan, by: by.into(), at: None }).await,

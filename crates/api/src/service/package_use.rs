@@ -65,17 +65,22 @@ pub(crate) async fn is_free(api: &Api, tenant: TenantId, package: &rest::Package
 
 /// Refuses a document that calls a version of a package which was deleted since it was compiled.
 pub(crate) fn is_there(api: &Api, tenant: TenantId, document: &Resolved) -> Result<(), Failure> {
-    let gone = |(name, version): &(&str, &str)| {
-        let key = package::key_of(name, version);
-        api.runtime.directory().record(RecordKind::Package, tenant, &key).is_none()
-    };
-    match document.packages().into_iter().find(gone) {
+    match missing(api, tenant, document) {
         None => Ok(()),
         Some((name, version)) => {
             let detail = format!("The package {name} {version} was deleted while this was deployed; deploy it again.");
             Err(Failure::new(Code::Conflict, detail))
         }
     }
+}
+
+/// The first version of a package that a document calls and that is not there any more: name and version.
+pub(crate) fn missing<'d>(api: &Api, tenant: TenantId, document: &'d Resolved) -> Option<(&'d str, &'d str)> {
+    let gone = |(name, version): &(&str, &str)| {
+        let key = package::key_of(name, version);
+        api.runtime.directory().record(RecordKind::Package, tenant, &key).is_none()
+    };
+    document.packages().into_iter().find(gone)
 }
 
 /// `name version`

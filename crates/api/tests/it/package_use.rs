@@ -195,4 +195,9 @@ async fn runs_of_other_workflows_and_runs_that_armed_nothing_do_not_keep_a_versi
     moved(&node, &id, "2.0.0").await;
     delete(&node, "1.0.0").await.is(204);
     assert_eq!(phase_now(&node, &id).await, "waiting");
+    // It does not go back to code that is not there any more.
+    let back = node.post(&format!("/api/v1/runs/{id}:move"), json!({"to": "previous"}).to_string()).await.is(409);
+    assert!(back.json()["detail"].as_str().unwrap().contains("the package shop 1.0.0, which was deleted"), "{back:?}");
+    shop(&node, "1.0.0", &with_program("1.0.0")).await;
+    moved(&node, &id, "previous").await;
 }
