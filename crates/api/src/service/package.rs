@@ -370,7 +370,7 @@ pub(crate) async fn delete(
     yank(api, caller, name, version).await?;
     // From here on nothing new begins with it, but what did so meanwhile, or was deployed, keeps it.
     let _alone = api.deploys.lock().await;
-    package_use::is_free(api, caller.tenant, &package).await?;
+    package_use::is_followed_by_none(api, caller.tenant, &package).await?;
     records::delete(api, RecordKind::Package, caller.tenant, &key_of(name, version)).await
 }
 

@@ -37,8 +37,32 @@ struct User {
     is_program: bool,
 }
 
-/// Refuses if anything needs the version, and says what and what to do.
+/// Refuses if anything needs the version, and says what and what to do. Open runs of the workflows that call it are read whole if they follow
+/// other versions, which takes about a minute for a million.
 pub(crate) async fn is_free(api: &Api, tenant: TenantId, package: &rest::Package) -> Result<(), Failure> {
+    for (workflow, others) in is_followed_by_none(api, tenant, package).await? {
+        for some in others.chunks(HEADS) {
+            if let Some(moved) = keeping(api, tenant, some, package).await? {
+                let why = format!(
+                    "{} of {workflow} has moved on from a version that runs {}, and may call it still: for a compensation that \
+                     it armed before, or for a map that it had begun. Wait for it, or cancel it",
+                    run_text(moved),
+                    shown(package)
+                );
+                return Err(needed(&why, package));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses if a workflow that is deployed calls the version, or an open run follows one that does. Else the other open runs of these
+/// workflows: one that moved on may keep calls.
+pub(crate) async fn is_followed_by_none(
+    api: &Api,
+    tenant: TenantId,
+    package: &rest::Package,
+) -> Result<Vec<(String, Vec<RunId>)>, Failure> {
     let users = users(api, tenant, package).await?;
     // Programs are the package's own, and go with it.
     let deployed = users.iter().filter(|user| !user.is_program).find(|user| {
@@ -57,10 +81,12 @@ pub(crate) async fn is_free(api: &Api, tenant: TenantId, package: &rest::Package
     for user in users {
         workflows.entry((user.namespace, user.name)).or_default().insert(user.plan);
     }
+    let mut others = Vec::new();
     for (workflow, plans) in workflows {
-        runs_are_over(api, tenant, &workflow, &plans, package).await?;
+        let text = format!("{}/{}", workflow.0, workflow.1);
+        others.push((text, runs_are_over(api, tenant, &workflow, &plans, package).await?));
     }
-    Ok(())
+    Ok(others)
 }
 
 /// Refuses a document that calls a version of a package which was deleted since it was compiled.
@@ -124,14 +150,14 @@ impl User {
     }
 }
 
-/// Refuses if a run of a workflow that has not ended needs the version.
+/// Refuses if a run of a workflow that has not ended follows one of these documents; else those that follow others.
 async fn runs_are_over(
     api: &Api,
     tenant: TenantId,
     (namespace, name): &(String, String),
     plans: &BTreeSet<[u8; 32]>,
     package: &rest::Package,
-) -> Result<(), Failure> {
+) -> Result<Vec<RunId>, Failure> {
     let phases = run::PHASES.iter().map(|(_, phase)| *phase).filter(|phase| !phase.ended()).collect();
     let mut query = RunQuery {
         tenant,
@@ -167,18 +193,7 @@ async fn runs_are_over(
         );
         return Err(needed(&why, package));
     }
-    for some in others.chunks(HEADS) {
-        if let Some(moved) = keeping(api, tenant, some, package).await? {
-            let why = format!(
-                "{} of {namespace}/{name} has moved on from a version that runs {}, and may call it still: for a compensation \
-                 that it armed before, or for a map that it had begun. Wait for it, or cancel it",
-                run_text(moved),
-                shown(package)
-            );
-            return Err(needed(&why, package));
-        }
-    }
-    Ok(())
+    Ok(others)
 }
 
 /// The first of some runs that keeps a call of the version.

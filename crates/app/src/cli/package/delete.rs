@@ -29,7 +29,7 @@ impl Delete {
         let (name, version) = super::name_version(&self.name, self.version.as_deref())?;
         ctx.ask.confirm(&format!("1 version will be deleted for good: {name} {version}."))?;
         let request = ctx.client()?.delete(super::path(&name, &version));
-        request.doing(format!("delete {name} {version}")).next("tidewheel package list").send().await?;
+        request.long().doing(format!("delete {name} {version}")).next("tidewheel package list").send().await?;
         ctx.out.brief(&PACKAGE, &json!({"name": name, "version": version, "state": "deleted"}))
     }
 }
