@@ -6,8 +6,9 @@ use crate::config::{QueueConfig, QueueState, TenantConfig};
 use crate::id::{Name, RequestId, RunId, SessionId, TaskId, TenantId, Token};
 use crate::mutation::RecordKind;
 use crate::run::data::Data;
+use crate::run::fold::FoldError;
 use crate::run::moves::CodePlace;
-use crate::run::turn::{Halt, Turn};
+use crate::run::turn::Turn;
 use crate::serve::Serves;
 use crate::task::{Outcome, Payload, Resources, Spec, State};
 use crate::view::View;
@@ -179,13 +180,22 @@ pub enum RunAction {
     /// Give it a signal: id, type, data.
     Signal(Name, Name, Data),
     /// Take it back to where a key was opened; the input of that statement may be another one.
-    Reset(Name, Option<Data>),
+    Reset(Name, Option<Data>, GivenUp),
     /// Start another run that goes on from where a key was opened.
     Fork(Name, Option<Data>),
     /// Go on with another version of its workflow.
     Move(MoveRun),
     /// Accept that its program differs from its history, and go on; who does.
     Accept(Name),
+}
+
+/// What becomes of what sagas and programs did after the moment that a reset goes back to, and know how to undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It is undone before the run goes on.
+    Undone,
+    /// It stays: somebody says that it holds, or was undone by hand.
+    Kept,
 }
 
 /// See [`RunAction::Move`].
@@ -459,7 +469,7 @@ pub enum Command {
         /// That of its [`crate::effect::Computation`]: with another one it comes too late.
         ticket: u64,
         /// What came of it.
-        outcome: Box<Result<Option<Turn>, Halt>>,
+        outcome: Box<Result<Option<Turn>, FoldError>>,
     },
     /// Look at the state; the reply leaves with the batch that is open.
     Read {

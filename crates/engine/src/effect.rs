@@ -10,8 +10,10 @@ use crate::run::act::Event;
 use crate::run::code::Bounds;
 use crate::run::data::BlobHash;
 use crate::run::eval::{Definition, Fuel, Json};
+use crate::run::fold::{Change, FoldError, Journal};
 use crate::run::head::Head;
-use crate::run::turn::{Env, Halt, Turn};
+use crate::run::journal::Segment;
+use crate::run::turn::{Env, Turn};
 use crate::task::{Payload, Spec, Task};
 use crate::view::Answer;
 
@@ -111,8 +113,8 @@ pub struct Computation {
     pub ticket: u64,
     /// The run as it is.
     pub head: Head,
-    /// What came.
-    pub event: Event,
+    /// What is to be done.
+    pub work: Work,
     /// The workflow.
     pub definition: Arc<dyn Definition>,
     /// Values that were read for it.
@@ -123,6 +125,28 @@ pub struct Computation {
     pub bounds: Bounds,
 }
 
+/// What is done beside the loop.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A turn with what came.
+    Turn(Event),
+    /// The way back to a key, for which the whole journal is played.
+    Back(Box<WayBack>),
+}
+
+/// See [`Work::Back`].
+#[derive(Clone, Debug)]
+pub struct WayBack {
+    /// The key.
+    pub key: Name,
+    /// What is changed besides.
+    pub change: Change,
+    /// All turns of the run.
+    pub segments: Arc<Vec<Segment>>,
+    /// Versions of its workflow that it followed before.
+    pub earlier: Vec<Arc<dyn Definition>>,
+}
+
 impl PartialEq for Computation {
     fn eq(&self, other: &Computation) -> bool {
         (self.run, self.head.turns) == (other.run, other.head.turns)
@@ -131,10 +155,20 @@ impl PartialEq for Computation {
 
 impl Computation {
     /// Takes the turn, with as much fuel as it may have.
-    pub fn run(&self) -> Result<Option<Turn>, Halt> {
-        let env = Env { definition: &*self.definition, blobs: &*self.blobs, now_ms: self.now_ms, bounds: self.bounds };
+    pub fn run(&self) -> Result<Option<Turn>, FoldError> {
+        let (definition, blobs, now_ms) = (&*self.definition, &*self.blobs, self.now_ms);
         let mut fuel = Fuel { steps: 4 * crate::limit::EVAL_STEPS, bytes: 4 * crate::limit::EVAL_BYTES };
-        crate::run::turn::advance(&self.head, self.event.clone(), &env, &mut fuel)
+        match &self.work {
+            Work::Turn(event) => {
+                let env = Env { definition, blobs, now_ms, bounds: self.bounds };
+                Ok(crate::run::turn::advance(&self.head, event.clone(), &env, &mut fuel)?)
+            }
+            Work::Back(back) => {
+                let WayBack { key, change, segments, earlier } = &**back;
+                let journal = Journal { from: None, segments, definition, earlier, blobs };
+                journal.reset(&self.head, key, change.clone(), now_ms, &mut fuel).map(Some)
+            }
+        }
     }
 }
 

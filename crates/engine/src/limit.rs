@@ -82,6 +82,8 @@ pub const RUN_LOADS: usize = 256;
 pub const RUN_READ: usize = 16 * 1024;
 /// Bytes in memory for each stored byte of a run that is on its way, about: its text, and what is made of it.
 pub const READ_IN_MEMORY: usize = 2;
+/// Turns of a journal that was played of which the memory is given back in one apply turn.
+pub const TURNS_LET_GO: usize = 2_000;
 /// Tasks of items that are cancelled in one apply turn.
 pub const CANCELS_PER_TURN: usize = 256;
 /// Commands that wait for one run to be read.

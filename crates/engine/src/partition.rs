@@ -11,6 +11,7 @@ mod commit;
 mod config;
 mod control;
 mod dispatch;
+mod go_back;
 mod loads;
 mod options;
 mod overload;
@@ -154,10 +155,10 @@ pub(crate) enum Purpose {
     RunValues(RunId, Vec<crate::run::data::BlobHash>),
     /// The task of a step is to be cancelled.
     Unneeded(run_acts::Unneeded),
-    /// A command waits for the history of a run.
-    History(u64),
-    /// And for values that it names.
-    HistoryValues(Box<run_commands::GoingBack>, Vec<crate::run::data::BlobHash>),
+    /// The history of a run that goes back, under its ticket.
+    History(RunId, u64),
+    /// And values that it names.
+    HistoryValues(RunId, u64, Vec<crate::run::data::BlobHash>),
     /// Due tasks that were not in memory.
     Fire,
     /// The next due window.

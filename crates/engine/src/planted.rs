@@ -147,6 +147,8 @@ bugs! {
     UndoInOrder,
     /// What a saga did since the moment to which a reset goes back is not undone.
     ForgottenGivenUp,
+    /// What a saga did that has ended well is not undone by a reset to before it.
+    EndedSagaKept,
     /// A step of a saga that failed is undone with the others.
     UndoOfFailedStep,
     /// A saga that ended well is undone when its run fails later.

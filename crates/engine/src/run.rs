@@ -23,7 +23,8 @@
 //! `plan`, `eval`: the border to the language. `data`, `fault`: values and errors. `head`, `journal`, `act`: what is stored and said.
 //! `turn`, `machine`, `look`: the turn, its bookkeeping, evaluation. `step`: from statement to statement; `body`, `catch`,
 //! `listen`, `map`, `saga`: the statements; `code`, `command`, `history`, `page`: programs (durable Python); `unwind`: errors, timers, cancellation, retry;
-//! `undo`: compensations; `kept`: calls that a run makes later. `weight`: what its values take. `fold`: heads from journals.
+//! `undo`: compensations; `kept`: calls that a run makes later. `weight`: what its values take. `fold`: heads from journals; `reset`: back to
+//! a moment of one, `rollback`: what that gives up.
 //!
 //! [`limit::EVAL_STEPS`]: crate::limit::EVAL_STEPS
 //! [`limit::EVAL_BYTES`]: crate::limit::EVAL_BYTES
@@ -49,6 +50,8 @@ pub mod map;
 pub mod moves;
 mod page;
 pub mod plan;
+mod reset;
+mod rollback;
 pub mod saga;
 mod step;
 pub mod turn;

@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use parking_lot::Mutex;
 use tidewheel_engine::Command;
 use tidewheel_engine::effect::Computation;
-use tidewheel_engine::run::turn::Halt;
+use tidewheel_engine::run::fold::FoldError;
 
 use crate::Shared;
 
@@ -51,7 +51,7 @@ impl Pool {
 fn answer(work: &Computation) -> Command {
     let outcome = catch_unwind(AssertUnwindSafe(|| work.run())).unwrap_or_else(|_| {
         tracing::error!(run = %work.run, "a turn of a run ended in a panic");
-        Err(Halt::OutOfFuel)
+        Err(FoldError::OutOfFuel)
     });
     Command::TurnComputed { tenant: work.tenant, run: work.run, ticket: work.ticket, outcome: Box::new(outcome) }
 }
@@ -60,6 +60,7 @@ fn answer(work: &Computation) -> Command {
 mod tests {
     use std::collections::BTreeMap;
 
+    use tidewheel_engine::effect::Work;
     use tidewheel_engine::id::{RunId, TenantId};
     use tidewheel_engine::run::act::Event;
     use tidewheel_engine::run::data::Data;
@@ -115,7 +116,7 @@ mod tests {
             run: RunId(5),
             ticket: 9,
             head: Head::new(identity.clone()),
-            event: Event::Start { identity, input: Data::null() },
+            work: Work::Turn(Event::Start { identity, input: Data::null() }),
             definition: Arc::new(Broken(plan)),
             blobs: Arc::new(BTreeMap::new()),
             now_ms: 1,
@@ -123,7 +124,7 @@ mod tests {
         }
     }
 
-    fn outcome(work: &Computation) -> Result<Option<Phase>, Halt> {
+    fn outcome(work: &Computation) -> Result<Option<Phase>, FoldError> {
         let Command::TurnComputed { tenant, run, ticket, outcome } = answer(work) else { panic!("another command") };
         assert_eq!((tenant, run, ticket), (TenantId(1), RunId(5), 9));
         (*outcome).map(|turn| turn.map(|turn| turn.head.phase))
@@ -137,6 +138,6 @@ mod tests {
     #[test]
     fn a_turn_that_panics_leaves_the_run_as_it_is_and_the_thread_alive() {
         let broken = Intake { from: Some(ExprId(0)), schema: None };
-        assert_eq!(outcome(&work(broken)), Err(Halt::OutOfFuel));
+        assert_eq!(outcome(&work(broken)), Err(FoldError::OutOfFuel));
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use tidewheel_engine::command::RunAction;
+use tidewheel_engine::command::{GivenUp, RunAction};
 use tidewheel_engine::run::head::Head;
 use tidewheel_proto::rest;
 use tokio_stream::wrappers::ReceiverStream;
@@ -185,10 +185,10 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::POST, "/runs/{id}:accept", "acceptRun", summary, accept)
             .answers::<rest::Run>(200, "The run as it is now."),
     );
-    let summary = "Takes a run back to an entry of its journal; the input of that statement may be another one.";
+    let summary = "Takes a run back to an entry of its journal. What sagas did after it is undone first, unless it is told otherwise.";
     all.push(
         Route::new(Method::POST, "/runs/{id}:reset", "resetRun", summary, reset)
-            .takes::<rest::GoBack>()
+            .takes::<rest::ResetRun>()
             .answers::<rest::Run>(200, "The run as it is now."),
     );
     let summary = "Starts another run that goes on from an entry of this one's journal.";
@@ -389,8 +389,10 @@ async fn accept(caller: Operator, State(api): State<Api>, Path(id): Path<String>
 }
 
 async fn reset(caller: Operator, State(api): State<Api>, Path(id): Path<String>, JsonBody(bytes): JsonBody) -> Reply {
-    let (key, input) = run::go_back(&api, &caller, body::parse(&bytes)?).await?;
-    let head = run::act(&api, &caller, run_id(&id)?, RunAction::Reset(key, input)).await?;
+    let body: rest::ResetRun = body::parse(&bytes)?;
+    let given_up = if body.undo { GivenUp::Undone } else { GivenUp::Kept };
+    let (key, input) = run::go_back(&api, &caller, rest::GoBack { key: body.key, input: body.input }).await?;
+    let head = run::act(&api, &caller, run_id(&id)?, RunAction::Reset(key, input, given_up)).await?;
     answer(&api, &caller, &head).await
 }
 

@@ -64,13 +64,9 @@ impl Partition {
                 self.run_exists(number, tenant, run, None, now);
             }
             (Purpose::RunValues(run, hashes), Loaded::Parsed(values)) => self.values_loaded(run, hashes, values, now),
-            (Purpose::History(number), Loaded::Run(stored)) => {
-                if let Some(waiting) = self.waiting.remove(&number) {
-                    self.history_loaded(waiting.command, stored, now);
-                }
-            }
-            (Purpose::HistoryValues(back, hashes), Loaded::Parsed(values)) => {
-                self.history_values(back, hashes, values, now);
+            (Purpose::History(run, ticket), Loaded::Run(stored)) => self.history_loaded(run, ticket, stored, now),
+            (Purpose::HistoryValues(run, ticket, hashes), Loaded::Parsed(values)) => {
+                self.history_values((run, ticket), hashes, values, now);
             }
             (Purpose::Unneeded(unneeded), Loaded::Tasks(rows)) => {
                 rows.into_iter().flatten().for_each(|task| self.adopt(task));

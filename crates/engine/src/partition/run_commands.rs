@@ -1,24 +1,20 @@
 //! What people and programs do to runs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::runs::{RunEntry, Stage};
 use super::{Partition, Purpose};
-use crate::command::{Command, MoveRun, RunAction, StartRun};
+use crate::command::{Command, GivenUp, MoveRun, RunAction, StartRun};
 use crate::effect::{Refusal, Reply};
-use crate::id::{Name, RequestId, RunId, TaskId, TenantId};
-use crate::limit;
-use crate::load::{Load, StoredRun};
+use crate::id::{RequestId, RunId, TaskId, TenantId};
+use crate::load::Load;
 use crate::mutation::Mutation;
 use crate::planted::Bug;
 use crate::run::act::Event;
 use crate::run::code;
-use crate::run::data::{BlobHash, Data};
-use crate::run::eval::{Definition, Fuel, Json};
-use crate::run::fold::{Change, FoldError, Journal};
+use crate::run::data::Data;
+use crate::run::fold::Change;
 use crate::run::head::{Head, Identity, Phase};
-use crate::run::journal::Segment;
 use crate::run::moves::{CodePlace, fits};
 use crate::time::Now;
 use crate::view::View;
@@ -156,7 +152,7 @@ impl Partition {
         if let Some(why) = conflict(&action, phase).or_else(|| self.nothing_to_accept(run, &action)) {
             return self.refuse(request, Refusal::Conflict(why.into()));
         }
-        if let RunAction::Signal(_, _, data) | RunAction::Reset(_, Some(data)) | RunAction::Fork(_, Some(data)) =
+        if let RunAction::Signal(_, _, data) | RunAction::Reset(_, Some(data), _) | RunAction::Fork(_, Some(data)) =
             &action
         {
             self.keep_value(tenant, run, data);
@@ -170,9 +166,16 @@ impl Partition {
             RunAction::Signal(id, kind, data) => Event::Signal { id, kind, data },
             RunAction::Accept(by) => Event::Accepted { by },
             RunAction::Move(to) => return self.move_run(request, (tenant, run), to, now),
-            RunAction::Reset(..) | RunAction::Fork(..) => {
-                let number = self.park(Command::ActOnRun { request, tenant, run, action });
-                return self.ask(Load::History(tenant, run), Purpose::History(number));
+            RunAction::Reset(key, input, given_up) => {
+                let change = Change { input, identity: None, keeps: given_up == GivenUp::Kept };
+                return self.go_back(request, (tenant, run), key, change);
+            }
+            RunAction::Fork(key, input) => {
+                let Some(head) = self.runs.held.get(&run).and_then(RunEntry::head) else { return };
+                let identity = head.identity.clone();
+                let identity = Identity { run: self.new_run_id(None, now), parent: None, ..(*identity).clone() };
+                let change = Change { input, identity: Some(Arc::new(identity)), keeps: true };
+                return self.go_back(request, (tenant, run), key, change);
             }
         };
         self.deliver(tenant, run, event, now);
@@ -222,129 +225,12 @@ impl Partition {
         }
     }
 
-    /// The whole history of a run has been read for a command that goes back in it.
-    pub(super) fn history_loaded(&mut self, command: Command, stored: Option<Box<StoredRun>>, now: Now) {
-        let segments = stored.map(|stored| stored.segments).unwrap_or_default();
-        self.history_at_hand(
-            Box::new(GoingBack { command, segments, earlier: Vec::new(), blobs: BTreeMap::new() }),
-            now,
-        );
-    }
-
-    /// Values that its journal names were read, too.
-    pub(super) fn history_values(
-        &mut self,
-        mut back: Box<GoingBack>,
-        hashes: Vec<BlobHash>,
-        values: Vec<Option<(Arc<Json>, usize)>>,
-        now: Now,
-    ) {
-        for (hash, value) in hashes.into_iter().zip(values) {
-            let Some((value, _)) = value else {
-                let why = format!("the value {hash}, which the journal of the run names, is gone");
-                if let Some(request) = super::request_of(&back.command) {
-                    self.refuse(request, Refusal::Conflict(why.into()));
-                }
-                return;
-            };
-            back.blobs.insert(hash, value);
-        }
-        self.history_at_hand(back, now);
-    }
-
-    fn history_at_hand(&mut self, back: Box<GoingBack>, now: Now) {
-        let command = back.command.clone();
-        let Command::ActOnRun { request, tenant, run, action } = command else { return };
-        let (RunAction::Reset(key, input) | RunAction::Fork(key, input)) = action.clone() else { return };
-        let again = || Command::ActOnRun { request, tenant, run, action: action.clone() };
-        if !self.run_at_hand(request, tenant, run, again) {
-            return;
-        }
-        let Some(head) = self.runs.held.get(&run).and_then(|entry| entry.head()).cloned() else { return };
-        if back.segments.last().map(|segment| segment.turn) != Some(head.turns) {
-            // It went on while its history was read.
-            let number = self.park(Command::ActOnRun { request, tenant, run, action });
-            return self.ask(Load::History(tenant, run), Purpose::History(number));
-        }
-        let forks = matches!(action, RunAction::Fork(..));
-        let identity = forks.then(|| {
-            let run = self.new_run_id(None, now);
-            Arc::new(Identity { run, parent: None, ..(*head.identity).clone() })
-        });
-        self.go_back(back, (tenant, &head), &key, Change { input, identity }, now);
-    }
-
-    fn go_back(
-        &mut self,
-        back: Box<GoingBack>,
-        (tenant, head): (TenantId, &Head),
-        key: &Name,
-        change: Change,
-        now: Now,
-    ) {
-        let Some(request) = super::request_of(&back.command) else { return };
-        let Some(definition) = self.definition(tenant, &head.identity.plan) else {
-            return self.refuse(request, Refusal::Conflict("the document of the workflow cannot be read".into()));
-        };
-        let journal = Journal {
-            from: None,
-            segments: &back.segments,
-            definition: &*definition,
-            earlier: &back.earlier,
-            blobs: &back.blobs,
-        };
-        let mut fuel = Fuel { steps: 4 * limit::EVAL_STEPS, bytes: 4 * limit::EVAL_BYTES };
-        let (forked, again) = (change.identity.clone(), change.clone());
-        let turn = match journal.reset(head, key, change, now.wall, &mut fuel) {
-            Ok(turn) => turn,
-            Err(FoldError::Blobs(hashes)) => {
-                let wanted = hashes.iter().map(|hash| hash.0).collect();
-                return self.ask(Load::Values(tenant, wanted), Purpose::HistoryValues(back, hashes));
-            }
-            Err(FoldError::Plan(plan)) => {
-                let Some(earlier) = self.definition(tenant, &plan) else {
-                    let why = "the document of a version that the run followed is not here any more";
-                    return self.refuse(request, Refusal::Conflict(why.into()));
-                };
-                let mut back = back;
-                back.earlier.push(earlier);
-                return self.go_back(back, (tenant, head), key, again, now);
-            }
-            Err(error) => return self.refuse(request, Refusal::Conflict(why_not(&error, key).into())),
-        };
-        let run = match forked {
-            None => head.identity.run,
-            Some(identity) => {
-                // Its journal begins with a copy of the other's.
-                for segment in &back.segments {
-                    let segment = Arc::new(segment.clone());
-                    self.mutations.push(Mutation::AppendTurn { tenant, run: identity.run, segment });
-                }
-                let stage = Stage::Ready(Head::new(identity.clone()));
-                self.runs.held.insert(identity.run, RunEntry::new(tenant, stage, self.index));
-                identity.run
-            }
-        };
-        self.take_turn(run, turn, now);
-        self.reply_run(request, run);
-    }
-
     fn park(&mut self, command: Command) -> u64 {
         let number = self.next_waiting;
         self.next_waiting += 1;
         self.waiting.insert(number, super::Waiting { command, missing: 1, known: Vec::new() });
         number
     }
-}
-
-/// A command that goes back in the journal of a run, with what was read for it.
-#[derive(Debug)]
-pub(crate) struct GoingBack {
-    command: Command,
-    segments: Vec<Segment>,
-    /// Versions of its workflow that it followed before.
-    earlier: Vec<Arc<dyn Definition>>,
-    blobs: BTreeMap<BlobHash, Arc<Json>>,
 }
 
 /// Why an action makes no sense in a phase.
@@ -365,39 +251,5 @@ fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
             Some(format!("the run has already ended: {is}"))
         }
         _ => None,
-    }
-}
-
-fn why_not(error: &FoldError, key: &str) -> String {
-    match error {
-        FoldError::NoKey if key.contains("/undo:") => {
-            format!("'{key}' is an undo, which is no moment to go back to: name the step that it undoes")
-        }
-        FoldError::NoKey => format!("the journal of the run has no key '{key}'"),
-        FoldError::Compacted(Some(oldest)) => {
-            format!("'{key}' was compacted; the oldest key that still works is '{oldest}'")
-        }
-        FoldError::Compacted(None) => format!("'{key}' was compacted"),
-        FoldError::Diverged { turn, what } => format!("turn {turn} of the journal does not fit the workflow: {what}"),
-        FoldError::Revision(revision) => format!("the journal was written by a newer program (revision {revision})"),
-        FoldError::NoStart | FoldError::Gap { .. } => "the journal of the run is not complete".to_owned(),
-        FoldError::Blobs(_) => "large values of the run would have to be read first".to_owned(),
-        FoldError::Input => {
-            "only the run itself can be given another input: what a program asks for depends on what it did before"
-                .to_owned()
-        }
-        FoldError::NoInput(instead) => format!("no other input: {instead}"),
-        FoldError::Unfit(why) => {
-            format!("the run moved to another version since, which does not fit that moment: {why}; move it back first")
-        }
-        FoldError::Cancelled(before) => {
-            let instead = before.as_ref().map_or_else(String::new, |key| format!(", such as '{key}'"));
-            format!(
-                "'{key}' was asked for after the run was cancelled, and what comes there belongs to the cancel; name a key from \
-                 before it{instead}"
-            )
-        }
-        FoldError::Plan(_) => "the document of a version that the run followed is not here any more".to_owned(),
-        FoldError::OutOfFuel => "going on from there needs more than one turn may".to_owned(),
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::go_back::GoingBack;
 use super::{Partition, WallTimer};
 use crate::command::Command;
 use crate::id::{Name, RunId, TenantId};
@@ -20,6 +21,7 @@ use crate::run::act::Event;
 use crate::run::data::BlobHash;
 use crate::run::eval::{Definition, Json};
 use crate::run::head::{Head, Identity, Seq};
+use crate::run::journal::Segment;
 use crate::time::Now;
 use crate::version::Version;
 use crate::wheel::TimerKey;
@@ -51,6 +53,8 @@ pub(crate) struct Runs {
     pub(super) compiled: VecDeque<(TenantId, [u8; 32])>,
     /// Versions of workflows by tenant and `namespace/name`, with the hash of their documents.
     pub(super) workflows: BTreeMap<(TenantId, Name), BTreeMap<Version, super::workflows::Deployed>>,
+    /// Journals that were played and are done with: there may be very many turns to be let go.
+    pub(super) played: Vec<Vec<Segment>>,
     /// Tasks of items that are to be cancelled, a few at a time.
     pub(super) cancels: VecDeque<super::run_acts::Unneeded>,
 }
@@ -115,6 +119,8 @@ pub(crate) struct RunEntry {
     save: bool,
     /// What is first in its line cannot be taken in: its document is not there.
     pub(super) stuck: bool,
+    /// It goes back, or another run does from a moment of it.
+    pub(super) back: Option<Box<GoingBack>>,
 }
 
 impl RunEntry {
@@ -134,6 +140,7 @@ impl RunEntry {
             changed: false,
             save: false,
             stuck: false,
+            back: None,
         }
     }
 
@@ -272,6 +279,12 @@ impl Partition {
             let Some(unneeded) = self.runs.cancels.pop_front() else { break };
             self.cancel_unneeded(unneeded, now);
         }
+        if let Some(played) = self.runs.played.last_mut() {
+            played.truncate(played.len().saturating_sub(limit::TURNS_LET_GO));
+            if played.is_empty() {
+                self.runs.played.pop();
+            }
+        }
         let mut left = limit::RUN_CHANGES_PER_TURN;
         while left > 0
             && let Some(run) = self.runs.line.pop_front()
@@ -290,7 +303,7 @@ impl Partition {
                 self.line_up(run);
             }
         }
-        !self.runs.line.is_empty() || !self.runs.cancels.is_empty()
+        !self.runs.line.is_empty() || !self.runs.cancels.is_empty() || !self.runs.played.is_empty()
     }
 
     /// The run may be let go once what changed it last is durable.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::runs::{Arrival, Stage};
 use super::{Partition, Purpose};
-use crate::effect::{Computation, Effect};
+use crate::effect::{Computation, Effect, Work};
 use crate::id::{RunId, TenantId};
 use crate::limit;
 use crate::load::Load;
@@ -15,6 +15,7 @@ use crate::planted::Bug;
 use crate::run::act::Event;
 use crate::run::data::BlobHash;
 use crate::run::eval::Fuel;
+use crate::run::fold::FoldError;
 use crate::run::moves::fits;
 use crate::run::turn::{Env, Halt, Turn, advance, plan_of};
 use crate::time::Now;
@@ -162,23 +163,38 @@ impl Partition {
         let Some(entry) = self.runs.held.get(&run) else { return };
         let (tenant, Some(head)) = (entry.tenant, entry.head().cloned()) else { return };
         let Some(definition) = self.definition(tenant, plan_of(&head, &event)) else { return };
-        self.runs.tickets = self.runs.tickets.wrapping_add(1);
-        let ticket = u64::from(self.epoch) << 32 | u64::from(self.runs.tickets);
+        let ticket = self.next_ticket();
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         entry.restage(|head| Stage::Computing(head, ticket));
         entry.batch = self.index;
         let (blobs, now_ms) = (entry.blobs.clone(), now.wall);
         let bounds = self.options.programs;
-        let work = Computation { tenant, run, ticket, head, event, definition, blobs, now_ms, bounds };
+        let work = Work::Turn(event);
+        let work = Computation { tenant, run, ticket, head, work, definition, blobs, now_ms, bounds };
         self.effects.push(Effect::Compute(Box::new(work)));
+    }
+
+    /// Stands for one computation, and no other one.
+    pub(super) fn next_ticket(&mut self) -> u64 {
+        self.runs.tickets = self.runs.tickets.wrapping_add(1);
+        u64::from(self.epoch) << 32 | u64::from(self.runs.tickets)
     }
 
     /// What came of a turn that was taken elsewhere. Its ticket says that it is one of this run as it is, with the event that is
     /// first in line: until it comes back nothing else is taken in.
-    pub(super) fn turn_computed(&mut self, run: RunId, ticket: u64, outcome: Result<Option<Turn>, Halt>, now: Now) {
+    pub(super) fn turn_computed(
+        &mut self,
+        run: RunId,
+        ticket: u64,
+        outcome: Result<Option<Turn>, FoldError>,
+        now: Now,
+    ) {
         let Some(entry) = self.runs.held.get_mut(&run) else { return };
         if !matches!(&entry.stage, Stage::Computing(_, known) if *known == ticket) {
             return;
+        }
+        if let Some(back) = entry.back.take() {
+            return self.way_back(run, back, outcome, now);
         }
         entry.restage(Stage::Ready);
         let tenant = entry.tenant;
@@ -190,9 +206,9 @@ impl Partition {
                 self.taken(tenant, run, &arrival);
                 self.take_turn(run, turn, now);
             }
-            Err(Halt::Blobs(hashes)) => return self.fetch(run, arrival, hashes),
+            Err(FoldError::Blobs(hashes)) => return self.fetch(run, arrival, hashes),
             // It had all that it may have: the event cannot be taken in. The run stays as it is, for a person.
-            Err(Halt::OutOfFuel) => self.taken(tenant, run, &arrival),
+            Err(_) => self.taken(tenant, run, &arrival),
         }
         self.after_wait(run, now);
     }

@@ -107,6 +107,8 @@ pub enum Event {
         next_seq: Seq,
         /// The run that it goes on as: another one if it was forked.
         identity: Arc<Identity>,
+        /// What was armed after this entry is undone first. `None` = nothing is but what is being undone already.
+        since: Option<Seq>,
     },
     /// It goes on with another version of its workflow, which it was found to fit ([`super::moves::fits`]). A program that holds
     /// because of a mismatch goes on.

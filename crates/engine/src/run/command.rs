@@ -314,8 +314,13 @@ impl Machine<'_> {
         let of = self.head.next_seq;
         // A scope of its own: the number of an undo's key is that of its attempts.
         let scope = read_key(&command.key).map_or("", |read| read.scope);
-        let scope = format!("{scope}/u{}", self.code(id).map_or(0, |state| state.armed));
-        self.head.undo_mut().arm(Undo {
+        let (number, epoch) = self.code(id).map_or((0, 0), |state| (state.armed, state.epoch));
+        let scope = match self.revision() {
+            // What is armed again after the program was taken back is another one.
+            6.. if epoch > 1 => format!("{scope}/u{number}~{epoch}"),
+            _ => format!("{scope}/u{number}"),
+        };
+        let undo = Undo {
             name: command.name.into(),
             of,
             scope: scope.into(),
@@ -326,7 +331,9 @@ impl Machine<'_> {
             retry: UndoRetry::default(),
             tries: 0,
             failures: 0,
-        });
+        };
+        self.note_armed(&undo);
+        self.head.undo_mut().arm(undo);
         if let Some(state) = self.code_mut(id) {
             state.armed += 1;
         }

@@ -17,8 +17,9 @@ use super::saga::SagaState;
 use super::undo::{Compensations, Undo};
 use crate::id::{Name, RunId, TaskId};
 
-/// Layout of [`Head`]; part of what is stored. 2: has compensations.
-pub const HEAD_VERSION: u16 = 3;
+/// Layout of [`Head`]; part of what is stored. 2: has compensations. 3: programs have pages. 4: of what is armed
+/// a part may hold while the rest is undone.
+pub const HEAD_VERSION: u16 = 4;
 
 /// Number of an entry in the journal of a run, from 1. Never used twice, not even after a reset.
 pub type Seq = u64;

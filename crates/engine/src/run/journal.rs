@@ -17,8 +17,9 @@ use crate::id::Name;
 /// pages of a map are blobs beyond a bound. Revision 3: a reset goes back to the moment in which its key was opened last, and
 /// takes no compensation along that was made since, or that is another run's. Revision 4: a run may move to another plan, and keys
 /// that a document names as hints hold for statements that name none. Revision 5: turns of a program that are over become pages
-/// ([`Taped::Page`]), what it is told in one turn is bounded, and one that begins again after a retry has nothing open.
-pub const REVISION: u16 = 5;
+/// ([`Taped::Page`]), what it is told in one turn is bounded, and one that begins again after a retry has nothing open. Revision 6: a reset undoes what was armed
+/// after the entry that it goes back to, whether or not what armed it had ended well ([`super::rollback`]).
+pub const REVISION: u16 = 6;
 
 /// Kinds of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

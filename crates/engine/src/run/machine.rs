@@ -118,6 +118,8 @@ pub(super) struct Machine<'a> {
     pub(super) ready: VecDeque<u32>,
     pub(super) begun: u32,
     pub(super) more: bool,
+    /// What this turn armed, each with the number that the next entry had. Only when it is played again.
+    pub(super) armed: Vec<(Seq, super::undo::Undo)>,
 }
 
 impl<'a> Machine<'a> {
@@ -141,6 +143,7 @@ impl<'a> Machine<'a> {
             ready: VecDeque::new(),
             begun: 0,
             more: false,
+            armed: Vec::new(),
         }
     }
 
@@ -226,6 +229,13 @@ impl<'a> Machine<'a> {
     pub(super) fn fault_value(&mut self, fault: &Fault) -> ValueId {
         let data = fault.data();
         self.value(&data)
+    }
+
+    /// Something has an undo from now on: a reset has to know of all of them.
+    pub(super) fn note_armed(&mut self, undo: &super::undo::Undo) {
+        if matches!(self.mode, Mode::Replay { .. }) {
+            self.armed.push((self.head.next_seq, undo.clone()));
+        }
     }
 
     /// A number for an entry.

@@ -195,6 +195,7 @@ impl Machine<'_> {
             let target = target.clone();
             let (tries, failures) = (0, 0);
             let undo = Undo { name, of: entry, scope, reference, target, args, hints, retry, tries, failures };
+            self.note_armed(&undo);
             if let Some(state) = self.saga_mut(id) {
                 state.armed.push(undo);
             }
@@ -265,9 +266,11 @@ pub(super) struct GoesBack {
     pub(super) planted: Planted,
 }
 
-/// A run went back to an earlier moment (`head`); `later` is what happened since, up to `current`. What later steps of sagas
-/// did is undone first, and so is the rest of what was being undone. A saga or a program of which something was undone since
-/// begins anew. A fork answers for its own steps alone: its sagas begin anew, and what the program of the other run armed is that run's.
+/// A run went back to an earlier moment (`head`); `later` is what happened since, up to `current`. A fork answers for its own steps
+/// alone: its sagas begin anew if something was undone since, and what the program of the other run armed is that run's.
+///
+/// Up to revision 5 also without a fork ([`super::rollback`] is what it is now): what later steps of sagas did that had not ended is
+/// undone first, and so is the rest of what was being undone. A saga or a program of which something was undone since begins anew.
 pub(super) fn went_back(head: &mut Head, current: &Head, later: &[Segment], how: &GoesBack) {
     let facts = later.iter().flat_map(|segment| &segment.facts);
     let undone: BTreeSet<(&Name, &Name)> = facts
@@ -326,7 +329,7 @@ fn code_of(line: &mut Line) -> Option<&mut CodeState> {
 }
 
 /// What a program of a run had done was undone since the moment to which the run went back: it begins anew, as with a retry.
-fn begins_anew(head: &mut Head) {
+pub(super) fn begins_anew(head: &mut Head) {
     let is_it = |line: &Line| matches!(line.frames.last().map(|frame| &frame.step), Some(Step::Code(_)));
     let Some(id) = head.lines.iter().find(|line| is_it(line)).map(|line| line.id) else { return };
     // A program stands in the main line, and all others are what it asked for.

@@ -261,7 +261,7 @@ impl Machine<'_> {
         if self.head.undo.is_some() {
             let kept = self.def.planted().has(Bug::UndoAfterEnd);
             let undo = self.head.undo_mut();
-            if phase == Phase::Completed && !kept { undo.commit() } else { undo.begin() }
+            if phase == Phase::Completed && !kept { undo.commit() } else { undo.begin_all() }
         }
         self.close_all();
         // Children that ended during a suspension are not waited for.

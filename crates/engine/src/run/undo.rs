@@ -101,6 +101,8 @@ impl Undo {
 pub struct Compensations {
     /// In the order in which it was armed; undone from the end.
     pub armed: Vec<Undo>,
+    /// So many of the first ones hold while the later ones are undone: a reset gave up only those.
+    pub holds: usize,
     /// The one at work: the entry of its task.
     pub running: Option<(Seq, Undo)>,
     /// The timer after which the last one armed is tried again.
@@ -142,9 +144,15 @@ impl Compensations {
         }
     }
 
-    /// From now on what is armed is undone.
+    /// From now on what is armed is undone, but for what holds.
     pub fn begin(&mut self) {
-        self.unwinding |= !self.armed.is_empty();
+        self.unwinding |= self.armed.len() > self.holds;
+    }
+
+    /// From now on all that is armed is undone.
+    pub fn begin_all(&mut self) {
+        self.holds = 0;
+        self.begin();
     }
 
     /// Whether nothing waits for an undo: there is none, none is wanted, or one failed for good.
@@ -163,8 +171,11 @@ impl Compensations {
         if self.idle() || self.running.is_some() || self.pause.is_some() {
             return None;
         }
-        let next = self.armed.pop();
+        let next = if self.armed.len() > self.holds { self.armed.pop() } else { None };
         self.unwinding = next.is_some();
+        if next.is_none() {
+            self.holds = 0;
+        }
         next
     }
 
@@ -240,7 +251,8 @@ impl Machine<'_> {
     pub(super) fn compensate(&mut self) {
         let waits = |undo: &Arc<Compensations>| !undo.idle() && undo.running.is_none() && !undo.armed.is_empty();
         if self.def.planted().has(Bug::UndoInOrder) && self.head.undo.as_ref().is_some_and(waits) {
-            self.head.undo_mut().armed.rotate_left(1);
+            let undo = self.head.undo_mut();
+            undo.armed[undo.holds..].rotate_left(1);
         }
         let Some(undo) = self.head.undo.is_some().then(|| self.head.undo_mut().take_next()).flatten() else {
             if self.head.undo.as_ref().is_some_and(|undo| undo.is_empty()) {
@@ -425,6 +437,21 @@ mod tests {
         assert_eq!(all.armed.len(), 2, "both remain");
         all.resume();
         assert_eq!(&*all.take_next().unwrap().name, "b");
+    }
+
+    #[test]
+    fn what_holds_stays_armed_until_all_is_to_be_undone() {
+        let mut all = two();
+        all.holds = 1;
+        all.begin();
+        let last = all.next().unwrap();
+        assert_eq!(&*last.name, "b");
+        all.opened(last, 7);
+        assert_eq!(all.done(&Outcome::Ok(Data::null())), Undone::Next);
+        assert!(all.next().is_none() && all.idle() && !all.is_empty(), "`a` holds");
+        assert_eq!((all.armed.len(), all.holds), (1, 0));
+        all.begin();
+        assert_eq!(&*all.next().unwrap().name, "a", "the run fails later");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tidewheel_engine::command::{MoveRun, RunAction};
+use tidewheel_engine::command::{GivenUp, MoveRun, RunAction};
 use tidewheel_engine::config::{QueueConfig, QueueState};
 use tidewheel_engine::effect::Refusal;
 use tidewheel_engine::id::RunId;
@@ -138,7 +138,7 @@ fn a_run_moves_back_and_forth_and_its_whole_journal_still_folds() {
     work(&mut bench, session);
     assert_eq!(output(&head(&mut bench, run)), json!("old"));
     // A reset plays the journal from its start, through both versions; the run stays with the one it has.
-    let reply = act(&mut bench, run, RunAction::Reset("/task:/do/0/step#0".into(), None));
+    let reply = act(&mut bench, run, RunAction::Reset("/task:/do/0/step#0".into(), None, GivenUp::Undone));
     assert!(matches!(reply, Reply::Run(_)), "{reply:?}");
     assert!(matches!(go(&mut bench, run, 1), Reply::Run(_)));
     for _ in 0..3 {
@@ -163,10 +163,11 @@ fn a_reset_to_a_moment_that_the_new_version_does_not_know_is_refused_and_says_wh
     let run = started(&mut bench);
     work(&mut bench, session);
     assert!(matches!(go(&mut bench, run, 1), Reply::Run(_)));
-    let why = refused(act(&mut bench, run, RunAction::Reset("/task:/do/0/step/do/0/step#0".into(), None)));
+    let why =
+        refused(act(&mut bench, run, RunAction::Reset("/task:/do/0/step/do/0/step#0".into(), None, GivenUp::Undone)));
     assert!(why.contains("move it back first"), "{why}");
     assert!(matches!(go(&mut bench, run, 0), Reply::Run(_)));
-    let reply = act(&mut bench, run, RunAction::Reset("/task:/do/0/step/do/0/step#0".into(), None));
+    let reply = act(&mut bench, run, RunAction::Reset("/task:/do/0/step/do/0/step#0".into(), None, GivenUp::Undone));
     assert!(matches!(reply, Reply::Run(_)), "{reply:?}");
     let queued = bench.store.tasks.values().filter(|task| task.state == State::Queued).count();
     assert_eq!(queued, 1);

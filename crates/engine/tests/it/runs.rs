@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tidewheel_engine::command::{RunAction, StartRun};
+use tidewheel_engine::command::{GivenUp, RunAction, StartRun};
 use tidewheel_engine::config::{QueueConfig, QueueState};
 use tidewheel_engine::effect::Refusal;
 use tidewheel_engine::id::{RequestId, RunId, SessionId};
@@ -244,7 +244,7 @@ fn a_faulted_run_is_retried_from_what_failed_and_a_run_goes_back_to_a_key() {
     assert_eq!(head(&mut bench, run).phase, Phase::Completed);
     let tasks = bench.store.tasks.len();
     let key: tidewheel_engine::id::Name = "/task:/do/1/step#0".into();
-    let reply = act(&mut bench, run, RunAction::Reset(key.clone(), None));
+    let reply = act(&mut bench, run, RunAction::Reset(key.clone(), None, GivenUp::Undone));
     assert!(matches!(reply, Reply::Run(_)), "{reply:?}");
     assert_eq!(head(&mut bench, run).phase, Phase::Running);
     assert_eq!(bench.store.tasks.len(), tasks + 1, "only the second step is done again");
@@ -258,7 +258,7 @@ fn a_faulted_run_is_retried_from_what_failed_and_a_run_goes_back_to_a_key() {
     work(&mut bench, session);
     let head = head(&mut bench, fork);
     assert_eq!((head.phase, output(&head)), (Phase::Completed, json!({"other": true})));
-    let unknown = act(&mut bench, run, RunAction::Reset("/task:/do/9/none#0".into(), None));
+    let unknown = act(&mut bench, run, RunAction::Reset("/task:/do/9/none#0".into(), None, GivenUp::Undone));
     assert!(matches!(unknown, Reply::Refused(Refusal::Conflict(_))), "{unknown:?}");
 }
 
@@ -482,8 +482,9 @@ fn a_reset_and_a_fork_read_the_large_values_of_the_journal_first() {
     let session = bench.connect("w", worker(1));
     work(&mut bench, session);
     assert_eq!(output(&head(&mut bench, run)), json!(100_000));
-    for action in [RunAction::Fork, RunAction::Reset] {
-        let reply = act(&mut bench, run, action("/set:/do/1/step#0".into(), None));
+    let key = || "/set:/do/1/step#0".into();
+    for action in [RunAction::Fork(key(), None), RunAction::Reset(key(), None, GivenUp::Undone)] {
+        let reply = act(&mut bench, run, action);
         let Reply::Run(other) = reply else { panic!("{reply:?}") };
         work(&mut bench, session);
         assert_eq!(output(&head(&mut bench, other.identity.run)), json!(100_000));
@@ -535,10 +536,46 @@ fn runs_that_do_not_fit_into_memory_wait_in_the_store_and_all_of_them_go_on() {
 }
 
 #[test]
+fn a_reset_is_played_beside_the_loop_while_what_comes_for_the_run_waits() {
+    let (mut bench, run, _) = with_a_large_result();
+    let session = bench.connect("w", worker(1));
+    work(&mut bench, session);
+    let request = RequestId(2_000_000);
+    let action = RunAction::Reset("/set:/do/1/step#0".into(), None, GivenUp::Undone);
+    bench.apply(Command::ActOnRun { request, tenant: TENANT, run, action });
+    // The read of the history is answered, and the loop plays none of its turns.
+    let mut works = Vec::new();
+    for _ in 0..10 {
+        bench.turn().into_iter().for_each(|batch| bench.land(batch));
+        let loads = bench.p.take_loads();
+        loads.into_iter().for_each(|load| bench.answer(load));
+        let (found, others) = std::mem::take(&mut bench.effects)
+            .into_iter()
+            .partition(|effect| matches!(effect, tidewheel_engine::Effect::Compute(_)));
+        bench.effects = others;
+        works = found;
+        if !works.is_empty() {
+            break;
+        }
+    }
+    let Some(tidewheel_engine::Effect::Compute(work)) = works.pop() else { panic!("nothing to be played") };
+    assert!(matches!(&work.work, tidewheel_engine::effect::Work::Back(back) if back.segments.len() > 1));
+    let before = head(&mut bench, run);
+    let signal = RunAction::Cancel("meanwhile".into());
+    bench.apply(Command::ActOnRun { request: RequestId(2_000_001), tenant: TENANT, run, action: signal });
+    bench.turn().into_iter().for_each(|batch| bench.land(batch));
+    assert_eq!(head(&mut bench, run), before, "it stays as it is");
+    let (tenant, run, ticket, outcome) = (work.tenant, work.run, work.ticket, Box::new(work.run()));
+    bench.apply(Command::TurnComputed { tenant, run, ticket, outcome });
+    bench.settle();
+    assert_eq!(head(&mut bench, run).phase, Phase::Cancelled, "what waited comes after the reset");
+}
+
+#[test]
 fn a_reset_says_which_large_value_is_gone() {
     let (mut bench, run, hash) = with_a_large_result();
     bench.store.values.remove(&hash);
-    let reply = act(&mut bench, run, RunAction::Reset("/set:/do/1/step#0".into(), None));
+    let reply = act(&mut bench, run, RunAction::Reset("/set:/do/1/step#0".into(), None, GivenUp::Undone));
     assert!(matches!(&reply, Reply::Refused(Refusal::Conflict(why)) if why.contains("0909")), "{reply:?}");
 }
 

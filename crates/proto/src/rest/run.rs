@@ -187,7 +187,30 @@ pub struct MoveRun {
     pub check: bool,
 }
 
-/// Body of `:reset` and `:fork`.
+/// Body of `:reset`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetRun {
+    /// Key of the journal entry to go back to, as `/runs/{id}/journal` shows it.
+    pub key: String,
+    /// Replaces the input of that statement.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Object)]
+    pub input: Option<Value>,
+    /// `false`: what sagas and programs did after that entry stays. Otherwise it is undone before the run goes on.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub undo: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(undo: &bool) -> bool {
+    *undo
+}
+
+/// Body of `:fork`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GoBack {

@@ -1,6 +1,7 @@
 //! S10 for sagas: each step that finished, and whose saga failed or was interrupted, is undone once, the last first, one at a time, with
 //! what the step gave, before anything else of the run begins; a step that did not finish, or whose saga ended well, is never
-//! undone. A reset keeps the steps before its moment, and undoes those after it first; a fork answers for its own steps alone.
+//! undone. A reset keeps the steps before its moment, and undoes those after it first, whether their saga had ended well by then or not;
+//! a fork answers for its own steps alone.
 //!
 //! It is told by the facts of the journal alone. What a reset goes back to is made by going through the facts once more.
 
@@ -26,6 +27,8 @@ pub(crate) struct Sagas {
     /// Of those, the ones that have to be undone.
     owed: BTreeSet<u64>,
     undone: BTreeSet<u64>,
+    /// What resets gave up: it is undone, or to be undone, or stays because the run was terminated in the middle of that.
+    given_up: BTreeSet<u64>,
     /// The undo at work, and of what.
     undoing: Option<(u64, u64)>,
     /// What sagas that a reset went back to have done already.
@@ -149,15 +152,20 @@ impl Sagas {
 
     fn goes_back(&mut self, then: Sagas, undone: &BTreeSet<u64>) {
         self.kept.clear();
+        let mut anew = BTreeSet::new();
         for (name, steps) in then.open.into_values() {
-            if !steps.iter().any(|step| undone.contains(step)) {
+            if steps.iter().any(|step| undone.contains(step)) {
+                anew.extend(steps);
+            } else {
                 self.kept.insert(name, steps);
             }
         }
-        let holds: BTreeSet<u64> = self.kept.values().flatten().copied().collect();
-        for (_, steps) in std::mem::take(&mut self.open).into_values() {
-            self.owed.extend(steps.into_iter().filter(|step| !holds.contains(step)));
-        }
+        let gone = |step: &u64| !then.done.contains_key(step) || anew.contains(step);
+        let stands = |step: &u64| !self.undone.contains(step) && !self.given_up.contains(step);
+        let lost: Vec<u64> = self.done.keys().copied().filter(|step| gone(step) && stands(step)).collect();
+        self.owed.extend(&lost);
+        self.given_up.extend(lost);
+        self.open.clear();
         self.at_work.clear();
         self.terminated = false;
     }

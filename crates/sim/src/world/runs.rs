@@ -2,7 +2,7 @@
 //! Turns that the node hands out are taken late, twice, or not before it dies.
 
 use tidewheel_engine::Command;
-use tidewheel_engine::command::{RunAction, StartRun};
+use tidewheel_engine::command::{GivenUp, RunAction, StartRun};
 use tidewheel_engine::effect::{Computation, Refusal, Reply};
 use tidewheel_engine::id::{Name, RunId, TenantId};
 use tidewheel_engine::mutation::RecordKind;
@@ -158,7 +158,11 @@ impl World {
             RunAct::Retry => RunAction::Retry,
             RunAct::Reset | RunAct::Fork => {
                 let Some(key) = self.checkers.runs.some_key(partition, run, draw) else { return };
-                if act == RunAct::Reset { RunAction::Reset(key, None) } else { RunAction::Fork(key, None) }
+                if act == RunAct::Reset {
+                    RunAction::Reset(key, None, GivenUp::Undone)
+                } else {
+                    RunAction::Fork(key, None)
+                }
             }
         };
         self.act_on_run(partition, tenant, run, action);

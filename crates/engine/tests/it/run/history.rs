@@ -67,7 +67,8 @@ fn a_reset_goes_back_to_a_key_in_the_middle_of_a_turn_and_evaluates_only_what_is
     assert_eq!(world.output(), json!("wrong"));
     world.finished = None;
     let input = world.data(json!(["changed"]));
-    let turn = reset(&world, "/set:/do/2/two#0", Change { input: Some(input), identity: None }).expect("a turn");
+    let turn =
+        reset(&world, "/set:/do/2/two#0", Change { input: Some(input), identity: None, keeps: false }).expect("a turn");
     assert!(turn.snapshot);
     world.commit(turn);
     let entry = world.task("b");
@@ -113,7 +114,7 @@ fn a_fork_of_a_run_is_another_run_with_the_same_past() {
     world.complete("a", json!(1));
     let identity = Identity { run: RunId(78), ..(*world.head.identity).clone() };
     let input = world.data(json!("other"));
-    let change = Change { input: Some(input), identity: Some(identity.into()) };
+    let change = Change { input: Some(input), identity: Some(identity.into()), keeps: false };
     let turn = reset(&world, "/task:/do/1/b#0", change).expect("a turn");
     assert!(!turn.acts.iter().any(|act| matches!(act, Act::CancelTask { .. })), "the first run stays as it is");
     assert_eq!(turn.head.identity.run, RunId(78));

@@ -329,7 +329,7 @@ fn another_input_for_a_step_is_refused_with_the_key_of_the_saga_which_takes_it()
     world.complete("a", json!("A"));
     let (step, whole) = (key_of(&world, "/step/b#0"), key_of(&world, "saga:/do/0/step#0"));
     let input = world.data(json!(2));
-    let change = Change { input: Some(input), identity: None };
+    let change = Change { input: Some(input), identity: None, keeps: false };
     let segments = world.segments.clone();
     let refused =
         world.journal(&segments).reset(&world.head, &step, change.clone(), world.now, &mut FUEL.clone()).err();
@@ -358,4 +358,122 @@ fn a_second_reset_to_the_same_saga_does_not_undo_again_what_the_first_undid() {
     world.complete("undo b", json!(null));
     world.complete("undo a", json!(null));
     assert_eq!(world.error()["status"], 500);
+}
+
+/// A run whose saga has ended well, with its last task at work.
+fn behind_a_saga() -> (World, String) {
+    let mut world = run(&[saga(), S::Task("after")], json!(null));
+    for step in ["a", "b", "c"] {
+        world.complete(step, json!(step));
+    }
+    assert_eq!(at_work(&world), ["after"]);
+    let key = key_of(&world, "/step/b#0");
+    (world, key)
+}
+
+#[test]
+fn a_reset_into_a_saga_that_had_ended_well_undoes_what_it_did_after_that_step() {
+    let (mut world, key) = behind_a_saga();
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["undo c"], "the last first, before anything else begins");
+    world.complete("undo c", json!(null));
+    assert_eq!(at_work(&world), ["undo b"]);
+    world.complete("undo b", json!(null));
+    assert_eq!(at_work(&world), ["b"], "`a` holds");
+    assert_eq!(args(&world, "b")["steps"], json!({"a": "a"}));
+    world.complete("b", json!("B"));
+    world.break_task("c", 500);
+    world.complete("undo b", json!(null));
+    world.complete("undo a", json!(null));
+    assert_eq!(world.error()["status"], 500, "each was undone once");
+}
+
+#[test]
+fn a_reset_to_before_a_saga_undoes_all_of_it_also_of_a_run_that_is_over() {
+    for over in [false, true] {
+        let (mut world, _) = behind_a_saga();
+        if over {
+            world.complete("after", json!(1));
+        }
+        let key = key_of(&world, "saga:/do/0/step#0");
+        go_back(&mut world, &key, Change::default());
+        for step in ["undo c", "undo b", "undo a"] {
+            assert_eq!(at_work(&world), [step]);
+            world.complete(step, json!(null));
+        }
+        assert_eq!(at_work(&world), ["a"]);
+    }
+}
+
+#[test]
+fn a_reset_to_behind_a_saga_leaves_what_it_did() {
+    let (mut world, _) = behind_a_saga();
+    let key = key_of(&world, "task:/do/1/step#0");
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["after"]);
+    assert!(world.head.undo.is_none());
+}
+
+#[test]
+fn what_was_done_stays_where_somebody_says_so_and_no_later_reset_undoes_it() {
+    let (mut world, key) = behind_a_saga();
+    go_back(&mut world, &key, Change { keeps: true, ..Change::default() });
+    assert_eq!(at_work(&world), ["b"]);
+    world.complete("b", json!("B"));
+    // Only the second `b` is given up.
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["undo b"]);
+    world.complete("undo b", json!(null));
+    assert_eq!(at_work(&world), ["b"]);
+}
+
+#[test]
+fn resets_one_after_another_undo_nothing_twice() {
+    let (mut world, key) = behind_a_saga();
+    let whole = key_of(&world, "saga:/do/0/step#0");
+    go_back(&mut world, &key, Change::default());
+    world.complete("undo c", json!(null));
+    // In the middle of it: `b` is at work, and `a` is given up, too.
+    assert_eq!(at_work(&world), ["undo b"]);
+    go_back(&mut world, &whole, Change::default());
+    assert_eq!(at_work(&world), ["undo b"]);
+    world.complete("undo b", json!(null));
+    assert_eq!(at_work(&world), ["undo a"]);
+    world.complete("undo a", json!(null));
+    assert_eq!(at_work(&world), ["a"]);
+    go_back(&mut world, &whole, Change::default());
+    assert_eq!(at_work(&world), ["a"], "nothing is left of it");
+}
+
+#[test]
+fn what_a_terminated_run_left_behind_is_undone_by_a_reset_to_before_it() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    let key = key_of(&world, "/step/b#0");
+    world.send(Event::Terminate { reason: "at once".into() });
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["undo b"]);
+    world.complete("undo b", json!(null));
+    assert_eq!(at_work(&world), ["b"]);
+}
+
+#[test]
+fn a_reset_that_was_made_before_is_folded_as_it_was() {
+    let mut world = run(&[saga(), S::Task("after")], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    let key = key_of(&world, "/step/b#0");
+    go_back(&mut world, &key, Change::default());
+    world.complete("undo b", json!(null));
+    let mut segments = world.segments.clone();
+    for segment in &mut segments {
+        segment.revision = 5;
+        if let Event::Reset { since, .. } = &mut segment.event {
+            assert!(since.is_some());
+            *since = None;
+        }
+    }
+    let folded = world.journal(&segments).fold().expect("as a program of then wrote it");
+    assert_eq!(folded, world.head);
 }

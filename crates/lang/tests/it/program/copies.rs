@@ -53,11 +53,11 @@ fn a_run_goes_back_to_a_key_by_the_activation_that_asked_for_it() {
     world.go();
     assert_eq!(world.output(), json!({"n": 3}));
     assert_eq!(world.times("fetch"), before + 2, "the two before it are kept");
-    let changed = Change { input: Some(Data::of(json!(5)).0), identity: None };
+    let changed = Change { input: Some(Data::of(json!(5)).0), identity: None, keeps: false };
     assert_eq!(world.reset("/task:fetch#1", changed), Err(FoldError::Input));
     assert_eq!(world.reset("/task:nothing#1", Change::default()), Err(FoldError::NoKey));
     // From its start, with another input.
-    let changed = Change { input: Some(Data::of(json!({"x": 1})).0), identity: None };
+    let changed = Change { input: Some(Data::of(json!({"x": 1})).0), identity: None, keeps: false };
     world.reset("/run:#0", changed).unwrap();
     world.go();
     assert_eq!(world.times("fetch"), before + 6);
@@ -96,7 +96,7 @@ fn a_fork_goes_on_as_another_run_with_the_history_so_far() {
     world.start(json!({}));
     world.go();
     let identity = Arc::new(Identity { run: RunId(8), ..(*world.head.identity).clone() });
-    world.reset("/task:fetch#1", Change { input: None, identity: Some(identity) }).unwrap();
+    world.reset("/task:fetch#1", Change { input: None, identity: Some(identity), keeps: false }).unwrap();
     world.go();
     assert_eq!(world.head.identity.run, RunId(8));
     assert_eq!((world.output(), world.times("fetch")), (json!("end"), 3));
@@ -119,7 +119,7 @@ fn a_run_goes_back_to_a_key_whose_turn_has_left_it_and_on_from_there() {
     world.reset("/task:fetch#50", Change::default()).unwrap();
     world.go();
     let identity = Arc::new(Identity { run: RunId(8), ..(*world.head.identity).clone() });
-    world.reset("/task:fetch#10", Change { input: None, identity: Some(identity) }).unwrap();
+    world.reset("/task:fetch#10", Change { input: None, identity: Some(identity), keeps: false }).unwrap();
     world.go();
     assert_eq!((world.output(), world.head.identity.run), (json!(61), RunId(8)));
 }

@@ -76,6 +76,62 @@ fn a_reset_to_before_what_was_undone_begins_the_program_anew_and_undoes_nothing_
     assert_eq!(undone.len(), 2 * world.times("book"), "one booking, two undos: {undone:?}");
 }
 
+/// Books, then charges, then ships; what it booked and charged it can undo.
+fn books_and_charges(heard: &Heard<'_>) -> Json {
+    for (done, undo, next) in [("book", "cancel", "charge"), ("charge", "refund", "ship")] {
+        if let Some(result) = heard.ask("all", &[command("task", done, 0)]) {
+            return result;
+        }
+        if !heard.opened(&format!("/undo:{undo}#0")) {
+            let keys = json!([{"mode": "all", "keys": [format!("/task:{next}#0")]}]);
+            return json!({"v": 1, "commands": [command("undo", undo, 0), command("task", next, 0)], "wait": keys});
+        }
+    }
+    match heard.ask("all", &[command("task", "ship", 0)]) {
+        Some(result) => result,
+        None if heard.done("/task:ship#0").unwrap()["status"] == "error" => error("not shipped", Some("/task:ship#0")),
+        None => ok(json!("shipped")),
+    }
+}
+
+#[test]
+fn a_reset_undoes_what_a_program_armed_after_that_entry_and_nothing_before_it() {
+    for over in [false, true] {
+        let mut world = World::new(books_and_charges);
+        world.start(json!({}));
+        if over {
+            world.go();
+            assert_eq!(world.output(), json!("shipped"));
+        }
+        while world.times("ship") == 0 {
+            world.work();
+        }
+        world.reset("/task:charge#0", Change::default()).unwrap();
+        world.failing.insert("ship".into(), 1);
+        world.go();
+        assert_eq!((world.times("book"), world.times("charge"), world.times("ship")), (1, 2, 2));
+        assert_eq!(world.error()["detail"], "not shipped");
+        // The first charge by the reset, the second one and the booking because the run failed.
+        assert_eq!((world.times("refund"), world.times("cancel")), (2, 1), "{:?}", world.begun);
+        let order: Vec<&str> = world.begun.iter().map(String::as_str).filter(|name| *name != "@").collect();
+        let expected = ["book", "charge", "ship", "refund", "charge", "ship", "refund", "cancel"];
+        assert_eq!(order, expected);
+    }
+}
+
+#[test]
+fn a_reset_that_is_to_keep_what_was_done_undoes_nothing() {
+    let mut world = World::new(books_and_charges);
+    world.start(json!({}));
+    while world.times("ship") == 0 {
+        world.work();
+    }
+    world.reset("/task:charge#0", Change { keeps: true, ..Change::default() }).unwrap();
+    world.go();
+    assert_eq!(world.output(), json!("shipped"));
+    assert_eq!((world.times("charge"), world.times("refund"), world.times("cancel")), (2, 0, 0));
+}
+
 #[test]
 fn a_fork_does_not_undo_what_the_other_run_did() {
     let mut world = World::new(undoes);
@@ -84,7 +140,7 @@ fn a_fork_does_not_undo_what_the_other_run_did() {
         world.work();
     }
     let identity = Arc::new(Identity { run: RunId(99), ..(*world.head.identity).clone() });
-    world.reset("/task:bad#0", Change { input: None, identity: Some(identity) }).unwrap();
+    world.reset("/task:bad#0", Change { input: None, identity: Some(identity), keeps: false }).unwrap();
     assert!(world.head.undo.is_none(), "{:?}", world.head.undo);
     world.feed(Event::Terminate { reason: "enough".into() });
     assert_eq!(world.times("cancel"), 0);

@@ -76,7 +76,7 @@ impl Part for Event {
             Event::Suspend { reason } => reason_of(to, 10, reason),
             Event::Resume => to.number(1, 11),
             Event::Retry => to.number(1, 12),
-            Event::Reset { key, input, next_seq, identity } => {
+            Event::Reset { key, input, next_seq, identity, since } => {
                 to.number(1, 13);
                 if let Some(input) = input {
                     to.data(5, input);
@@ -84,6 +84,8 @@ impl Part for Event {
                 to.text(6, key);
                 to.number(8, *next_seq);
                 to.part(9, &**identity);
+                // No entry has the number 0.
+                to.number(2, since.unwrap_or(0));
             }
             Event::Moved { identity, by } => {
                 to.number(1, 15);
@@ -156,7 +158,8 @@ impl EventFields {
             12 => Event::Retry,
             13 => {
                 let (input, next_seq) = (self.data.take(), self.next_seq);
-                Event::Reset { key: text, input, next_seq, identity: Arc::new(self.identity()?) }
+                let since = (self.entry > 0).then_some(self.entry);
+                Event::Reset { key: text, input, next_seq, identity: Arc::new(self.identity()?), since }
             }
             14 => Event::Many { entry, ended: self.ended },
             15 => Event::Moved { identity: Arc::new(self.identity()?), by: text },

@@ -102,6 +102,7 @@ impl Part for Compensations {
         }
         to.flag(5, self.unwinding);
         self.failed.iter().for_each(|name| to.bytes(6, name.as_bytes()));
+        to.number(7, self.holds as u64);
     }
 
     fn read(fields: Fields<'_>, values: &mut Values) -> Decoded<Self> {
@@ -115,10 +116,12 @@ impl Part for Compensations {
                 4 => all.pause = Some(field.number()?),
                 5 => all.unwinding = field.flag()?,
                 6 => all.failed.push(field.text()?),
+                7 => all.holds = usize::try_from(field.number()?).unwrap_or(usize::MAX),
                 _ => {}
             }
             Ok(())
         })?;
+        all.holds = all.holds.min(all.armed.len());
         all.running = match (entry, running) {
             (None, None) => None,
             (entry, running) => Some((needed(entry, "entry of an undo")?, needed(running, "undo at work")?)),

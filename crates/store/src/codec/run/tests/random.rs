@@ -189,6 +189,7 @@ impl Random {
                 input: self.maybe(Random::data),
                 next_seq: self.number(),
                 identity: Arc::new(self.identity()),
+                since: if self.layout < 4 { None } else { self.maybe(|random| 1 + random.number() / 2) },
             },
         }
     }
@@ -525,13 +526,18 @@ impl Random {
     }
 
     fn compensations(&mut self) -> Compensations {
-        Compensations {
+        let mut all = Compensations {
             armed: self.list(3, Random::undo),
             running: self.maybe(|random| (random.number(), random.undo())),
             pause: self.maybe(Random::number),
             unwinding: self.flag(),
             failed: self.list(2, Random::name),
+            holds: 0,
+        };
+        if self.layout >= 4 {
+            all.holds = self.below(all.armed.len() as u64 + 1) as usize;
         }
+        all
     }
 
     fn value_id(&mut self) -> ValueId {
