@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 use tidewheel_engine::Command;
-use tidewheel_engine::command::{MoveRun, RunAction};
+use tidewheel_engine::command::{GivenUp, MoveRun, RunAction};
 use tidewheel_engine::id::{Name, RunId, TenantId};
 use tidewheel_engine::load::{Load, Loaded};
 use tidewheel_engine::run::code;
@@ -127,7 +127,7 @@ impl World {
             }
             4 => {
                 if let Some(key) = self.checkers.runs.some_key(partition, run, draw / 16) {
-                    self.act_on_run(partition, tenant, run, RunAction::Reset(key, None));
+                    self.act_on_run(partition, tenant, run, RunAction::Reset(key, None, GivenUp::Undone));
                 }
             }
             _ => {}
