@@ -163,6 +163,8 @@ bugs! {
     UncheckedMove,
     /// A run moves because its history fitted, although it went on since.
     StaleRehearsal,
+    /// Whether a run fits another version is asked before what came first is taken in.
+    HastyMove,
     /// A move that is refused is made all the same.
     RefusedAndMoved,
     /// The head of a run is not written whole with its move.

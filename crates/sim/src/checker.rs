@@ -144,7 +144,7 @@ impl Checkers {
     /// A move was acknowledged.
     pub(crate) fn run_moved(&mut self, partition: usize, run: RunId, by: &Name, told: &Head) {
         let log = self.runs.parts[partition].get(&run);
-        let found = log.and_then(|log| run_version::told(log, by, told, &self.runs.asks, &self.runs.definitions));
+        let found = log.and_then(|log| run_version::told(log, by, told, &self.runs.asks));
         self.add_all(found.into_iter().collect());
     }
 

@@ -87,15 +87,21 @@ impl Partition {
         if matches!(entry.stage, Stage::Ready(_)) {
             return false;
         }
+        self.keep_command(run, command);
+        true
+    }
+
+    /// Keeps a command with a run in memory until it can be carried out ([`Partition::after_wait`]).
+    pub(super) fn keep_command(&mut self, run: RunId, command: impl FnOnce() -> Command) {
+        let Some(entry) = self.runs.held.get_mut(&run) else { return };
         if entry.commands.len() >= limit::RUN_COMMANDS {
             if let Some(request) = super::request_of(&command()) {
                 let refusal = Refusal::Overloaded { what: "the run".into(), retry_after_ms: 1_000 };
                 self.refuse(request, refusal);
             }
-            return true;
+            return;
         }
         entry.commands.push(command());
-        true
     }
 
     /// Values that were read for a run.

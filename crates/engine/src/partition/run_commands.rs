@@ -143,7 +143,7 @@ impl Partition {
 
     pub(super) fn act_on_run(&mut self, request: RequestId, tenant: TenantId, run: RunId, action: RunAction, now: Now) {
         let again = || Command::ActOnRun { request, tenant, run, action: action.clone() };
-        if !self.run_at_hand(request, tenant, run, again) {
+        if !self.run_at_hand(request, tenant, run, again) || self.wait_for_line(run, &action, again) {
             return;
         }
         let Some(phase) = self.runs.held.get(&run).and_then(|entry| entry.head()).map(|head| head.phase) else {
@@ -190,7 +190,18 @@ impl Partition {
             .then(|| "the run does not hold because of a replay that differed; there is nothing to accept".to_owned())
     }
 
-    /// Moves a run to another version of its workflow, if it fits.
+    /// Makes an action wait that makes sense only where the run stands once all is taken in that came before. True = it waits.
+    fn wait_for_line(&mut self, run: RunId, action: &RunAction, command: impl FnOnce() -> Command) -> bool {
+        let stands = matches!(action, RunAction::Move(_) | RunAction::Accept(_) | RunAction::Resume | RunAction::Retry);
+        let caught_up = self.runs.held.get(&run).is_none_or(RunEntry::caught_up);
+        if !stands || caught_up || self.options.planted.has(Bug::HastyMove) {
+            return false;
+        }
+        self.keep_command(run, command);
+        true
+    }
+
+    /// Moves a run to another version of its workflow, if it fits. All that came before is taken in.
     fn move_run(&mut self, request: RequestId, (tenant, run): (TenantId, RunId), to: MoveRun, now: Now) {
         let Some(head) = self.runs.held.get(&run).and_then(RunEntry::head).cloned() else { return };
         let own = head.identity.plan;
@@ -219,6 +230,7 @@ impl Partition {
         }
         let version = new.plan().version.clone();
         let identity = Arc::new(Identity { plan: to.plan, version, ..(*head.identity).clone() });
+        self.forget_continue(run);
         self.deliver(tenant, run, Event::Moved { identity, by: to.by }, now);
         if why.is_ok() {
             self.reply_run(request, run);

@@ -152,6 +152,13 @@ impl RunEntry {
         }
     }
 
+    /// Whether nothing is in line that could change where it stands: all that came is taken in, but for its own going on, or what is
+    /// first cannot be.
+    pub(super) fn caught_up(&self) -> bool {
+        let goes_on = |arrival: &Arrival| matches!(arrival.event, Event::Continue);
+        self.stuck || self.inbox.iter().all(goes_on)
+    }
+
     /// Moves it from one stage with a head to another.
     pub(super) fn restage(&mut self, next: impl FnOnce(Head) -> Stage) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Wanted) {
@@ -299,8 +306,13 @@ impl Partition {
             let steps = self.serve_run(run, arrival, now);
             let changes = self.output_len().saturating_sub(before);
             left = left.saturating_sub(1 + changes + (steps / limit::STEPS_PER_CHANGE) as usize);
-            if self.runs.held.get(&run).is_some_and(|entry| !entry.inbox.is_empty()) {
+            let Some(entry) = self.runs.held.get(&run) else { continue };
+            let (waits, caught_up) = (!entry.commands.is_empty(), entry.caught_up());
+            if !entry.inbox.is_empty() {
                 self.line_up(run);
+            }
+            if waits && caught_up {
+                self.after_wait(run, now);
             }
         }
         !self.runs.line.is_empty() || !self.runs.cancels.is_empty() || !self.runs.played.is_empty()

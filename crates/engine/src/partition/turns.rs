@@ -62,7 +62,7 @@ impl Partition {
             && fits(head, from.plan(), definition.plan()).is_err()
             && !self.options.planted.has(Bug::UncheckedMove)
         {
-            // It went on since it was found to fit. It stays where it is.
+            // It was found to fit where it stands, and is first in line since; but that row was written by an older program.
             return Ok((None, 0));
         }
         let env =
@@ -221,6 +221,17 @@ impl Partition {
         let tenant = entry.tenant;
         let wanted = hashes.iter().map(|hash| hash.0).collect();
         self.ask(Load::Values(tenant, wanted), Purpose::RunValues(run, hashes));
+    }
+
+    /// What a run in memory was to go on with is not needed: the turn that comes instead goes on by itself.
+    pub(super) fn forget_continue(&mut self, run: RunId) {
+        let Some(entry) = self.runs.held.get_mut(&run) else { return };
+        let (tenant, goes_on) = (entry.tenant, |arrival: &Arrival| matches!(arrival.event, Event::Continue));
+        let (gone, rest) = std::mem::take(&mut entry.inbox).into_iter().partition::<Vec<_>, _>(goes_on);
+        entry.inbox = rest.into();
+        for arrival in gone.iter().filter(|arrival| arrival.stored) {
+            self.taken(tenant, run, arrival);
+        }
     }
 
     /// The run can take things in again.

@@ -444,14 +444,14 @@ mod tests {
         let mut all = two();
         all.holds = 1;
         all.begin();
-        let last = all.next().unwrap();
+        let last = all.take_next().unwrap();
         assert_eq!(&*last.name, "b");
         all.opened(last, 7);
         assert_eq!(all.done(&Outcome::Ok(Data::null())), Undone::Next);
-        assert!(all.next().is_none() && all.idle() && !all.is_empty(), "`a` holds");
+        assert!(all.take_next().is_none() && all.idle() && !all.is_empty(), "`a` holds");
         assert_eq!((all.armed.len(), all.holds), (1, 0));
         all.begin();
-        assert_eq!(&*all.next().unwrap().name, "a", "the run fails later");
+        assert_eq!(&*all.take_next().unwrap().name, "a", "the run fails later");
     }
 
     #[test]

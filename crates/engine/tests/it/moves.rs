@@ -5,15 +5,15 @@ use std::sync::Arc;
 use serde_json::json;
 use tidewheel_engine::command::{GivenUp, MoveRun, RunAction};
 use tidewheel_engine::config::{QueueConfig, QueueState};
-use tidewheel_engine::effect::Refusal;
-use tidewheel_engine::id::RunId;
+use tidewheel_engine::effect::{Computation, Effect, Refusal};
+use tidewheel_engine::id::{RequestId, RunId};
 use tidewheel_engine::mutation::RecordKind;
 use tidewheel_engine::partition::{Options, WithCompiler};
 use tidewheel_engine::run::act::Event;
 use tidewheel_engine::run::head::Phase;
 use tidewheel_engine::run::journal::{EntryKind, Fact};
 use tidewheel_engine::run::plan::ParentClose;
-use tidewheel_engine::task::State;
+use tidewheel_engine::task::{Outcome as Ended, State};
 use tidewheel_engine::{Command, Reply};
 
 use crate::bench::{Bench, TENANT, worker};
@@ -184,4 +184,58 @@ fn a_suspended_run_moves_and_stays_suspended() {
     work(&mut bench, session);
     act(&mut bench, run, RunAction::Resume);
     assert_eq!(output(&head(&mut bench, run)), json!("new"));
+}
+
+/// Turns, commits and reads, but no turn that was handed out comes back; those.
+fn without_computing(bench: &mut Bench) -> Vec<Computation> {
+    for _ in 0..20 {
+        bench.turn().into_iter().for_each(|batch| bench.land(batch));
+        let loads = bench.p.take_loads();
+        loads.into_iter().for_each(|load| bench.answer(load));
+    }
+    let (works, others) =
+        std::mem::take(&mut bench.effects).into_iter().partition(|effect| matches!(effect, Effect::Compute(_)));
+    bench.effects = others;
+    let work = |effect| match effect {
+        Effect::Compute(work) => Some(*work),
+        _ => None,
+    };
+    Vec::into_iter(works).filter_map(work).collect()
+}
+
+#[test]
+fn whether_a_run_fits_is_asked_once_all_is_taken_in_that_came_before() {
+    let fork = || S::Fork(false, vec![S::Do(vec![S::Task("a"), crate::runs::long()]), S::Task("b")]);
+    let old = [fork(), S::Task("c"), S::Lit(json!("old"))];
+    // The fork has a place in both, and what comes behind it only in one.
+    let (fits, other) = ([fork(), S::Task("d"), S::Lit(json!("new"))], [fork(), S::Wait(60_000)]);
+    for (to, new) in [(1, &fits[..]), (2, &other[..])] {
+        let mut bench = versions(&[&old, &fits, &other]);
+        let run = started(&mut bench);
+        let session = bench.connect("w", worker(2));
+        let both = bench.granted();
+        assert_eq!(both.len(), 2, "{new:?}");
+        for grant in &both {
+            let outcome = Ended::Ok { result: grant.input.clone(), artifacts: Vec::new() };
+            bench.apply(Command::Results { session, results: vec![(grant.task, grant.token, outcome)] });
+        }
+        // The turn of one of them takes long, and the other one waits behind it; the move comes behind both.
+        let mut works = without_computing(&mut bench);
+        assert_eq!(works.len(), 1);
+        let action = RunAction::Move(MoveRun { plan: [to; 32], by: "ann".into(), at: None });
+        bench.apply(Command::ActOnRun { request: RequestId(1 << 40), tenant: TENANT, run, action });
+        assert!(without_computing(&mut bench).is_empty());
+        let work = works.remove(0);
+        let (tenant, ticket, outcome) = (work.tenant, work.ticket, Box::new(work.run()));
+        bench.apply(Command::TurnComputed { tenant, run, ticket, outcome });
+        bench.settle();
+        let is_it = |effect: &Effect| matches!(effect, Effect::Reply { request, .. } if request.0 == 1 << 40);
+        let at = bench.effects.iter().position(is_it).expect("an answer");
+        let Effect::Reply { reply, .. } = bench.effects.remove(at) else { unreachable!() };
+        let now = head(&mut bench, run).identity.version.clone();
+        match to {
+            1 => assert!(matches!(&reply, Reply::Run(head) if head.identity.version == now && &*now == "2.0.0")),
+            _ => assert!(refused(reply).contains("/do/1/step") && &*now == "1.0.0"),
+        }
+    }
 }

@@ -354,7 +354,7 @@ fn a_python_call_gets_what_its_registration_says() {
 }
 
 /// An expression that needs more than the loop of a partition gives.
-fn long() -> S {
+pub(crate) fn long() -> S {
     S::kind(|chart, _| {
         let steps = tidewheel_engine::limit::SLICE_STEPS * 2;
         tidewheel_engine::run::plan::Kind::Set(chart.costly(steps, |_| Ok(json!("long"))))

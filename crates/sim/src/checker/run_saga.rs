@@ -43,13 +43,6 @@ pub(crate) struct Sagas {
 type Name = (String, String);
 
 impl Sagas {
-    /// Whether a key is a step of a saga, while something is still to be undone.
-    pub(super) fn goes_into(&self, key: &str) -> bool {
-        let step = key.rsplit('/').next().unwrap_or_default();
-        let is_step = step.starts_with(['t', 'k']) && step[1..].starts_with(|c: char| c.is_ascii_digit());
-        is_step && !self.owed.is_empty()
-    }
-
     fn is_idle(&self) -> bool {
         self.open.is_empty() && self.done.is_empty() && self.kept.is_empty()
     }

@@ -79,9 +79,8 @@ pub(crate) struct Versions {
     /// Moves that were put in line, and that were made.
     lined: BTreeSet<Name>,
     moved: BTreeSet<Name>,
-    /// Moves that were taken out of the line in this commit, and turns in it.
-    gone: Vec<(Name, [u8; 32])>,
-    turns: u32,
+    /// Moves that were taken out of the line in this commit.
+    gone: Vec<Name>,
     /// The newest head that was written whole, and the turn of the last move.
     whole: u64,
     wanted: u64,
@@ -129,8 +128,8 @@ impl Versions {
 
     /// Something was taken out of the line.
     pub(super) fn unlined(&mut self, event: &Event) {
-        if let Event::Moved { by, identity } = event {
-            self.gone.push((by.clone(), identity.plan));
+        if let Event::Moved { by, .. } = event {
+            self.gone.push(by.clone());
         }
     }
 
@@ -178,7 +177,6 @@ fn place(reference: &str) -> Option<usize> {
 pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment, definitions: &Definitions, asks: &Asks) -> Found {
     let mut found = Found::new();
     let copies = log.copies;
-    log.versions.turns += 1;
     match &segment.event {
         Event::Start { identity, .. } => log.versions.followed = vec![identity.plan],
         Event::Moved { identity, by } => {
@@ -337,49 +335,28 @@ pub(super) fn given(run: RunId, log: &Log, task: &Task, input: &Json, definition
 }
 
 /// After a commit that touched a run.
-pub(super) fn settle(run: RunId, log: &mut Log, definitions: &Definitions) -> Found {
+pub(super) fn settle(run: RunId, log: &mut Log) -> Found {
     let mut found = Found::new();
-    let (gone, turns) = (std::mem::take(&mut log.versions.gone), std::mem::take(&mut log.versions.turns));
+    let gone = std::mem::take(&mut log.versions.gone);
     let versions = &log.versions;
     if versions.wanted > versions.whole {
         let turn = versions.wanted;
         found.push(("S12", format!("run {run} moved in turn {turn}, and its head was not written whole with it")));
     }
-    let head = &log.head;
-    for (by, plan) in
-        gone.into_iter().filter(|(by, plan)| turns == 0 && !versions.moved.contains(by) && *plan != head.identity.plan)
-    {
-        if has_place(head, &plan, definitions) {
-            found.push(("S13", format!("a move of run {run} by {by} was in line, fits, and is dropped")));
-        }
+    for by in gone.into_iter().filter(|by| !versions.moved.contains(by)) {
+        found.push(("S13", format!("a move of run {run} by {by} was in line and is dropped")));
     }
     found
 }
 
-/// A move was answered with the run: it is in line or in the journal, or what came before it took the run to where it does not fit.
-/// The service that asked looks which of them it is.
-pub(super) fn told(
-    log: &Log,
-    by: &Name,
-    told: &Head,
-    asks: &Asks,
-    definitions: &Definitions,
-) -> Option<(&'static str, String)> {
+/// A move was answered with the run: it is first in line or in the journal.
+pub(super) fn told(log: &Log, by: &Name, told: &Head, asks: &Asks) -> Option<(&'static str, String)> {
     let ask = asks.moves.get(by)?;
     let (run, versions) = (ask.run, &log.versions);
     // Of two that ask for the same version at once, one moves the run; the other has nothing left to do.
     let is_there = [told, &log.head].iter().any(|head| head.identity.plan == ask.plan);
     let known = versions.lined.contains(by) || versions.moved.contains(by) || is_there;
-    (!known && has_place(told, &ask.plan, definitions))
-        .then(|| ("S1", format!("the move of run {run} by {by} was acknowledged and is nowhere")))
-}
-
-/// Whether a run as it is goes on with a plan.
-fn has_place(head: &Head, plan: &[u8; 32], definitions: &Definitions) -> bool {
-    let (old, new) = (definitions.get(&head.identity.plan), definitions.get(plan));
-    !head.phase.ended()
-        && head.closing.is_none()
-        && old.zip(new).is_some_and(|(old, new)| fits(head, old.plan(), new.plan()).is_ok())
+    (!known).then(|| ("S1", format!("the move of run {run} by {by} was acknowledged and is nowhere")))
 }
 
 /// A move was refused.
