@@ -7,12 +7,12 @@ use tidewheel_engine::planted::Bug;
 
 use crate::plan::SECOND;
 use crate::planted;
-use crate::run::{Outcome, run};
+use crate::run::{Outcome, Shown, run};
 
 const HELP: &str = "\
 Runs the engine in a simulated world with faults, and checks what it promises.
 
-usage: tidewheel sim [--seed N] [--seeds N] [--minutes M] [--planted] [--trace]
+usage: tidewheel sim [--seed N] [--seeds N] [--minutes M] [--planted] [--trace] [--run ID]
 
   --seed N      first seed (default 0)
   --seeds N     how many seeds (default 200; 1 with --seed)
@@ -20,10 +20,12 @@ usage: tidewheel sim [--seed N] [--seeds N] [--minutes M] [--planted] [--trace]
   --planted     plant each known bug in turn and show which checker catches it
   --bug NAME    run with one planted bug
   --trace       print every event of the seeds on stderr
+  --run ID      print every turn of this run on stderr, as it is stored
 
 examples:
   tidewheel sim --seeds 1000
-  tidewheel sim --seed 4711 --trace";
+  tidewheel sim --seed 4711 --trace
+  tidewheel sim --seed 4711 --run 018bcfe5-907d-7238-8000-010000000085";
 
 /// Every so many seeds one is run twice.
 const TWICE: u64 = 100;
@@ -34,7 +36,7 @@ struct Options {
     minutes: f64,
     planted: bool,
     bug: Option<Bug>,
-    trace: bool,
+    shown: Shown,
 }
 
 /// Runs the command; returns the exit code.
@@ -54,7 +56,7 @@ pub fn main_with_args(args: Vec<String>) -> i32 {
 }
 
 fn parse(args: &[String]) -> Result<Option<Options>, String> {
-    let mut options = Options { seed: 0, seeds: 200, minutes: 6.0, planted: false, bug: None, trace: false };
+    let mut options = Options { seed: 0, seeds: 200, minutes: 6.0, planted: false, bug: None, shown: Shown::default() };
     let mut counted = false;
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -85,7 +87,8 @@ fn parse(args: &[String]) -> Result<Option<Options>, String> {
                 options.bug = Some(*known.ok_or(format!("--bug: no bug is called {text}"))?);
             }
             "--planted" => options.planted = true,
-            "--trace" => options.trace = true,
+            "--trace" => options.shown.events = true,
+            "--run" => options.shown.run = Some(value()?),
             "--help" | "-h" => return Ok(None),
             other => return Err(format!("unknown argument {other}")),
         }
@@ -130,10 +133,10 @@ fn run_seeds(options: &Options) -> i32 {
     let mut totals = Totals::default();
     let mut shown = Instant::now();
     for seed in options.seed..options.seed.saturating_add(options.seeds) {
-        let mut outcome = run(seed, options.minutes, options.bug, options.trace);
+        let mut outcome = run(seed, options.minutes, options.bug, options.shown.clone());
         if seed % TWICE == 0 && options.seeds > 1 {
             totals.twice += 1;
-            let again = run(seed, options.minutes, options.bug, false);
+            let again = run(seed, options.minutes, options.bug, Shown::default());
             if again.trace != outcome.trace || again.events != outcome.events {
                 outcome.violations.push(("determinism".to_owned(), "two runs of the seed differ".to_owned()));
             }

@@ -3,7 +3,7 @@
 
 use tidewheel_engine::planted::Bug;
 
-use crate::run::run;
+use crate::run::{Shown, run};
 
 /// Seeds a bug is given.
 pub const SEEDS: u64 = 300;
@@ -23,10 +23,10 @@ pub struct Catch {
 /// Hunts one bug.
 pub fn hunt(bug: Bug, minutes: f64) -> Catch {
     let caught = (0..SEEDS).find_map(|seed| {
-        let outcome = run(seed, minutes, Some(bug), false);
+        let outcome = run(seed, minutes, Some(bug), Shown::default());
         let (id, text) = outcome.violations.into_iter().next()?;
         // A seed that fails without the bug says nothing about it.
-        run(seed, minutes, None, false).violations.is_empty().then_some((id, seed, text))
+        run(seed, minutes, None, Shown::default()).violations.is_empty().then_some((id, seed, text))
     });
     Catch { bug, by: caught }
 }

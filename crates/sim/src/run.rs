@@ -31,10 +31,20 @@ pub struct Outcome {
     pub trace: u64,
 }
 
+/// What is printed on stderr while a seed runs.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// Every event.
+    pub events: bool,
+    /// Every turn of the run with this id.
+    pub run: Option<String>,
+}
+
 /// Runs a seed.
-pub fn run(seed: u64, minutes: f64, bug: Option<Bug>, talk: bool) -> Outcome {
+pub fn run(seed: u64, minutes: f64, bug: Option<Bug>, shown: Shown) -> Outcome {
     let planted = bug.map_or_else(Planted::default, Planted::plant);
-    let mut world = World::new(Plan::new(seed, minutes), planted, talk);
+    let mut world = World::new(Plan::new(seed, minutes), planted, shown.events);
+    world.checkers.runs.shown = shown.run;
     // An assertion of the engine is a checker too: it stops the partition in the product, and the seed here.
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).err();
     let found = world.checkers.violations.iter().take(20);

@@ -57,6 +57,8 @@ pub(crate) struct Program {
     keys: BTreeSet<String>,
     /// Ends in order, those of this generation, without what was cancelled.
     ended: Vec<Ended>,
+    /// What had ended when it was taken back, and of what it has not heard since.
+    untold: Vec<Ended>,
     /// All that ever ended.
     ever: BTreeMap<String, Vec<Ended>>,
     active: Option<u64>,
@@ -106,7 +108,10 @@ impl Program {
         self.active.is_none() && self.waits.as_ref().is_some_and(|waits| satisfied(waits))
     }
 
-    fn taken_back(&mut self) {
+    /// `over`: what had ended by the moment to which it is taken back; `None` = all that ended counts.
+    fn taken_back(&mut self, over: Option<&BTreeSet<String>>) {
+        self.untold.append(&mut self.ended);
+        self.untold.retain(|ended| over.is_none_or(|over| over.contains(&ended.key)));
         (self.fresh, self.odd, self.waits, self.active) = (true, true, None, None);
         self.open.clear();
         self.keys.clear();
@@ -121,9 +126,13 @@ fn satisfied(waits: &[(bool, BTreeSet<String>)]) -> bool {
 /// A turn of a run.
 pub(super) fn turn(run: RunId, log: &mut Log, segment: &Segment) -> Found {
     let mut found = Found::new();
+    let over = match &segment.event {
+        Event::Reset { key, .. } => Some(over_by_then(&log.segments, key)),
+        _ => None,
+    };
     let program = &mut log.program;
     match segment.event {
-        Event::Reset { .. } | Event::Retry => program.taken_back(),
+        Event::Reset { .. } | Event::Retry => program.taken_back(over.as_ref()),
         Event::Terminate { .. } => program.odd = true,
         _ => {}
     }
@@ -184,9 +193,6 @@ fn begins(
     {
         found.push(("S10", format!("{key} of run {run} begins, and what it waits for is open: {waits:?}")));
     }
-    if program.fresh {
-        program.ended.clear();
-    }
     program.active = Some(entry);
     program.waits = None;
     program.begun.push(Begun { entry, ended: program.ended.clone(), fresh: program.fresh, resumed });
@@ -240,6 +246,7 @@ fn takes(program: &mut Program, result: &Json) {
     }
     if !result["end"]["continue"].is_null() {
         program.ended.clear();
+        program.untold.clear();
         program.keys.clear();
     }
     program.waits = result.get("wait").map(|waits| {
@@ -309,11 +316,14 @@ pub(super) fn settle(run: RunId, log: &mut Log, pages: &Pages) -> Found {
             if let Some(one) = told.iter().find(|one| !known(one)) {
                 found.push(("S12", format!("run {run} is told {one:?}, and no journal has it")));
             }
-            // What the history has is what counts from here on.
+            // What the history has is what counts from here on. What ended and is not there is news for later.
+            let program = &mut log.program;
+            let another = program.last.as_ref().is_some_and(|last| last.generation != history.generation);
+            program.untold.retain(|ended| !another && !told.contains(ended));
             let after = std::mem::take(&mut log.program.ended);
             log.program.ended = told.into_iter().chain(after).collect();
             log.program.fresh = false;
-        } else if told != begun.ended && !postponed(&begun, &told, &mut log.program.ended) {
+        } else if told != begun.ended && !belated(&begun, &told, &mut log.program) {
             found.push(("S12", format!("run {run} is told {told:?}, its journal has {:?}", begun.ended)));
         }
         log.program.last = Some(history);
@@ -321,27 +331,53 @@ pub(super) fn settle(run: RunId, log: &mut Log, pages: &Pages) -> Found {
     found
 }
 
-/// Whether what was not told is of the turn in which the run was resumed. It has to be told next, and then in this order.
-fn postponed(begun: &Begun, told: &[Ended], ended: &mut Vec<Ended>) -> bool {
-    let Some(known) = begun.resumed else { return false };
-    let (Some((before, came)), Some((first, mut rest))) =
-        (begun.ended.split_at_checked(known), told.split_at_checked(known))
-    else {
-        return false;
+/// Whether what it hears of too much had ended before the program was taken back, and what it does not hear of is of the turn in which
+/// the run was resumed: that has to be told next.
+fn belated(begun: &Begun, told: &[Ended], program: &mut Program) -> bool {
+    let (mut known, mut untold) = (begun.ended.clone(), program.untold.clone());
+    let take = |from: &mut Vec<Ended>, one: &Ended| {
+        let at = from.iter().position(|other| other == one);
+        at.map(|at| from.remove(at)).is_some()
     };
-    let mut left = Vec::new();
-    for one in came {
-        match rest.split_first() {
-            Some((next, others)) if next == one => rest = others,
-            _ => left.push(one.clone()),
+    let expected: Vec<_> =
+        told.iter().filter(|one| take(&mut known, one) || !take(&mut untold, one)).cloned().collect();
+    let left = match expected == begun.ended {
+        true => Some(Vec::new()),
+        false => postponed(begun, &expected),
+    };
+    let (Some(left), true) = (left, program.ended.starts_with(&begun.ended)) else { return false };
+    let later = program.ended.split_off(begun.ended.len());
+    program.ended = told.iter().cloned().chain(left).chain(later).collect();
+    program.untold = untold;
+    true
+}
+
+/// What of the turn in which the run was resumed was not told; `None` = something else was not told either. What came in that turn came at
+/// once, and has no order.
+fn postponed(begun: &Begun, told: &[Ended]) -> Option<Vec<Ended>> {
+    let known = begun.resumed?;
+    let (before, came) = begun.ended.split_at_checked(known)?;
+    let (first, rest) = told.split_at_checked(known)?;
+    let mut left = came.to_vec();
+    for one in rest {
+        left.remove(left.iter().position(|other| other == one)?);
+    }
+    (before == first).then_some(left)
+}
+
+/// What a program had asked for that had ended before a key was opened the last time.
+fn over_by_then(segments: &[Segment], key: &str) -> BTreeSet<String> {
+    let is_it = |fact: &Fact| matches!(fact, Fact::Opened { key: opened, .. } if opened.to_string() == key);
+    let until = segments.iter().rposition(|segment| segment.facts.iter().any(is_it)).map_or(0, |at| at + 1);
+    let (mut keys, mut over) = (BTreeMap::new(), BTreeSet::new());
+    for fact in segments[..until].iter().flat_map(|segment| &segment.facts) {
+        match fact {
+            Fact::Opened { entry, key, .. } => drop(keys.insert(*entry, asked_as(&key.to_string()))),
+            Fact::Done { entry, .. } => over.extend(keys.get(entry).cloned()),
+            _ => {}
         }
     }
-    if before != first || !rest.is_empty() || !ended.starts_with(&begun.ended) {
-        return false;
-    }
-    let later = ended.split_off(begun.ended.len());
-    *ended = told.iter().cloned().chain(left).chain(later).collect();
-    true
+    over
 }
 
 fn told(history: &History) -> Vec<Ended> {

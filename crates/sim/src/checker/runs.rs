@@ -154,6 +154,8 @@ pub(crate) struct Runs {
     pub(crate) twins: run_twins::Twins,
     /// Turns, for whoever waits for something to happen.
     pub(crate) turns: u64,
+    /// A run whose turns are printed.
+    pub(crate) shown: Option<String>,
 }
 
 impl Runs {
@@ -172,6 +174,7 @@ impl Runs {
             asks: Asks::default(),
             twins: run_twins::Twins::default(),
             turns: 0,
+            shown: None,
         }
     }
 
@@ -262,6 +265,10 @@ impl Runs {
         found: &mut Found,
     ) {
         self.turns += 1;
+        if self.shown.as_ref().is_some_and(|shown| *shown == run.to_string()) {
+            eprintln!("turn {} (revision {}): {:?}", segment.turn, segment.revision, segment.event);
+            segment.facts.iter().for_each(|fact| eprintln!("    {fact:?}"));
+        }
         let fresh = |segment: &Segment| match &segment.event {
             Event::Start { identity, .. } => Some(Log::new(tenant, Head::new(identity.clone()))),
             _ => None,
