@@ -149,6 +149,8 @@ bugs! {
     ForgottenGivenUp,
     /// What a saga did that has ended well is not undone by a reset to before it.
     EndedSagaKept,
+    /// What was still to be undone is undone although a reset keeps it.
+    KeptAndUndone,
     /// A step of a saga that failed is undone with the others.
     UndoOfFailedStep,
     /// A saga that ended well is undone when its run fails later.

@@ -117,6 +117,11 @@ impl Ledger {
             begins_anew(head);
         }
         let mut next = being_undone(back.current);
+        if !back.planted.has(Bug::KeptAndUndone) {
+            // It was to be undone, and is of what holds now.
+            let holds = |undo: &Undo| kept.iter().chain(&held).any(|kept| named(kept) == named(undo));
+            next.armed.retain(|undo| !holds(undo));
+        }
         let known: BTreeSet<_> = next.all().chain(&held).map(named).chain(kept.iter().map(named)).collect();
         let mut given_up = Vec::new();
         for (at, undo) in &self.armed {

@@ -193,6 +193,9 @@ fn begins(
     {
         found.push(("S10", format!("{key} of run {run} begins, and what it waits for is open: {waits:?}")));
     }
+    if program.fresh {
+        program.untold.append(&mut program.ended);
+    }
     program.active = Some(entry);
     program.waits = None;
     program.begun.push(Begun { entry, ended: program.ended.clone(), fresh: program.fresh, resumed });

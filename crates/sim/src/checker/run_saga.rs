@@ -146,7 +146,8 @@ impl Sagas {
     fn goes_back(&mut self, then: Sagas, undone: &BTreeSet<u64>) {
         self.kept.clear();
         let mut anew = BTreeSet::new();
-        for (name, steps) in then.open.into_values() {
+        // One that an earlier reset went back to and that had not gone on by then is as that one kept it.
+        for (name, steps) in then.kept.into_iter().chain(then.open.into_values()) {
             if steps.iter().any(|step| undone.contains(step)) {
                 anew.extend(steps);
             } else {
@@ -156,6 +157,9 @@ impl Sagas {
         let gone = |step: &u64| !then.done.contains_key(step) || anew.contains(step);
         let stands = |step: &u64| !self.undone.contains(step) && !self.given_up.contains(step);
         let lost: Vec<u64> = self.done.keys().copied().filter(|step| gone(step) && stands(step)).collect();
+        // What was to be undone and is kept holds again.
+        let kept: BTreeSet<u64> = self.kept.values().flatten().copied().collect();
+        self.owed.retain(|step| !kept.contains(step));
         self.owed.extend(&lost);
         self.given_up.extend(lost);
         self.open.clear();

@@ -281,10 +281,15 @@ impl Runs {
         }
         let foreign =
             |segment: &Segment| matches!(&segment.event, Event::Start { identity, .. } if identity.run != run);
+        let strange = match &segment.event {
+            Event::Start { identity, .. } => self.parts[partition].get(&identity.run).map(|log| log.versions.strange),
+            _ => None,
+        };
         let Some(log) = self.parts[partition].get_mut(&run) else { return };
         if foreign(segment) {
             // What it begins with may have gone another way than planned.
             (log.copies, log.hurt) = (true, true);
+            log.versions.strange = strange == Some(true);
         }
         let mut forks = false;
         if matches!(&segment.event, Event::Reset { identity, .. } if identity.run == run) {

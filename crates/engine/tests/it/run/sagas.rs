@@ -267,6 +267,28 @@ fn a_reset_while_it_is_undone_lets_that_come_to_its_end_first() {
 }
 
 #[test]
+fn a_reset_while_it_is_undone_keeps_the_steps_before_that_moment_whose_undo_has_not_begun() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    world.complete("b", json!("B"));
+    let key = key_of(&world, "/step/b#0");
+    world.break_task("c", 503);
+    assert_eq!(at_work(&world), ["undo b"]);
+    go_back(&mut world, &key, Change::default());
+    assert_eq!(at_work(&world), ["undo b"]);
+    world.complete("undo b", json!(null));
+    assert_eq!(at_work(&world), ["b"], "`a` holds");
+    assert_eq!(args(&world, "b")["steps"], json!({"a": "A"}));
+    world.complete("b", json!("B2"));
+    world.break_task("c", 500);
+    for step in ["undo b", "undo a"] {
+        assert_eq!(at_work(&world), [step]);
+        world.complete(step, json!(null));
+    }
+    assert_eq!(world.error()["status"], 500, "each was undone once");
+}
+
+#[test]
 fn a_reset_of_a_suspended_run_takes_the_end_of_an_undo_in() {
     let mut world = run(&[saga()], json!(null));
     world.complete("a", json!("A"));
