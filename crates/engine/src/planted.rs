@@ -149,6 +149,8 @@ bugs! {
     ForgottenGivenUp,
     /// What a saga did that has ended well is not undone by a reset to before it.
     EndedSagaKept,
+    /// A run that was forked, and goes back to before that, undoes what the other run had done.
+    ForeignUndo,
     /// What was still to be undone is undone although a reset keeps it.
     KeptAndUndone,
     /// A step of a saga that failed is undone with the others.

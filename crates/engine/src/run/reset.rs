@@ -76,7 +76,7 @@ impl Journal<'_> {
             super::moves::fits(&head, old.plan(), new.plan()).map_err(FoldError::Unfit)?;
         }
         self.take_up(&mut head, at, before);
-        let moment = head.next_seq;
+        let (moment, foreign) = (head.next_seq, head.identity.run != identity.run);
         head.identity = identity.clone();
         head.next_seq = *next_seq;
         head.turns = current.turns;
@@ -99,6 +99,9 @@ impl Journal<'_> {
             // What another run armed is that run's.
             past.ledger.forget(if forks { 0 } else { moment });
         } else {
+            if foreign && !planted.has(Bug::ForeignUndo) {
+                super::rollback::disown(&mut head);
+            }
             past.ledger.roll_back(&mut head, &Back { current, moment, since: *since, planted });
         }
         let ended =

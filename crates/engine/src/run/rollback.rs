@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::act::Event;
 use super::head::{Head, Line, Seq, Step};
 use super::journal::{Ending, EntryKind, Fact, Segment};
-use super::saga::{SagaState, begins_anew};
+use super::saga::{SagaState, begins_anew, nothing_armed};
 use super::undo::{Compensations, Undo};
 use crate::id::Name;
 use crate::planted::{Bug, Planted};
@@ -169,6 +169,13 @@ fn sagas_of(head: &mut Head, begun: &dyn Fn(&Undo) -> bool) -> (Vec<Undo>, BTree
         }
     }
     (kept, lost)
+}
+
+/// A run that was forked goes back to before that: what was done by then is the other run's to undo. Its sagas begin anew.
+pub(super) fn disown(head: &mut Head) {
+    sagas_of(head, &|_| true);
+    nothing_armed(head);
+    head.undo = None;
 }
 
 fn is_program(line: &Arc<Line>) -> bool {

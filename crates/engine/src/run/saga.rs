@@ -345,7 +345,7 @@ pub(super) fn begins_anew(head: &mut Head) {
 }
 
 /// What the program of another run armed is that run's to undo.
-fn nothing_armed(head: &mut Head) {
+pub(super) fn nothing_armed(head: &mut Head) {
     for line in &mut head.lines {
         if let Some(state) = code_of(Arc::make_mut(line)) {
             state.armed = 0;

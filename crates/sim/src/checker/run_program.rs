@@ -57,7 +57,7 @@ pub(crate) struct Program {
     keys: BTreeSet<String>,
     /// Ends in order, those of this generation, without what was cancelled.
     ended: Vec<Ended>,
-    /// What had ended when it was taken back, and of what it has not heard since.
+    /// What had ended when it was taken back, or came with much else when it was resumed, and of what it has not heard since.
     untold: Vec<Ended>,
     /// All that ever ended.
     ever: BTreeMap<String, Vec<Ended>>,
@@ -261,7 +261,7 @@ fn takes(program: &mut Program, result: &Json) {
             })
             .collect();
         // What ended while it was at work is over already.
-        let over = |key: &String| program.ended.iter().any(|ended| ended.key == *key);
+        let over = |key: &String| program.ended.iter().chain(&program.untold).any(|ended| ended.key == *key);
         for (any, keys) in &mut read {
             let before = keys.len();
             keys.retain(|key| !over(key));
@@ -335,7 +335,7 @@ pub(super) fn settle(run: RunId, log: &mut Log, pages: &Pages) -> Found {
 }
 
 /// Whether what it hears of too much had ended before the program was taken back, and what it does not hear of is of the turn in which
-/// the run was resumed: that has to be told next.
+/// the run was resumed: that is told later.
 fn belated(begun: &Begun, told: &[Ended], program: &mut Program) -> bool {
     let (mut known, mut untold) = (begun.ended.clone(), program.untold.clone());
     let take = |from: &mut Vec<Ended>, one: &Ended| {
@@ -349,9 +349,14 @@ fn belated(begun: &Begun, told: &[Ended], program: &mut Program) -> bool {
         false => postponed(begun, &expected),
     };
     let (Some(left), true) = (left, program.ended.starts_with(&begun.ended)) else { return false };
-    let later = program.ended.split_off(begun.ended.len());
-    program.ended = told.iter().cloned().chain(left).chain(later).collect();
+    // That is the order from here on, also for an activation that began in the same commit.
+    let begun_since = program.begun.iter_mut().map(|later| &mut later.ended);
+    for ended in begun_since.chain([&mut program.ended]).filter(|ended| ended.starts_with(&begun.ended)) {
+        let later = ended.split_off(begun.ended.len());
+        *ended = told.iter().cloned().chain(later).collect();
+    }
     program.untold = untold;
+    program.untold.extend(left);
     true
 }
 

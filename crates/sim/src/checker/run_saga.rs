@@ -37,6 +37,8 @@ pub(crate) struct Sagas {
     told: BTreeMap<u64, u64>,
     /// Nothing of it is undone any more.
     terminated: bool,
+    /// Turns that are a copy of another run's.
+    copied: usize,
 }
 
 /// Scope and name of a saga: the same however often it goes on.
@@ -129,9 +131,9 @@ impl Sagas {
     /// What a turn was taken for.
     fn event(&mut self, run: RunId, segment: &Segment, (before, past): (&[Segment], &[Sagas]), forks: bool) {
         match &segment.event {
-            Event::Reset { .. } if forks => *self = Sagas::default(),
+            Event::Reset { .. } if forks => *self = Sagas { copied: before.len(), ..Sagas::default() },
             Event::Reset { key, .. } if !self.is_idle() => {
-                if let Some((then, undone)) = moment(run, (before, past), key) {
+                if let Some((then, undone)) = moment(run, (before, past), self.copied, key) {
                     self.goes_back(then, &undone);
                 }
             }
@@ -169,9 +171,18 @@ impl Sagas {
 }
 
 /// Up to the moment before a key was opened the last time, and what was undone since.
-fn moment(run: RunId, (segments, past): (&[Segment], &[Sagas]), key: &str) -> Option<(Sagas, BTreeSet<u64>)> {
+fn moment(
+    run: RunId,
+    (segments, past): (&[Segment], &[Sagas]),
+    copied: usize,
+    key: &str,
+) -> Option<(Sagas, BTreeSet<u64>)> {
     let is_it = |fact: &Fact| matches!(fact, Fact::Opened { key: opened, .. } if opened.to_string() == key);
     let at = segments.iter().rposition(|segment| segment.facts.iter().any(is_it))?;
+    if at < copied {
+        // Nothing of what was done by then is its own.
+        return Some((Sagas::default(), BTreeSet::new()));
+    }
     let (mut then, mut ignored) = (past.get(at)?.clone(), Found::new());
     let segment = &segments[at];
     let mut facts = segment.facts.iter();

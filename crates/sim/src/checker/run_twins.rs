@@ -67,7 +67,8 @@ pub(super) fn end(runs: &Runs) -> (u64, Found) {
         let (Some(document), Some(program)) = (pair.get(&false), pair.get(&true)) else { continue };
         let of = |at: &(usize, RunId)| {
             let touched = runs.unwanted.contains(at) || runs.revived.contains(at);
-            runs.parts[at.0].get(&at.1).filter(|log| !touched && !log.hurt && log.head.phase.ended())
+            let as_planned = |log: &&Log| !log.hurt && !log.versions.strange;
+            runs.parts[at.0].get(&at.1).filter(|log| !touched && as_planned(log) && log.head.phase.ended())
         };
         let (Some(a), Some(b)) = (of(document), of(program)) else { continue };
         compared += 1;

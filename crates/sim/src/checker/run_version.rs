@@ -15,7 +15,7 @@ use tidewheel_engine::run::data::BlobHash;
 use tidewheel_engine::run::eval::{Definition, Json};
 use tidewheel_engine::run::fold::Journal;
 use tidewheel_engine::run::head::{Head, Identity, Phase};
-use tidewheel_engine::run::journal::{Fact, Segment};
+use tidewheel_engine::run::journal::{EntryKind, Fact, Segment};
 use tidewheel_engine::run::moves::{CodePlace, fits};
 use tidewheel_engine::task::Task;
 
@@ -147,7 +147,8 @@ impl Versions {
         for fact in facts {
             match fact {
                 Fact::Opened { entry, key, .. } => {
-                    if now > 0 {
+                    // A map that is opened again goes on with the task that it had begun with, of whichever version.
+                    if now > 0 && !(again && key.kind == EntryKind::Map) {
                         self.began.insert(*entry, now);
                     }
                     if let Some(at) = place(&key.name) {

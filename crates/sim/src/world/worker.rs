@@ -546,6 +546,8 @@ impl World {
                         ..Usage::default()
                     };
                     let beat = Box::new(Beat { usage, ..Beat::default() });
+                    // It may stand still again before the next look; its lease is renewed all the same.
+                    l.attempts.keys().for_each(|at| self.checkers.lost_worker.taken(link, at.0, at.1));
                     self.send_to_node(conn, Command::Heartbeat { session: SessionId(conn), beat });
                 }
                 _ if guarded && self.now > l.heard + lease => {

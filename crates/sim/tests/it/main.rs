@@ -48,7 +48,10 @@ fn seeds_that_once_failed_keep_every_promise() {
 #[test]
 fn a_seed_is_the_whole_story() {
     for seed in [1, 3, 7, 11] {
-        let (first, second) = (run::run(seed, MINUTES, None, run::Shown::default()), run::run(seed, MINUTES, None, run::Shown::default()));
+        let (first, second) = (
+            run::run(seed, MINUTES, None, run::Shown::default()),
+            run::run(seed, MINUTES, None, run::Shown::default()),
+        );
         assert_eq!((first.trace, first.events), (second.trace, second.events), "seed {seed}");
         assert_eq!(first.faults, second.faults);
         assert!(first.commits > 100, "seed {seed} does something");

@@ -332,6 +332,29 @@ fn a_fork_answers_for_its_own_steps_alone() {
 }
 
 #[test]
+fn a_fork_that_goes_back_to_before_it_was_one_undoes_its_own_steps_and_no_others() {
+    let mut world = run(&[saga()], json!(null));
+    world.complete("a", json!("A"));
+    let key = key_of(&world, "/step/b#0");
+    // What the other run has open is no concern of this one.
+    world.open.clear();
+    let identity = Identity::new(tidewheel_engine::id::RunId(78), &world.chart.plan);
+    go_back(&mut world, &key, Change { identity: Some(identity.into()), ..Change::default() });
+    assert_eq!(at_work(&world), ["a"], "its saga begins anew");
+    world.complete("a", json!("A2"));
+    assert_eq!(at_work(&world), ["b"]);
+    go_back(&mut world, &key, Change::default());
+    assert_eq!((at_work(&world), args(&world, "undo a")), (vec!["undo a".to_owned()], json!("A2")));
+    world.complete("undo a", json!(null));
+    assert_eq!(at_work(&world), ["a"], "nothing of what the other run did is kept");
+    world.complete("a", json!("A3"));
+    world.break_task("b", 500);
+    assert_eq!(args(&world, "undo a"), json!("A3"));
+    world.complete("undo a", json!(null));
+    assert_eq!(world.error()["status"], 500, "what the other run did is not undone");
+}
+
+#[test]
 fn large_outputs_and_events_that_come_twice_are_no_trouble() {
     let mut world = World::started(Flowchart::of(&[saga()]), json!(null));
     let large = Json::String("x".repeat(200_000));
