@@ -9,7 +9,7 @@ const MINUTES: f64 = 2.0;
 const SEEDS: u64 = 64;
 
 /// Seeds that once found something and are named after it. They run longer, as they did then.
-const FOUND: [(&str, u64); 15] = [
+const FOUND: [(&str, u64); 22] = [
     ("a retry of the task that holds an ordering key", 16),
     ("an ordering key with tasks of two types", 24),
     ("a batch under a tenant's rate", 44),
@@ -23,6 +23,13 @@ const FOUND: [(&str, u64); 15] = [
     ("a new head of an ordering key", 732),
     ("rows of a new owner in an old one", 915),
     ("a run of a document that only another tenant has", 304),
+    ("a move behind what takes the run elsewhere", 249),
+    ("a rehearsed move behind a reset", 63),
+    ("a reset into a saga that is being undone", 383),
+    ("a fork that goes back to before it was one", 990),
+    ("news that came before a program was taken back", 76),
+    ("news that came at once when a program was resumed", 1072),
+    ("a fork of a run whose children moved", 624),
     ("the window of a task that ended", 2),
     ("a retried expired task", 17),
 ];
