@@ -29,6 +29,7 @@ pub use auth::bootstrap::{Bootstrap, bootstrap_token};
 pub use config::{ApiConfig, Authority, BackupMaker, ReloadRequests, ShownConfig, SignedCertificate};
 pub use openapi::openapi_json;
 pub use server::{ServeError, serve};
+pub use service::old_documents::{OldDocuments, sweep_documents};
 pub use service::orphans::{count_blobs, sweep_blobs};
 pub use units::{parse_duration_ms, parse_rate, parse_size};
 

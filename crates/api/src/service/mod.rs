@@ -13,6 +13,7 @@ pub(crate) mod list_filter;
 pub(crate) mod list_tasks;
 pub(crate) mod logs;
 pub(crate) mod moving;
+pub(crate) mod old_documents;
 pub(crate) mod operation;
 pub(crate) mod orphans;
 pub(crate) mod package;

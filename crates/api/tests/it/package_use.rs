@@ -4,10 +4,13 @@
 use axum::body::Body;
 use axum::http::Method;
 use serde_json::{Value, json};
+use tidewheel_api::{OldDocuments, sweep_documents};
 use tidewheel_engine::command::Hello;
+use tidewheel_engine::mutation::RecordKind;
 
 use crate::node::{Got, InnerWorker, Node};
 use crate::packages::{archive, put};
+use crate::values::Disk;
 use crate::workflows::document;
 
 const TASKS: &str = r#"{"format":"folder","entries":[{"name":"pay","fn":"a:pay"},{"name":"refund","fn":"a:refund"}]}"#;
@@ -200,4 +203,36 @@ async fn runs_of_other_workflows_and_runs_that_armed_nothing_do_not_keep_a_versi
     assert!(back.json()["detail"].as_str().unwrap().contains("the package shop 1.0.0, which was deleted"), "{back:?}");
     shop(&node, "1.0.0", &with_program("1.0.0")).await;
     moved(&node, &id, "previous").await;
+}
+
+#[tokio::test]
+async fn the_document_of_a_program_goes_once_neither_its_package_nor_a_run_of_its_workflow_is_there() {
+    let mut disk = Disk::new();
+    let node = disk.start().await;
+    let mut worker = node.worker(1);
+    let documents = |node: &Node| {
+        let tenant = node.runtime.directory().tenant("default").unwrap().id;
+        node.runtime.directory().records(RecordKind::Definition, tenant).len()
+    };
+    // Two rounds have to find it: one may come in the middle of a deploy.
+    let sweep = async |node: &Node| {
+        let mut found = OldDocuments::new();
+        let first = sweep_documents(&node.runtime, &mut found).await.unwrap();
+        (first, sweep_documents(&node.runtime, &mut found).await.unwrap())
+    };
+    shop(&node, "1.0.0", &with_program("1.0.0")).await;
+    let id = start(&node, "shop/flow").await;
+    worker.answer(&json!({"v": 1, "commands": [], "end": {"ok": 1}})).await;
+    assert_eq!(phase(&node, &id).await, "completed");
+    shop(&node, "2.0.0", &with_program("2.0.0")).await;
+    deploy(&node, "1.0.0", "  - a: {set: {x: 1}}\n").await;
+    delete(&node, "1.0.0").await.is(204);
+    assert_eq!((sweep(&node).await, documents(&node)), ((0, 0), 3), "its run is kept, and may be reset or forked");
+    drop(worker);
+    let node = disk.restart(node).await;
+    disk.forget_a_run();
+    assert_eq!((sweep(&node).await, documents(&node)), ((0, 1), 2), "those of what is deployed stay");
+    assert_eq!((sweep(&node).await, documents(&node)), ((0, 0), 2));
+    node.get("/api/v1/workflows/shop/flow/2.0.0").await.is(200);
+    node.get("/api/v1/workflows/shop/order/1.0.0/document").await.is(200);
 }

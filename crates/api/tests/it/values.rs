@@ -46,7 +46,7 @@ impl Disk {
     }
 
     /// The run that ended first is forgotten.
-    fn forget_a_run(&self) {
+    pub(crate) fn forget_a_run(&self) {
         assert_eq!(self.store.sweep_runs(EVER, 1).unwrap(), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! Forgetting what is over: idempotency keys, ended tasks, ended runs and log lines beyond their retention, and blobs that nothing names,
-//! in small steps.
+//! Forgetting what is over: idempotency keys, ended tasks, ended runs and log lines beyond their retention, and blobs and documents that
+//! nothing names, in small steps.
 //!
 //! Nothing is done while nothing changes: a server that stands idle does not touch its disk.
 
@@ -71,6 +71,7 @@ impl Housekeeping {
 
 async fn rounds(runtime: Runtime, retention: Arc<Retention>) {
     let mut seen = runtime.committed_index();
+    let mut documents = tidewheel_api::OldDocuments::new();
     loop {
         tokio::time::sleep(EVERY).await;
         let now = runtime.committed_index();
@@ -80,6 +81,11 @@ async fn rounds(runtime: Runtime, retention: Arc<Retention>) {
         seen = now;
         if let Err(error) = round(&runtime, &retention).await {
             tracing::warn!(%error, "a round of forgetting what is over did not end");
+        }
+        match tidewheel_api::sweep_documents(&runtime, &mut documents).await {
+            Ok(0) => {}
+            Ok(gone) => tracing::info!(documents = gone, "deleted documents of workflows that nothing needs"),
+            Err(error) => tracing::warn!(%error, "a round over the documents of workflows did not end"),
         }
         // Its own commits are no reason for the next round.
         seen = seen.max(runtime.committed_index());
