@@ -14,6 +14,9 @@ pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Checks and reads a body.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Failure::new(Code::MalformedBody, "The body is empty; a JSON object is needed."));
+    }
     let text = check(bytes)?;
     // The parser would read an array as the fields of an object in their order.
     if !text.trim_start().starts_with('{') {

@@ -95,12 +95,14 @@ fn said_of(pointer: &str, detail: &str) -> String {
 /// What a refused command means to the caller.
 pub(crate) fn from_refusal(refusal: Refusal) -> Failure {
     match refusal {
-        Refusal::UnknownQueue { nearest } => {
+        Refusal::UnknownQueue { name, nearest } => {
             let hint = match nearest {
                 Some(name) => format!(" Did you mean '{name}'?"),
                 None => " Create it with PUT /api/v1/queues/{name}.".to_owned(),
             };
-            let mut failure = Failure::new(Code::UnknownQueue, format!("There is no such queue in this tenant.{hint}"));
+            let shown: String = name.chars().take(80).collect();
+            let detail = format!("There is no queue '{shown}' in this tenant.{hint}");
+            let mut failure = Failure::new(Code::UnknownQueue, detail);
             // Queues of paths are looked up before a command is made, so this one was named by a field.
             failure.0.errors.push(FieldError::new("/queue", "there is no such queue"));
             failure

@@ -217,6 +217,8 @@ pub enum Submitted {
 pub enum Refusal {
     /// No such queue; the nearest name, if one is near.
     UnknownQueue {
+        /// What was asked for.
+        name: Name,
         /// A name that may have been meant.
         nearest: Option<Name>,
     },

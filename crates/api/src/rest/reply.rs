@@ -58,6 +58,7 @@ async fn read_json(request: Request, bound: Bound) -> Result<Bytes, Failure> {
 
 /// The whole body, bounded in size and time.
 pub(crate) async fn read_body(request: Request, bound: Bound) -> Result<Bytes, Failure> {
+    check_encoding(request.headers())?;
     let request = check_length(request, bound, 0).await?;
     let read = axum::body::to_bytes(request.into_body(), usize::try_from(bound.bytes).unwrap_or(usize::MAX));
     match tokio::time::timeout(BODY_TIME, read).await {
@@ -123,6 +124,18 @@ fn check_json_type(headers: &HeaderMap) -> Result<(), Failure> {
     let shown: String = essence.chars().take(60).collect();
     let detail =
         format!("This path takes application/json, not {shown}. With curl, add -H 'Content-Type: application/json'.");
+    Err(Failure::new(Code::UnsupportedMediaType, detail))
+}
+
+/// Bodies are taken as they are: one that is compressed would be read as something else.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(()) };
+    let text = value.to_str().unwrap_or("?").trim();
+    if text.is_empty() || text.eq_ignore_ascii_case("identity") {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(60).collect();
+    let detail = format!("Bodies are taken uncompressed; this one has the Content-Encoding {shown}.");
     Err(Failure::new(Code::UnsupportedMediaType, detail))
 }
 

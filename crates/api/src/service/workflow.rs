@@ -439,7 +439,7 @@ struct Packages {
 
 impl Resolver for Packages {
     fn fetch(&self, _: &Request) -> Result<Vec<u8>, String> {
-        Err("this server fetches nothing; put the content into the document".to_owned())
+        Err("this server fetches nothing".to_owned())
     }
 
     fn package(&self, name: &str, version: Option<&str>, entrypoint: &str) -> Result<Option<String>, String> {

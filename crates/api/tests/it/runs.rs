@@ -736,3 +736,13 @@ async fn the_tasks_of_a_run_and_their_lines_are_found_by_its_id() {
     assert_eq!(found(&format!("/api/v1/logs?filter=run:{id}")).await.len(), 1);
     assert_eq!(found(&format!("/api/v1/logs?filter=run:{other}")).await.len(), 0);
 }
+
+#[tokio::test]
+async fn an_error_without_a_place_of_a_run_that_was_started_is_at_the_statement_that_waits_for_it() {
+    let node = Node::start().await;
+    let missing = "  - kid: {run: {workflow: {namespace: shop, name: nobody, version: latest}}}\n";
+    deploy(&node, "lonely", missing).await;
+    let ended = run(&node, "lonely", json!({})).await;
+    assert_eq!(ended["error"]["instance"], "/do/0/kid", "{ended}");
+    assert!(ended["error"]["detail"].as_str().unwrap().contains("shop/nobody"), "{ended}");
+}

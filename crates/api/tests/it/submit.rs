@@ -93,7 +93,8 @@ async fn an_unknown_queue_is_404_with_the_nearest_name() {
     let node = Node::start().await;
     let got = node.post("/api/v1/tasks", r#"{"type":"a","queue":"defualt"}"#).await.is(404);
     assert_eq!(got.code(), "unknown-queue");
-    assert!(got.json()["detail"].as_str().unwrap().contains("'default'"), "{:?}", got.json());
+    let detail = got.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("'defualt'") && detail.contains("'default'"), "{detail}");
 }
 
 #[tokio::test]
@@ -105,6 +106,11 @@ async fn oversized_and_foreign_bodies_are_refused() {
     let request = request.header("content-type", "application/x-www-form-urlencoded");
     let got = node.send(request.body(Body::from(r#"{"type":"a"}"#)).unwrap()).await.is(415);
     assert_eq!(got.code(), "unsupported-media-type");
+    let request = node.request(Method::POST, "/api/v1/runs", &node.admin).header("content-encoding", "gzip");
+    let got = node.send(request.body(Body::from(r#"{"workflow":"a/b"}"#)).unwrap()).await.is(415);
+    assert!(got.json()["detail"].as_str().unwrap().contains("gzip"), "{:?}", got.json());
+    let got = node.post("/api/v1/runs/run_00000000000000000000000000:reset", "").await.is(400);
+    assert!(got.json()["detail"].as_str().unwrap().contains("empty"), "{:?}", got.json());
     let got = node.post("/api/v1/tasks", vec![b'{', 0xFF, b'}']).await.is(400);
     assert_eq!(got.code(), "malformed-body");
 }

@@ -116,7 +116,8 @@ impl Partition {
             return Submitted::Refused(Refusal::IdempotencyMismatch { task });
         }
         let Some(queue) = self.queue_id(tenant, &item.queue) else {
-            return Submitted::Refused(Refusal::UnknownQueue { nearest: self.nearest_queue(tenant, &item.queue) });
+            let nearest = self.nearest_queue(tenant, &item.queue);
+            return Submitted::Refused(Refusal::UnknownQueue { name: item.queue, nearest });
         };
         if let Some(refusal) = self.refusal(tenant, queue, &item, now) {
             if self.options.planted.has(Bug::RefusedButStored) {

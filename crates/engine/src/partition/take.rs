@@ -57,7 +57,7 @@ impl Partition {
     pub(super) fn take(&mut self, request: RequestId, tenant: TenantId, queue: &Name, wish: Wish, now: Now) {
         let Some(id) = self.queue_id(tenant, queue) else {
             let nearest = self.nearest_queue(tenant, queue);
-            return self.refuse(request, Refusal::UnknownQueue { nearest });
+            return self.refuse(request, Refusal::UnknownQueue { name: queue.clone(), nearest });
         };
         if !(1..=limit::TAKE_ITEMS).contains(&wish.most) || wish.lease_ms == 0 {
             return self

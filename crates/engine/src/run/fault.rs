@@ -107,7 +107,8 @@ impl Fault {
         {
             error.insert("title".into(), standard.row().2.into());
         }
-        if absent(&error, "instance") {
+        // An error of a run that was started, or that could not be, may be of no statement of its own: then it is of the one that waits.
+        if absent(&error, "instance") || error["instance"] == "" {
             error.insert("instance".into(), instance.into());
         }
         Fault(Arc::new(Json::Object(error)))

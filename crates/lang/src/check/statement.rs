@@ -37,7 +37,9 @@ impl Checker<'_> {
                 return None;
             }
         };
-        self.close(fields);
+        let other =
+            KEYWORDS.map(|keyword| (keyword, "a statement does one thing: make two of them, one after the other"));
+        self.close_for(fields, &other);
         let kind = kind?;
         Some(Statement { at, name: name.into(), condition, input, output, export, timeout, then, metadata, kind })
     }

@@ -147,6 +147,12 @@ impl Lexer<'_> {
                     '\'' => error.hinted("strings stand in double quotes"),
                     '&' => error.hinted("write `and`"),
                     '!' => error.hinted("write `!=`, or `| not`"),
+                    letter if letter.is_alphabetic() => {
+                        let word: String =
+                            rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').take(40).collect();
+                        error
+                            .hinted(&format!("a name with other letters than a to z stands in quotes: `.[\"{word}\"]`"))
+                    }
                     _ => error,
                 })
             }

@@ -66,6 +66,10 @@ pub fn lint(text: &[u8], options: Options, resolver: &dyn Resolver) -> Report {
     linter.flow();
     linter.sagas();
     let critical_path = linter.order();
+    // Of a function that there is not, that is all there is to say.
+    let unknown: Vec<String> =
+        diagnostics.iter().filter(|one| one.code == "unknown-name").map(|one| one.pointer.clone()).collect();
+    linter.found.retain(|one| one.code != "product-only" || !unknown.contains(&one.pointer));
     diagnostics.extend(linter.found);
     diagnostics.sort_by_key(|one| (one.span.start, one.severity));
     let critical_path = (!has_errors(&diagnostics)).then_some(critical_path);

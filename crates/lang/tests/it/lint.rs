@@ -216,3 +216,20 @@ fn sagas_side_by_side_in_a_list_wait_without_need_if_neither_uses_the_other() {
     assert!(two("2").contains(&"lost-parallelism"));
     assert!(!two("'${ .x }'").contains(&"lost-parallelism"));
 }
+
+#[test]
+fn what_is_said_of_a_mistake_helps_with_that_one() {
+    let said = |body: &str| {
+        let found = report(body).diagnostics;
+        found
+            .iter()
+            .map(|one| format!("{}: {} {}", one.code, one.message, one.hint.clone().unwrap_or_default()))
+            .collect::<Vec<_>>()
+    };
+    let unknown = said("do:\n  - a: { call: 'pythn:1.0.0@default', with: { x: 1 } }\n");
+    assert!(unknown.iter().all(|one| !one.contains("is a function of this product")), "{unknown:?}");
+    let two = said("do:\n  - a:\n      set: { x: 1 }\n      wait: { seconds: 1 }\n");
+    assert!(two[0].contains("does one thing"), "{two:?}");
+    let letters = said("do:\n  - a: { set: { x: '${ .имя }' } }\n");
+    assert!(letters[0].contains(".[\"имя\"]"), "{letters:?}");
+}

@@ -337,7 +337,10 @@ async fn an_unknown_queue_is_refused_with_the_nearest_name() {
     let runtime = prepared(MemoryStore::new()).await;
     let outcome =
         runtime.submit(TENANT, vec![Submit { queue: "defualt".into(), ..item(None) }]).await.expect("answered");
-    assert_eq!(outcome, [Submitted::Refused(Refusal::UnknownQueue { nearest: Some("default".into()) })]);
+    assert_eq!(
+        outcome,
+        [Submitted::Refused(Refusal::UnknownQueue { name: "defualt".into(), nearest: Some("default".into()) })]
+    );
 }
 
 async fn event(session: &mut Session) -> ToWorker {
