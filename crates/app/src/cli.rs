@@ -33,6 +33,7 @@ mod sim;
 mod status;
 mod task;
 mod tenant;
+mod test;
 mod token;
 mod top;
 mod version;
@@ -135,6 +136,7 @@ enum Verb {
     Dev(dev::Dev),
     Init(init::Init),
     Exec(exec::Exec),
+    Test(test::Test),
     Deploy(deploy::Deploy),
     Login(login::Login),
     Logout(logout::Logout),
@@ -171,7 +173,7 @@ enum Verb {
 
 /// The groups of the help.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
-    ("Start", &["dev", "init", "exec", "deploy", "login", "logout", "whoami", "profile"]),
+    ("Start", &["dev", "init", "exec", "test", "deploy", "login", "logout", "whoami", "profile"]),
     ("Work", &["task", "workflow", "run", "queue", "routing", "search", "bulk", "op", "lint"]),
     ("Operate", &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"]),
     ("Admin", &["tenant", "token", "backup", "config", "api", "completions", "man", "version"]),
@@ -303,6 +305,7 @@ fn context(globals: &Globals) -> Outcome<Ctx> {
     let width = columns.unwrap_or_else(|| console::Term::stdout().size().1).max(40);
     let out = Printer {
         format: globals.output.unwrap_or(if terminal { Format::Table } else { Format::Jsonl }),
+        asked: globals.output.is_some(),
         columns: globals.columns.clone(),
         jq: globals.jq.as_deref().map(Jq::compile).transpose()?,
         time: globals.time.unwrap_or(TimeStyle::Relative),
@@ -337,6 +340,7 @@ fn run(cli: Cli) -> Outcome {
         Verb::Man(verb) => verb.run(&ctx),
         Verb::Init(verb) => verb.run(&ctx),
         Verb::Exec(verb) => verb.run(&ctx),
+        Verb::Test(verb) => verb.run(&ctx),
         Verb::Doctor(verb) => verb.run(&ctx),
         Verb::Workflow(verb) if verb.is_local() => verb.run_here(&ctx),
         Verb::Lint(verb) => verb.run(&ctx),
@@ -396,6 +400,7 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         | Verb::Man(_)
         | Verb::Init(_)
         | Verb::Exec(_)
+        | Verb::Test(_)
         | Verb::Doctor(_)
         | Verb::Lint(_) => Ok(()),
     }

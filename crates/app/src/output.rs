@@ -55,6 +55,8 @@ pub(crate) enum When {
 pub(crate) struct Printer {
     /// Form.
     pub(crate) format: Format,
+    /// The form was asked for, and is not that of where the data go.
+    pub(crate) asked: bool,
     /// `--columns`
     pub(crate) columns: Option<Vec<String>>,
     /// `--jq`, compiled.
@@ -173,6 +175,11 @@ impl Printer {
     /// Whether the form is one for people, wherever it goes.
     pub(crate) fn is_table(&self) -> bool {
         self.jq.is_none() && matches!(self.format, Format::Table | Format::Wide)
+    }
+
+    /// Whether what has a text of its own (a graph) is given as that, also in a pipe where no form of data was asked for.
+    pub(crate) fn is_text(&self) -> bool {
+        self.jq.is_none() && (!self.asked || self.is_table())
     }
 
     /// Whether data without a shape is written as lines of JSON, so that it can be written as it comes ([`Printer::text_or`]).

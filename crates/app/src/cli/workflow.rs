@@ -204,6 +204,16 @@ impl WorkflowCommand {
     }
 }
 
+/// The test files of documents below a path.
+pub(crate) fn test_files(path: &Path) -> Outcome<Vec<PathBuf>> {
+    test::below(path)
+}
+
+/// Runs test files of documents.
+pub(crate) fn run_tests(ctx: &Ctx, files: Vec<PathBuf>) -> Outcome {
+    test::Test::of(files).run(ctx)
+}
+
 /// A workflow as it is named on the command line: `namespace/name`, and maybe `/version` or `:version`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WorkflowName {
@@ -315,14 +325,17 @@ impl LintArgs {
 
 fn summary(text: &[u8], name: &str, report: &Report, colour: bool) -> String {
     let text = String::from_utf8_lossy(text);
-    let count = |severity| report.diagnostics.iter().filter(|one| one.severity == severity).count();
+    let count = |severity, name: &str| {
+        let count = report.diagnostics.iter().filter(|one| one.severity == severity).count();
+        format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+    };
     let mut out = render(&text, name, &report.diagnostics, colour);
     let class = report.class.map_or("not a workflow", Class::name);
     out += &format!(
-        "{name}: {class}; {} errors, {} warnings, {} hints",
-        count(Severity::Error),
-        count(Severity::Warning),
-        count(Severity::Hint)
+        "{name}: {class}; {}, {}, {}",
+        count(Severity::Error, "error"),
+        count(Severity::Warning, "warning"),
+        count(Severity::Hint, "hint")
     );
     if let Some(path) = report.critical_path.as_ref().filter(|path| path.work > 1) {
         out += &format!("; {} of {} pieces of work wait for each other", path.statements.len(), path.work);
@@ -392,7 +405,7 @@ impl Draw {
         match self.language {
             Some(Language::Dot) => ctx.out.write(&graph.dot()),
             Some(Language::Mermaid) => ctx.out.write(&graph.mermaid()),
-            None if ctx.out.is_table() => ctx.out.write(&graph.mermaid()),
+            None if ctx.out.is_text() => ctx.out.write(&graph.mermaid()),
             None => ctx.out.value(&serde_json::to_value(&graph).unwrap_or_default()),
         }
     }

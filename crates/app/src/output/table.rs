@@ -313,6 +313,7 @@ mod tests {
         let table = |width| {
             let printer = Printer {
                 format: Format::Table,
+                asked: false,
                 columns: None,
                 jq: None,
                 time: crate::text::TimeStyle::Iso,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidewheel_e2e::agent::Agent;
 use tidewheel_e2e::server::{Server, command, output, run};
-use tidewheel_e2e::{gate, need_binary, not_run, root};
+use tidewheel_e2e::{gate, need, need_binary, not_run, root};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exit_codes_tell_scripts_what_happened() -> anyhow::Result<()> {
@@ -312,4 +312,74 @@ async fn a_server_that_is_asked_to_end_ends_cleanly() -> anyhow::Result<()> {
     let task = server.rest().get(&format!("/api/tasks/{id}")).await?.ok()?.json()?;
     anyhow::ensure!(task["state"] == "queued" && task["input"] == 1, "{task}");
     server.still_serves().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_project_is_tested_with_nothing_installed() -> anyhow::Result<()> {
+    need_binary!();
+    need!(python);
+    let _machine = gate::beside().await;
+    let here = tempfile::tempdir()?;
+    let tidewheel = |arguments: &[&str]| {
+        let mut command = command(here.path());
+        command.args(arguments);
+        async move { output(&mut command).await }
+    };
+    tidewheel(&["init", "hello"]).await?.exits(0)?;
+    let passed = tidewheel(&["test", "hello"]).await?.exits(0)?;
+    anyhow::ensure!(passed.stderr.contains("2 tests") || passed.stdout.contains("2 passed"), "{}", passed.stderr);
+    std::fs::create_dir(here.path().join("hello/tests"))?;
+    let failing = "import unittest\n\nfrom tasks import greet\n\n\nclass T(unittest.TestCase):\n    def test_it(self):\n        \
+                   self.assertEqual(greet('a'), 'b')\n";
+    std::fs::write(here.path().join("hello/tests/test_more.py"), failing)?;
+    let failed = tidewheel(&["test", "hello"]).await?.exits(1)?;
+    anyhow::ensure!(failed.stderr.contains("the Python tests failed"), "{}", failed.stderr);
+    tidewheel(&["test", "hello/test_tasks.py"]).await?.exits(0)?;
+    std::fs::create_dir(here.path().join("nothing"))?;
+    let none = tidewheel(&["test", "nothing"]).await?.exits(2)?;
+    anyhow::ensure!(none.stderr.contains("there are no tests"), "{}", none.stderr);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exported_runs_are_replayed_on_changed_code() -> anyhow::Result<()> {
+    need_binary!();
+    need!(python);
+    let _machine = gate::beside().await;
+    let here = tempfile::tempdir()?;
+    let code = "from tidewheel import task, workflow\n\n\n@task\ndef one() -> int:\n    return 1\n\n\n@task\ndef two() -> int:\n    \
+                return 2\n\n\n@workflow(namespace='shop')\ndef order() -> int:\n    return one()\n";
+    std::fs::write(here.path().join("flow.py"), code)?;
+    std::fs::write(here.path().join("pyproject.toml"), "[project]\nname = \"shop\"\nversion = \"1.0.0\"\n")?;
+    let script = "import json, sys; sys.path.insert(0, sys.argv[1]); import flow\nfrom tidewheel.testing import run\nprint(json.dumps({'run': \
+                  {'id': 'run_1'}, 'history': run(flow.order).history()}))";
+    let mut python = std::process::Command::new("python3");
+    python
+        .env("PYTHONPATH", root().join("python/src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .args(["-c", script])
+        .arg(here.path());
+    let history = output(&mut python).await?.exits(0)?.stdout;
+    let journals = here.path().join("journals");
+    std::fs::create_dir(&journals)?;
+    std::fs::write(journals.join("order.jsonl"), format!("{history}{{\"run\": {{\"id\": \"run_2\"}}}}\n"))?;
+    let replay = |form: &'static str| {
+        let mut command = command(here.path());
+        command.args(["test", "--replay", "journals", "-o", form]);
+        async move { output(&mut command).await }
+    };
+    let fits = replay("json").await?.exits(0)?;
+    anyhow::ensure!(
+        fits.json()?["runs"][0]["ok"] == true && fits.stderr.contains("run_2 has no history"),
+        "{}",
+        fits.stdout
+    );
+    std::fs::write(here.path().join("flow.py"), code.replace("return one()", "return two()"))?;
+    let differs = replay("table").await?.exits(1)?;
+    anyhow::ensure!(
+        differs.stdout.contains("/task:two#0") && differs.stdout.contains("flow.py:16"),
+        "{}",
+        differs.stdout
+    );
+    Ok(())
 }

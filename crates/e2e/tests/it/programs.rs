@@ -319,3 +319,56 @@ async fn a_program_of_thousands_of_steps_comes_back_from_a_kill_of_everything_in
     anyhow::ensure!((10..14).contains(&again), "{again} steps were done again");
     Ok(())
 }
+
+const STARTS: &str = r#"
+from dataclasses import dataclass
+
+from tidewheel import ctx, task, wf, workflow
+
+
+@dataclass
+class Order:
+    id: str
+    sum: int = 0
+
+
+@workflow(version="1")
+def approve(order: Order) -> Order:
+    order.sum = wf.signal("sum", timeout="1m")
+    return order
+
+
+@workflow(version="1")
+def large(n: int) -> str:
+    return "y" * n
+
+
+@task
+def begin(name: str) -> list:
+    key = ctx.idempotency_key("approve")
+    run = approve.start(Order(name), idempotency_key=key)
+    again = approve.start(Order(name), idempotency_key=key)
+    run.signal("sum", 5)
+    return [run.result(timeout=30).sum, again.id == run.id, len(large.start(200_000).result(timeout=30))]
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_starts_runs_gives_them_signals_and_waits_for_what_they_give() -> anyhow::Result<()> {
+    need_binary!();
+    need!(python);
+    let _machine = gate::beside().await;
+    let place = Place::with(STARTS).await?;
+    let arguments = ["task", "submit", "begin", "--input", r#"{"name":"a"}"#, "--wait=60s", "-o", "json"];
+    let done = run(&place.server, &place.home, &arguments).await?.exits(0)?.json()?;
+    anyhow::ensure!(done["result"] == json!([5, true, 200_000]), "{done}");
+    let list = ["run", "list", "--workflow", "default/approve", "-o", "json"];
+    let runs = run(&place.server, &place.home, &list).await?.exits(0)?.json()?;
+    anyhow::ensure!(runs["items"].as_array().is_some_and(|runs| runs.len() == 1), "one key, one run: {runs}");
+    let id = runs["items"][0]["id"].as_str().unwrap_or_default().to_owned();
+    let filter = format!("run:{id}");
+    let tasks = run(&place.server, &place.home, &["task", "list", "--filter", &filter, "-o", "json"]).await?;
+    let tasks = tasks.exits(0)?.json()?;
+    let own = tasks["items"].as_array().cloned().unwrap_or_default();
+    anyhow::ensure!(!own.is_empty() && own.iter().all(|task| task["run"] == id.as_str()), "{tasks}");
+    Ok(())
+}

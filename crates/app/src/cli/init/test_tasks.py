@@ -1,4 +1,4 @@
-"""Tests of the tasks. They need no server and no waiting: `python -m unittest`."""
+"""Tests of the tasks. They need no server and no waiting: `tidewheel test`."""
 
 import unittest
 

@@ -45,7 +45,7 @@ impl Get {
         if self.schema {
             return ctx.out.value(&read(format!("{path}/schema")).value().await?);
         }
-        if self.graph && ctx.out.is_table() {
+        if self.graph && ctx.out.is_text() {
             let answer = read(format!("{path}/graph")).query("format", "mermaid").send().await?;
             return ctx.out.write(&answer.text().await.unwrap_or_default());
         }

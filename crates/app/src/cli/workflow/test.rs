@@ -57,7 +57,24 @@ struct Done {
     broken: bool,
 }
 
+/// The test files below a folder, or the path itself if it is one.
+pub(super) fn below(path: &Path) -> Outcome<Vec<PathBuf>> {
+    let doing = || format!("cannot read {}", path.display());
+    let mut files = Vec::new();
+    if path.is_dir() {
+        gather(path, 0, &mut files).doing(Exit::Usage, doing)?;
+    } else if path.to_str().is_some_and(|name| ENDS.iter().any(|end| name.ends_with(&format!(".test.{end}")))) {
+        files.push(path.to_owned());
+    }
+    Ok(files)
+}
+
 impl Test {
+    /// Of these files, with nothing else asked for.
+    pub(super) fn of(paths: Vec<PathBuf>) -> Test {
+        Test { paths, filter: None, crash: false, coverage: false }
+    }
+
     pub(super) fn run(self, ctx: &Ctx) -> Outcome {
         let files = self.files()?;
         let mut done = Vec::with_capacity(files.len());
