@@ -130,6 +130,10 @@ pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
 pub const INLINE_VALUE: usize = 64 * 1024;
 /// Bytes of values that a run carries along in all. A statement that would pass it fails, and the run stays usable.
 pub const INLINE_STATE: usize = 1024 * 1024;
+/// What a program asks for is not begun if the run would carry more than this with its arguments. The rest is left for results.
+pub const ASKED_STATE: usize = INLINE_STATE / 4 * 3;
+/// A value of fewer bytes is always taken.
+pub const SMALL_VALUE: usize = 512;
 /// What one turn asks of the shell at most; the rest follows in the next. A commit stays below its bound of records.
 pub const ACTS_PER_TURN: usize = 256;
 /// Acts that one statement may need besides those it counts itself: no statement begins with fewer left.

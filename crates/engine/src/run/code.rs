@@ -31,6 +31,8 @@ const CANCEL_STALL_MS: u64 = 10_000;
 const CANCEL_RUN_MS: u64 = 60_000;
 /// Reference of the statement of an activation.
 pub(super) const ACTIVATION: &str = "@activation";
+/// Bytes of what is kept of what failed, so that a retry can do it again.
+const FAILED_BYTES: usize = 128 * 1024;
 
 /// State of a program.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +166,12 @@ impl CodeState {
             }
         }
         goes_on
+    }
+
+    /// Whether something that failed, and got this, is kept to be done again: a few, which take little room.
+    fn keeps_failed(&self, raw: &Data, revision: u16) -> bool {
+        let bytes = || raw.stored() + self.failed.iter().map(|failed| failed.2.stored()).sum::<usize>();
+        self.failed.len() < 16 && (revision < 6 || bytes() <= FAILED_BYTES)
     }
 
     /// What is to be told with the next activation.
@@ -361,9 +369,10 @@ impl Machine<'_> {
             Outcome::Err(fault) => Outcome::Err(placed(fault, &key)),
             other => self.told(id, other),
         };
+        let revision = self.revision();
         let Some(state) = self.code_mut(id) else { return Ok(()) };
         if let (Outcome::Err(_), Some((reference, raw))) = (&how, asked)
-            && state.failed.len() < 16
+            && state.keeps_failed(&raw, revision)
         {
             state.failed.push((key.clone(), reference, raw));
         }

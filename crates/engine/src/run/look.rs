@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::act::Act;
 use super::calendar::date_time;
+use super::code;
 use super::data::{BlobHash, Blobs, Data};
 use super::eval::{Definition, EvalError, Fuel, Json, Scope, Var, Violation};
 use super::fault::{Fault, Standard};
@@ -17,7 +18,7 @@ use super::plan::{Duration, ExprId, Kind, SchemaId};
 use super::turn::Halt;
 use super::weight::{kib, most};
 use crate::id::Name;
-use crate::limit::INLINE_STATE;
+use crate::limit::{ASKED_STATE, INLINE_STATE, SMALL_VALUE};
 
 /// From where an expression looks.
 #[derive(Clone, Copy)]
@@ -419,7 +420,7 @@ impl Machine<'_> {
 
     /// Fails the statement at hand if the run carries too much since it got this value.
     pub(super) fn bound(&self, line: u32, value: &Data) -> Res<()> {
-        if value.stored() < 512 || self.head.inline() + value.stored() <= INLINE_STATE {
+        if value.stored() < SMALL_VALUE || self.head.inline() + value.stored() <= INLINE_STATE {
             return Ok(());
         }
         // Made of what the head has, so that a fold says the same.
@@ -428,6 +429,35 @@ impl Machine<'_> {
             most(&self.head).map_or_else(Default::default, |(text, advice)| (format!(" beside {text}"), advice));
         let text = format!(
             "the run would carry more than 1 MiB of values: {more}{beside}; keep less of it, or store it elsewhere ({advice})"
+        );
+        Err(self.fault(line, Standard::Runtime, &text))
+    }
+
+    /// Fails what a program asked for if the run carries so much with its arguments that there may be no room for a result: before
+    /// anything is done for it, not after.
+    pub(super) fn bound_asked(&mut self, line: u32) -> Res<()> {
+        let Some(frame) = self.frame(line) else { return Ok(()) };
+        let (statement, bytes) = (code::statement_of(&frame.place.reference), frame.raw.stored());
+        let asked = statement.starts_with('@') && statement != code::ACTIVATION;
+        if !asked || bytes < SMALL_VALUE || self.revision() < 6 {
+            return Ok(());
+        }
+        // Counted once in a turn, however much is asked for in it.
+        let room = match self.room_asked {
+            Some(room) => room,
+            None => ASKED_STATE.saturating_sub(self.head.inline().saturating_sub(bytes)),
+        };
+        self.room_asked = Some(room.saturating_sub(if bytes <= room { bytes } else { 0 }));
+        if bytes <= room {
+            return Ok(());
+        }
+        let (beside, advice) =
+            most(&self.head).map_or_else(Default::default, |(text, advice)| (format!(" beside {text}"), advice));
+        let text = format!(
+            "it was not begun: with its arguments the run would carry more than {}, which leaves too little room for results: {}{beside}; \
+             {advice}",
+            kib(ASKED_STATE),
+            kib(bytes)
         );
         Err(self.fault(line, Standard::Runtime, &text))
     }

@@ -120,6 +120,8 @@ pub(super) struct Machine<'a> {
     pub(super) more: bool,
     /// What this turn armed, each with the number that the next entry had. Only when it is played again.
     pub(super) armed: Vec<(Seq, super::undo::Undo)>,
+    /// Bytes that what a program asks for in this turn may still have; `None` = it was not counted yet.
+    pub(super) room_asked: Option<usize>,
 }
 
 impl<'a> Machine<'a> {
@@ -144,6 +146,7 @@ impl<'a> Machine<'a> {
             begun: 0,
             more: false,
             armed: Vec::new(),
+            room_asked: None,
         }
     }
 

@@ -193,6 +193,7 @@ impl Machine<'_> {
                 "statements are nested more than 256 deep: does a function call itself?",
             ));
         }
+        self.bound_asked(id)?;
         match (node, root) {
             (Some(node), _) => self.enter(id, node),
             (None, true) => self.enter_root(id),
