@@ -83,6 +83,9 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// The code of a name that nothing has.
+pub const UNKNOWN_NAME: &str = "unknown-name";
+
 /// Whether one of them is an error.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|one| one.severity == Severity::Error)

@@ -11,9 +11,8 @@ use super::head::{Compacted, Head, Seq};
 use super::journal::{Ending, EntryKind, Fact, REVISION, Segment, ValueId};
 use super::machine::{End, Machine, Mode};
 pub use super::reset::Change;
-use super::rollback::Ledger;
+use super::rollback::{Armed, Ledger};
 use super::turn::{Env, Halt, plan_of};
-use super::undo::Undo;
 use crate::id::Name;
 
 /// Why a journal cannot be folded.
@@ -163,7 +162,7 @@ impl Journal<'_> {
         head: &Head,
         at: usize,
         until: Option<(&str, &mut Option<Head>)>,
-    ) -> Result<Option<(Head, Vec<(Seq, Undo)>)>, FoldError> {
+    ) -> Result<Option<(Head, Armed)>, FoldError> {
         let segment = &self.segments[at];
         if segment.turn != head.turns + 1 {
             return Err(FoldError::Gap { expected: head.turns + 1, found: segment.turn });

@@ -119,7 +119,7 @@ pub(super) struct Machine<'a> {
     pub(super) begun: u32,
     pub(super) more: bool,
     /// What this turn armed, each with the number that the next entry had. Only when it is played again.
-    pub(super) armed: Vec<(Seq, super::undo::Undo)>,
+    pub(super) armed: super::rollback::Armed,
     /// Bytes that what a program asks for in this turn may still have; `None` = it was not counted yet.
     pub(super) room_asked: Option<usize>,
 }

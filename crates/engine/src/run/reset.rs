@@ -1,5 +1,6 @@
 //! Back to a key: the head of that moment, and the turn that goes on from it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::act::{Act, Event};
@@ -56,21 +57,7 @@ impl Journal<'_> {
         let is_it = |fact: &Fact| matches!(fact, Fact::Opened { key: opened, .. } if opened.to_string() == key);
         let last = || self.segments[..before].iter().rposition(|segment| segment.facts.iter().any(is_it));
         let until = if revision >= 3 { last().ok_or_else(|| self.unknown(current))? } else { 0 };
-        let known = past.before.range(..=until).next_back();
-        let (mut at, mut head) = match known {
-            Some((at, head)) => (*at, head.clone()),
-            None => (0, self.base()?),
-        };
-        let mut reached = None;
-        while at < before {
-            let stops = (at >= until).then_some((key, &mut reached));
-            match self.play(past, &head, at, stops)? {
-                Some((next, _)) => head = next,
-                None => break,
-            }
-            at += 1;
-        }
-        let Some(mut head) = reached else { return Err(self.unknown(current)) };
+        let Some((at, mut head)) = self.moment(past, until..before, key)? else { return Err(self.unknown(current)) };
         if head.identity.plan != identity.plan {
             let (old, new) = (self.definition_of(&head.identity.plan)?, self.definition_of(&identity.plan)?);
             super::moves::fits(&head, old.plan(), new.plan()).map_err(FoldError::Unfit)?;
@@ -114,6 +101,24 @@ impl Journal<'_> {
             return Err(FoldError::NoInput(self.whose_input(&head, key)));
         }
         Ok(head)
+    }
+
+    /// The head at the moment before a key was opened in one of these turns, and the turn in which it was.
+    fn moment(&self, past: &mut Past, turns: Range<usize>, key: &str) -> Result<Option<(usize, Head)>, FoldError> {
+        let (mut at, mut head) = match past.before.range(..=turns.start).next_back() {
+            Some((at, head)) => (*at, head.clone()),
+            None => (0, self.base()?),
+        };
+        let mut reached = None;
+        while at < turns.end {
+            let stops = (at >= turns.start).then_some((key, &mut reached));
+            match self.play(past, &head, at, stops)? {
+                Some((next, _)) => head = next,
+                None => break,
+            }
+            at += 1;
+        }
+        Ok(reached.map(|head| (at, head)))
     }
 
     /// Events that came later are there for the run once more.

@@ -17,11 +17,14 @@ use super::undo::{Compensations, Undo};
 use crate::id::Name;
 use crate::planted::{Bug, Planted};
 
+/// What was armed, in that order, each with the number that the next entry had then.
+pub(super) type Armed = Vec<(Seq, Undo)>;
+
 /// What was armed and undone in a run, as a fold comes by it.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// What is armed or was undone, in the order of arming, each with the number that the next entry had then.
-    armed: Vec<(Seq, Undo)>,
+    armed: Armed,
     /// Entries that undo, by the scope and the name of their keys: together they are those of one [`Undo`].
     tries: BTreeMap<(Name, Name), Vec<Try>>,
     /// Those of them that are open.
@@ -52,7 +55,7 @@ pub(super) struct Back<'a> {
 
 impl Ledger {
     /// A further turn, with what it armed.
-    pub(super) fn note(&mut self, segment: &Segment, armed: Vec<(Seq, Undo)>) {
+    pub(super) fn note(&mut self, segment: &Segment, armed: Armed) {
         self.armed.extend(armed);
         let resets = match &segment.event {
             Event::Reset { since, .. } => {

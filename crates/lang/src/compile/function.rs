@@ -6,7 +6,7 @@ use tidewheel_engine::run::plan::{Kind, NodeId, Target};
 
 use super::Work;
 use super::expression::Place;
-use crate::diagnostic::nearest;
+use crate::diagnostic::{UNKNOWN_NAME, nearest};
 use crate::feature::Feature;
 use crate::model::{Statement, Text};
 use crate::text::At;
@@ -85,7 +85,7 @@ impl<'t> Work<'t> {
         {
             let full = format!("{bare}:1.0.0@default");
             let found =
-                self.error(name.at, "unknown-name", format!("there is no function `{}` in `use.functions`", name.text));
+                self.error(name.at, UNKNOWN_NAME, format!("there is no function `{}` in `use.functions`", name.text));
             found.hint = Some(format!("functions of the default catalog are written `{full}`"));
             found.fix = Some(full);
             return;
@@ -127,7 +127,7 @@ impl<'t> Work<'t> {
     ) -> Kind {
         if DEFAULT.contains(&function) && version != "1.0.0" {
             let message = format!("the default catalog has `{function}` in version 1.0.0, not {version}");
-            self.error(name.at, "unknown-name", message).fix = Some(format!("{function}:1.0.0@default"));
+            self.error(name.at, UNKNOWN_NAME, message).fix = Some(format!("{function}:1.0.0@default"));
             return self.nothing();
         }
         match function {

@@ -19,7 +19,7 @@ use tidewheel_engine::id::Name;
 use tidewheel_engine::run::eval::{Compiler, Definition, EvalError, Fuel, Scope, Violation};
 use tidewheel_engine::run::plan::{ExprId, ListId, Node, NodeId, Plan, SchemaId};
 
-use crate::diagnostic::{Diagnostic, Severity, has_errors, nearest};
+use crate::diagnostic::{Diagnostic, Severity, UNKNOWN_NAME, has_errors, nearest};
 use crate::expr::{Builder, Programs};
 use crate::feature::{Feature, Features};
 use crate::model::{self, Document, Statement};
@@ -212,7 +212,7 @@ impl<'t> Work<'t> {
             None if known.is_empty() => None,
             None => Some(format!("there is `{}`", known.join("`, `"))),
         };
-        let found = self.error(at, "unknown-name", message);
+        let found = self.error(at, UNKNOWN_NAME, message);
         found.hint = hint;
         found.fix = near;
     }

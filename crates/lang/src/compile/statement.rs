@@ -6,7 +6,7 @@ use tidewheel_engine::run::plan::{Case, Catch, Duration, Extension, Flow, Kind, 
 
 use super::expression::Place;
 use super::{MANY, MAX_DEFINITIONS, Work};
-use crate::diagnostic::nearest;
+use crate::diagnostic::{UNKNOWN_NAME, nearest};
 use crate::model::{self, RaiseError, RetryRef, Statement, Text};
 use crate::text::At;
 
@@ -92,7 +92,7 @@ impl<'t> Work<'t> {
         let message = format!("there is no statement `{}` in this list", then.text);
         let known = siblings.iter().map(|sibling| &*sibling.name).chain(["continue", "exit", "end"]);
         if elsewhere && nearest(&then.text, known.clone()).is_none() {
-            self.error(then.at, "unknown-name", message).hint = Some(
+            self.error(then.at, UNKNOWN_NAME, message).hint = Some(
                 "a `then` names a statement of its own list; there is one of this name in another list".to_string(),
             );
         } else {

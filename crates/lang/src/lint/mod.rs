@@ -8,7 +8,7 @@ mod saga;
 use serde::Serialize;
 
 use crate::check::check;
-use crate::diagnostic::{Diagnostic, Severity, has_errors};
+use crate::diagnostic::{Diagnostic, Severity, UNKNOWN_NAME, has_errors};
 use crate::model::{Call, Document, Kind};
 use crate::resolve::{Options, Resolver, deploy};
 use crate::text::{At, Tree};
@@ -68,7 +68,7 @@ pub fn lint(text: &[u8], options: Options, resolver: &dyn Resolver) -> Report {
     let critical_path = linter.order();
     // Of a function that there is not, that is all there is to say.
     let unknown: Vec<String> =
-        diagnostics.iter().filter(|one| one.code == "unknown-name").map(|one| one.pointer.clone()).collect();
+        diagnostics.iter().filter(|one| one.code == UNKNOWN_NAME).map(|one| one.pointer.clone()).collect();
     linter.found.retain(|one| one.code != "product-only" || !unknown.contains(&one.pointer));
     diagnostics.extend(linter.found);
     diagnostics.sort_by_key(|one| (one.span.start, one.severity));

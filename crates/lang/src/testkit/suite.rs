@@ -15,7 +15,7 @@ use super::file::{self, Elapsed, File};
 use super::mock::{Mock, Pick, Reply};
 use super::play::Played;
 use super::world::title;
-use crate::diagnostic::{Diagnostic, has_errors, nearest};
+use crate::diagnostic::{Diagnostic, UNKNOWN_NAME, has_errors, nearest};
 use crate::expr::{Builder, Programs};
 use crate::feature::Features;
 use crate::model::Text;
@@ -278,7 +278,7 @@ impl Loader<'_> {
         let near = nearest(&text.text, known.iter().map(|name| &**name)).map(str::to_string);
         let some: Vec<&str> = known.iter().take(20).map(|name| &**name).collect();
         let some = (!some.is_empty()).then(|| format!("there is `{}`", some.join("`, `")));
-        let found = self.error(text.at, "unknown-name", format!("there is no statement `{}`", text.text));
+        let found = self.error(text.at, UNKNOWN_NAME, format!("there is no statement `{}`", text.text));
         found.hint = near.as_ref().map(|near| format!("did you mean `{near}`?")).or(some);
         found.fix = near;
         fit
