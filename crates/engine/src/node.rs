@@ -28,6 +28,10 @@ pub const BATCH_ITEMS: usize = 8_192;
 /// A batch that takes no more commands still grants until it has so many.
 pub const GRANTED_ITEMS: usize = 2 * BATCH_ITEMS;
 
+/// A batch that could still grow is closed after so many milliseconds: what it has to tell must not wait for a run that always has
+/// something to do, and changes little with it.
+pub const GROWTH_MS: u64 = 50;
+
 /// What is due still becomes ready in a batch with so many changes. It is granted by the same batch as a rule, and then
 /// costs no row of its own; firing late would cost accuracy.
 pub const FIRED_ITEMS: usize = 4 * BATCH_ITEMS;
@@ -51,6 +55,8 @@ pub struct Shell {
     partition: Partition,
     under_way: VecDeque<(u64, Vec<Effect>)>,
     pace: Pace,
+    /// Since when the open batch is held open because it grows.
+    growing: Option<u64>,
     planted: crate::planted::Planted,
 }
 
@@ -59,7 +65,7 @@ impl Shell {
     pub fn new(options: Options, recovered: Recovered, now: Now) -> Shell {
         let planted = options.planted;
         let (partition, pace) = (Partition::new(options, recovered, now), Pace::default());
-        Shell { partition, under_way: VecDeque::new(), pace, planted }
+        Shell { partition, under_way: VecDeque::new(), pace, growing: None, planted }
     }
 
     /// Whether commands may be applied now: the open batch has room, or can be closed.
@@ -142,7 +148,7 @@ impl Shell {
     pub fn turn(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
         let more = if self.under_way.len() < BATCHES_IN_FLIGHT {
             let more = self.partition.turn(now);
-            let grows = more && self.partition.output_len() < GRANTED_ITEMS;
+            let grows = more && self.partition.output_len() < GRANTED_ITEMS && self.grows_on(now);
             if self.partition.has_output() && !grows && self.closes(now) {
                 self.close_batch(now, actions);
             }
@@ -158,12 +164,19 @@ impl Shell {
         more
     }
 
+    /// Whether the open batch has not been held open for too long.
+    fn grows_on(&mut self, now: Now) -> bool {
+        let since = *self.growing.get_or_insert(now.mono);
+        now.mono < since.saturating_add(GROWTH_MS)
+    }
+
     /// Whether the open batch is closed now: it is full, or changes nothing, or its time has come.
     fn closes(&self, now: Now) -> bool {
         now.mono >= self.pace.opens() || self.partition.output_len() >= BATCH_ITEMS || !self.partition.has_changes()
     }
 
     fn close_batch(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.growing = None;
         let (batch, effects) = self.partition.finish_batch();
         if !batch.mutations.is_empty() {
             self.pace.closed(batch.mutations.len(), now.mono);

@@ -746,3 +746,19 @@ async fn an_error_without_a_place_of_a_run_that_was_started_is_at_the_statement_
     assert_eq!(ended["error"]["instance"], "/do/0/kid", "{ended}");
     assert!(ended["error"]["detail"].as_str().unwrap().contains("shop/nobody"), "{ended}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_loops_without_waiting_keeps_nobody_else_waiting() {
+    let node = Node::start().await;
+    deploy(&node, "loops", "  - a: {set: {x: 1}}\n  - b: {set: {x: 2}, then: a}\n").await;
+    let id = start(&node, "loops", json!({})).await;
+    // Were they held back, they would be answered when the run has used up what it may do.
+    for _ in 0..3 {
+        node.submit(r#"{"type":"a"}"#).await;
+    }
+    let run = node.get(&format!("/api/v1/runs/{id}")).await.is(200).json();
+    assert_eq!(run["phase"], "running", "{run}");
+    act(&node, &id, "terminate", json!({})).await;
+    let ended = node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200).json();
+    assert_eq!(ended["phase"], "cancelled", "{ended}");
+}
