@@ -65,6 +65,9 @@ pub trait Probe {
     fn may_know(&self, tenant: TenantId, hash: &[u8; 16]) -> bool;
 }
 
+/// Who asks for a command that the partition gives itself: nobody waits for the answer, and none is made. Callers count from 1.
+const NOBODY: RequestId = RequestId(0);
+
 /// A record in memory.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -459,7 +462,9 @@ impl Partition {
     // ---- shared by the rules ------------------------------------------------------------------------------------
 
     pub(crate) fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.effects.push(Effect::Reply { request, reply });
+        if request != NOBODY {
+            self.effects.push(Effect::Reply { request, reply });
+        }
     }
 
     pub(crate) fn refuse(&mut self, request: RequestId, refusal: Refusal) {
@@ -467,6 +472,9 @@ impl Partition {
     }
 
     pub(crate) fn reply_task(&mut self, request: RequestId, id: TaskId) {
+        if request == NOBODY {
+            return;
+        }
         if let Some(entry) = self.tasks.get(&id) {
             let task = Box::new(entry.task.clone());
             self.reply(request, Reply::Task(task));

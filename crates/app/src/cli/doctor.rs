@@ -92,7 +92,8 @@ fn python() -> Check {
 
 fn uv() -> Check {
     let advice = "without uv, environments are built by pip: slower, and dependencies are not locked";
-    match version_of("uv") {
+    let given = std::env::var("TIDEWHEEL_UV").ok().filter(|given| !given.is_empty());
+    match version_of(given.as_deref().unwrap_or("uv")) {
         Some(text) => Check::new("uv", "ok", text, advice),
         None => Check::new("uv", "warning", "not found", advice),
     }

@@ -364,6 +364,10 @@ fn an_export_is_one_line_for_each_run_with_its_history_as_the_server_gives_it() 
         match asked.path.split('?').collect::<Vec<_>>()[..] {
             ["/api/v1/runs/run_1"] => answer(200, run("run_1")),
             ["/api/v1/runs/run_2"] => answer(200, run("run_2")),
+            ["/api/v1/runs/run_3" | "/api/v1/runs/run_4"] => {
+                let id = asked.path.rsplit('/').next().unwrap();
+                answer(200, json!({"id": id, "namespace": "shop", "workflow": "deleted", "version": "1.0.0"}))
+            }
             ["/api/v1/workflows/shop/flow/1.0.0/document"] => answer(200, json!({"program": {"fn": "a:flow"}})),
             [path, query] if path.ends_with("/journal") && query.contains("cursor=more") => {
                 answer(200, json!({"items": [{"key": "/task:b#0"}]}))
@@ -371,7 +375,7 @@ fn an_export_is_one_line_for_each_run_with_its_history_as_the_server_gives_it() 
             [path, _] if path.ends_with("/journal") => {
                 answer(200, json!({"items": [{"key": "/task:a#0"}], "next_cursor": "more"}))
             }
-            [path] if path.ends_with("run_1/history") => {
+            [path] if path.ends_with("run_1/history") || path.ends_with("run_3/history") => {
                 crate::mock::Answer { body: HISTORY.to_owned(), ..answer(200, json!({})) }
             }
             [path] if path.ends_with("run_2/history") => problem(409, "conflict", "The history of run_2 has a hole."),
@@ -388,6 +392,10 @@ fn an_export_is_one_line_for_each_run_with_its_history_as_the_server_gives_it() 
     assert_eq!(mock.run(&["run", "export", "run_1", "-o", "json"]).json(), whole);
     let picked = mock.run(&["run", "export", "run_1", "--jq", ".history.turns | length"]);
     assert_eq!(picked.out.trim(), "1", "{picked:?}");
+    // Of a version that was deleted there is no document; what has a history still has it.
+    let gone = mock.run(&["run", "export", "run_3"]).json();
+    assert_eq!((&gone["document"], &gone["history"]["v"]), (&Value::Null, &json!(1)));
+    assert!(mock.run(&["run", "export", "run_4"]).json().get("history").is_none());
     // What cannot be read whole is a failure, whatever was written by then.
     let ran = mock.run(&["run", "export", "run_1", "run_2"]);
     assert!(ran.code != 0 && ran.err.contains("The history of run_2 has a hole."), "{ran:?}");

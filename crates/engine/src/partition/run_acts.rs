@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::step_options::{self, Asked};
 use super::submit::deadline;
-use super::{Partition, Purpose};
+use super::{NOBODY, Partition, Purpose};
 use crate::command::Command;
-use crate::id::{Name, RequestId, RunId, Slot, TaskId, TenantId};
+use crate::id::{Name, RunId, Slot, TaskId, TenantId};
 use crate::load::Load;
 use crate::mutation::{Mutation, RunTimer};
 use crate::planted::Bug;
@@ -22,8 +22,6 @@ use crate::time::Now;
 
 /// Queue of tasks that name none.
 const DEFAULT_QUEUE: &str = "default";
-/// Nobody waits for the answer.
-const NOBODY: RequestId = RequestId(0);
 
 /// The task of a step that no run needs any more, with the row that keeps the wish to cancel it.
 #[derive(Clone, Copy, Debug)]

@@ -90,11 +90,15 @@ impl Run {
             }
         }
         write(b"]")?;
-        if document.as_ref().is_some_and(|document| document.get("program").is_some()) {
-            write(b",\"history\":")?;
-            let mut pieces = client.get(format!("{path}/history")).doing(what.clone()).chunks().await?;
-            while let Some(piece) = pieces.next().await {
-                write(&piece?)?;
+        // Of a version that was deleted, only its history says whether it was a program.
+        let program = document.as_ref().map(|document| document.get("program").is_some());
+        if program != Some(false) {
+            let pieces = client.get(format!("{path}/history")).doing(what.clone()).chunks().await;
+            if let Some(mut pieces) = if program.is_some() { Some(pieces?) } else { pieces.ok() } {
+                write(b",\"history\":")?;
+                while let Some(piece) = pieces.next().await {
+                    write(&piece?)?;
+                }
             }
         }
         write(b"}")
