@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::logs;
 use super::operations::bulk_route;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path};
-use super::reply::{JsonBody, REPLAYED, Reply, json, page, versioned, with_header};
+use super::reply::{JsonBody, REPLAYED, Reply, bytes_of, json, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::SubmitHeaders;
 use crate::auth::Principal;
@@ -25,7 +25,7 @@ use crate::live::stream;
 use crate::problem::Failure;
 use crate::service::list_tasks::MAX_LIMIT;
 use crate::service::run::{self, Wanted};
-use crate::service::{moving, run_history, run_journal, run_look};
+use crate::service::{moving, run_graph, run_history, run_journal, run_look};
 use crate::state::Api;
 use crate::text::{run_id, run_text};
 
@@ -35,6 +35,7 @@ const WAITING: &[Param] = &[WAIT];
 const ONE: &[Param] = &[FIELDS, WAIT];
 const JOURNAL: &[Param] = &[CURSOR, ("limit", "Entries of the page, 1 to 1,000; default 100."), FIELDS];
 const TIMELINE: &[Param] = &[CURSOR, ("limit", "Entries of the page, 1 to 1,000; default 100.")];
+const GRAPH: &[Param] = &[("format", "`json` (the default) or `mermaid`.")];
 const COMPARE: &[Param] = &[("with", "The other run.")];
 const LOGS: &[Param] = &[
     ("tail", "Only the last so many lines."),
@@ -113,6 +114,15 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/runs/{id}/timeline", "getRunTimeline", "Shows what a run did when.", timeline)
             .query(TIMELINE)
             .answers::<rest::RunTimeline>(200, "A page, oldest first."),
+        Route::new(
+            Method::GET,
+            "/runs/{id}/graph",
+            "getRunGraph",
+            "Shows the statements of a run's document as a graph, with what became of each.",
+            graph,
+        )
+        .query(GRAPH)
+        .answers::<rest::RunGraph>(200, "The graph."),
         Route::new(Method::GET, "/runs/{id}/logs", "getRunLogs", "Shows the log lines of all tasks of a run.", logs_of)
             .query(LOGS)
             .answers_page::<rest::LogLine>("Lines, oldest first."),
@@ -136,6 +146,15 @@ pub(super) fn routes() -> Vec<Route> {
             "signalRun",
             "Gives a run a signal: an event of this type, which a `listen` takes.",
             signal,
+        )
+        .may_take::<rest::SignalRun>()
+        .answers::<rest::Run>(200, "The run as it is now."),
+        Route::new(
+            Method::POST,
+            "/runs/{id}/promises/{name}",
+            "completePromise",
+            "Completes what a workflow in Python made with `wf.promise(name)`; the first value counts.",
+            promise,
         )
         .may_take::<rest::SignalRun>()
         .answers::<rest::Run>(200, "The run as it is now."),
@@ -366,6 +385,27 @@ async fn signal(
     let body: rest::SignalRun = body::parse_or_default(&bytes)?;
     let head = run::signal(&api, &caller, run_id(&id)?, &kind, body).await?;
     answer(&api, &caller, &head).await
+}
+
+async fn promise(
+    caller: Submitter,
+    State(api): State<Api>,
+    Path((id, name)): Path<(String, String)>,
+    JsonBody(bytes): JsonBody,
+) -> Reply {
+    let body: rest::SignalRun = body::parse_or_default(&bytes)?;
+    let head = run::signal(&api, &caller, run_id(&id)?, &format!("promise:{name}"), body).await?;
+    answer(&api, &caller, &head).await
+}
+
+async fn graph(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
+    params.only(GRAPH)?;
+    let graph = run_graph::graph(&api, &caller, run_id(&id)?).await?;
+    match params.get("format") {
+        None | Some("json") => json(200, &graph.shown()),
+        Some("mermaid") => Ok(bytes_of(200, "text/plain; charset=utf-8", graph.mermaid().into())),
+        Some(_) => Err(Failure::query("format", "the format is json or mermaid")),
+    }
 }
 
 async fn answer(api: &Api, caller: &Principal, head: &Head) -> Reply {

@@ -26,6 +26,7 @@ pub(crate) mod records;
 pub(crate) mod rollout;
 pub(crate) mod routing;
 pub(crate) mod run;
+pub(crate) mod run_graph;
 pub(crate) mod run_history;
 pub(crate) mod run_history_text;
 pub(crate) mod run_journal;

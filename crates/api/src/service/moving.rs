@@ -323,7 +323,7 @@ async fn previous(api: &Api, tenant: TenantId, head: &Head) -> Result<[u8; 32], 
     Err(Failure::field("/to", "the run was never moved, so that it has no previous version"))
 }
 
-fn resolved(api: &Api, tenant: TenantId, plan: &[u8; 32]) -> Option<Resolved> {
+pub(crate) fn resolved(api: &Api, tenant: TenantId, plan: &[u8; 32]) -> Option<Resolved> {
     let record = api.runtime.directory().record(RecordKind::Definition, tenant, &hex::encode(plan))?;
     Resolved::read(record.value.as_bytes()).ok()
 }

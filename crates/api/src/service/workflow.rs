@@ -192,6 +192,11 @@ pub(crate) fn schema(api: &Api, caller: &Principal, named: Named<'_>) -> Result<
 /// The statements as a graph.
 pub(crate) fn graph(api: &Api, caller: &Principal, named: Named<'_>) -> Result<Graph, Failure> {
     let (_, resolved) = resolved(api, caller, named)?;
+    graph_of(&resolved)
+}
+
+/// The statements of a document as a graph.
+pub(crate) fn graph_of(resolved: &Resolved) -> Result<Graph, Failure> {
     if resolved.program().is_some() {
         let detail = "This workflow is written in Python: what it does is known only when it runs. GET \
                       /api/v1/runs/{id}/tree shows what a run of it did.";

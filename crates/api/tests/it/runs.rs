@@ -762,3 +762,55 @@ async fn a_run_that_loops_without_waiting_keeps_nobody_else_waiting() {
     let ended = node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200).json();
     assert_eq!(ended["phase"], "cancelled", "{ended}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_graph_of_a_run_says_what_became_of_each_statement() {
+    let node = Node::start().await;
+    let statements = "  - loop:\n      for: {each: i, in: '${ [1, 2, 3] }'}\n      do:\n        - inner: {set: {x: '${ $i }'}}\n  \
+                      - choose:\n      switch:\n        - yes: {when: '${ true }', then: held}\n        - no: {then: never}\n  \
+                      - never: {set: {x: 1}}\n  - held: {wait: {hours: 1}}\n  - last: {set: {x: 2}}\n";
+    deploy(&node, "drawn", statements).await;
+    let id = start(&node, "drawn", json!({})).await;
+    let wait = || async { node.get(&format!("/api/v1/runs/{id}")).await.is(200).json()["phase"] == "waiting" };
+    while !wait().await {
+        tokio::task::yield_now().await;
+    }
+    let graph = node.get(&format!("/api/v1/runs/{id}/graph")).await.is(200).json();
+    assert_eq!((&graph["id"], &graph["phase"], &graph["more"]), (&json!(id), &json!("waiting"), &json!(false)));
+    let nodes = graph["nodes"].as_array().unwrap();
+    let of = |name: &str| {
+        let node = nodes.iter().find(|node| node["name"] == name).unwrap_or_else(|| panic!("no {name}: {graph}"));
+        (node["status"].clone(), node["entries"].clone())
+    };
+    assert_eq!(of("inner"), (json!("done"), json!(3)));
+    assert_eq!(of("loop"), (json!("done"), json!(1)));
+    assert_eq!(of("held"), (json!("open"), json!(1)));
+    assert_eq!((of("never"), of("last")), ((Value::Null, Value::Null), (Value::Null, Value::Null)));
+    assert_eq!((of("start").0, of("end").0), (json!("done"), Value::Null));
+    let drawn = node.get(&format!("/api/v1/runs/{id}/graph?format=mermaid")).await.is(200).body;
+    let drawn = String::from_utf8(drawn.to_vec()).unwrap();
+    assert!(
+        drawn.starts_with("flowchart TD") && drawn.contains("classDef open") && drawn.contains(" open\n"),
+        "{drawn}"
+    );
+    assert_eq!(
+        node.get(&format!("/api/v1/runs/{id}/graph?format=svg")).await.is(400).json()["code"],
+        "invalid-query"
+    );
+    act(&node, &id, "cancel", json!({})).await;
+    let cancelled = node.get(&format!("/api/v1/runs/{id}/graph")).await.is(200).json();
+    let held = cancelled["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "held").cloned().unwrap();
+    assert_eq!(held["status"], "cancelled", "{cancelled}");
+    node.get("/api/v1/runs/run_01jd8z5r7m0000000000000000/graph").await.is(404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promise_is_completed_by_its_name() {
+    let node = Node::start().await;
+    let statements = "  - heard:\n      listen: {to: {one: {with: {type: 'promise:paid'}}}}\n";
+    deploy(&node, "promised", statements).await;
+    let id = start(&node, "promised", json!({})).await;
+    node.post(&format!("/api/v1/runs/{id}/promises/paid"), r#"{"data": {"by": "ann"}}"#).await.is(200);
+    let ended = node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200).json();
+    assert_eq!((&ended["phase"], &ended["output"][0]["by"]), (&json!("completed"), &json!("ann")), "{ended}");
+}

@@ -5,6 +5,7 @@ mod compare;
 mod counts;
 mod export;
 mod go_back;
+mod graph;
 mod journal;
 mod logs;
 mod select;
@@ -49,6 +50,7 @@ enum RunVerb {
     Logs(logs::Logs),
     Journal(journal::Journal),
     Timeline(timeline::Timeline),
+    Graph(graph::Graph),
     Tree(tree::Tree),
     Compare(compare::Compare),
     Cancel(act::Cancel),
@@ -120,6 +122,7 @@ impl RunCommand {
             RunVerb::Watch(verb) => verb.run(ctx).await,
             RunVerb::Compare(verb) => verb.run(ctx).await,
             RunVerb::Timeline(verb) => verb.run(ctx).await,
+            RunVerb::Graph(verb) => verb.run(ctx).await,
             RunVerb::Logs(verb) => verb.run(ctx).await,
             RunVerb::Why(verb) => verb.run(ctx).await,
             RunVerb::Counts(verb) => verb.run(ctx).await,

@@ -152,6 +152,26 @@ pub struct JournalEntry {
     pub turn: u64,
 }
 
+/// The document of a run as nodes and edges, with what the run made of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RunGraph {
+    /// Of the run.
+    pub id: String,
+    /// Of the run.
+    pub phase: String,
+    /// `namespace/name:version`
+    pub workflow: String,
+    /// Start, end and the statements. Those that the run came to have a `status` (that of their newest entry in the journal) and a
+    /// number of `entries`.
+    #[schema(value_type = Vec<Object>)]
+    pub nodes: Vec<Value>,
+    /// Ways between them.
+    #[schema(value_type = Vec<Object>)]
+    pub edges: Vec<Value>,
+    /// Entries of the journal after the first 20,000 are not counted.
+    pub more: bool,
+}
+
 /// A run and those that it started.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct RunTree {
