@@ -793,10 +793,7 @@ async fn the_graph_of_a_run_says_what_became_of_each_statement() {
         drawn.starts_with("flowchart TD") && drawn.contains("classDef open") && drawn.contains(" open\n"),
         "{drawn}"
     );
-    assert_eq!(
-        node.get(&format!("/api/v1/runs/{id}/graph?format=svg")).await.is(400).json()["code"],
-        "invalid-query"
-    );
+    assert_eq!(node.get(&format!("/api/v1/runs/{id}/graph?format=svg")).await.is(400).json()["code"], "invalid-query");
     act(&node, &id, "cancel", json!({})).await;
     let cancelled = node.get(&format!("/api/v1/runs/{id}/graph")).await.is(200).json();
     let held = cancelled["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "held").cloned().unwrap();

@@ -45,6 +45,11 @@ pub(crate) struct Sagas {
 type Name = (String, String);
 
 impl Sagas {
+    /// How many of its turns are a copy of another run's.
+    pub(super) fn copied(&self) -> usize {
+        self.copied
+    }
+
     fn is_idle(&self) -> bool {
         self.open.is_empty() && self.done.is_empty() && self.kept.is_empty()
     }

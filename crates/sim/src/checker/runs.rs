@@ -154,6 +154,8 @@ pub(crate) struct Runs {
     pub(crate) twins: run_twins::Twins,
     /// Turns, for whoever waits for something to happen.
     pub(crate) turns: u64,
+    /// Runs that began as a copy of another one.
+    forked: Vec<(usize, TenantId, RunId)>,
     /// A run whose turns are printed.
     pub(crate) shown: Option<String>,
 }
@@ -174,6 +176,7 @@ impl Runs {
             asks: Asks::default(),
             twins: run_twins::Twins::default(),
             turns: 0,
+            forked: Vec::new(),
             shown: None,
         }
     }
@@ -290,6 +293,7 @@ impl Runs {
             // What it begins with may have gone another way than planned.
             (log.copies, log.hurt) = (true, true);
             log.versions.strange = strange == Some(true);
+            self.forked.push((partition, tenant, run));
         }
         let mut forks = false;
         if matches!(&segment.event, Event::Reset { identity, .. } if identity.run == run) {
@@ -450,14 +454,19 @@ impl Runs {
     /// Some key of a run that it can go back to.
     pub(crate) fn some_key(&self, partition: usize, run: RunId, draw: u64) -> Option<Name> {
         let log = self.parts[partition].get(&run)?;
-        let facts = log.segments.iter().flat_map(|segment| &segment.facts);
-        let keys: Vec<_> = facts
+        // Of a forked run every other time a moment from before it was one.
+        let copied = log.sagas.copied();
+        let early = copied > 0 && draw.is_multiple_of(2);
+        let segments = if early { &log.segments[..copied.min(log.segments.len())] } else { &log.segments[..] };
+        let keys: Vec<_> = segments
+            .iter()
+            .flat_map(|segment| &segment.facts)
             .filter_map(|fact| match fact {
                 Fact::Opened { key, .. } if !matches!(key.kind, EntryKind::Run) => Some(key),
                 _ => None,
             })
             .collect();
-        keys.get((draw % keys.len().max(1) as u64) as usize).map(|key| key.to_string().into())
+        keys.get((draw / 2 % keys.len().max(1) as u64) as usize).map(|key| key.to_string().into())
     }
 
     pub(crate) fn tenant_of(&self, partition: usize, run: RunId) -> Option<TenantId> {
@@ -511,6 +520,11 @@ impl Runs {
         let open = &self.open[partition];
         let run = open.iter().nth((draw % open.len().max(1) as u64) as usize)?;
         Some((self.parts[partition][run].tenant, *run))
+    }
+
+    /// Some run that began as a copy of another one.
+    pub(crate) fn some_fork(&self, draw: u64) -> Option<(usize, TenantId, RunId)> {
+        self.forked.get((draw % self.forked.len().max(1) as u64) as usize).copied()
     }
 
     /// Runs of a workflow that have not ended, and the plans that they follow.
