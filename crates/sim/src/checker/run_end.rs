@@ -81,16 +81,21 @@ pub(super) fn goes_on(run: RunId, log: &mut Log, segment: &Segment) -> Found {
     found
 }
 
+/// The entry, and the item of it, of whose end an event tells.
+pub(super) fn end_of(event: &Event) -> Option<(u64, u64)> {
+    match event {
+        // What was cancelled may be said once more, until it is known that it is.
+        Event::Done { outcome: Outcome::Cancelled, .. } => None,
+        Event::Items { outcomes, .. } if matches!(outcomes[..], [Outcome::Cancelled]) => None,
+        Event::Done { entry, .. } => Some((*entry, 0)),
+        Event::Items { entry, first, .. } => Some((*entry, *first)),
+        _ => None,
+    }
+}
+
 /// Something was put in line for a run: each end that it waits for comes once.
 pub(super) fn put_in_line(run: RunId, log: &mut Log, event: &Event) -> Option<(&'static str, String)> {
-    let (entry, first) = match event {
-        // What was cancelled may be said once more, until it is known that it is.
-        Event::Done { outcome: Outcome::Cancelled, .. } => return None,
-        Event::Items { outcomes, .. } if matches!(outcomes[..], [Outcome::Cancelled]) => return None,
-        Event::Done { entry, .. } => (*entry, 0),
-        Event::Items { entry, first, .. } => (*entry, *first),
-        _ => return None,
-    };
+    let (entry, first) = end_of(event)?;
     (!log.told.insert((entry, first))).then(|| ("S5", format!("run {run} is told twice that entry {entry} has ended")))
 }
 

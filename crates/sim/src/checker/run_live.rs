@@ -23,7 +23,11 @@ pub(super) fn look(runs: &mut Runs, partition: usize, fold: &Fold, wall: u64, no
         log.could_go = if goes { log.could_go.or(Some(now)) } else { None };
         if log.could_go.is_some_and(|since| now > since + STEP_WITHIN) {
             let (events, timers) = (&log.events, &log.timers);
-            let text = format!("run {run} waits for nobody and stands still; events {events:?}, timers {timers:?}");
+            let below = runs.children[partition].range((run, 0, 0)..=(run, u64::MAX, u64::MAX));
+            let below: Vec<String> = below.map(|(of, child)| format!("{child} of {}", of.1)).collect();
+            let text = format!(
+                "run {run} waits for nobody and stands still; below it {below:?}; events {events:?}, timers {timers:?}"
+            );
             found.push(("L4", format!("{text}, {:?}", log.head)));
         }
         if log.cancelled.is_some_and(|since| now > since + CANCELLED_WITHIN) {

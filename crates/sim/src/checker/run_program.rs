@@ -378,11 +378,16 @@ fn over_by_then(segments: &[Segment], key: &str) -> BTreeSet<String> {
     let is_it = |fact: &Fact| matches!(fact, Fact::Opened { key: opened, .. } if opened.to_string() == key);
     let until = segments.iter().rposition(|segment| segment.facts.iter().any(is_it)).map_or(0, |at| at + 1);
     let (mut keys, mut over) = (BTreeMap::new(), BTreeSet::new());
-    for fact in segments[..until].iter().flat_map(|segment| &segment.facts) {
-        match fact {
-            Fact::Opened { entry, key, .. } => drop(keys.insert(*entry, asked_as(&key.to_string()))),
-            Fact::Done { entry, .. } => over.extend(keys.get(entry).cloned()),
-            _ => {}
+    for (at, segment) in segments[..until].iter().enumerate() {
+        if let Event::Reset { key, .. } = &segment.event {
+            over = over_by_then(&segments[..at], key);
+        }
+        for fact in &segment.facts {
+            match fact {
+                Fact::Opened { entry, key, .. } => drop(keys.insert(*entry, asked_as(&key.to_string()))),
+                Fact::Done { entry, .. } => over.extend(keys.get(entry).cloned()),
+                _ => {}
+            }
         }
     }
     over

@@ -233,8 +233,12 @@ impl Runs {
                     {
                         self.parts[partition].insert(*run, Log::new(*tenant, Head::new(identity.clone())));
                     }
+                    let of = run_end::end_of(event).map(|(entry, first)| (*run, entry, first));
+                    let child = of.and_then(|of| self.children[partition].get(&of)).copied();
+                    let revived = child.is_some_and(|child| self.revived.contains(&(partition, child)));
                     if let Some(log) = self.parts[partition].get_mut(run) {
-                        found.extend(run_end::put_in_line(*run, log, event));
+                        // A child that somebody took back after its end may end once more.
+                        found.extend(run_end::put_in_line(*run, log, event).filter(|_| !revived));
                         log.versions.lined(event);
                         log.events.insert(*number, (**event).clone());
                     }
