@@ -495,12 +495,7 @@ class AsyncClient:
 
     async def list(self, *, limit: int = 100, **filters: Any) -> "AsyncIterator[Json]":
         """As `Client.list`, with ``async for``."""
-        pages = self._client.list(limit=limit, **filters)
-        end = object()
-        while True:
-            item = await _in_thread(next, pages, end)
-            if item is end:
-                return
+        async for item in _each(self._client.list(limit=limit, **filters)):
             yield item
 
     async def wait(self, task_id: str, timeout: Optional[float] = None) -> "Json":
@@ -527,7 +522,6 @@ class AsyncClient:
         """As `Client.logs`."""
         return await _in_thread(self._client.logs, task_id)  # type: ignore[no-any-return]
 
-
     async def start_run(self, workflow: Any, input: Any = None, **opts: Any) -> "AsyncRunHandle":
         """As `Client.start_run`."""
         return AsyncRunHandle(await _in_thread(self._client.start_run, workflow, input, **opts))
@@ -538,12 +532,7 @@ class AsyncClient:
 
     async def runs(self, *, limit: int = 100, **filters: Any) -> "AsyncIterator[Json]":
         """As `Client.runs`, with ``async for``."""
-        pages = self._client.runs(limit=limit, **filters)
-        end = object()
-        while True:
-            item = await _in_thread(next, pages, end)
-            if item is end:
-                return
+        async for item in _each(self._client.runs(limit=limit, **filters)):
             yield item
 
 
@@ -646,6 +635,16 @@ async def _in_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
     from functools import partial
 
     return await asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+
+
+async def _each(items: "Iterator[Json]") -> "AsyncIterator[Json]":
+    """Items whose pages are read by a thread, one after the other."""
+    end = object()
+    while True:
+        item = await _in_thread(next, items, end)
+        if item is end:
+            return
+        yield item
 
 
 class _Pauses:
