@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod config;
 mod fail;
+mod files;
 mod output;
 mod profile;
 mod progress;

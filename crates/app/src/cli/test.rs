@@ -18,10 +18,8 @@ use crate::fail::{Exit, Failure, Outcome, While};
 const SCRIPT: &str = include_str!("test/run.py");
 /// What the script ends with when it has found no test.
 const NO_TESTS: i32 = 5;
-/// Files of histories of one call.
-const MAX_FILES: usize = 10_000;
-/// Folders inside folders that are looked into.
-const MAX_DEPTH: usize = 16;
+/// Ends of the names of files of histories in a folder.
+const HISTORIES: [&str; 2] = [".json", ".jsonl"];
 /// Bytes of one file of histories.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -60,7 +58,7 @@ impl Test {
         for given in &self.replay {
             let doing = || format!("cannot read {}", given.display());
             if std::fs::metadata(given).doing(Exit::Usage, doing)?.is_dir() {
-                gather(given, 0, &mut files).doing(Exit::Usage, doing)?;
+                files.extend(crate::files::below(given, &HISTORIES).doing(Exit::Usage, doing)?);
             } else {
                 files.push(given.clone());
             }
@@ -144,24 +142,6 @@ fn python(path: &Path) -> Outcome<i32> {
         Failure::usage(setup(), why).next("tidewheel doctor")
     })?;
     Ok(status.code().unwrap_or(1))
-}
-
-fn gather(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        let kind = entry.file_type()?;
-        if kind.is_dir() && depth < MAX_DEPTH {
-            gather(&entry.path(), depth + 1, files)?;
-        } else if kind.is_file() && [".json", ".jsonl"].iter().any(|end| name.ends_with(end)) {
-            if files.len() >= MAX_FILES {
-                return Err(std::io::Error::other(format!("it holds more than {MAX_FILES} files")));
-            }
-            files.push(entry.path());
-        }
-    }
-    Ok(())
 }
 
 /// Appends the histories in a file, one a line; how many there were.

@@ -13,12 +13,10 @@ use tidewheel_lang::text::MAX_TEXT;
 use crate::cli::Ctx;
 use crate::fail::{Exit, Failure, Outcome, While};
 
-/// Ends of the names of test files in a folder, and of workflows.
+/// Ends of the names of test files.
+const TESTS: [&str; 3] = [".test.yaml", ".test.yml", ".test.json"];
+/// Ends of the names of workflows.
 const ENDS: [&str; 3] = ["yaml", "yml", "json"];
-/// Test files of one call.
-const MAX_FILES: usize = 10_000;
-/// Folders inside folders that are looked into.
-const MAX_DEPTH: usize = 16;
 
 /// Run the tests of workflows
 ///
@@ -60,13 +58,11 @@ struct Done {
 /// The test files below a folder, or the path itself if it is one.
 pub(super) fn below(path: &Path) -> Outcome<Vec<PathBuf>> {
     let doing = || format!("cannot read {}", path.display());
-    let mut files = Vec::new();
     if path.is_dir() {
-        gather(path, 0, &mut files).doing(Exit::Usage, doing)?;
-    } else if path.to_str().is_some_and(|name| ENDS.iter().any(|end| name.ends_with(&format!(".test.{end}")))) {
-        files.push(path.to_owned());
+        return crate::files::below(path, &TESTS).doing(Exit::Usage, doing);
     }
-    Ok(files)
+    let is_test = path.to_str().is_some_and(|name| TESTS.iter().any(|end| name.ends_with(end)));
+    Ok(if is_test { vec![path.to_owned()] } else { Vec::new() })
 }
 
 impl Test {
@@ -125,7 +121,7 @@ impl Test {
         for path in &self.paths {
             let doing = || format!("cannot read {}", path.display());
             if std::fs::metadata(path).doing(Exit::Usage, doing)?.is_dir() {
-                gather(path, 0, &mut files).doing(Exit::Usage, doing)?;
+                files.extend(crate::files::below(path, &TESTS).doing(Exit::Usage, doing)?);
             } else {
                 files.push(path.clone());
             }
@@ -277,23 +273,4 @@ fn read(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     std::fs::File::open(file)?.take(MAX_TEXT as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
-}
-
-/// Finds the test files in a folder and the folders in it; hidden ones and links are passed over.
-fn gather(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        let kind = entry.file_type()?;
-        if kind.is_dir() && depth < MAX_DEPTH {
-            gather(&entry.path(), depth + 1, files)?;
-        } else if kind.is_file() && ENDS.iter().any(|end| name.ends_with(&format!(".test.{end}"))) {
-            if files.len() >= MAX_FILES {
-                return Err(std::io::Error::other(format!("it holds more than {MAX_FILES} test files")));
-            }
-            files.push(entry.path());
-        }
-    }
-    Ok(())
 }
