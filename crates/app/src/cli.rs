@@ -14,6 +14,7 @@ mod completions;
 mod config;
 mod deploy;
 mod dev;
+mod docs;
 mod doctor;
 mod exec;
 mod init;
@@ -142,6 +143,7 @@ enum Verb {
     Logout(logout::Logout),
     Whoami(whoami::Whoami),
     Profile(profiles::ProfileCommand),
+    Docs(docs::Docs),
     Task(task::TaskCommand),
     Queue(queue::QueueCommand),
     Routing(routing::RoutingCommand),
@@ -173,7 +175,7 @@ enum Verb {
 
 /// The groups of the help.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
-    ("Start", &["dev", "init", "exec", "test", "deploy", "login", "logout", "whoami", "profile"]),
+    ("Start", &["dev", "init", "exec", "test", "deploy", "login", "logout", "whoami", "profile", "docs"]),
     ("Work", &["task", "workflow", "run", "queue", "routing", "search", "bulk", "op", "lint"]),
     ("Operate", &["server", "agent", "worker", "package", "artifact", "top", "status", "doctor", "bench", "sim"]),
     ("Admin", &["tenant", "token", "backup", "config", "api", "completions", "man", "version"]),
@@ -338,6 +340,7 @@ fn run(cli: Cli) -> Outcome {
         Verb::Config(verb) => verb.run(&ctx),
         Verb::Completions(verb) => verb.run(&ctx),
         Verb::Man(verb) => verb.run(&ctx),
+        Verb::Docs(verb) => verb.run(&ctx),
         Verb::Init(verb) => verb.run(&ctx),
         Verb::Exec(verb) => verb.run(&ctx),
         Verb::Test(verb) => verb.run(&ctx),
@@ -398,6 +401,7 @@ async fn dispatch(verb: Verb, ctx: &Ctx) -> Outcome {
         | Verb::Config(_)
         | Verb::Completions(_)
         | Verb::Man(_)
+        | Verb::Docs(_)
         | Verb::Init(_)
         | Verb::Exec(_)
         | Verb::Test(_)

@@ -8,6 +8,7 @@ mod config;
 mod fail;
 mod files;
 mod output;
+mod pages;
 mod profile;
 mod progress;
 mod reference;

@@ -6,6 +6,7 @@
 mod cell;
 mod csv;
 pub(crate) mod jq;
+pub(crate) mod markdown;
 mod table;
 
 pub(crate) use cell::{Col, Kind, Shape, at_path};

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::common::{as_page, field, items};
 use crate::client::Client;
 use crate::output::at_path;
+use crate::pages::{self, Page};
 use crate::profile::{Profiles, Wishes, find_dev, resolve};
 
 /// Variable by which a shell's script asks.
@@ -44,6 +45,7 @@ enum Live {
     Workflows,
     Runs,
     Profiles,
+    Pages,
 }
 
 /// Gives the arguments of all verbs their source.
@@ -82,6 +84,7 @@ fn source(noun: &str, verb: &str, argument: &str) -> Option<Live> {
         ("workflow", _, "workflow" | "workflows") | ("run", "start", "workflow") => Live::Workflows,
         ("run", _, "id" | "ids") => Live::Runs,
         ("token", "revoke", "ids") => Live::Tokens,
+        ("docs", _, "page") => Live::Pages,
         ("tenant", "get", "name") | (_, _, "tenant") => Live::Tenants,
         _ => return None,
     })
@@ -92,6 +95,7 @@ impl ValueCompleter for Live {
         let Some(current) = current.to_str() else { return Vec::new() };
         let mut all = match self {
             Live::Profiles => profiles(),
+            Live::Pages => pages(current),
             live => ask(*live).unwrap_or_default(),
         };
         all.retain(|(name, _)| name.starts_with(current));
@@ -102,6 +106,13 @@ impl ValueCompleter for Live {
 fn profiles() -> Vec<(String, String)> {
     let stored = Profiles::load().unwrap_or_default();
     stored.profiles.into_iter().map(|(name, profile)| (name, profile.url)).collect()
+}
+
+/// With their folders, or, once a name without one is begun, without.
+fn pages(current: &str) -> Vec<(String, String)> {
+    let full = current.contains('/') || pages::ALL.iter().any(|page| page.group().starts_with(current));
+    let name = |page: &Page| if full { page.name } else { page.short() }.to_owned();
+    pages::ALL.iter().map(|page| (name(page), page.title().to_owned())).collect()
 }
 
 /// Names with a note each, if the server answers in time.
@@ -128,7 +139,7 @@ fn ask(live: Live) -> Option<Vec<(String, String)>> {
         Live::Types => ("/task-types", "name", "doc"),
         Live::Workflows => ("/workflows", "name", "title"),
         Live::Runs => ("/runs", "id", "workflow"),
-        Live::Profiles => return None,
+        Live::Profiles | Live::Pages => return None,
     };
     let mut request = client.get(path).at_once();
     if matches!(live, Live::Tasks | Live::Runs) {

@@ -149,7 +149,8 @@ fn arrange(table: &mut Table, printer: &Printer) {
     }
 }
 
-fn trimmed(table: &Table) -> String {
+/// A table without blanks at the ends of its lines.
+pub(super) fn trimmed(table: &Table) -> String {
     let mut out = String::new();
     for line in table.lines() {
         out.push_str(line.trim_end());
