@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, header};
 use tidewheel_proto::code::Code;
 
 use super::{Principal, Role};
@@ -35,10 +36,16 @@ pub(crate) trait Guard: FromRequestParts<Api, Rejection = Failure> {
 /// Name of the header by which a caller with system scope chooses its tenant.
 pub(crate) const TENANT_HEADER: &str = "tidewheel-tenant";
 
-fn admit(api: &Api, parts: &Parts, access: Access) -> Result<Arc<Principal>, Failure> {
-    let authorization = parts.headers.get(axum::http::header::AUTHORIZATION).map(|v| v.as_bytes());
-    let tenant = parts.headers.get(TENANT_HEADER).map(|v| v.as_bytes());
-    let principal = Principal::of(api, authorization, tenant, parts.extensions.get())?;
+/// The caller of a request with this head, if the rule admits it.
+pub(crate) fn admit(
+    api: &Api,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    access: Access,
+) -> Result<Arc<Principal>, Failure> {
+    let authorization = headers.get(header::AUTHORIZATION).map(|v| v.as_bytes());
+    let tenant = headers.get(TENANT_HEADER).map(|v| v.as_bytes());
+    let principal = Principal::of(api, authorization, tenant, extensions.get())?;
     check(&principal, access)?;
     Ok(principal)
 }
@@ -67,7 +74,7 @@ macro_rules! guards {
         impl FromRequestParts<Api> for $name {
             type Rejection = Failure;
             async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Failure> {
-                admit(api, parts, Self::ACCESS).map($name)
+                admit(api, &parts.headers, &parts.extensions, Self::ACCESS).map($name)
             }
         }
 

@@ -89,7 +89,6 @@ async fn add(
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
-    params.only(LIST)?;
     let queue = queue::find(&api, &caller, &name)?;
     let mut request = params.list()?;
     request.filter = format!("queue:{} type:{ITEM_TYPE} {}", queue.name, request.filter);

@@ -42,13 +42,11 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn everywhere(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(EVERYWHERE)?;
     let list = params.list()?;
     json(200, &logs::everywhere(&api, &caller, &list.filter, list.limit).await?)
 }
 
 async fn search(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(SEARCH)?;
     let list = params.list()?;
     let mut found = logs::search(&api, &caller, &list.filter, list.cursor.as_deref(), list.limit).await?;
     if let Some(buckets) = params.number("histogram", 1..=500)? {
@@ -65,7 +63,6 @@ pub(super) async fn of_task(
     params: Params,
     last: LastEvent,
 ) -> Reply {
-    params.only(TASK_LOGS)?;
     let task = task_id(&id)?;
     let mut wanted = lines(&api, &params)?;
     get_task::record(&api, &caller, task).await?;

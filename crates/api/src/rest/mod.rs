@@ -9,6 +9,7 @@ mod once;
 mod operations;
 mod packages;
 mod params;
+mod query;
 mod queues;
 mod reply;
 mod route;
@@ -73,6 +74,7 @@ pub(crate) fn build(api: &Api) -> Router {
         for route in table() {
             let path = format!("{prefix}{}", route.inner_path());
             let observe = api.metrics.route(route.method.as_str(), route.path);
+            let checked = query::QueryLayer::new(api, &route);
             let mut handler = route.handler;
             // Submits and starts have keys of their own, per task or run; an enrolment is repeated with the agent's own secret, which must
             // not lie in a kept answer's key. A take is not kept: each idle poll would be a record that pushes out another
@@ -96,7 +98,8 @@ pub(crate) fn build(api: &Api) -> Router {
             if route.compressed {
                 handler = handler.route_layer(compression.clone());
             }
-            router = router.route(&path, handler.route_layer(observe));
+            // One layer of the two: each on its own would cost a boxed future more.
+            router = router.route(&path, handler.route_layer((observe, checked)));
         }
     }
     router = system::open_routes(router, compression);

@@ -57,7 +57,6 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(LIST)?;
     // Ids begin with the time of their making.
     let all = (operation::list(&api, &caller), Order::Descending);
     let found = short_list::page(&api, &caller, "operations", all, &params.short()?, |o| o.id.clone())?;
@@ -65,13 +64,11 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
 }
 
 async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(ONE)?;
     let (shown, version) = operation::get_versioned(&api, &caller, &id)?;
     versioned(&params, &format!("\"{version}\""), &shown)
 }
 
 async fn items(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(ITEMS)?;
     let wanted = params.get("outcome");
     if wanted.is_some_and(|wanted| !matches!(wanted, "done" | "failed" | "skipped" | "would_change")) {
         return Err(Failure::query("outcome", "an outcome is done, failed, skipped or would_change"));

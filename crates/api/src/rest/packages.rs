@@ -96,13 +96,11 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(LIST)?;
     let name = params.get("name");
     pages(&api, &caller, &params, package::list(&api, &caller, name), name.unwrap_or_default(), "/api/v1/packages")
 }
 
 async fn versions(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
-    params.only(VERSIONS)?;
     let items = package::list(&api, &caller, Some(&name));
     if items.is_empty() {
         let all = package::list(&api, &caller, None);
@@ -132,7 +130,6 @@ async fn get(
     Path((name, version)): Path<(String, String)>,
     params: Params,
 ) -> Reply {
-    params.only(ONE)?;
     let package = package::get(&api, &caller, &name, &version)?;
     versioned(&params, &package::etag(&package), &package)
 }

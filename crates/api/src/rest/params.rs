@@ -1,5 +1,5 @@
-//! Parameters of paths and queries: decoded once, unknown ones refused with the nearest name. Every handler takes them
-//! through the two extractors of this file, so that a broken one is a problem like every other.
+//! Parameters of paths and queries. Every handler takes them through the two extractors of this file, so that a broken one is
+//! a problem like every other; that the route knows them is checked before (see `query`).
 
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use crate::units::parse_duration_ms;
 
 /// Parameters of one request, at most.
 const MAX_PARAMS: usize = 64;
+/// Letters of a wrong name that are said again.
+const MAX_SHOWN: usize = 60;
 
 pub(crate) const FILTER: Param = ("filter", "Which ones, in the filter grammar (docs/reference/filter).");
 pub(crate) const CURSOR: Param = ("cursor", "`next_cursor` of the page before.");
@@ -97,6 +99,25 @@ impl Params {
             }
         }
         Ok(())
+    }
+
+    /// Refuses fields that no answer of the route has.
+    pub(crate) fn fields(&self, known: &[String]) -> Result<(), Failure> {
+        let Some(text) = self.get("fields") else { return Ok(()) };
+        let mut names = text.split(',').map(str::trim).filter(|name| !name.is_empty()).peekable();
+        let refused = |what: String| Failure::query("fields", format!("{what}; known are {}", known.join(", ")));
+        if names.peek().is_none() {
+            return Err(refused("no field is named".to_owned()));
+        }
+        match names.find(|name| !known.iter().any(|k| k == name)) {
+            None => Ok(()),
+            Some(name) => {
+                let near = nearest(name, known.iter().map(String::as_str));
+                let near = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+                let shown: String = name.chars().take(MAX_SHOWN).collect();
+                Err(refused(format!("there is no field '{shown}'{near}")))
+            }
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -210,6 +231,11 @@ mod tests {
         }
         let params = Params::parse(Some("filtr=x")).unwrap();
         assert!(params.only(&[FILTER]).unwrap_err().0.detail.contains("did you mean 'filter'?"));
+        let known = ["id".to_owned(), "state".to_owned()];
+        let fields = |query: &str| Params::parse(Some(query)).unwrap().fields(&known).map_err(|e| e.0.detail.clone());
+        assert!(fields("fields=id,%20state,").is_ok() && fields("limit=1").is_ok());
+        assert!(fields("fields=id,stat").unwrap_err().contains("no field 'stat'; did you mean 'state'?; known are id"));
+        assert!(fields("fields=,").unwrap_err().contains("no field is named; known are id, state"));
         for query in ["limit=0", "limit=1001", "limit=x", "sort=name"] {
             assert!(Params::parse(Some(query)).unwrap().list().is_err(), "{query}");
         }

@@ -72,7 +72,6 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(LIST)?;
     let part = params.short()?;
     let all = queue::all_stats(&api, &caller).await?;
     let items = list_filter::queues(&part.filter, all).map_err(refused)?;
@@ -115,7 +114,6 @@ async fn write(
 }
 
 async fn get(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
-    params.only(ONE)?;
     let queue = queue::find(&api, &caller, &name)?;
     versioned(&params, &queue::etag(&queue), &queue::shown(&queue))
 }
@@ -126,7 +124,6 @@ async fn delete(caller: Operator, State(api): State<Api>, Path(name): Path<Strin
 }
 
 async fn stats(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
-    params.only(ONE)?;
     hashed(&params, &queue::stats(&api, &caller, &name).await?)
 }
 
@@ -159,7 +156,6 @@ async fn purge(caller: Operator, State(api): State<Api>, Path(name): Path<String
 }
 
 async fn dead(caller: Viewer, State(api): State<Api>, Path(name): Path<String>, params: Params) -> Reply {
-    params.only(DEAD)?;
     let queue = queue::find(&api, &caller, &name)?;
     let mut request = params.list()?;
     request.filter = format!("queue:{} state:dead {}", queue.name, request.filter);

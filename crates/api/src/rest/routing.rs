@@ -29,7 +29,6 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn get(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(ONE)?;
     let found = routing::get(&api, &caller);
     versioned(&params, &routing::etag(&found), &found)
 }

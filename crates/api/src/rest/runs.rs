@@ -29,7 +29,6 @@ use crate::service::{moving, run_graph, run_history, run_journal, run_look};
 use crate::state::Api;
 use crate::text::{run_id, run_text};
 
-const NONE: &[Param] = &[];
 const WAIT: Param = ("wait", "Waits so long for the end of the run, such as `30s`; a number alone is seconds.");
 const WAITING: &[Param] = &[WAIT];
 const ONE: &[Param] = &[FIELDS, WAIT];
@@ -269,7 +268,6 @@ async fn started(
     path: Option<(&str, &str)>,
     bytes: &Bytes,
 ) -> Reply {
-    params.only(WAITING)?;
     let wait = wait_of(params)?;
     let key = headers.around()?.key;
     let body: rest::StartRun = body::parse_or_default(bytes)?;
@@ -288,7 +286,6 @@ async fn started(
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(LIST)?;
     let limit = params.number("limit", 1..=MAX_LIMIT as u64)?.map_or(run::DEFAULT_LIMIT, |n| n as usize);
     let wanted = Wanted {
         phase: params.get("phase"),
@@ -306,7 +303,6 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
 }
 
 async fn get(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(ONE)?;
     let wait = wait_of(&params)?.unwrap_or(Duration::ZERO);
     let head = run::wait(&api, &caller, run_id(&id)?, wait).await?;
     versioned(&params, &etag(&head), &run::shown(&api, &caller, &head).await?)
@@ -318,38 +314,32 @@ fn etag(head: &Head) -> String {
 }
 
 async fn journal(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(JOURNAL)?;
     let limit = params.number("limit", 1..=MAX_LIMIT as u64)?.map_or(run_journal::DEFAULT_LIMIT, |n| n as usize);
     let found = run_journal::page(&api, &caller, run_id(&id)?, params.get("cursor"), limit).await?;
     page(&format!("/api/v1/runs/{id}/journal"), &params, &found)
 }
 
-async fn history(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn history(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
     let pieces = run_history::text(&api, caller.tenant, run_id(&id)?).await?;
     let mut response = Response::new(Body::from_stream(ReceiverStream::new(pieces)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
-async fn counts(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn counts(caller: Viewer, State(api): State<Api>) -> Reply {
     json(200, &run_look::counts(&api, &caller).await?)
 }
 
-async fn why(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn why(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
     json(200, &run_look::why(&api, &caller, run_id(&id)?).await?)
 }
 
 async fn timeline(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(TIMELINE)?;
     let limit = params.number("limit", 1..=MAX_LIMIT as u64)?.map_or(run_journal::DEFAULT_LIMIT, |n| n as usize);
     json(200, &run_look::timeline(&api, &caller, run_id(&id)?, params.get("cursor"), limit).await?)
 }
 
 async fn logs_of(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(LOGS)?;
     let wanted = logs::lines(&api, &params)?;
     let (items, next) = run_look::lines(&api, &caller, run_id(&id)?, &wanted).await?;
     let as_of = api.runtime.committed_index();
@@ -358,19 +348,16 @@ async fn logs_of(caller: Viewer, State(api): State<Api>, Path(id): Path<String>,
 }
 
 async fn compare(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(COMPARE)?;
     let with = params.get("with").ok_or_else(|| Failure::query("with", "name the other run: ?with=run_..."))?;
     let other = run_id(with).map_err(|_| Failure::query("with", "this is no id of a run"))?;
     json(200, &run_look::compare(&api, &caller, run_id(&id)?, other).await?)
 }
 
-async fn tree(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn tree(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
     json(200, &run::tree(&api, &caller, run_id(&id)?).await?)
 }
 
-async fn events(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn events(caller: Viewer, State(api): State<Api>, Path(id): Path<String>) -> Reply {
     let run = run_id(&id)?;
     run::head(&api, &caller, run).await?;
     Ok(stream::run(&api, &caller, run)?.into_response())
@@ -399,7 +386,6 @@ async fn promise(
 }
 
 async fn graph(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(GRAPH)?;
     let graph = run_graph::graph(&api, &caller, run_id(&id)?).await?;
     match params.get("format") {
         None | Some("json") => json(200, &graph.shown()),

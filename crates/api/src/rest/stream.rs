@@ -25,7 +25,6 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn everything(caller: Viewer, State(api): State<Api>, params: Params, last: LastEvent) -> Reply {
-    params.only(TOPICS)?;
     let topics = Topics::parse(params.get("topics").unwrap_or("tasks,queues,workers"))?;
     Ok(stream::everything(&api, &caller, topics, &last)?.into_response())
 }

@@ -35,7 +35,6 @@ use crate::units::{push_time, time_text};
 const LIST: &[Param] = &[FILTER, CURSOR, LIMIT, FIELDS, SORT];
 const ONE: &[Param] = &[FIELDS, WAIT];
 const WAITING: &[Param] = &[WAIT];
-const NONE: &[Param] = &[];
 const TYPES: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
 
 pub(super) fn routes() -> Vec<Route> {
@@ -146,7 +145,6 @@ async fn submit(
     headers: SubmitHeaders,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    params.only(WAITING)?;
     let around = headers.around()?;
     let accepted = submit_task::one(&api, &caller, &bytes, around).await?;
     if let Some(wait) = params.duration("wait")? {
@@ -260,7 +258,6 @@ async fn batch(
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(LIST)?;
     let found = list_tasks::list(&api, &caller, &params.list()?).await?;
     page("/api/v1/tasks", &params, &found)
 }
@@ -279,7 +276,6 @@ async fn counts(caller: Viewer, State(api): State<Api>) -> Reply {
 }
 
 async fn get(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(ONE)?;
     let wait = params.duration("wait")?.unwrap_or(Duration::ZERO);
     let task = wait_task::wait(&api, &caller, task_id(&id)?, wait).await?;
     let etag = convert::task_etag(&task);
@@ -345,14 +341,12 @@ async fn artifacts(caller: Viewer, State(api): State<Api>, Path(id): Path<String
     json(200, &Items { items: get_task::artifacts(&api, &caller, task_id(&id)?).await? })
 }
 
-async fn why(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn why(caller: Anyone, State(api): State<Api>, Path(id): Path<String>) -> Reply {
     json(200, &get_task::why(&api, &caller, task_id(&id)?).await?)
 }
 
 /// The result alone: 200 with the JSON that the task returned, 202 while there is none, 409 when there never will be.
 async fn result(caller: Anyone, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(WAITING)?;
     let wait = params.duration("wait")?.unwrap_or(Duration::ZERO);
     let task = wait_task::wait(&api, &caller, task_id(&id)?, wait).await?;
     if !task.state.is_terminal() {
@@ -387,7 +381,6 @@ fn no_result(task: &Task) -> Failure {
 }
 
 async fn types(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(TYPES)?;
     let all = (task_type::list(&api, &caller), Order::Ascending);
     let found = short_list::page(&api, &caller, "task-types", all, &params.short()?, |t| t.name.clone())?;
     page("/api/v1/task-types", &params, &found)

@@ -36,7 +36,6 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(LIST)?;
     let part = params.short()?;
     let all = worker::list(&api, &caller).await?;
     let items = list_filter::workers(&part.filter, all).map_err(refused)?;
@@ -47,7 +46,6 @@ async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
 }
 
 async fn get(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {
-    params.only(ONE)?;
     hashed(&params, &worker::shown(&api, &worker::find(&api, &caller, &id).await?))
 }
 

@@ -18,7 +18,6 @@ use crate::service::workflow_diff;
 use crate::state::Api;
 
 const ONE: &[Param] = &[FIELDS];
-const NONE: &[Param] = &[];
 const LIST: &[Param] = &[
     ("namespace", "Only workflows of this namespace."),
     ("name", "Only workflows of this name."),
@@ -173,7 +172,6 @@ impl FromRequest<Api> for DocumentBody {
 }
 
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
-    params.only(LIST)?;
     let (namespace, name) = (params.get("namespace"), params.get("name"));
     let items = workflow::list(&api, &caller, namespace, name);
     let filter = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
@@ -186,7 +184,6 @@ async fn versions(
     Path((namespace, name)): Path<(String, String)>,
     params: Params,
 ) -> Reply {
-    params.only(VERSIONS)?;
     let items = workflow::list(&api, &caller, Some(&namespace), Some(&name));
     if items.is_empty() {
         let named = Named { namespace: &namespace, name: &name, version: workflow::LATEST };
@@ -217,8 +214,7 @@ fn pages(
     page(path, params, &found)
 }
 
-async fn post(caller: Operator, State(api): State<Api>, params: Params, DocumentBody(text): DocumentBody) -> Reply {
-    params.only(NONE)?;
+async fn post(caller: Operator, State(api): State<Api>, DocumentBody(text): DocumentBody) -> Reply {
     deployed(workflow::put(&api, &caller, text, None).await?)
 }
 
@@ -226,10 +222,8 @@ async fn put(
     caller: Operator,
     State(api): State<Api>,
     Path(version): Path<Version>,
-    params: Params,
     DocumentBody(text): DocumentBody,
 ) -> Reply {
-    params.only(NONE)?;
     deployed(workflow::put(&api, &caller, text, Some(named(&version))).await?)
 }
 
@@ -239,44 +233,37 @@ fn deployed((workflow, is_new): (rest::Workflow, bool)) -> Reply {
     Ok(with_header(response, header::LOCATION, &location))
 }
 
-async fn lint(caller: Viewer, State(api): State<Api>, params: Params, DocumentBody(text): DocumentBody) -> Reply {
-    params.only(NONE)?;
+async fn lint(caller: Viewer, State(api): State<Api>, DocumentBody(text): DocumentBody) -> Reply {
     json(200, &workflow::lint(&api, &caller, text).await?)
 }
 
 async fn get(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
-    params.only(ONE)?;
     let found = workflow::get(&api, &caller, named(&version)).await?;
     // The content never changes; whether it is the latest does.
     let etag = format!("\"{}-{}\"", found.hash, u8::from(found.latest));
     versioned(&params, &etag, &found)
 }
 
-async fn delete(caller: Operator, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn delete(caller: Operator, State(api): State<Api>, Path(version): Path<Version>) -> Reply {
     workflow::delete(&api, &caller, named(&version)).await?;
     Ok(no_content())
 }
 
 async fn document(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
-    params.only(NONE)?;
     let (hash, document) = workflow::document(&api, &caller, named(&version))?;
     versioned(&params, &format!("\"{hash}\""), &document)
 }
 
-async fn schema(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
-    params.only(NONE)?;
+async fn schema(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>) -> Reply {
     json(200, &workflow::schema(&api, &caller, named(&version))?)
 }
 
 async fn diff(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
-    params.only(DIFF)?;
     let to = params.get("to").unwrap_or(workflow::LATEST);
     json(200, &workflow_diff::diff(&api, &caller, named(&version), to)?)
 }
 
 async fn graph(caller: Viewer, State(api): State<Api>, Path(version): Path<Version>, params: Params) -> Reply {
-    params.only(GRAPH)?;
     let graph = workflow::graph(&api, &caller, named(&version))?;
     let text = match params.get("format") {
         None | Some("json") => return json(200, &serde_json::to_value(&graph).unwrap_or(Value::Null)),

@@ -22,6 +22,7 @@ mod routing;
 mod runs;
 mod search;
 mod streams;
+mod strict;
 mod submit;
 mod tasks;
 mod tenancy;
