@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::circle::Waits;
 use super::{Linter, texts};
 use crate::diagnostic::Severity;
 use crate::model::{Call, Kind, RetryRef, Run, Statement};
@@ -9,17 +10,18 @@ use crate::model::{Call, Kind, RetryRef, Run, Statement};
 impl<'t> Linter<'t> {
     pub(super) fn flow(&mut self) {
         let document = self.document;
-        self.list(&document.body);
+        let waits = Waits::of(document);
+        self.list(&document.body, &waits);
         let extensions = document.uses.extensions.iter();
         for list in extensions.flat_map(|one| one.before.iter().chain(&one.after)) {
-            self.list(list);
+            self.list(list, &waits);
         }
         let mut all: Vec<&'t Statement> = Vec::new();
         document.visit(&mut |statement| all.push(statement));
         for statement in all {
             let branches = matches!(statement.kind, Kind::Fork { .. });
             for list in statement.lists().into_iter().filter(|_| !branches) {
-                self.list(list);
+                self.list(list, &waits);
             }
             self.switch(statement);
             self.retries(statement);
@@ -27,8 +29,8 @@ impl<'t> Linter<'t> {
         }
     }
 
-    /// Names given twice, and statements that nothing leads to.
-    fn list(&mut self, list: &'t [Statement]) {
+    /// Names given twice, statements that nothing leads to, and circles that nothing leads out of.
+    fn list(&mut self, list: &'t [Statement], waits: &Waits<'t>) {
         let mut names = BTreeSet::new();
         for statement in list {
             if !names.insert(&statement.name) {
@@ -51,6 +53,7 @@ impl<'t> Linter<'t> {
             let message = format!("nothing leads to `{}`", statement.name);
             self.warn(statement.at, "unreachable", message, "drop it, or name it in a `then`").span = span;
         }
+        self.circles(list, &reached, waits);
         let jumps = list.iter().filter(|statement| target(list, statement).is_some()).count();
         if list.len() > 100 {
             let message = format!("a list of {} statements is hard to follow and to change", list.len());
@@ -168,12 +171,12 @@ fn target(list: &[Statement], statement: &Statement) -> Option<usize> {
     list.iter().position(|sibling| sibling.name == then.text)
 }
 
-/// Where the run may be after a statement.
+/// Where the run may be after a statement; behind the list where it leaves the list.
 pub(super) fn next(list: &[Statement], at: usize) -> Vec<usize> {
     let statement = &list[at];
     let named = |name: &str| match name {
         "continue" => Some(at + 1),
-        "exit" | "end" => None,
+        "exit" | "end" => Some(list.len()),
         name => list.iter().position(|sibling| &*sibling.name == name),
     };
     let mut all = Vec::new();

@@ -1,5 +1,6 @@
 //! What is legal and yet hardly meant, what other engines would make of a document, and how its work could go faster.
 
+mod circle;
 mod data;
 mod flow;
 mod order;
@@ -64,6 +65,7 @@ pub fn lint(text: &[u8], options: Options, resolver: &dyn Resolver) -> Report {
     let class = linter.class();
     linter.data();
     linter.flow();
+    linter.starts_itself();
     linter.sagas();
     let critical_path = linter.order();
     // Of a function that there is not, that is all there is to say.

@@ -1,6 +1,7 @@
 //! What the linter says, and when it keeps quiet.
 
 use tidewheel_lang::check::check;
+use tidewheel_lang::diagnostic::Severity;
 use tidewheel_lang::feature::Features;
 use tidewheel_lang::graph::Graph;
 use tidewheel_lang::lint::{Class, Report, lint};
@@ -232,4 +233,124 @@ fn what_is_said_of_a_mistake_helps_with_that_one() {
     assert!(two[0].contains("does one thing"), "{two:?}");
     let letters = said("do:\n  - a: { set: { x: '${ .имя }' } }\n");
     assert!(letters[0].contains(".[\"имя\"]"), "{letters:?}");
+}
+
+/// Code, line and message of the findings with one of these codes.
+fn found(body: &str, codes: &[&str]) -> Vec<(&'static str, u32, String)> {
+    let all = report(body).diagnostics;
+    assert!(all.iter().all(|one| one.severity != Severity::Error), "{all:#?}");
+    let wanted = all.iter().filter(|one| codes.contains(&one.code));
+    wanted.map(|one| (one.code, one.span.start.line, one.message.clone())).collect()
+}
+
+#[test]
+fn a_jump_back_that_nothing_leads_out_of_and_in_which_nothing_waits_is_an_endless_loop() {
+    let loops = [
+        // Itself, and by a round of two behind a lead-in.
+        ("do:\n  - a:\n      set: { x: 1 }\n      then: a\n", 5, "`a` goes round"),
+        (
+            "do:\n  - i: { set: { x: 0 } }\n  - a: { set: { x: 1 } }\n  - b:\n      set: { x: 2 }\n      then: a\n",
+            7,
+            "from `a` to `b`",
+        ),
+        // Each case leads back.
+        (
+            "do:\n  - a: { set: { x: 1 } }\n  - b:\n      switch:\n        - one: { when: .x, then: a }\n        - two: { then: a }\n",
+            6,
+            "from `a` to `b`",
+        ),
+        // What is inside only works here, starts what it does not wait for, or calls a function that does nothing else.
+        (
+            "do:\n  - a: { for: { in: '${ [1, 2] }' }, do: [ { s: { set: { x: 1 } } } ] }\n  - b: { set: { x: 1 }, then: a }\n",
+            4,
+            "from `a`",
+        ),
+        (
+            "do:\n  - a: { do: [ { s: { set: { x: 1 }, then: exit } } ] }\n  - b: { set: { x: 1 }, then: a }\n",
+            4,
+            "from `a`",
+        ),
+        (
+            "do:\n  - a:\n      run: { await: false, workflow: { namespace: n, name: m, version: '1.0.0' } }\n      then: a\n",
+            5,
+            "`a` goes",
+        ),
+        (
+            "use: { functions: { f: { set: { x: 1 } } } }\ndo:\n  - a: { call: f }\n  - b: { set: { x: 1 }, then: a }\n",
+            5,
+            "from `a`",
+        ),
+        // In a list inside.
+        ("do:\n  - o:\n      do:\n        - a: { set: { x: 1 }, then: a }\n", 5, "`a` goes"),
+    ];
+    for (body, line, says) in loops {
+        let all = found(body, &["endless-loop"]);
+        assert!(all.len() == 1 && all[0].1 == line && all[0].2.contains(says), "{body}\n{all:#?}");
+    }
+    let one = report(loops[1].0).diagnostics.into_iter().find(|one| one.code == "endless-loop").unwrap();
+    assert_eq!((&*one.pointer, one.severity), ("/do/2/b/then", Severity::Warning));
+    assert!(one.hint.unwrap().contains("`switch`"));
+}
+
+#[test]
+fn loops_that_wait_or_may_end_are_not_reported() {
+    let quiet = [
+        "do:\n  - a: { wait: PT1S, then: a }\n",
+        "do:\n  - a: { listen: { to: { one: { with: { type: t } } } } }\n  - b: { set: { x: 1 }, then: a }\n",
+        "do:\n  - a: { call: http, with: { method: get, endpoint: 'https://x' }, then: a }\n",
+        "do:\n  - a: { run: { shell: { command: date } }, then: a }\n",
+        // A way out: by a case, by the end of the list, by a switch that no case of fits, by an error.
+        "do:\n  - a: { set: { x: 1 } }\n  - b: { switch: [ { more: { when: .x, then: a } }, { done: { then: end } } ] }\n",
+        "do:\n  - a: { set: { x: 1 } }\n  - b: { switch: [ { more: { when: .x, then: a } } ] }\n",
+        "do:\n  - a: { set: { x: 1 } }\n  - b: { switch: [ { more: { when: .x, then: a } }, { bad: { then: c } } ] }\n  - c: { raise: { error: { type: 'https://x', status: 400 } } }\n",
+        "do:\n  - a: { do: [ { s: { switch: [ { one: { when: .x, then: end } }, { two: { then: exit } } ] } } ] }\n  - b: { set: { x: 1 }, then: a }\n",
+        // Waiting may be a part of it alone, under a condition, in a function, or around each statement.
+        "do:\n  - a: { if: .x, wait: PT1S }\n  - b: { set: { x: 1 }, then: a }\n",
+        "do:\n  - a: { fork: { branches: [ { l: { set: { x: 1 } } }, { r: { wait: PT1S } } ] } }\n  - b: { set: { x: 1 }, then: a }\n",
+        "use: { functions: { f: { wait: PT1S } } }\ndo:\n  - a: { call: f, then: a }\n",
+        "use: { extensions: [ { e: { extend: all, before: [ { w: { wait: PT1S } } ] } } ] }\ndo:\n  - a: { set: { x: 1 }, then: a }\n",
+        // A list ends, and what is not reached does no harm.
+        "do:\n  - a: { for: { in: '${ [range(9)] }' }, do: [ { s: { set: { x: 1 } } } ] }\n",
+        "do:\n  - a: { set: { x: 1 }, then: end }\n  - b: { set: { x: 1 }, then: b }\n",
+        // Forwards.
+        "do:\n  - a: { set: { x: 1 }, then: c }\n  - b: { set: { x: 1 } }\n  - c: { set: { x: 1 } }\n",
+    ];
+    for body in quiet {
+        assert_eq!(found(body, &["endless-loop"]), [], "{body}");
+    }
+}
+
+#[test]
+fn a_workflow_of_which_every_run_starts_another_one_is_told_of() {
+    let again = "run: { workflow: { namespace: test, name: flow, version: latest } }";
+    let later = "run: { await: false, workflow: { namespace: test, name: flow, version: '1.0.0' } }";
+    let loud = [
+        format!("do:\n  - a: {{ {again} }}\n"),
+        format!("do:\n  - w: {{ wait: P1D }}\n  - a: {{ {later} }}\n"),
+        format!("do:\n  - w: {{ do: [ {{ a: {{ {again} }} }} ] }}\n"),
+        format!("do:\n  - w: {{ fork: {{ branches: [ {{ s: {{ set: {{ x: 1 }} }} }}, {{ a: {{ {again} }} }} ] }} }}\n"),
+        format!(
+            "do:\n  - s: {{ switch: [ {{ one: {{ when: .x, then: a }} }}, {{ two: {{ then: b }} }} ] }}\n  - a: {{ {again} }}\n  - b: {{ {again} }}\n"
+        ),
+    ];
+    for body in &loud {
+        let all = found(body, &["starts-itself"]);
+        assert!(all.len() == 1 && all[0].2.contains("32 deep"), "{body}\n{all:#?}");
+    }
+    assert_eq!(found(&loud[1], &["starts-itself"])[0].1, 4);
+    let quiet = [
+        format!("do:\n  - a: {{ if: .more, {again} }}\n"),
+        format!(
+            "do:\n  - s: {{ switch: [ {{ done: {{ when: .x, then: end }} }}, {{ more: {{ then: a }} }} ] }}\n  - a: {{ {again} }}\n"
+        ),
+        // A tree is walked like this.
+        format!("do:\n  - a: {{ for: {{ in: .children }}, do: [ {{ c: {{ {again} }} }} ] }}\n"),
+        format!("do:\n  - r: {{ raise: {{ error: {{ type: 'https://x', status: 400 }} }} }}\n  - a: {{ {again} }}\n"),
+        // Others, and an earlier version of it.
+        "do:\n  - a: { run: { workflow: { namespace: other, name: flow, version: latest } } }\n".to_owned(),
+        "do:\n  - a: { run: { workflow: { namespace: test, name: flow, version: '0.9.0' } } }\n".to_owned(),
+    ];
+    for body in &quiet {
+        assert_eq!(found(body, &["starts-itself"]), [], "{body}");
+    }
 }
