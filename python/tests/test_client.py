@@ -438,6 +438,29 @@ class RunsTest(unittest.TestCase):
         self.assertIn("phase=faulted", self.server.requests[-1][1])
         self.assertEqual([e["key"] for e in client.run_journal("r")], ["/run:#0"])
 
+    def test_a_promise_is_completed_by_its_token_alone(self):
+        from tidewheel._promise import run_of, token
+
+        head = bytes([1, 0, 0, 0, 7]) + bytes(range(16))
+        text = token(head + bytes(32), "/promise:answer#0")
+        path = f"POST /api/v1/runs/{run_of(head)}/promises/{text}"
+        client = self.serve({path: [(204, None), (204, None), (204, None), problem("conflict", 409)]})
+        client._headers["Tidewheel-Tenant"] = "acme"
+        client.complete_promise(text, {"approved": True})
+        _, _, headers, body, _ = self.server.requests[-1]
+        self.assertEqual(body, {"value": {"approved": True}})
+        self.assertFalse({"Authorization", "Tidewheel-Tenant", "Idempotency-Key"} & set(headers))
+        client.complete_promise(text, error="rejected")
+        self.assertEqual(self.server.requests[-1][3], {"error": "rejected"})
+        asyncio.run(AsyncClient(self.server.url).complete_promise(text))
+        self.assertEqual(self.server.requests[-1][3], {"value": None})
+        with self.assertRaises(Conflict):
+            client.complete_promise(text, 2)
+        with self.assertRaisesRegex(ValueError, "no token of a promise"):
+            client.complete_promise("answer", 1)
+        with self.assertRaises(ValueError):
+            client.complete_promise(text, 1, error="no")
+
     def test_a_workflow_cannot_start_runs_behind_its_journal(self):
         from tidewheel.testing import run
 

@@ -312,6 +312,12 @@ fn body(out: &mut BytesMut, start: &Start<'_>) {
         out.put_slice(b",\"max_attempts\":");
         number(out, grant.max_attempts.into());
     }
+    if !grant.promises.is_empty() {
+        // A secret of the run: it goes to the process that runs its program, and nowhere else.
+        out.put_slice(b",\"promises\":\"");
+        grant.promises.iter().for_each(|byte| hex(out, *byte));
+        out.put_u8(b'"');
+    }
     if !grant.labels.is_empty() {
         out.put_slice(b",\"labels\":");
         serde_json::to_writer((&mut *out).writer(), &grant.labels).expect("labels are written to memory");
@@ -321,6 +327,12 @@ fn body(out: &mut BytesMut, start: &Start<'_>) {
 
 fn text(out: &mut BytesMut, value: &str) {
     serde_json::to_writer(out.writer(), value).expect("text is written to memory");
+}
+
+fn hex(out: &mut BytesMut, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.put_u8(DIGITS[usize::from(byte >> 4)]);
+    out.put_u8(DIGITS[usize::from(byte & 15)]);
 }
 
 fn number(out: &mut BytesMut, value: u64) {
@@ -384,6 +396,7 @@ mod tests {
             queue: "q".into(),
             attempt: 2,
             labels: [("a".to_owned(), "b".to_owned())].into(),
+            promises: Bytes::from_static(b"\x00\xA9"),
             ..Grant::default()
         };
         let mut out = BytesMut::new();
@@ -394,5 +407,6 @@ mod tests {
         assert_eq!(value["fn"], "m:\"f\"");
         assert_eq!(value["items"][0]["lease"], "4");
         assert_eq!(value["items"][0]["ctx"]["labels"]["a"], "b");
+        assert_eq!(value["items"][0]["ctx"]["promises"], "00a9");
     }
 }

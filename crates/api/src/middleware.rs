@@ -19,6 +19,7 @@ use futures::FutureExt;
 use tidewheel_proto::code::Code;
 use tower::Service;
 
+use crate::auth::promise::shown_path;
 use crate::problem::{Failure, render};
 use crate::state::Api;
 
@@ -197,7 +198,7 @@ fn finish(api: &Api, mut response: Response, uri: &Uri, id: HeaderValue, is_grpc
                 false => tonic::Status::from(failure).into_http(),
             };
         } else {
-            render(failure, uri.path(), &mut response);
+            render(failure, &shown_path(uri.path()), &mut response);
         }
     }
     let headers = response.headers_mut();

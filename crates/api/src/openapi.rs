@@ -68,12 +68,16 @@ fn method(route: &Route) -> HttpMethod {
 fn operation(route: &Route) -> utoipa::openapi::path::Operation {
     let roles: Vec<String> = route.access.roles.iter().map(|r| r.as_str().to_owned()).collect();
     let scope = if route.access.system { " with system scope" } else { "" };
+    let holder = if route.access.holder { "; with a token of it in the path, no API token" } else { "" };
     let mut out = OperationBuilder::new()
         .operation_id(Some(route.id))
         .tag(tag(route.path))
         .summary(Some(route.summary))
-        .description(Some(format!("Needs the role {}{scope}.", roles.join(" or "))))
+        .description(Some(format!("Needs the role {}{scope}{holder}.", roles.join(" or "))))
         .security(SecurityRequirement::new("bearer", roles));
+    if route.access.holder {
+        out = out.security(SecurityRequirement::default());
+    }
     for name in placeholders(route.path) {
         let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
         out = out.parameter(parameter.schema(Some(string())).build());

@@ -103,6 +103,11 @@ impl Client {
         Ok(Client { http, base, authorization, tenant: connection.tenant.clone(), timeout: connection.timeout })
     }
 
+    /// The same without any token: for a call whose path holds all that is needed.
+    pub(crate) fn anonymous(&self) -> Client {
+        Client { authorization: None, tenant: None, ..self.clone() }
+    }
+
     /// The server's address.
     pub(crate) fn base(&self) -> &str {
         &self.base
@@ -408,6 +413,8 @@ impl Request {
         let limit = self.limit();
         let answered = heard(request.send(), limit, sent).await;
         answered.ok_or_else(|| silent(&self.doing, base, limit, &self.method))?.map_err(|error| {
+            // A path may hold a token.
+            let error = error.without_url();
             if error.is_connect() {
                 let why = format!("no server answers at {base}");
                 return Failure::new(Exit::Unreachable, format!("cannot {}", self.doing), why)

@@ -8,6 +8,7 @@ use crate::mutation::RecordKind;
 use crate::run::data::Data;
 use crate::run::fold::FoldError;
 use crate::run::moves::CodePlace;
+use crate::run::promise::Completion;
 use crate::run::turn::Turn;
 use crate::serve::Serves;
 use crate::task::{Outcome, Payload, Resources, Spec, State};
@@ -179,6 +180,8 @@ pub enum RunAction {
     Retry,
     /// Give it a signal: id, type, data.
     Signal(Name, Name, Data),
+    /// Complete a promise of its program.
+    Complete(Box<Completion>),
     /// Take it back to where a key was opened; the input of that statement may be another one.
     Reset(Name, Option<Data>, GivenUp),
     /// Start another run that goes on from where a key was opened.

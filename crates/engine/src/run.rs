@@ -50,6 +50,7 @@ pub mod map;
 pub mod moves;
 mod page;
 pub mod plan;
+pub mod promise;
 mod reset;
 mod rollback;
 pub mod saga;

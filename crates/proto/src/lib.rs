@@ -14,5 +14,6 @@ pub const MANIFEST_FILE: &str = "tidewheel-manifest.json";
 pub mod chunk;
 pub mod code;
 pub mod id;
+pub mod promise;
 pub mod rest;
 pub mod token;

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .context import ctx as ctx
     from .errors import Cancelled as Cancelled, Conflict as Conflict, NotAllowed as NotAllowed
     from .errors import Overloaded as Overloaded, TaskFailed as TaskFailed, Timeout as Timeout
-    from .durable import Call as Call, wf as wf
+    from .durable import Call as Call, Promise as Promise, wf as wf
     from .flow import Workflow as Workflow, workflow as workflow
     from .handle import Handle as Handle
     from .runs import RunHandle as RunHandle
@@ -47,6 +47,7 @@ _HOME = {
     "Workflow": "flow",
     "wf": "durable",
     "Call": "durable",
+    "Promise": "durable",
     "Secret": "secret",
     "TaskFailed": "errors",
     "Timeout": "errors",
@@ -57,7 +58,7 @@ _HOME = {
 }
 
 __all__ = [
-    "Batch", "Call", "Cancelled", "Conflict", "Handle", "Item", "NotAllowed", "Overloaded", "Queue", "Retry", "RunHandle", "Secret", "Task", "TaskFailed",
+    "Batch", "Call", "Cancelled", "Conflict", "Handle", "Item", "NotAllowed", "Overloaded", "Promise", "Queue", "Retry", "RunHandle", "Secret", "Task", "TaskFailed",
     "Timeout", "Workflow", "__version__", "ctx", "queue", "task", "wf", "workflow",
 ]
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         def history(self, run: str, generation: int, epoch: int, below: int) -> List[Dict[str, Any]]: ...
         def load(self, ref: Dict[str, Any]) -> Any: ...
         def log(self, level: str, msg: str, fields: Dict[str, Any]) -> None: ...
+        def promises(self) -> bytes: ...
         def step_context(self, idempotency_key: str) -> Context: ...
 
 
@@ -115,7 +116,8 @@ class Scope:
         target: "Any" = None, key: "Optional[str]" = None,
     ) -> Entry:
         """Asks for something; ``hashed`` is what its hash is of, if not of its arguments."""
-        entry = measured(self.key(kind, name) if key is None else key, kind, name, target, args if hashed is None else hashed)
+        key = self.key(kind, name) if key is None else key
+        entry = measured(key, kind, name, target, args if hashed is None else hashed, self.program.tokens)
         command: "Dict[str, Any]" = {"key": entry.key, "kind": kind, "name": name, "hash": entry.hash}
         if args is not None:
             command["args"] = args
@@ -136,9 +138,9 @@ class Scope:
         """What stands for its value until somebody wants it."""
         if self.program.loop is not None:
             return self.program.loop.future_of(entry)
-        from .durable import Call
+        from .durable import Call, Promise
 
-        return Call(entry, self.program)
+        return (Promise if entry.kind == "promise" else Call)(entry, self.program)
 
     def wait(self, entry: Entry) -> "Any":
         self.here().wait_for((entry,), True)
@@ -155,7 +157,7 @@ class Scope:
         program = self.program
         entry = Entry(self.key("step", check_name("a step's name", name)), "step", name, None, "")
         try:
-            entry.hash = hash_of(to_json([list(args), kwargs]))
+            entry.hash = hash_of(to_json([list(args), kwargs]), program.tokens)
         except ResultError:
             entry.hash = hash_of("arguments without JSON")
         command: "Dict[str, Any]" = {"key": entry.key, "kind": "step", "name": name, "hash": entry.hash}
@@ -244,6 +246,8 @@ class Program:
         #: Up to this turn differences were accepted. What the history has there stands, whenever the code asks for it; what it asks
         #: for instead is begun in the first turn behind.
         self.accepted = activation.accepted
+        #: Tokens of its promises that its code has seen, with their keys.
+        self.tokens: "Dict[str, str]" = {}
         self._known: "Set[str]" = set()
         #: What of that ended before the code asked for it; what the code asked for there, and the history did not have.
         self._early: "Dict[str, Any]" = {}
@@ -612,6 +616,18 @@ class Program:
             return {"error": problem}
         finally:
             self.stepping = False
+
+    def token(self, key: str) -> str:
+        """The token of a promise."""
+        from ._promise import HEAD_BYTES, KEY_BYTES, token
+
+        given = b"" if self.host is None else self.host.promises()
+        if len(given) != HEAD_BYTES + KEY_BYTES:
+            why = "the agent or the server is too old for tokens of promises; complete this one by its name, or bring them up to date"
+            self.abort(TidewheelError(why, code="unsupported", retryable=True))
+        text = token(given, key)
+        self.tokens[text] = key
+        return text
 
     def failure(self) -> "Optional[BaseException]":
         """The exception with which the function ended, itself."""

@@ -16,7 +16,7 @@ from .errors import Cancelled, InputError, ResultError, TaskFailed, TidewheelErr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Dict, List, Mapping, Optional
 
     from ._strand import Wait
 
@@ -65,17 +65,26 @@ class Entry:
         self.future: "Any" = None
 
 
-def hash_of(value: "Any") -> str:
-    """16 hexadecimal digits; equal for equal JSON values."""
-    return sha256(_encode(value).encode()).hexdigest()[:16]
+def hash_of(value: "Any", tokens: "Mapping[str, str]" = {}) -> str:
+    """16 hexadecimal digits; equal for equal JSON values. See `measured` for ``tokens``."""
+    return sha256(_without(_encode(value), tokens).encode()).hexdigest()[:16]
 
 
-def measured(key: str, kind: str, name: str, target: "Any", value: "Any") -> Entry:
-    """An entry with hash and size of a value. Raises `ResultError` for one that is too large."""
-    text = _encode(value).encode()
+def _without(text: str, tokens: "Mapping[str, str]") -> str:
+    for token, key in tokens.items():
+        text = text.replace(token, key)
+    return text
+
+
+def measured(key: str, kind: str, name: str, target: "Any", value: "Any", tokens: "Mapping[str, str]" = {}) -> Entry:
+    """An entry with hash and size of a value. Raises `ResultError` for one that is too large. ``tokens`` are the program's own, with
+    the keys of their promises: a replay elsewhere, or of a run that was forked, has others, and is the same program all the same."""
+    encoded = _encode(value)
+    text = encoded.encode()
     if len(text) > MAX_VALUE:
         raise ResultError(f"{key}: {len(text)} bytes are over the bound of {MAX_VALUE}; keep it as an artifact and pass its name")
-    entry = Entry(key, kind, name, target, sha256(text).hexdigest()[:16])
+    hashed = _without(encoded, tokens).encode() if tokens else text
+    entry = Entry(key, kind, name, target, sha256(hashed).hexdigest()[:16])
     entry.size = len(text)
     return entry
 

@@ -92,6 +92,15 @@ class EntryFuture(Future):
         return self._value
 
 
+class PromiseFuture(EntryFuture):
+    """Stands for a promise, which has a token."""
+
+    @property
+    def token(self) -> str:
+        """See `Promise.token`."""
+        return self._owner.program.token(self.key)
+
+
 class Together(Future):
     """`wf.all`: over when all parts are."""
 
@@ -200,7 +209,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def future_of(self, entry: Entry) -> EntryFuture:
         """What can be awaited for an entry."""
-        future = EntryFuture(self, entry)
+        future = (PromiseFuture if entry.kind == "promise" else EntryFuture)(self, entry)
         if not entry.over:
             self._open[entry.key] = future
         return future

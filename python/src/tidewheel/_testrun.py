@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
@@ -16,9 +17,12 @@ from . import authoring, flow, testing
 from . import options as _options
 from ._driver import Parked, Program, activate
 from ._journal import MAX_OPEN, RUNTIME, Activation, check_turn, error_of, problem_of, too_much_open
+from ._promise import HEAD_BYTES
+from ._promise import read as read_token
+from ._promise import token as make_token
 from .context import Context
 from .encode import dumps
-from .errors import Cancelled, ReplayMismatch, TidewheelError
+from .errors import Cancelled, Conflict, NotFound, ReplayMismatch, TaskFailed, TidewheelError
 from .flow import Workflow
 
 if TYPE_CHECKING:
@@ -125,7 +129,8 @@ def run_workflow(
 
     ``mocks``: by task, workflow or name, a function to call, a value, or an exception. ``signals``: ``{type: [data, ...]}`` at
     the start, or a list of ``(at, type, data)``; ``events``: ``{"type", "data", "at"}``; ``promises``: ``{name: value}`` or a list
-    of ``(at, name, value)``. ``at`` is a duration since the start. ``cancel``: when the run is cancelled.
+    of ``(at, name, value)``, where the key of one (``/promise:answer#1``) may stand for its name. ``at`` is a duration since the start.
+    ``cancel``: when the run is cancelled.
 
     ``replay_every_step`` throws the program away after everything that happens, and so finds code that a replay would take
     another way. ``crash_at``: the process dies when this entry was asked for and nothing of that is stored yet.
@@ -141,8 +146,28 @@ def run_workflow(
     if cancel is not None:
         world.at(_options.duration_ms(cancel), lambda: run.cancel("cancelled by the test"))
     run.begin()
-    world.go(run)
+    _worlds.append(world)
+    try:
+        world.go(run)
+    finally:
+        _worlds.pop()
     return run.outcome
+
+
+#: Runs that are being tested, the innermost last.
+_worlds: "List[_World]" = []
+
+
+def complete_promise(token: str, value: Any = None, error: "Union[str, BaseException, None]" = None) -> None:
+    """See `tidewheel.testing.complete_promise`."""
+    head, key = read_token(token)
+    run = next((run for world in _worlds for run in world.all if run.promises()[:HEAD_BYTES] == head), None)
+    if run is None or make_token(run.promises(), key) != token:
+        raise NotFound("there is no promise here that this token completes", code="not-found", status=404)
+    if error is not None and value is not None:
+        raise ValueError("a promise is completed with a value or with an error")
+    given = value if error is None else TaskFailed(error) if isinstance(error, str) else error
+    run.complete(key, given)
 
 
 def _name_of(key: Any) -> str:
@@ -190,6 +215,7 @@ class _World:
         self.assets: Mapping[str, Any] = {}
         self.retries = True
         self.runs = 0
+        self.all: "List[_Run]" = []
         self._queue: List[Tuple[int, float, int, Callable[[], None]]] = []
         self._count = 0
 
@@ -240,6 +266,7 @@ class _Run:
         self.over = False
         self.waits: List[Json] = []
         world.runs += 1
+        world.all.append(self)
         self._id = f"run_test_{world.runs}"
         self._seed = f"{world.chance.getrandbits(64):016x}"
         self._parent = parent
@@ -497,14 +524,34 @@ class _Run:
             return
         value = data if isinstance(data, BaseException) else json.loads(dumps(data, name))
         for entry in self._entries.values():
-            if entry["status"] == "open" and entry["kind"] == kind and entry["name"] == name and _matches(entry, value):
+            if entry["status"] == "open" and entry["kind"] == kind and name in (entry["name"], entry["key"]) and _matches(entry, value):
                 self._answer(entry, value)
                 return
         self._inbox.append((kind, name, value))
 
+    def promises(self) -> bytes:
+        """What tokens are made from: of the run's number, so that they are the same each time."""
+        head = bytes([1, 0, 0, 0, 0]) + sha256(self._id.encode()).digest()[:16]
+        return head + sha256(b"test kit" + self._id.encode()).digest()
+
+    def complete(self, key: str, value: Any) -> None:
+        """The promise of this key is completed; what comes too late raises `Conflict`, as the server has it."""
+        given = _done(value, key)
+        if self.over:
+            raise Conflict("the run has already ended", code="conflict", status=409)
+        entry = self._entries.get(key)
+        if entry is not None and entry["status"] != "open":
+            before: Any = {name: entry.get(name) for name in given}
+        else:
+            before = next((_done(item[2], key) for item in self._inbox if item[:2] == ("promise", key)), None)
+        if before is None:
+            self.arrive("promise", key, value)
+        elif before != given:
+            raise Conflict("the promise has been completed already, with something else; the first one counts", code="conflict", status=409)
+
     def _listen(self, entry: Json) -> None:
         for item in self._inbox:
-            if item[0] == entry["kind"] and item[1] == entry["name"] and _matches(entry, item[2]):
+            if item[0] == entry["kind"] and item[1] in (entry["name"], entry["key"]) and _matches(entry, item[2]):
                 self._inbox.remove(item)
                 self._answer(entry, item[2])
                 return
@@ -515,10 +562,7 @@ class _Run:
             self.world.at(limit, lambda: self.settle(entry, {"status": "error", "error": problem}))
 
     def _answer(self, entry: Json, value: Any) -> None:
-        if isinstance(value, BaseException):
-            self.settle(entry, {"status": "error", "error": problem_of(value, traceback=False)})
-        else:
-            self.settle(entry, {"status": "ok", "value": value})
+        self.settle(entry, _done(value, entry["name"]))
 
     def cancel(self, reason: str) -> None:
         """Asks the run to stop."""
@@ -591,6 +635,13 @@ class _Run:
             self.outcome.undone.append(entry["name"])
 
 
+def _done(value: Any, name: str) -> Json:
+    """How an entry ends with what came from outside."""
+    if isinstance(value, BaseException):
+        return {"status": "error", "error": problem_of(value, traceback=False)}
+    return {"status": "ok", "value": json.loads(dumps(value, name))}
+
+
 def _policy(task: Any, opts: Json) -> "Optional[_options.Retry]":
     """As the task has it, or as the call says."""
     own = getattr(task, "retry", None)
@@ -642,6 +693,9 @@ class _Host:
 
     def log(self, level: str, msg: str, fields: Json) -> None:
         self._run.outcome.log.append(testing.LogLine(level, msg, fields))
+
+    def promises(self) -> bytes:
+        return self._run.promises()
 
     def step_context(self, idempotency_key: str) -> Context:
         run = self._run

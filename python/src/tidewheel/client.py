@@ -276,6 +276,19 @@ class Client:
         path = f"/runs/{quote(run_id, safe='')}/signals/{quote(type, safe='')}"
         return dict(self._call("POST", path, body, {"Idempotency-Key": os.urandom(16).hex()}))
 
+    def complete_promise(self, token: str, value: Any = None, *, error: "Union[str, Json, None]" = None) -> None:
+        """Completes the promise of a workflow that this token is of, with a value or with an error (a text, or an object with title,
+        detail, type, status). No API token is needed, and none is sent. The first one counts: the same again is accepted, something
+        else raises `Conflict`, as does a run that has ended. `NotFound`: the token is not whole, or of a run that is not kept."""
+        from ._promise import read, run_of
+        from .encode import to_json
+
+        if error is not None and value is not None:
+            raise ValueError("a promise is completed with a value or with an error")
+        head, _ = read(token)
+        body = {"value": to_json(value, "value")} if error is None else {"error": error}
+        self._call("POST", f"/runs/{run_of(head)}/promises/{token}", body, {"Authorization": "", "Tidewheel-Tenant": ""})
+
     def act_on_run(self, run_id: str, verb: str, body: "Json") -> "Json":
         """``cancel``, ``terminate``, ``suspend``, ``resume``, ``retry``, ``reset`` or ``fork``, with the body that REST takes; its record."""
         headers = {"Idempotency-Key": os.urandom(16).hex()}
@@ -387,7 +400,7 @@ class Client:
         final: "Tuple[int, ...]" = (),
     ) -> "Tuple[int, Any]":
         """One request with its repeats; status and decoded body. Statuses in ``final`` are not repeated."""
-        headers = {**self._headers, **headers}
+        headers = {name: value for name, value in {**self._headers, **headers}.items() if value}
         if body is not None:
             headers["Content-Type"] = "application/json"
         pauses = _Pauses(self)
@@ -529,6 +542,10 @@ class AsyncClient:
     def run(self, run_id: str) -> "AsyncRunHandle":
         """As `Client.run`."""
         return AsyncRunHandle(self._client.run(run_id))
+
+    async def complete_promise(self, token: str, value: Any = None, *, error: "Union[str, Json, None]" = None) -> None:
+        """As `Client.complete_promise`."""
+        await _in_thread(self._client.complete_promise, token, value, error=error)
 
     async def runs(self, *, limit: int = 100, **filters: Any) -> "AsyncIterator[Json]":
         """As `Client.runs`, with ``async for``."""

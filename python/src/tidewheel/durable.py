@@ -15,6 +15,7 @@ from . import options as _options
 from ._driver import Continue, Program, Scope
 from ._journal import Entry, check_name, error_of, problem_of, size_of
 from ._levels import Levels
+from ._promise import PREFIX
 from ._strand import FLOW, Strand
 from .authoring import Bound, Task
 from .encode import to_json
@@ -104,6 +105,19 @@ class Call(Generic[R]):
         return f"<{self.key}, {'done' if self._entry.over else 'open'}>"
 
 
+class Promise(Call[R]):
+    """A promise: somebody outside completes it, by its name or by its token."""
+
+    __slots__ = ()
+
+    @property
+    def token(self) -> str:
+        """What whoever completes it needs, and nothing else: to be put into a mail, a form or the address that a webhook calls. With it
+        this promise of this run is completed once, over ``POST /api/v1/runs/{run}/promises/{token}``, without an API token. It is the
+        same in each replay. Whoever has it can use it: it belongs into no log."""
+        return self._program.token(self.key)
+
+
 class _Log(Levels):
     """Lines of the run's log, each written once however often the code is replayed."""
 
@@ -146,10 +160,13 @@ class Durable:
         opts = {**({"where": filter} if filter else {}), **_timeout(timeout)}
         return scope.give(scope.open("event", check_name("an event's type", type), hashed=filter, opts=opts))
 
-    def promise(self, name: str, timeout: "Optional[Duration]" = None) -> "Call[Any]":
-        """Something that is completed from outside, by this name and with a value. ``result()`` (or await) waits for it."""
+    def promise(self, name: str, timeout: "Optional[Duration]" = None) -> "Promise[Any]":
+        """Something that is completed from outside, with a value or an error: by its ``token``, or by this name. ``result()`` (or await)
+        waits for it."""
         scope = _scope("promise")
-        return scope.handle(scope.open("promise", check_name("a promise's name", name), opts=_timeout(timeout)))  # type: ignore[no-any-return]
+        if check_name("a promise's name", name).startswith(PREFIX):
+            raise ValueError(f"a promise's name does not begin with {PREFIX!r}, as tokens do")
+        return scope.handle(scope.open("promise", name, opts=_timeout(timeout)))  # type: ignore[no-any-return]
 
     # -- doing -------------------------------------------------------------------------------------------------------
 
@@ -509,4 +526,4 @@ async def _any_async(scope: Scope, futures: "List[Any]", parts: "Tuple[Any, ...]
 
 wf = Durable()
 
-__all__ = ["Call", "Durable", "First", "TaskFailed", "check_ref", "problem_of", "wf"]
+__all__ = ["Call", "Durable", "First", "Promise", "TaskFailed", "check_ref", "problem_of", "wf"]

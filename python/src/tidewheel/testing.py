@@ -192,6 +192,14 @@ def replay(function: "Workflow[Any, Any]", journal: "Union[str, os.PathLike[str]
     return replay_journal(function, journal)
 
 
+def complete_promise(token: str, value: Any = None, *, error: "Union[str, BaseException, None]" = None) -> None:
+    """Completes a promise of a workflow that `run` is running, by its token: what the mock of a task does that stands for whoever gets
+    the token. Raises `NotFound` for a token of no such promise and `Conflict` for one that was completed with something else."""
+    from . import _testrun
+
+    _testrun.complete_promise(token, value, error)
+
+
 def __getattr__(name: str) -> object:
     """What workflows need of the kit is loaded with the first that is run."""
     if name in ("Replayed", "RunOutcome"):

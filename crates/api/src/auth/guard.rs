@@ -20,6 +20,8 @@ pub(crate) struct Access {
     pub(crate) roles: &'static [Role],
     /// With system scope only.
     pub(crate) system: bool,
+    /// Or whoever holds a token of what the path names, with which it stands in the path.
+    pub(crate) holder: bool,
 }
 
 impl Access {
@@ -68,7 +70,7 @@ macro_rules! guards {
         pub(crate) struct $name(Arc<Principal>);
 
         impl Guard for $name {
-            const ACCESS: Access = Access { roles: &[$(Role::$role),+], system: guards!(@system $($system)?) };
+            const ACCESS: Access = Access { roles: &[$(Role::$role),+], system: guards!(@system $($system)?), holder: false };
         }
 
         impl FromRequestParts<Api> for $name {
@@ -109,7 +111,7 @@ guards! {
 }
 
 /// The rule of the worker protocol. An admin passes, so that `tidewheel dev` needs one token only.
-pub(crate) const WORKER_ACCESS: Access = Access { roles: &[Role::Worker, Role::Admin], system: false };
+pub(crate) const WORKER_ACCESS: Access = Access { roles: &[Role::Worker, Role::Admin], system: false, holder: false };
 
 /// Tuples of extractors that begin with a guard: what a route's handler has to look like.
 pub(crate) trait Guarded {

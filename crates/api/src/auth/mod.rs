@@ -3,6 +3,7 @@
 
 pub(crate) mod bootstrap;
 pub(crate) mod guard;
+pub(crate) mod promise;
 pub(crate) mod token;
 
 use std::sync::Arc;

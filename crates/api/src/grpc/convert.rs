@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 use tidewheel_engine::command::{Hello, Usage};
 use tidewheel_engine::effect::Grant;
-use tidewheel_engine::id::{Name, TenantId};
+use tidewheel_engine::id::{Name, RunId, TenantId};
 use tidewheel_engine::limit;
 use tidewheel_engine::serve::Serves;
 use tidewheel_engine::task::{Artifact, Failure, Outcome, Payload, Resources};
 use tidewheel_proto::v1;
 
+use crate::auth::promise::PromiseKeys;
 use crate::seal::{Sealer, TOKEN_BYTES};
 use crate::store::log::{Level, Line, Stream};
-use crate::text::{hash_text, is_name, parse_hash, task_text};
+use crate::text::{hash_text, is_name, parse_hash, run_id, task_text};
 
 /// Labels and capabilities of one worker.
 const MAX_LABELS: usize = 256;
@@ -185,12 +186,18 @@ pub(crate) fn usage(message: Option<v1::Usage>) -> Usage {
 }
 
 /// Grants as one message. All tokens of the batch share one allocation.
-pub(crate) fn grants(sealer: &Sealer, grants: &[Grant], tenants: std::collections::HashMap<u32, String>) -> v1::Grants {
+pub(crate) fn grants(
+    sealer: &Sealer,
+    promises: &PromiseKeys,
+    grants: &[Grant],
+    tenants: std::collections::HashMap<u32, String>,
+) -> v1::Grants {
     let mut tokens = BytesMut::with_capacity(grants.len() * TOKEN_BYTES);
-    v1::Grants { grants: grants.iter().map(|grant| one_grant(sealer, &mut tokens, grant)).collect(), tenants }
+    let one = |grant| one_grant((sealer, promises), &mut tokens, grant);
+    v1::Grants { grants: grants.iter().map(one).collect(), tenants }
 }
 
-fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant {
+fn one_grant((sealer, promises): (&Sealer, &PromiseKeys), tokens: &mut BytesMut, grant: &Grant) -> v1::Grant {
     let spec = &grant.spec;
     let token = sealer.seal(tokens, grant.task, grant.token);
     let (input, input_ref) = match &grant.input {
@@ -198,6 +205,7 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
         Payload::Blob { hash, .. } => (Bytes::new(), hash_text(hash)),
         Payload::None | Payload::Cold => (Bytes::new(), String::new()),
     };
+    let run = spec.workflow_id.as_deref().filter(|id| id.starts_with(ACTIVATION));
     let text = |name: &Option<Name>| name.as_deref().unwrap_or_default().to_owned();
     let limits = (spec.resources != Resources::default() || spec.fast_io).then(|| v1::Resources {
         cpu_millis: spec.resources.cpu_millis,
@@ -226,8 +234,14 @@ fn one_grant(sealer: &Sealer, tokens: &mut BytesMut, grant: &Grant) -> v1::Grant
         max_attempts: grant.max_attempts,
         priority: u32::from(grant.priority),
         tenant: grant.tenant.0,
-        run: spec.workflow_id.as_deref().filter(|id| id.starts_with(ACTIVATION)).map(str::to_owned).unwrap_or_default(),
+        promises: run.and_then(activated).map(|run| promises.of_run(grant.tenant, run)).unwrap_or_default(),
+        run: run.map(str::to_owned).unwrap_or_default(),
     }
+}
+
+/// The run of an activation: a UUID follows.
+fn activated(text: &str) -> Option<RunId> {
+    run_id(text.strip_prefix(ACTIVATION)?).ok()
 }
 
 /// How the workflow of a task begins that is an activation of a program: what the engine gives it, and what nobody can submit.

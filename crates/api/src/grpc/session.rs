@@ -29,6 +29,7 @@ use tonic::{Status, Streaming};
 use super::MESSAGE_BYTES;
 use super::convert::{self, Reported, cut};
 use crate::auth::Principal;
+use crate::auth::promise::PromiseKeys;
 use crate::problem::Failure;
 use crate::seal::{Sealer, TOKEN_BYTES};
 use crate::service::worker::{StoredOverride, heartbeat_ms, overrides, worker_text};
@@ -77,6 +78,7 @@ struct Link {
     runs_packages: bool,
     session: SessionId,
     sealer: Sealer,
+    promises: PromiseKeys,
     /// What it said in its hello.
     offer: Offer,
     serves: Serves,
@@ -162,6 +164,7 @@ async fn open(
         runs_packages: message.runs_packages,
         session: session.id,
         sealer,
+        promises: PromiseKeys::new(api.runtime.token_key()),
         offer,
         serves,
         out: out.clone(),
@@ -351,7 +354,7 @@ impl Link {
             let held = Held { token: grant.token, attempt: grant.attempt, tenant: grant.tenant };
             self.held.insert(grant.task, held);
         }
-        let message = convert::grants(&self.sealer, grants, names);
+        let message = convert::grants(&self.sealer, &self.promises, grants, names);
         grants.clear();
         self.send(ToClient::Grants(message)).await
     }

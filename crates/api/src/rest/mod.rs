@@ -30,6 +30,7 @@ use tidewheel_proto::code::Code;
 use tower_http::compression::CompressionLayer;
 
 pub(crate) use once::InFlight;
+pub(crate) use params::{Path, decode};
 pub(crate) use route::{Answer, Body, Route};
 
 use crate::problem::Failure;

@@ -24,6 +24,7 @@ use super::PREFIXES;
 use super::reply::{REPLAYED, read_body};
 use crate::auth::Principal;
 use crate::auth::guard::TENANT_HEADER;
+use crate::auth::promise::holds_token;
 use crate::problem::{Failure, from_refusal};
 use crate::service::submit_task::{idempotency_mismatch, key_hash, short_hash};
 use crate::service::{records, spec};
@@ -78,7 +79,8 @@ const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header
 
 /// The layer. `hides`: the answer holds a secret that is shown once and kept nowhere, so a repeat gets the rest.
 pub(super) async fn layer(State((api, hides)): State<(Api, bool)>, request: Request, next: Next) -> Response {
-    if !request.headers().contains_key(KEY) {
+    // A token of a promise can be repeated as it is, and its holder has no API token to keep an answer for.
+    if !request.headers().contains_key(KEY) || holds_token(request.uri().path()) {
         return next.run(request).await;
     }
     answer(&api, hides, request, next).await.unwrap_or_else(Failure::into_response)

@@ -179,7 +179,7 @@ impl Params {
     }
 }
 
-fn decode(text: &str) -> Option<String> {
+pub(crate) fn decode(text: &str) -> Option<String> {
     if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
         return Some(text.to_owned());
     }

@@ -15,17 +15,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::logs;
 use super::operations::bulk_route;
 use super::params::{CURSOR, FIELDS, FILTER, LIMIT, Params, Path};
-use super::reply::{JsonBody, REPLAYED, Reply, bytes_of, json, page, versioned, with_header};
+use super::reply::{JsonBody, REPLAYED, Reply, bytes_of, json, no_content, page, versioned, with_header};
 use super::route::{Param, Route};
 use super::tasks::SubmitHeaders;
 use crate::auth::Principal;
 use crate::auth::guard::{Anyone, Operator, Submitter, Viewer};
+use crate::auth::promise::Completer;
 use crate::body;
 use crate::live::stream;
 use crate::problem::Failure;
 use crate::service::list_tasks::MAX_LIMIT;
 use crate::service::run::{self, Wanted};
-use crate::service::{moving, run_graph, run_history, run_journal, run_look};
+use crate::service::{moving, promise, run_graph, run_history, run_journal, run_look};
 use crate::state::Api;
 use crate::text::{run_id, run_text};
 
@@ -150,13 +151,14 @@ pub(super) fn routes() -> Vec<Route> {
         .answers::<rest::Run>(200, "The run as it is now."),
         Route::new(
             Method::POST,
-            "/runs/{id}/promises/{name}",
+            "/runs/{id}/promises/{promise}",
             "completePromise",
-            "Completes what a workflow in Python made with `wf.promise(name)`; the first value counts.",
+            "Completes what a workflow in Python made with `wf.promise(name)`, by its name or by its token; the first one counts.",
             promise,
         )
-        .may_take::<rest::SignalRun>()
-        .answers::<rest::Run>(200, "The run as it is now."),
+        .may_take::<rest::CompletePromise>()
+        .answers::<rest::Run>(200, "By its name: the run as it is now.")
+        .answers_plain(204, "By its token: it is completed. The same again is answered the same; something else is a 409.", ""),
     ];
     let acts = [
         ("/runs/{id}:cancel", "cancelRun", "Ends a run; what it has open is cancelled, depth first.", "cancel"),
@@ -375,14 +377,19 @@ async fn signal(
 }
 
 async fn promise(
-    caller: Submitter,
+    completer: Completer,
     State(api): State<Api>,
     Path((id, name)): Path<(String, String)>,
     JsonBody(bytes): JsonBody,
 ) -> Reply {
-    let body: rest::SignalRun = body::parse_or_default(&bytes)?;
-    let head = run::signal(&api, &caller, run_id(&id)?, &format!("promise:{name}"), body).await?;
-    answer(&api, &caller, &head).await
+    let body: rest::CompletePromise = body::parse_or_default(&bytes)?;
+    match completer {
+        Completer::Holder(holder) => promise::by_token(&api, &holder, body).await.map(|()| no_content()),
+        Completer::Caller(caller) => {
+            let head = promise::by_name(&api, &caller, run_id(&id)?, &name, body).await?;
+            answer(&api, &caller, &head).await
+        }
+    }
 }
 
 async fn graph(caller: Viewer, State(api): State<Api>, Path(id): Path<String>, params: Params) -> Reply {

@@ -20,6 +20,7 @@ pub(crate) mod package;
 pub(crate) mod package_use;
 pub(crate) mod parts;
 pub(crate) mod program;
+pub(crate) mod promise;
 pub(crate) mod queue;
 pub(crate) mod queue_settings;
 pub(crate) mod records;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use tidewheel_engine::id::{RunId, TaskId};
+use tidewheel_engine::id::{RunId, TaskId, TenantId};
 use tidewheel_engine::run::act::Event;
 use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::head::{Head, Phase, Seq};
@@ -75,10 +75,10 @@ pub(crate) async fn page(
         Fold { first, limit, run: first.run, bytes: 0, page: Vec::new(), at: HashMap::new(), next: None, newest: 0 };
     let mut read_to = first.turn.saturating_sub(1);
     loop {
-        let segments = turns(api, caller, id, read_to).await?;
+        let segments = turns(api, caller.tenant, id, read_to).await?;
         for segment in &segments {
             if let Some(key) = fold.reset_key(segment) {
-                let opened = opened(api, caller, id, &key, segment.turn).await?;
+                let opened = opened(api, caller.tenant, id, &key, segment.turn).await?;
                 fold.went_back(opened, segment);
             }
             fold.take(segment);
@@ -95,16 +95,21 @@ pub(crate) async fn page(
     Ok(rest::Page { items, next_cursor: next, as_of: api.runtime.committed_index(), searched_back_to: None })
 }
 
-async fn turns(api: &Api, caller: &Principal, run: RunId, after: u64) -> Result<Vec<Segment>, Failure> {
-    let tenant = caller.tenant;
+async fn turns(api: &Api, tenant: TenantId, run: RunId, after: u64) -> Result<Vec<Segment>, Failure> {
     api.read_store(move |store| store.turns(tenant, run, after, TURNS)).await
 }
 
 /// The entry that a reset went back to: the last one that was opened under its key before that turn.
-async fn opened(api: &Api, caller: &Principal, run: RunId, key: &str, before: u64) -> Result<Option<Seq>, Failure> {
+pub(super) async fn opened(
+    api: &Api,
+    tenant: TenantId,
+    run: RunId,
+    key: &str,
+    before: u64,
+) -> Result<Option<Seq>, Failure> {
     let (mut found, mut read_to) = (None, 0);
     loop {
-        let segments = turns(api, caller, run, read_to).await?;
+        let segments = turns(api, tenant, run, read_to).await?;
         for segment in &segments {
             if segment.turn >= before {
                 return Ok(found);

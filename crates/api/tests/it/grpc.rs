@@ -75,7 +75,7 @@ impl Worker {
         }
     }
 
-    async fn result(&self, token: Bytes, outcome: v1::task_result::Outcome) {
+    pub(crate) async fn result(&self, token: Bytes, outcome: v1::task_result::Outcome) {
         let result = v1::TaskResult { token, outcome: Some(outcome), artifacts: Vec::new() };
         self.send(FromWorker::Results(v1::Results { results: vec![result] })).await;
     }

@@ -14,6 +14,7 @@ mod operations;
 mod package_use;
 mod packages;
 mod parts;
+mod promises;
 mod queues;
 mod refusals;
 mod results;

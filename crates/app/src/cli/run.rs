@@ -8,6 +8,7 @@ mod go_back;
 mod graph;
 mod journal;
 mod logs;
+mod promise;
 mod select;
 mod signal;
 mod timeline;
@@ -64,6 +65,7 @@ enum RunVerb {
     Reset(go_back::Reset),
     Fork(go_back::Fork),
     Signal(signal::Signal),
+    Promise(promise::Promise),
     Export(export::Export),
 }
 
@@ -139,6 +141,7 @@ impl RunCommand {
             RunVerb::Reset(verb) => verb.run(ctx).await,
             RunVerb::Fork(verb) => verb.run(ctx).await,
             RunVerb::Signal(verb) => verb.run(ctx).await,
+            RunVerb::Promise(verb) => verb.run(ctx).await,
             RunVerb::Export(verb) => verb.run(ctx).await,
         }
     }

@@ -15,6 +15,7 @@ mod load;
 mod moves;
 mod pressure;
 mod programs;
+mod promises;
 mod reload;
 mod results;
 mod tidy;

@@ -7,6 +7,7 @@ use super::{Partition, Purpose};
 use crate::command::{Command, GivenUp, MoveRun, RunAction, StartRun};
 use crate::effect::{Refusal, Reply};
 use crate::id::{RequestId, RunId, TaskId, TenantId};
+use crate::limit::INBOX;
 use crate::load::Load;
 use crate::mutation::Mutation;
 use crate::planted::Bug;
@@ -16,6 +17,7 @@ use crate::run::data::Data;
 use crate::run::fold::Change;
 use crate::run::head::{Head, Identity, Phase};
 use crate::run::moves::{CodePlace, fits};
+use crate::run::promise::{self, Completion, Verdict};
 use crate::time::Now;
 use crate::view::View;
 
@@ -152,10 +154,18 @@ impl Partition {
         if let Some(why) = conflict(&action, phase).or_else(|| self.nothing_to_accept(run, &action)) {
             return self.refuse(request, Refusal::Conflict(why.into()));
         }
+        if let RunAction::Complete(completion) = &action
+            && !self.completes(request, run, completion)
+        {
+            return;
+        }
         if let RunAction::Signal(_, _, data) | RunAction::Reset(_, Some(data), _) | RunAction::Fork(_, Some(data)) =
             &action
         {
             self.keep_value(tenant, run, data);
+        }
+        if let RunAction::Complete(completion) = &action {
+            self.keep_value(tenant, run, &completion.event);
         }
         let event = match action {
             RunAction::Cancel(reason) => Event::Cancel { reason },
@@ -164,6 +174,7 @@ impl Partition {
             RunAction::Resume => Event::Resume,
             RunAction::Retry => Event::Retry,
             RunAction::Signal(id, kind, data) => Event::Signal { id, kind, data },
+            RunAction::Complete(completion) => Event::Arrived { event: completion.event },
             RunAction::Accept(by) => Event::Accepted { by },
             RunAction::Move(to) => return self.move_run(request, (tenant, run), to, now),
             RunAction::Reset(key, input, given_up) => {
@@ -182,6 +193,30 @@ impl Partition {
         self.reply_run(request, run);
     }
 
+    /// Whether a promise is to be completed; otherwise the caller was told why it is not.
+    fn completes(&mut self, request: RequestId, run: RunId, completion: &Completion) -> bool {
+        let Some(entry) = self.runs.held.get(&run) else { return false };
+        let Some(head) = entry.head() else { return false };
+        if head.closing.is_some() {
+            let why = "the run is about to end: what is to be undone is being undone".into();
+            self.refuse(request, Refusal::Conflict(why));
+            return false;
+        }
+        let verdict = promise::judge(head, entry.inbox.iter().map(|arrival| &arrival.event), completion);
+        let (turns, full) = (head.turns, head.inbox.len() + head.held.len() + entry.inbox.len() >= INBOX);
+        match verdict {
+            Verdict::First if full => {
+                let refusal = Refusal::Overloaded { what: "the inbox of the run".into(), retry_after_ms: 1_000 };
+                self.refuse(request, refusal);
+            }
+            Verdict::First => return true,
+            Verdict::Again => self.reply_run(request, run),
+            Verdict::Late(why) => self.refuse(request, Refusal::Conflict(why.into())),
+            Verdict::Unknown => self.refuse(request, Refusal::Version { current: turns }),
+        }
+        false
+    }
+
     fn nothing_to_accept(&self, run: RunId, action: &RunAction) -> Option<String> {
         let head =
             self.runs.held.get(&run).and_then(RunEntry::head).filter(|_| matches!(action, RunAction::Accept(_)))?;
@@ -192,7 +227,10 @@ impl Partition {
 
     /// Makes an action wait that makes sense only where the run stands once all is taken in that came before. True = it waits.
     fn wait_for_line(&mut self, run: RunId, action: &RunAction, command: impl FnOnce() -> Command) -> bool {
-        let stands = matches!(action, RunAction::Move(_) | RunAction::Accept(_) | RunAction::Resume | RunAction::Retry);
+        let stands = matches!(
+            action,
+            RunAction::Move(_) | RunAction::Accept(_) | RunAction::Resume | RunAction::Retry | RunAction::Complete(_)
+        );
         let caught_up = self.runs.held.get(&run).is_none_or(RunEntry::caught_up);
         if !stands || caught_up || self.options.planted.has(Bug::HastyMove) {
             return false;
@@ -256,7 +294,9 @@ fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
         RunAction::Accept(_) if phase != Phase::Suspended => {
             Some(format!("only a run that holds because its replay differed can accept the difference; it is {is}"))
         }
-        RunAction::Suspend(_) | RunAction::Signal(..) | RunAction::Move(_) if phase.ended() => {
+        RunAction::Suspend(_) | RunAction::Signal(..) | RunAction::Complete(_) | RunAction::Move(_)
+            if phase.ended() =>
+        {
             Some(format!("the run has already ended: {is}"))
         }
         RunAction::Cancel(_) | RunAction::Terminate(_) if phase.ended() && phase != Phase::Cancelled => {

@@ -25,8 +25,7 @@ pub const MISMATCH: &str = "replay-mismatch";
 pub(super) struct ReadKey<'k> {
     pub(super) scope: &'k str,
     pub(super) kind: &'k str,
-    #[cfg(test)]
-    name: &'k str,
+    pub(super) name: &'k str,
     pub(super) n: u32,
 }
 
@@ -35,13 +34,7 @@ pub(super) fn read_key(key: &str) -> Option<ReadKey<'_>> {
     // A name may have slashes; a kind and a scope never have a colon.
     let colon = path.find(':')?;
     let (scope, kind) = path[..colon].rsplit_once('/').unwrap_or(("", &path[..colon]));
-    Some(ReadKey {
-        scope,
-        kind,
-        #[cfg(test)]
-        name: &path[colon + 1..],
-        n: n.parse().ok()?,
-    })
+    Some(ReadKey { scope, kind, name: &path[colon + 1..], n: n.parse().ok()? })
 }
 
 /// A command.

@@ -88,6 +88,14 @@ impl Data {
         }
     }
 
+    /// Whether it is this value; needs none that is not at hand.
+    pub fn is(&self, json: &Json) -> bool {
+        match self {
+            Data::Inline { value, .. } => **value == *json,
+            Data::Ref { hash, .. } => hash.0 == *Sha256::digest(serde_json::to_vec(json).unwrap_or_default()),
+        }
+    }
+
     /// As it is written: the value, or `{"$ref": "sha256:..", "size": n}`.
     pub fn written(&self) -> Json {
         match self {

@@ -124,6 +124,17 @@ impl Fault {
         self.0.get("type").and_then(Json::as_str).unwrap_or_default()
     }
 
+    /// Whether it is what became of this when it was made whole ([`Fault::complete`]).
+    pub fn says(&self, given: &Json) -> bool {
+        match given {
+            Json::Object(given) => given.iter().all(|(key, value)| match (key.as_str(), value.as_str()) {
+                ("type", Some(kind)) => same_type(kind, self.kind()),
+                _ => value.is_null() || self.0.get(key) == Some(value),
+            }),
+            _ => self.0.get("detail").and_then(Json::as_str) == given.as_str() && given.is_string(),
+        }
+    }
+
     /// Whether it is like a filter: each of the five members that the filter has is equal.
     pub fn fits(&self, filter: &Json) -> bool {
         let Json::Object(filter) = filter else { return filter.is_null() };

@@ -3,6 +3,7 @@
 use super::act::{Act, EventFilter};
 use super::data::Data;
 use super::eval::{Fuel, Json, Scope, Var};
+use super::fault::Fault;
 use super::head::{List, Next, Outside, Step, Waiting};
 use super::look::Look;
 use super::machine::{End, Machine, Res, Stop};
@@ -287,6 +288,9 @@ impl Machine<'_> {
 
     fn fits_filter(&mut self, id: u32, filter: &Filter, event: &Data, known: &[(Name, Json)]) -> Res<Option<Known>> {
         let json = self.json(event)?;
+        if self.is_for_another(id, &json) {
+            return Ok(None);
+        }
         for (name, expr) in &filter.with {
             let found = json.get(&**name).cloned().unwrap_or(Json::Null);
             let attribute = Data::small(found);
@@ -311,6 +315,10 @@ impl Machine<'_> {
     }
 
     fn take_event(&mut self, id: u32, listen: &Listen, which: usize, event: &Data) -> Res<()> {
+        if let Some(error) = super::promise::error_of(&*self.json(event)?) {
+            let instance = self.frame(id).map_or("", |frame| &frame.place.reference);
+            return Err(Stop::Fault(Fault::complete(error, self.plan.profile, instance)));
+        }
         let value = match listen.read {
             Read::Envelope => event.clone(),
             Read::Data | Read::Raw => {

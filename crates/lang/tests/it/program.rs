@@ -6,6 +6,7 @@ mod copies;
 mod failures;
 mod history;
 mod kit;
+mod promises;
 mod steps;
 mod undo;
 mod versions;

@@ -255,6 +255,28 @@ pub struct SignalRun {
     pub id: Option<String>,
 }
 
+/// Body of the completion of a promise. An empty one completes it with `null`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompletePromise {
+    /// Any JSON value: what the workflow gets.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Object)]
+    pub value: Option<Value>,
+    /// The same as `value`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Object)]
+    pub data: Option<Value>,
+    /// An error in place of a value, at most 16 KiB: a text, or an object with `type`, `title`, `detail` and `status` (RFC 9457). The
+    /// workflow sees it as `TaskFailed`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Object)]
+    pub error: Option<Value>,
+    /// By name alone: de-duplicates, as the id of a signal does. A fresh one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
 /// A field that was given, `null` too.
 fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)

@@ -62,7 +62,14 @@ class Host:
 
     def __init__(self, session: "Session", context: Context) -> None:
         self._session = session
+        # The secret of the run is for its promises alone, and not a fact that its steps are told.
+        facts = dict(context.facts)
+        self._promises = facts.pop("promises", "")
+        context.facts = facts
         self._context = context
+
+    def promises(self) -> bytes:
+        return bytes.fromhex(self._promises)
 
     def history(self, run: str, generation: int, epoch: int, below: int) -> "List[Dict[str, Any]]":
         question = {"t": "history", "lease": self._context.lease, "run": run, "generation": generation, "epoch": epoch, "below": below}
