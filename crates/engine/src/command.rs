@@ -180,7 +180,9 @@ pub enum RunAction {
     Retry,
     /// Give it a signal: id, type, data.
     Signal(Name, Name, Data),
-    /// Complete a promise of its program.
+    /// Give it an event, whole.
+    Arrive(Data),
+    /// Complete one promise of its program.
     Complete(Box<Completion>),
     /// Take it back to where a key was opened; the input of that statement may be another one.
     Reset(Name, Option<Data>, GivenUp),

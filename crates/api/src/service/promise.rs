@@ -45,8 +45,7 @@ pub(crate) async fn by_name(
     };
     let event = promise::event(&id, name, None, &how(body)?);
     let event = run::data(api, caller.tenant, event).await?;
-    let completion = Completion { key: None, event, unknown_at: None };
-    run::act(api, caller, run, RunAction::Complete(Box::new(completion))).await
+    run::act(api, caller, run, RunAction::Arrive(event)).await
 }
 
 /// Completes the one promise that a token is for. What it was completed with before may be said again; anything else comes too late.
@@ -58,7 +57,7 @@ pub(crate) async fn by_token(api: &Api, holder: &Holder, body: rest::CompletePro
     let name = promise::name_of(&holder.key).ok_or_else(no_promise)?;
     let event = promise::event(&fresh(api), name, Some(&holder.key), &how(body)?);
     let event = run::data(api, tenant, event).await?;
-    let mut completion = Completion { key: Some(holder.key.clone()), event, unknown_at: None };
+    let mut completion = Completion { key: holder.key.clone(), event, unknown_at: None };
     for _ in 0..ROUNDS {
         let action = RunAction::Complete(Box::new(completion.clone()));
         match api.runtime.call(move |request| Command::ActOnRun { request, tenant, run, action }).await? {

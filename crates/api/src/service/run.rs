@@ -10,6 +10,7 @@ use tidewheel_engine::id::{Name, RunId, TaskId, TenantId};
 use tidewheel_engine::run::act::Outcome;
 use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::head::{Head, Identity, Outside, Phase};
+use tidewheel_engine::run::turn::signalled;
 use tidewheel_engine::view::View;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
@@ -355,8 +356,15 @@ pub(crate) async fn signal(
         Some(id) => spec::key(id, "/id")?,
         None => format!("{:032x}", fresh_id(api.runtime.now_ms())).as_str().into(),
     };
-    let data = data(api, caller.tenant, body.data.unwrap_or(Value::Null)).await?;
-    act(api, caller, run, RunAction::Signal(id, kind.into(), data)).await
+    let value = body.data.unwrap_or(Value::Null);
+    match Data::of(value.clone()) {
+        (data, None) => act(api, caller, run, RunAction::Signal(id, kind.into(), data)).await,
+        // As the event that it is: in that of a signal a large value would be its name.
+        (_, Some(_)) => {
+            let event = data(api, caller.tenant, signalled(&id, kind, value)).await?;
+            act(api, caller, run, RunAction::Arrive(event)).await
+        }
+    }
 }
 
 /// What a list of runs was asked for.

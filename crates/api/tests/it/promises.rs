@@ -270,3 +270,24 @@ async fn a_promise_that_ended_long_ago_is_found_in_the_journal() {
     let last = done.as_array().unwrap().last().unwrap();
     assert_eq!((&last["key"], &last["value"]), (&json!("/promise:answer#1"), &json!("early")));
 }
+
+#[tokio::test]
+async fn a_large_signal_reaches_a_program_as_its_value() {
+    let mut place = Place::new().await;
+    let run = place.served.node.post("/api/v1/runs", r#"{"workflow":"default/ask"}"#).await.is(201).json();
+    let id = run["id"].as_str().unwrap().to_owned();
+    let grant = place.activation().await;
+    let ask = json!({"key": "/signal:big#0", "kind": "signal", "name": "big", "hash": "00"});
+    let wait = json!([{"mode": "all", "keys": ["/signal:big#0"]}]);
+    place.answer(&grant, json!({"v": 1, "commands": [ask], "wait": wait})).await;
+    let body = json!({"data": "x".repeat(100_000), "id": "once"}).to_string();
+    for _ in 0..2 {
+        place.served.node.post(&format!("/api/v1/runs/{id}/signals/big"), body.clone()).await.is(200);
+    }
+    let grant = place.activation().await;
+    place.answer(&grant, json!({"v": 1, "commands": [], "end": {"ok": null}})).await;
+    place.phase(&id, "completed").await;
+    let history = place.served.node.get(&format!("/api/v1/runs/{id}/history")).await.is(200).json();
+    let told = history["turns"].as_array().unwrap().iter().find_map(|turn| turn["done"].get(0)).unwrap();
+    assert_eq!(told["value"].as_str().map(str::len), Some(100_000));
+}

@@ -159,8 +159,10 @@ impl Partition {
         {
             return;
         }
-        if let RunAction::Signal(_, _, data) | RunAction::Reset(_, Some(data), _) | RunAction::Fork(_, Some(data)) =
-            &action
+        if let RunAction::Arrive(data)
+        | RunAction::Signal(_, _, data)
+        | RunAction::Reset(_, Some(data), _)
+        | RunAction::Fork(_, Some(data)) = &action
         {
             self.keep_value(tenant, run, data);
         }
@@ -174,6 +176,7 @@ impl Partition {
             RunAction::Resume => Event::Resume,
             RunAction::Retry => Event::Retry,
             RunAction::Signal(id, kind, data) => Event::Signal { id, kind, data },
+            RunAction::Arrive(event) => Event::Arrived { event },
             RunAction::Complete(completion) => Event::Arrived { event: completion.event },
             RunAction::Accept(by) => Event::Accepted { by },
             RunAction::Move(to) => return self.move_run(request, (tenant, run), to, now),
@@ -294,7 +297,11 @@ fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
         RunAction::Accept(_) if phase != Phase::Suspended => {
             Some(format!("only a run that holds because its replay differed can accept the difference; it is {is}"))
         }
-        RunAction::Suspend(_) | RunAction::Signal(..) | RunAction::Complete(_) | RunAction::Move(_)
+        RunAction::Suspend(_)
+        | RunAction::Signal(..)
+        | RunAction::Arrive(_)
+        | RunAction::Complete(_)
+        | RunAction::Move(_)
             if phase.ended() =>
         {
             Some(format!("the run has already ended: {is}"))

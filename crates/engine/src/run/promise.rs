@@ -19,11 +19,11 @@ const SOURCE: &str = "tidewheel:promise";
 /// What the types of these events begin with; the name follows.
 const TYPE: &str = "promise:";
 
-/// What completes a promise.
+/// What completes one promise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// The key of its entry, as the program gave it; `None` = the next one that waits under the name of the event.
-    pub key: Option<Name>,
+    /// The key of its entry, as the program gave it.
+    pub key: Name,
     /// The event, as [`event`] makes it.
     pub event: Data,
     /// The turns that the run had when its journal was found to have no entry of this key, of which the head knows nothing.
@@ -49,7 +49,7 @@ pub fn name_of(key: &str) -> Option<&str> {
     read_key(key).filter(|read| read.kind == "promise").map(|read| read.name)
 }
 
-/// What becomes of a completion that has a key.
+/// What becomes of a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is the first.
@@ -64,7 +64,7 @@ pub enum Verdict {
 
 /// What becomes of a completion. `queued`: what came for the run and is not in its head yet.
 pub fn judge<'e>(head: &'e Head, queued: impl Iterator<Item = &'e Event>, completion: &Completion) -> Verdict {
-    let Some(key) = &completion.key else { return Verdict::First };
+    let key = &completion.key;
     let state = code::of(head);
     let is_open = state.is_some_and(|state| state.open.iter().any(|open| open.1 == *key));
     let how = if is_open { None } else { state.and_then(|state| told(state, key)) };
@@ -157,7 +157,7 @@ mod tests {
     fn what_says_the_same_once_more_is_told_from_what_comes_too_late() {
         let completion = |how| {
             let event = Data::small(event("1", "answer", Some("/promise:answer#0"), &how));
-            Completion { key: Some("/promise:answer#0".into()), event, unknown_at: None }
+            Completion { key: "/promise:answer#0".into(), event, unknown_at: None }
         };
         let value = Outcome::Ok(Data::small(json!({"a": 1})));
         assert_eq!(ended(&value, &completion(Ok(json!({"a": 1})))), Verdict::Again);

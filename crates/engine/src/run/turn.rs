@@ -3,7 +3,7 @@
 use super::act::{Act, Event, Outcome};
 use super::code::Bounds;
 use super::data::{BlobHash, Blobs, Data};
-use super::eval::{Definition, Fuel};
+use super::eval::{Definition, Fuel, Json};
 use super::head::{Head, Outside, Phase, Seq};
 use super::journal::{Fact, Segment};
 use super::machine::{End, Machine, Mode};
@@ -387,8 +387,11 @@ fn same_source(a: &Event, b: &Event) -> bool {
 }
 
 /// A signal as an event.
+pub fn signalled(id: &str, kind: &str, data: Json) -> Json {
+    serde_json::json!({"specversion": "1.0", "source": "tidewheel:signal", "id": id, "type": kind, "data": data})
+}
+
+/// The same of one that came with its value beside; a large one is a name in it.
 pub(super) fn signal(id: &str, kind: &str, data: &Data) -> Data {
-    Data::small(serde_json::json!({
-        "specversion": "1.0", "source": "tidewheel:signal", "id": id, "type": kind, "data": data.written(),
-    }))
+    Data::small(signalled(id, kind, data.written()))
 }

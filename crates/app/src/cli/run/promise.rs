@@ -19,7 +19,7 @@ use crate::fail::{Exit, Failure, Outcome, While};
 #[derive(Args)]
 #[command(after_help = "Examples:
   tidewheel run promise twp_0400... --value '{\"approved\": true}'
-  tidewheel run promise - --error 'the customer said no' < token
+  tidewheel run promise - --error 'the customer said no'
   tidewheel run promise run_01jd8z5r7m0000000000000000 answer --value 42")]
 pub(crate) struct Promise {
     /// Token of the promise, `-` to read it from standard input, or the id of a run
@@ -28,7 +28,7 @@ pub(crate) struct Promise {
     /// Name of the promise, behind the id of a run
     name: Option<String>,
     /// Its value: JSON, `@FILE`, or `-` for standard input; `null` if absent
-    #[arg(long, short, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "error")]
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "error")]
     value: Option<String>,
     /// An error in place of a value: a text, or a JSON object with title, detail, type and status
     #[arg(long, value_name = "TEXT|JSON", allow_hyphen_values = true)]
@@ -66,7 +66,7 @@ impl Promise {
                 let request = client.post(format!("/runs/{run}/promises/{text}")).doing("complete the promise");
                 request.json(&body).send().await?;
                 let done = serde_json::json!({"run": run, "promise": token.key});
-                ctx.out.text_or(|| format!("completed {} of {run}\n", token.key), &done)
+                ctx.out.text_or(|| format!("completed {} of {run}", token.key), &done)
             }
         }
     }

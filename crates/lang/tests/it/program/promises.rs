@@ -15,17 +15,24 @@ use super::kit::{Heard, World, command, error, ok, with};
 const FIRST: &str = "/promise:ok#0";
 const SECOND: &str = "/promise:ok#1";
 
-fn completion(key: Option<&str>, how: Result<Json, Json>) -> Completion {
+fn arrived(key: Option<&str>, how: &Result<Json, Json>) -> Data {
     // An id of its own each time, as every call has.
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let id = CALLS.fetch_add(1, Ordering::Relaxed).to_string();
-    let event = Data::of(promise::event(&id, "ok", key, &how)).0;
-    Completion { key: key.map(Name::from), event, unknown_at: None }
+    Data::of(promise::event(&id, "ok", key, how)).0
+}
+
+fn completion(key: &str, how: &Result<Json, Json>) -> Completion {
+    Completion { key: Name::from(key), event: arrived(Some(key), how), unknown_at: None }
 }
 
 /// Completes it, as a partition does, if it is the first that does.
 fn complete(world: &mut World, key: Option<&str>, how: Result<Json, Json>) -> Verdict {
-    let completion = completion(key, how);
+    let Some(key) = key else {
+        world.feed(Event::Arrived { event: arrived(None, &how) });
+        return Verdict::First;
+    };
+    let completion = completion(key, &how);
     let verdict = promise::judge(&world.head, std::iter::empty(), &completion);
     if verdict == Verdict::First {
         world.feed(Event::Arrived { event: completion.event });
@@ -82,7 +89,7 @@ fn what_comes_before_the_program_has_asked_is_kept_for_that_promise_alone() {
     });
     world.start(json!({}));
     world.work();
-    let mut early = completion(Some(SECOND), Ok(json!("early")));
+    let mut early = completion(SECOND, &Ok(json!("early")));
     let judge = |world: &World, completion: &Completion| promise::judge(&world.head, std::iter::empty(), completion);
     assert_eq!(judge(&world, &early), Verdict::Unknown, "the journal has to be asked whether it ended long ago");
     early.unknown_at = Some(world.head.turns - 1);
@@ -91,7 +98,7 @@ fn what_comes_before_the_program_has_asked_is_kept_for_that_promise_alone() {
     assert_eq!(judge(&world, &early), Verdict::First);
     world.feed(Event::Arrived { event: early.event.clone() });
     assert_eq!(judge(&world, &early), Verdict::Again);
-    assert!(late(&judge(&world, &completion(Some(SECOND), Ok(json!("other"))))));
+    assert!(late(&judge(&world, &completion(SECOND, &Ok(json!("other"))))));
     world.work_all();
     assert_eq!(complete(&mut world, None, Ok(json!("by name"))), Verdict::First);
     world.go();
