@@ -62,7 +62,7 @@ impl Journal<'_> {
             let (old, new) = (self.definition_of(&head.identity.plan)?, self.definition_of(&identity.plan)?);
             super::moves::fits(&head, old.plan(), new.plan()).map_err(FoldError::Unfit)?;
         }
-        self.take_up(&mut head, at, before);
+        self.take_up(&mut head, at, before)?;
         let (moment, foreign) = (head.next_seq, head.identity.run != identity.run);
         head.identity = identity.clone();
         head.next_seq = *next_seq;
@@ -122,14 +122,21 @@ impl Journal<'_> {
     }
 
     /// Events that came later are there for the run once more.
-    fn take_up(&self, head: &mut Head, from: usize, before: usize) {
+    fn take_up(&self, head: &mut Head, from: usize, before: usize) -> Result<(), FoldError> {
         for segment in &self.segments[from..before] {
             let event = match &segment.event {
                 Event::Arrived { event } => event.clone(),
                 Event::Signal { id, kind, data } => super::turn::signal(id, kind, data),
                 _ => continue,
             };
-            let Some(json) = event.json() else { continue };
+            let json = match (&event, event.json()) {
+                (_, Some(json)) => json,
+                // Read for it, as what a turn needs is.
+                (Data::Ref { hash, .. }, None) => {
+                    self.blobs.get(hash).map(|json| &**json).ok_or_else(|| FoldError::Blobs(vec![*hash]))?
+                }
+                (Data::Inline { .. }, None) => continue,
+            };
             let hash = super::listen::identity_of(json);
             if segment.turn > head.turns + 1 && !head.seen.contains(&hash) {
                 Arc::make_mut(&mut head.seen).push(hash);
@@ -137,6 +144,7 @@ impl Journal<'_> {
                 head.inbox.push(Waiting { no: head.arrivals, event });
             }
         }
+        Ok(())
     }
 
     /// What to do where an entry takes no other input.
