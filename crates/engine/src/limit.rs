@@ -15,6 +15,12 @@ pub const WINDOW_TASKS: usize = 200_000;
 pub const LANE_READ: usize = 4_096;
 /// Lanes of one line (queue and class) in memory. Beyond, lanes are found by a skip scan in lane order.
 pub const LINE_LANES: usize = 256;
+/// Lanes remembered for each requirement of a queue that nobody free met when they were found in the store. What serves
+/// them then reads them by name; the scan that finds the next ones is made once for so many.
+pub const LANES_ASIDE: usize = 256;
+/// Lanes of a queue read by name at once when somebody came free for them; the first time it is one, and twice as many each time
+/// while nothing is granted.
+pub const LANES_BROUGHT: usize = 16;
 /// Tasks without work in memory (scheduled, close to due) that are kept to spare a read when they fire. About 300 bytes each.
 pub const WARM_TASKS: usize = 200_000;
 /// How far ahead due times are held in the wheel; later ones stay in the store. One window load per half of it. Five
@@ -128,7 +134,8 @@ pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
 /// Bytes of a value up to which it is carried along in the run; larger ones are blobs, so that a head stays small enough to
 /// be written often.
 pub const INLINE_VALUE: usize = 64 * 1024;
-/// Bytes of values that a run carries along in all. A statement that would pass it fails, and the run stays usable.
+/// Bytes of values that a run carries along in all. A result that would pass it becomes a blob; an input, a context or an event that
+/// would fails its statement, and the run stays usable.
 pub const INLINE_STATE: usize = 1024 * 1024;
 /// What a program asks for is not begun if the run would carry more than this with its arguments. The rest is left for results.
 pub const ASKED_STATE: usize = INLINE_STATE / 4 * 3;
@@ -146,6 +153,9 @@ pub const RUN_WORK: u64 = 10_000_000;
 /// Work of a statement besides its expressions: so a loop that does nothing ends after a million statements, before its journal
 /// fills a disk.
 pub const STATEMENT_WORK: u64 = 10;
+/// Bytes of values in the journal that count as one unit of [`RUN_WORK`]: a run that makes values without waiting for anything
+/// ends after 160 MB of them.
+pub const WRITTEN_PER_WORK: u64 = 16;
 /// Steps of a turn in the loop of a partition: about a millisecond. What needs more is computed beside it.
 pub const SLICE_STEPS: u64 = 20_000;
 /// Bytes of values made by a turn in the loop of a partition.

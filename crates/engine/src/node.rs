@@ -151,6 +151,9 @@ impl Shell {
             let grows = more && self.partition.output_len() < GRANTED_ITEMS && self.grows_on(now);
             if self.partition.has_output() && !grows && self.closes(now) {
                 self.close_batch(now, actions);
+            } else if !grows {
+                // Nothing is held open for what is still to come.
+                self.growing = None;
             }
             more
         } else {

@@ -126,9 +126,11 @@ pub(crate) struct TenantWork {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum LaterRead {
     /// Of a lane's window.
-    Lane(i64),
+    Lane(QueueId, i64),
     /// Of the lanes of a class.
-    Class(usize),
+    Class(QueueId, usize),
+    /// Of the history of a run that goes back, under its ticket.
+    History(TenantId, RunId, u64),
 }
 
 /// A command that waits for loads.
@@ -150,6 +152,8 @@ pub(crate) enum Purpose {
     Lane(QueueId, i64),
     /// A scan for lanes.
     Lanes(QueueId, usize),
+    /// One lane that was left to the store.
+    OneLane(scan::Fetch),
     /// A run.
     Run(RunId),
     /// A command asks whether a run exists.
@@ -220,7 +224,7 @@ pub struct Partition {
     /// Tasks that hold an ordering key, with their place in its order: granted at least once and not ended.
     holders: HashMap<(QueueId, i64), (TaskId, u64)>,
     /// Reads that make sense only when this batch is committed: of a lane, or of lanes of a class.
-    later: VecDeque<(u64, QueueId, LaterRead)>,
+    later: VecDeque<(u64, LaterRead)>,
 
     idempotency: HashMap<(TenantId, [u8; 16]), (TaskId, u64)>,
     idempotency_settled: VecDeque<(u64, (TenantId, [u8; 16]))>,

@@ -99,6 +99,8 @@ bugs! {
     EndlessAffinity,
     /// Lanes that wait for their key's worker take the places of others.
     CrowdingAffinity,
+    /// A lane that was left to the store for want of a worker is forgotten when one comes.
+    ForgottenAside,
     /// A scan for lanes forgets that something was left to the store after its first read.
     BlindScan,
     /// The lease of a taken item never runs out.

@@ -4,7 +4,7 @@
 //! concurrency or ordering key), a lane has a window of its first tasks. All that does not fit stays in the store's
 //! ready index (queue, lane, order) and is read in again when the window runs low: see `partition/window.rs`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 
@@ -230,10 +230,12 @@ pub struct Line {
     pub scan_idle: bool,
     /// Batch in which a lane was last left to the store.
     pub spill_batch: u64,
-    /// A read is under way.
+    /// A scan's read is under way.
     pub loading: bool,
     /// Rows per lane it asked for.
     pub asked: usize,
+    /// Reads of single lanes under way.
+    pub fetching: usize,
     /// Lanes that were parked, oldest first; looked at when room is needed.
     pub parked: VecDeque<i64>,
 }
@@ -261,6 +263,30 @@ pub struct Key {
     pub waiting: Vec<i64>,
     /// Lanes that wait for it and were left to the store.
     pub dropped: Vec<i64>,
+}
+
+/// Lanes of a queue that nobody free could serve and that were left to the store.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// By what their tasks need.
+    pub by: HashMap<RequirementId, Starved>,
+    /// Those of them for whom somebody came free since.
+    pub called: BTreeSet<RequirementId>,
+    /// Which of these was looked at last.
+    pub last: RequirementId,
+    /// Reads of such lanes under way.
+    pub coming: u32,
+    /// How often lanes were read since something was granted.
+    pub rounds: u32,
+}
+
+/// Lanes of [`Aside`] that need the same of a worker.
+#[derive(Debug, Default)]
+pub struct Starved {
+    /// Some of them, the one that was left first in front: about [`LANES_ASIDE`](crate::limit::LANES_ASIDE) at most.
+    pub lanes: VecDeque<i64>,
+    /// By class: there are others, which a scan finds.
+    pub more: [bool; 3],
 }
 
 /// A rate of events per second, exponentially weighted over a minute.
@@ -318,6 +344,8 @@ pub struct QueueWork {
     pub lanes: HashMap<i64, Lane>,
     /// Concurrency keys in use.
     pub keys: HashMap<Name, Key>,
+    /// Lanes that wait in the store for somebody who can serve them.
+    pub aside: Aside,
     /// Rate limiter.
     pub tat_us: u64,
     /// `tat_us` changed in the open batch.
@@ -353,6 +381,7 @@ impl QueueWork {
             lines,
             lanes: HashMap::new(),
             keys: HashMap::new(),
+            aside: Aside::default(),
             tat_us: 0,
             rate_touched: false,
             rate_until: 0,
@@ -381,7 +410,8 @@ impl QueueWork {
 
     /// Whether anything is, or may be found, to offer.
     pub fn has_ready(&self) -> bool {
-        self.lines.iter().any(|l| !l.ring.is_empty() || (l.unloaded && !l.scan_idle && !l.loading))
+        let has = |l: &Line| !l.ring.is_empty() || (l.unloaded && !l.scan_idle && !l.loading);
+        self.lines.iter().any(has) || !self.aside.called.is_empty()
     }
 }
 

@@ -9,10 +9,16 @@ use tidewheel_e2e::process::peak_bytes;
 use tidewheel_e2e::server::{Server, run};
 use tidewheel_e2e::{PATIENCE, figure, gate, need, need_binary, until, until_done};
 
-/// A workflow of branches, each of which keeps a text of so many bytes until all are done.
-fn wide(name: &str, branches: usize, last: &Value) -> String {
-    let mut all: Vec<Value> =
-        (0..branches).map(|n| json!({ format!("b{n}"): { "set": { "text": "${ \"x\" * .bytes }" } } })).collect();
+/// A workflow of branches, each of which keeps a text of so many bytes until all are done: as its result, or as its context, too.
+fn wide(name: &str, branches: usize, context: bool, last: &Value) -> String {
+    let branch = |n| {
+        let mut body = json!({ "set": { "text": "${ \"x\" * .bytes }" } });
+        if context {
+            body["export"] = json!({ "as": "." });
+        }
+        json!({ format!("b{n}"): body })
+    };
+    let mut all: Vec<Value> = (0..branches).map(branch).collect();
     all.push(json!({ "last": last }));
     let document = json!({ "dsl": "1.0.3", "namespace": "shop", "name": name, "version": "1.0.0" });
     let end = json!({ "set": { "lengths": "${ [.[] | .text? // \"\" | length] | add }" } });
@@ -45,7 +51,7 @@ async fn a_step_that_would_carry_more_than_a_run_may_faults_and_the_run_goes_on_
     need_binary!();
     let _machine = gate::beside().await;
     let mut server = Server::start().await?;
-    deploy_workflow(&server, "wide", &wide("wide", 20, &json!({ "set": { "text": "" } }))).await?;
+    deploy_workflow(&server, "wide", &wide("wide", 20, true, &json!({ "set": { "text": "" } }))).await?;
     let rest = server.rest();
     let body = json!({ "workflow": "shop/wide", "input": { "bytes": 60_000 } });
     let id = rest.post("/api/v1/runs", &body).await?.ok()?.text("/id")?;
@@ -120,7 +126,7 @@ async fn many_large_runs_stay_within_a_small_memory_and_all_complete() -> anyhow
     let args = ["--set", "engine.runCacheSize=4Mi", "--set", "storage.cacheSize=8Mi"];
     let mut server = Server::start_at(None, &args).await?;
     let listen = json!({ "listen": { "to": { "one": { "with": { "type": "go" } } } } });
-    deploy_workflow(&server, "large", &wide("large", BRANCHES, &listen)).await?;
+    deploy_workflow(&server, "large", &wide("large", BRANCHES, false, &listen)).await?;
     let rest = server.rest();
     server.still_serves().await?;
     let before = peak_bytes(server.pid());

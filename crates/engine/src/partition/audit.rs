@@ -106,9 +106,13 @@ impl Partition {
         let holder = task.lane.and_then(|lane| self.holders.get(&(task.queue, lane)));
         let turns: Vec<_> = q.pools.iter().map(|p| self.pools[*p as usize].tenants.get(&task.tenant)).collect();
         let line = &q.lines[class];
+        let requirement = self.known_requirement(task).unwrap_or_default();
+        let aside = (q.aside.by.get(&requirement), &q.aside.called, q.aside.coming);
+        let awaited: Vec<bool> =
+            q.pools.iter().map(|p| self.pools[*p as usize].starved.contains_key(&requirement)).collect();
         format!(
-            "in memory {memory:?}; lane {lane:?}; holder {holder:?}; line {line:?}; running {}; rate until {}; turns {turns:?}; later {:?}; \
-             committed {}",
+            "in memory {memory:?}; lane {lane:?}; holder {holder:?}; line {line:?}; {requirement:?} aside {aside:?}, awaited {awaited:?}; \
+             running {}; rate until {}; turns {turns:?}; later {:?}; committed {}",
             q.running, q.rate_until, self.later, self.committed
         )
     }

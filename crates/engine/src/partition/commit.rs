@@ -122,9 +122,9 @@ impl Partition {
             self.settle(id, batch);
         }
         self.settle_runs();
-        while self.later.front().is_some_and(|(batch, ..)| *batch <= self.committed) {
-            let (_, queue, read) = self.later.pop_front().expect("it was just there");
-            self.read_later(queue, read);
+        while self.later.front().is_some_and(|(batch, _)| *batch <= self.committed) {
+            let (_, read) = self.later.pop_front().expect("it was just there");
+            self.read_later(read);
         }
         while let Some((batch, key)) = self.idempotency_settled.front().copied() {
             if batch > self.committed || batch > fence {

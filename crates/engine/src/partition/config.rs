@@ -109,12 +109,12 @@ impl Partition {
         q.tat_us = reset(q.tat_us, self.wall, q.queue.config.rate);
         let mut lanes: Vec<i64> = q.lanes.iter().filter(|(_, lane)| lane.parked.is_some()).map(|(id, _)| *id).collect();
         lanes.sort_unstable();
-        let mut dropped: Vec<i64> = q.keys.values_mut().flat_map(|key| std::mem::take(&mut key.dropped)).collect();
-        dropped.sort_unstable();
-        q.keys.values_mut().for_each(|key| key.waiting.clear());
+        for key in q.keys.values_mut() {
+            key.waiting.clear();
+            key.dropped.clear();
+        }
         q.lines.iter_mut().for_each(crate::ready::Line::rescan);
         lanes.into_iter().for_each(|lane| self.unpark(id, lane));
-        dropped.into_iter().for_each(|lane| self.fetch_lane(id, lane));
         self.wake_queue(id);
     }
 

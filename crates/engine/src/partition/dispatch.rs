@@ -190,6 +190,7 @@ impl Partition {
                 }
             }
         }
+        self.bring_aside(queue);
         for class in 0..3 {
             self.scan_lanes(queue, class, true);
         }
@@ -524,9 +525,7 @@ impl Partition {
         for lane in waiting {
             self.unpark(queue, lane);
         }
-        for lane in dropped {
-            self.fetch_lane(queue, lane);
-        }
+        self.fetch_lanes(queue, dropped);
     }
 
     /// The time limits of an attempt as timers, all from now. A worker with a buffer may hold it for a while, so its run

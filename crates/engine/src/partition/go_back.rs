@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::runs::{RunEntry, Stage};
-use super::{Partition, Purpose};
+use super::{LaterRead, Partition, Purpose};
 use crate::effect::{Computation, Effect, Refusal, WayBack, Work};
 use crate::id::{Name, RequestId, RunId, TenantId};
 use crate::load::{Load, StoredRun};
@@ -26,7 +26,7 @@ pub(crate) struct GoingBack {
     request: RequestId,
     key: Name,
     change: Change,
-    /// The newest commit when its journal was asked for.
+    /// A commit that the read of its journal is sure to see.
     committed: u64,
     segments: Arc<Vec<Segment>>,
     /// Versions of its workflow that it followed before.
@@ -54,7 +54,6 @@ impl Partition {
 
     /// The whole history of a run has been read.
     pub(super) fn history_loaded(&mut self, run: RunId, ticket: u64, stored: Option<Box<StoredRun>>, now: Now) {
-        let newest = self.committed;
         let Some(entry) = self.goes_back(run, ticket) else { return };
         let (tenant, changed) = (entry.tenant, entry.batch);
         let (Some(head), Some(back)) = (entry.head().map(|head| head.turns), &mut entry.back) else { return };
@@ -66,9 +65,9 @@ impl Partition {
         if changed <= back.committed {
             return self.not_back(run, "the journal of the run is not complete".into(), now);
         }
-        // Its newest turn was not stored yet.
-        back.committed = newest;
-        self.ask(Load::History(tenant, run), Purpose::History(run, ticket));
+        // Its newest turn was not stored yet. It does not change meanwhile: what is stored then is all of it.
+        back.committed = changed;
+        self.read_after(changed, LaterRead::History(tenant, run, ticket));
     }
 
     /// Values that its journal names were read, too.

@@ -55,6 +55,7 @@ impl Partition {
             }
             (Purpose::Lane(queue, lane), Loaded::Lane(rows)) => self.lane_loaded(queue, lane, rows, as_of),
             (Purpose::Lanes(queue, class), Loaded::Lanes(lanes)) => self.lanes_loaded(queue, class, lanes, as_of),
+            (Purpose::OneLane(fetch), Loaded::Lanes(lanes)) => self.one_lane_loaded(fetch, lanes, as_of),
             (Purpose::Run(run), Loaded::Run(stored)) => self.run_loaded(run, stored, now),
             (Purpose::Run(run), Loaded::RunTooLarge(bytes)) => self.run_too_large(run, bytes),
             (Purpose::RunExists(number, tenant, run), Loaded::RunTooLarge(bytes)) => {

@@ -257,7 +257,7 @@ impl Partition {
         fed.sort();
         for requirement in fed {
             for queue in self.pools[pool].starved.remove(&requirement).unwrap_or_default() {
-                self.rouse_queue(queue);
+                self.call_aside(queue, requirement);
             }
         }
     }

@@ -4,9 +4,12 @@
 //! store, and what frees it asks for it: the end of an attempt for a key's permit or an ordering key, a due time, a
 //! session for what nobody could serve. A scan that found nothing rests until one of these happens.
 
+use std::ops::Bound;
+
 use super::window::order;
 use super::{LaterRead, Partition, Purpose};
 use crate::id::{QueueId, TaskId};
+use crate::limit;
 use crate::load::Load;
 use crate::planted::Bug;
 use crate::ready::{Lane, Parked, RequirementId, class_of_lane, class_range};
@@ -14,6 +17,17 @@ use crate::task::{Spec, State, Task};
 
 /// Lanes are looked for in the store while a line has fewer than this on offer.
 const SCAN_BELOW: usize = 8;
+
+/// A read of one lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    queue: QueueId,
+    lane: i64,
+    /// What it was set aside for.
+    aside: Option<RequirementId>,
+    /// Rows it asked for.
+    asked: usize,
+}
 
 impl Partition {
     /// Looks for lanes that are only in the store, when few are left in memory and there is room. `fruitless` = none of
@@ -76,9 +90,9 @@ impl Partition {
         let starved: Vec<i64> = starved.take(wanted).collect();
         for lane_id in &starved {
             let requirement = self.queues[&queue].lanes[lane_id].requirement;
-            self.await_session(queue, requirement);
             self.leave_ring(queue, *lane_id, None);
             self.drop_lane(queue, *lane_id);
+            self.set_aside(queue, *lane_id, requirement);
         }
         starved.len()
     }
@@ -109,36 +123,157 @@ impl Partition {
         }
     }
 
+    /// A task of a lane that has no place in memory was left to the store.
+    pub(super) fn left_to_store(&mut self, queue: QueueId, lane_id: i64, requirement: RequirementId) {
+        if !self.somebody_free(queue, requirement) {
+            return self.set_aside(queue, lane_id, requirement);
+        }
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        q.lines[class_of_lane(lane_id)].rescan();
+        self.wake_queue(queue);
+    }
+
+    /// Nobody free can serve a lane that stays in the store: whoever comes free for it brings it in.
+    fn set_aside(&mut self, queue: QueueId, lane_id: i64, requirement: RequirementId) {
+        let q = self.queues.get_mut(&queue).expect("the caller found it");
+        let starved = q.aside.by.entry(requirement).or_default();
+        if !starved.lanes.contains(&lane_id) {
+            match starved.lanes.len() < limit::LANES_ASIDE {
+                true => starved.lanes.push_back(lane_id),
+                false => starved.more[class_of_lane(lane_id)] = true,
+            }
+        }
+        self.await_session(queue, requirement);
+    }
+
+    /// Somebody came free for what nobody could serve: if nothing in memory can be given, lanes that were set aside for it are
+    /// brought in.
+    pub(crate) fn call_aside(&mut self, queue: QueueId, requirement: RequirementId) {
+        if let Some(q) = self.queues.get_mut(&queue)
+            && q.aside.by.contains_key(&requirement)
+        {
+            q.aside.called.insert(requirement);
+        }
+        self.wake_queue(queue);
+    }
+
+    /// Nothing in memory can be given. Of lanes that were set aside for somebody who is free now, some are read by name, more
+    /// each time while that is not enough; when none is left of those that were remembered, a scan looks for the others.
+    pub(super) fn bring_aside(&mut self, queue: QueueId) {
+        let Some(q) = self.queues.get_mut(&queue).filter(|q| !q.aside.called.is_empty()) else { return };
+        let several = limit::LANES_BROUGHT.min(1 << q.aside.rounds.min(16));
+        q.aside.rounds = q.aside.rounds.saturating_add(1);
+        // Each requirement in turn, once.
+        let mut looks = q.aside.called.len();
+        while looks > 0 && self.queues[&queue].aside.coming == 0 {
+            looks -= 1;
+            let aside = &self.queues[&queue].aside;
+            let after = aside.called.range((Bound::Excluded(aside.last), Bound::Unbounded)).next();
+            let Some(requirement) = after.or_else(|| aside.called.first()).copied() else { return };
+            let free = self.somebody_free(queue, requirement);
+            let aside = &mut self.queues.get_mut(&queue).expect("it was just there").aside;
+            aside.last = requirement;
+            match aside.by.get_mut(&requirement) {
+                Some(_) if !free => {
+                    aside.called.remove(&requirement);
+                    self.await_session(queue, requirement);
+                }
+                Some(starved) if !starved.lanes.is_empty() => {
+                    let brought: Vec<i64> = starved.lanes.drain(..several.min(starved.lanes.len())).collect();
+                    if !self.options.planted.has(Bug::ForgottenAside) {
+                        brought.into_iter().for_each(|lane| self.ask_for_lane(queue, lane, Some(requirement)));
+                    }
+                    // Those that are in memory already bring no answer: then it is the turn of the next ones.
+                    looks += usize::from(self.queues[&queue].aside.coming == 0);
+                }
+                found => {
+                    let more = found.map(|starved| starved.more).unwrap_or_default();
+                    aside.called.remove(&requirement);
+                    aside.by.remove(&requirement);
+                    let q = self.queues.get_mut(&queue).expect("it was just there");
+                    let lines = q.lines.iter_mut().zip(more).filter(|(_, more)| *more);
+                    lines.for_each(|(line, _)| line.rescan());
+                }
+            }
+        }
+    }
+
+    /// Brings lanes back that were left to the store while they waited.
+    pub(super) fn fetch_lanes(&mut self, queue: QueueId, lanes: Vec<i64>) {
+        for (place, lane) in lanes.into_iter().enumerate() {
+            match place < limit::LANES_BROUGHT {
+                true => self.fetch_lane(queue, lane),
+                false => {
+                    let line = self.queues.get_mut(&queue).map(|q| &mut q.lines[class_of_lane(lane)]);
+                    line.into_iter().for_each(|line| line.rescan());
+                }
+            }
+        }
+    }
+
     /// Brings a lane back that was left to the store while it waited.
     pub(crate) fn fetch_lane(&mut self, queue: QueueId, lane_id: i64) {
-        let class = class_of_lane(lane_id);
+        self.ask_for_lane(queue, lane_id, None);
+    }
+
+    fn ask_for_lane(&mut self, queue: QueueId, lane_id: i64, requirement: Option<RequirementId>) {
         let rows = self.window_cap().min(self.options.lane_window);
         let Some(q) = self.queues.get_mut(&queue) else { return };
         if q.lanes.contains_key(&lane_id) {
             return self.unpark(queue, lane_id);
         }
-        let line = &mut q.lines[class];
+        let line = &mut q.lines[class_of_lane(lane_id)];
         if !line.unloaded {
             return;
         }
-        line.rescan();
-        if line.loading {
-            // The scan under way may have passed it; that it is called useful makes another one follow.
-            return;
-        }
+        line.fetching += 1;
+        q.aside.coming += u32::from(requirement.is_some());
         // One lane exactly: a scan that begins and ends at its key.
-        line.loading = true;
-        line.asked = rows;
-        let load = Load::Lanes { queue, from: lane_id, until: lane_id + 1, lanes: 2, rows };
-        self.ask(load, Purpose::Lanes(queue, class + 4));
+        let load = Load::Lanes { queue, from: lane_id, until: lane_id + 1, lanes: 1, rows };
+        self.ask(load, Purpose::OneLane(Fetch { queue, lane: lane_id, aside: requirement, asked: rows }));
     }
 
-    /// The answer of a scan. `class` above 3 = a single lane was asked for and the scan's own place is not moved.
+    /// The answer of a read of one lane.
+    pub(super) fn one_lane_loaded(&mut self, fetch: Fetch, lanes: Vec<(i64, Vec<Task>)>, as_of: u64) {
+        let Fetch { queue, lane: lane_id, aside: requirement, asked } = fetch;
+        let rows = lanes.into_iter().find(|(found, _)| *found == lane_id).map(|(_, rows)| rows).unwrap_or_default();
+        let (class, cap) = (class_of_lane(lane_id), self.options.line_lanes);
+        let Some(q) = self.queues.get_mut(&queue) else { return };
+        let line = &mut q.lines[class];
+        line.fetching -= 1;
+        let (spill_batch, unloaded) = (line.spill_batch, line.unloaded);
+        q.aside.coming -= u32::from(requirement.is_some());
+        if q.lanes.contains_key(&lane_id) || !unloaded {
+            return self.wake_queue(queue);
+        }
+        // One for which nobody is free any more comes in where there is room: it is needed next.
+        let wanted = requirement.is_none_or(|requirement| self.somebody_free(queue, requirement));
+        let room = self.queues[&queue].lines[class].places() < cap
+            || (wanted && (self.drop_parked(queue, class, 1) > 0 || self.drop_starved(queue, class, 1) > 0));
+        if room {
+            if !self.adopt_lane(queue, lane_id, (rows, asked), as_of, requirement.is_some()) && as_of < spill_batch {
+                // What was left to the store after the commit that this read saw may be of this lane.
+                self.read_after(spill_batch, LaterRead::Class(queue, class));
+            }
+            return self.wake_queue(queue);
+        }
+        let q = self.queues.get_mut(&queue).expect("it is there");
+        match requirement {
+            // A lane that leaves memory makes room for it.
+            Some(requirement) => {
+                q.aside.by.entry(requirement).or_default().lanes.push_front(lane_id);
+                self.await_session(queue, requirement);
+            }
+            None => q.lines[class].rescan(),
+        }
+    }
+
+    /// The answer of a scan.
     pub(super) fn lanes_loaded(&mut self, queue: QueueId, class: usize, lanes: Vec<(i64, Vec<Task>)>, as_of: u64) {
-        let (single, class) = (class >= 4, class % 4);
         let cap = self.options.line_lanes;
         let Some(q) = self.queues.get_mut(&queue) else { return };
         q.lines[class].loading = false;
+        let asked = q.lines[class].asked;
         let (start, _) = class_range(class);
         let mut last = None;
         let mut stopped = false;
@@ -151,18 +286,16 @@ impl Partition {
             if q.lines[class].places() >= cap && self.drop_parked(queue, class, 1) == 0 {
                 let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
                 line.scan_clean = false;
-                line.cursor = if single { line.cursor } else { lane_id };
+                line.cursor = lane_id;
                 stopped = true;
                 break;
             }
-            self.adopt_lane(queue, lane_id, rows, as_of);
+            self.adopt_lane(queue, lane_id, (rows, asked), as_of, false);
         }
         let line = &mut self.queues.get_mut(&queue).expect("it is there").lines[class];
-        if !single {
-            line.scan_seen = line.scan_seen.min(as_of);
-        }
+        line.scan_seen = line.scan_seen.min(as_of);
         match last {
-            _ if single || stopped => {}
+            _ if stopped => {}
             Some(lane) => line.cursor = lane + 1,
             // An empty answer is the end of the range: the next scan begins anew.
             None => self.end_scan(queue, class, start),
@@ -177,7 +310,7 @@ impl Partition {
         if blind {
             line.scan_idle = true;
             let batch = line.spill_batch;
-            self.read_after(batch, queue, LaterRead::Class(class));
+            self.read_after(batch, LaterRead::Class(queue, class));
         } else if line.scan_clean {
             line.unloaded = false;
         } else if !line.scan_useful {
@@ -185,8 +318,16 @@ impl Partition {
         }
     }
 
-    /// A lane found in the store. One that could not run now stays there, and what frees it brings it in.
-    fn adopt_lane(&mut self, queue: QueueId, lane_id: i64, rows: Vec<Task>, as_of: u64) {
+    /// A lane found in the store. One that could not run now stays there, and what frees it brings it in. Returns false if
+    /// nothing was found but rows that are out of date. `starved` = it is taken in even if nobody can serve it now.
+    fn adopt_lane(
+        &mut self,
+        queue: QueueId,
+        lane_id: i64,
+        (rows, asked): (Vec<Task>, usize),
+        as_of: u64,
+        starved: bool,
+    ) -> bool {
         let class = class_of_lane(lane_id);
         let elsewhere = |row: &&Task| self.tasks.get(&row.id).is_some_and(|e| e.task.lane != Some(lane_id));
         let first = rows.iter().find(|row| !elsewhere(row));
@@ -194,21 +335,24 @@ impl Partition {
         let Some((id, seq, (kind, priority), spec, state)) = first else {
             // All these rows are out of date. There may be others behind them.
             let line = &mut self.queues.get_mut(&queue).expect("the caller found it").lines[class];
-            if rows.len() >= line.asked {
-                (line.scan_clean, line.scan_useful) = (false, true);
+            if rows.len() >= asked {
+                line.scan_clean = false;
+                line.rescan();
             }
-            return;
+            return false;
         };
         let requirement = self.requirement_of(kind, priority, &spec);
-        if self.stays_out(queue, lane_id, (id, seq, state), requirement, &spec) {
+        if self.stays_out(queue, lane_id, (id, seq, state), &spec)
+            || (!starved && self.is_starved(queue, lane_id, requirement))
+        {
             self.queues.get_mut(&queue).expect("the caller found it").lines[class].scan_clean = false;
-            return;
+            return true;
         }
         let q = self.queues.get_mut(&queue).expect("the caller found it");
         let line = &mut q.lines[class];
         line.lanes += 1;
         line.scan_useful = true;
-        let full = rows.len() >= line.asked;
+        let full = rows.len() >= asked;
         let blind = as_of < line.spill_batch;
         let spill_batch = line.spill_batch;
         let from = match (blind, full) {
@@ -220,21 +364,15 @@ impl Partition {
         q.lanes.insert(lane_id, lane);
         self.merge_rows(queue, lane_id, rows);
         if blind {
-            self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
+            self.read_after(spill_batch, LaterRead::Lane(queue, lane_id));
         }
         self.offer_lane(queue, lane_id);
+        true
     }
 
-    /// Whether a lane found in the store cannot run now and is brought in by what frees it: its key's permit, the end
-    /// of the task before it, its time, or a session.
-    fn stays_out(
-        &mut self,
-        queue: QueueId,
-        lane_id: i64,
-        (id, seq, state): (TaskId, u64, State),
-        requirement: RequirementId,
-        spec: &Spec,
-    ) -> bool {
+    /// Whether a lane found in the store cannot run now, whoever is free, and is brought in by what frees it: its key's permit,
+    /// the end of the task before it, its time.
+    fn stays_out(&mut self, queue: QueueId, lane_id: i64, (id, seq, state): (TaskId, u64, State), spec: &Spec) -> bool {
         if spec.ordering_key.is_some() {
             let held = self.is_held(queue, lane_id, id, seq);
             let state = self.tasks.get(&id).map_or(state, |entry| entry.task.state);
@@ -256,9 +394,14 @@ impl Partition {
                 return true;
             }
         }
+        false
+    }
+
+    /// Whether nobody free can serve a lane found in the store; whoever comes free for it brings it in.
+    fn is_starved(&mut self, queue: QueueId, lane_id: i64, requirement: RequirementId) -> bool {
         let starved = !self.somebody_free(queue, requirement);
         if starved {
-            self.await_session(queue, requirement);
+            self.set_aside(queue, lane_id, requirement);
         }
         starved
     }

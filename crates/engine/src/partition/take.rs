@@ -13,6 +13,7 @@ use crate::id::{Name, QueueId, RequestId, TaskId, TenantId, Token, WorkerId};
 use crate::limit;
 use crate::mutation::AttemptOutcome;
 use crate::planted::Bug;
+use crate::ready::RequirementId;
 use crate::task::{Failure, Outcome, State};
 use crate::time::Now;
 
@@ -71,12 +72,13 @@ impl Partition {
         let until = now.mono + wish.wait_ms;
         let taker = Taker { request, worker, most: wish.most, lease_ms: wish.lease_ms, until };
         self.takers.waiting.entry(id).or_default().push_back(taker);
-        // Somebody wants what nobody could run: lanes that were left to the store are looked at again.
-        if let Some(q) = self.queues.get_mut(&id) {
-            q.lines.iter_mut().for_each(crate::ready::Line::rescan);
-        }
         self.mono_wheel.insert(until, MonoTimer::Take(id));
         self.wake_queue(id);
+        // Somebody wants what nobody could run: lanes that were left to the store for it are brought in.
+        let aside = self.queues[&id].aside.by.keys().copied().filter(|requirement| self.is_of_items(*requirement));
+        let mut aside: Vec<RequirementId> = aside.collect();
+        aside.sort_unstable();
+        aside.into_iter().for_each(|requirement| self.call_aside(id, requirement));
     }
 
     /// Gives items to those who wait for them, first come first served. Only queues that woke since are looked at.
@@ -122,7 +124,7 @@ impl Partition {
     fn end_waits(&mut self, queue: QueueId, now: Now) {
         let Some(waiting) = self.takers.waiting.get_mut(&queue) else { return };
         let reads = self.queues.get(&queue).is_some_and(|q| {
-            q.lines.iter().any(|line| line.loading)
+            q.lines.iter().any(|line| line.loading || line.fetching > 0)
                 || q.lanes.values().any(|l| l.loading || (l.spilled && l.window.is_empty()))
         });
         let mut over = Vec::new();
@@ -198,6 +200,7 @@ impl Partition {
                 }
             }
         }
+        self.bring_aside(queue);
         for class in 0..3 {
             self.scan_lanes(queue, class, true);
         }
@@ -226,7 +229,7 @@ impl Partition {
     }
 
     /// Whether somebody waits for tasks with such a requirement who is not a worker.
-    pub(super) fn taker_waits(&self, queue: QueueId, requirement: crate::ready::RequirementId) -> bool {
+    pub(super) fn taker_waits(&self, queue: QueueId, requirement: RequirementId) -> bool {
         !self.takers.waiting.is_empty() && self.takers.waiting.contains_key(&queue) && self.is_of_items(requirement)
     }
 

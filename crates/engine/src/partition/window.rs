@@ -33,10 +33,8 @@ impl Partition {
             if line.places() >= cap {
                 line.unloaded = true;
                 line.scan_clean = false;
-                line.rescan();
                 line.spill_batch = index;
-                self.wake_queue(queue);
-                return;
+                return self.left_to_store(queue, lane_id, requirement);
             }
             line.lanes += 1;
             // Where other lanes are in the store, this one may be there too, with tasks that go before this one.
@@ -50,7 +48,7 @@ impl Partition {
             lane.spilled = true;
             lane.from = lane.from.min(ready.order);
             lane.spill_batch = index;
-            self.later.push_back((index, queue, LaterRead::Lane(lane_id)));
+            self.later.push_back((index, LaterRead::Lane(queue, lane_id)));
             return;
         }
         self.insert_into_window(queue, lane_id, ready);
@@ -216,6 +214,7 @@ impl Partition {
         // Early enough that the read is back before the window is empty, however fast it drains.
         let low = self.window_cap() / 4;
         let q = self.queues.get_mut(&queue).expect("the caller found it");
+        q.aside.rounds = 0;
         let Some(lane) = q.lanes.get_mut(&lane_id) else { return };
         let (left, spilled) = (lane.window.len(), lane.spilled);
         if left == 0 {
@@ -243,7 +242,7 @@ impl Partition {
         q.lanes.remove(&lane_id);
         let line = &mut q.lines[class_of_lane(lane_id)];
         line.lanes -= 1;
-        if line.unloaded && !line.scan_idle {
+        if line.unloaded && (!line.scan_idle || !q.aside.called.is_empty()) {
             // There is room for one that was left to the store.
             self.wake_queue(queue);
         }
@@ -265,22 +264,25 @@ impl Partition {
     }
 
     /// Reads once a batch is committed: at once, if it is.
-    pub(super) fn read_after(&mut self, batch: u64, queue: QueueId, read: LaterRead) {
+    pub(super) fn read_after(&mut self, batch: u64, read: LaterRead) {
         if batch <= self.committed {
-            self.read_later(queue, read);
+            self.read_later(read);
         } else {
-            self.later.push_back((batch, queue, read));
+            self.later.push_back((batch, read));
         }
     }
 
-    pub(super) fn read_later(&mut self, queue: QueueId, read: LaterRead) {
+    pub(super) fn read_later(&mut self, read: LaterRead) {
         match read {
-            LaterRead::Lane(lane) => self.read_lane(queue, lane),
-            LaterRead::Class(class) => {
+            LaterRead::Lane(queue, lane) => self.read_lane(queue, lane),
+            LaterRead::Class(queue, class) => {
                 if let Some(q) = self.queues.get_mut(&queue) {
                     q.lines[class].rescan();
                     self.wake_queue(queue);
                 }
+            }
+            LaterRead::History(tenant, run, ticket) => {
+                self.ask(Load::History(tenant, run), Purpose::History(run, ticket));
             }
         }
     }
@@ -304,7 +306,7 @@ impl Partition {
         self.merge_rows(queue, lane_id, rows);
         if blind {
             // Something was left to the store after the commit this read saw: it shows only when that is committed.
-            self.read_after(spill_batch, queue, LaterRead::Lane(lane_id));
+            self.read_after(spill_batch, LaterRead::Lane(queue, lane_id));
         }
         // It may have another head now than the one it was parked for.
         self.forget_parking(queue, lane_id);

@@ -19,8 +19,9 @@ use crate::id::Name;
 /// that a document names as hints hold for statements that name none. Revision 5: turns of a program that are over become pages
 /// ([`Taped::Page`]), what it is told in one turn is bounded, and one that begins again after a retry has nothing open. Revision 6: a reset undoes what was armed
 /// after the entry that it goes back to, whether or not what armed it had ended well ([`super::rollback`]), and what a program asks for is not
-/// begun where its arguments leave too little room for results.
-pub const REVISION: u16 = 6;
+/// begun where its arguments leave too little room for results. Revision 7: a result for which the run has no room is a blob and
+/// fails nothing.
+pub const REVISION: u16 = 7;
 
 /// Kinds of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

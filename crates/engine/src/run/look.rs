@@ -322,6 +322,7 @@ impl Machine<'_> {
 
     /// Has a blob stored with the turn.
     pub(super) fn put(&mut self, hash: BlobHash, value: Arc<Json>, bytes: bytes::Bytes) {
+        self.meter.wrote(bytes.len());
         self.made.insert(hash, value);
         self.blobs_made.push(Act::PutBlob { hash, bytes });
     }
@@ -433,7 +434,18 @@ impl Machine<'_> {
         Err(self.fault(line, Standard::Runtime, &text))
     }
 
-    /// Fails what a program asked for if the run carries so much with its arguments that there may be no room for a result: before
+    /// A result as the run carries it: beside the run where there is no room in it. What has been done is not failed for its size.
+    pub(super) fn bounded_result(&mut self, line: u32, value: Data) -> Res<Data> {
+        if value.stored() < SMALL_VALUE || self.head.inline() + value.stored() <= INLINE_STATE {
+            return Ok(value);
+        }
+        if self.revision() < 7 {
+            return self.bound(line, &value).map(|()| value);
+        }
+        Ok(self.as_blob(&value))
+    }
+
+    /// Fails what a program asked for if the run carries so much with its arguments that what is to come finds too little room: before
     /// anything is done for it, not after.
     pub(super) fn bound_asked(&mut self, line: u32) -> Res<()> {
         let Some(frame) = self.frame(line) else { return Ok(()) };
@@ -443,12 +455,10 @@ impl Machine<'_> {
             return Ok(());
         }
         // Counted once in a turn, however much is asked for in it.
-        let room = match self.room_asked {
-            Some(room) => room,
-            None => ASKED_STATE.saturating_sub(self.head.inline().saturating_sub(bytes)),
-        };
-        self.room_asked = Some(room.saturating_sub(if bytes <= room { bytes } else { 0 }));
-        if bytes <= room {
+        let carried = self.carried.unwrap_or_else(|| self.head.inline().saturating_sub(bytes));
+        let fits = carried + bytes <= ASKED_STATE;
+        self.carried = Some(if fits { carried + bytes } else { carried });
+        if fits {
             return Ok(());
         }
         let (beside, advice) =

@@ -14,7 +14,7 @@ use super::plan::{Node, ParentClose, Plan};
 use super::turn::{Env, Halt};
 use crate::limit::{
     ACTS_PER_STATEMENT, ACTS_PER_TURN, EVAL_BYTES, EVAL_STEPS, RUN_WORK, SLICE_BYTES, SLICE_STEPS, STATEMENT_WORK,
-    STATEMENTS_PER_TURN,
+    STATEMENTS_PER_TURN, WRITTEN_PER_WORK,
 };
 
 /// Whether a turn happens or is played again.
@@ -92,6 +92,11 @@ impl Meter {
         self.fuel.bytes = self.fuel.bytes.saturating_sub(bytes);
     }
 
+    /// Counts what is written as work: a loop that makes large values ends before they fill a disk.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.used += bytes as u64 / WRITTEN_PER_WORK;
+    }
+
     fn low(&self) -> bool {
         self.used >= self.enough || self.bytes >= SLICE_BYTES / 2
     }
@@ -120,8 +125,8 @@ pub(super) struct Machine<'a> {
     pub(super) more: bool,
     /// What this turn armed, each with the number that the next entry had. Only when it is played again.
     pub(super) armed: super::rollback::Armed,
-    /// Bytes that what a program asks for in this turn may still have; `None` = it was not counted yet.
-    pub(super) room_asked: Option<usize>,
+    /// What the run carries with what its program asked for in this turn; `None` = it was not counted yet.
+    pub(super) carried: Option<usize>,
 }
 
 impl<'a> Machine<'a> {
@@ -146,7 +151,7 @@ impl<'a> Machine<'a> {
             begun: 0,
             more: false,
             armed: Vec::new(),
-            room_asked: None,
+            carried: None,
         }
     }
 
@@ -225,6 +230,7 @@ impl<'a> Machine<'a> {
         if let Some(at) = self.values[from..].iter().rposition(|known| known.same(data)) {
             return ValueId((from + at) as u32);
         }
+        self.meter.wrote(data.stored());
         self.values.push(data.clone());
         ValueId((self.values.len() - 1) as u32)
     }

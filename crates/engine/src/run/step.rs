@@ -391,7 +391,7 @@ impl Machine<'_> {
 
     /// The body has its raw output: transform, check, export.
     pub(super) fn finish_body(&mut self, id: u32, output: Data, flow: Option<Flow>) -> Res<()> {
-        self.bound(id, &output)?;
+        let output = self.bounded_result(id, output)?;
         let Some(frame) = self.frame_mut(id) else { return Ok(()) };
         frame.result = Some(output.clone());
         frame.flow = flow;
@@ -414,7 +414,7 @@ impl Machine<'_> {
         if let Some(schema) = node.output.output_schema {
             self.check(schema, &result, id)?;
         }
-        self.bound(id, &result)?;
+        let result = self.bounded_result(id, result)?;
         if let Some(export) = node.output.export_as {
             let look = Look { output: Some(&result), ..Look::body(id, &result) };
             let context = self.eval(export, &look)?;

@@ -109,8 +109,36 @@ fn a_turn_that_needs_a_blob_says_which() {
 }
 
 #[test]
-fn more_than_1_mib_of_values_is_a_runtime_error_that_leaves_the_run_usable() {
-    let half = S::Fork(false, (0..30).map(|_| S::Do(vec![S::Lit(json!("y".repeat(60_000))), S::Task("t")])).collect());
+fn results_that_find_no_room_in_the_run_are_kept_beside_it() {
+    let long = |n: usize| json!(format!("{n}").repeat(30_000));
+    let branch = |n| S::Do(vec![S::Task("t"), S::Lit(long(n)), S::Task("u")]);
+    let length = |value: &serde_json::Value| value.as_str().map_or(0, str::len);
+    let all = S::Fork(false, (10..40).map(branch).collect());
+    let mut world = run(
+        &[all, S::eval(move |scope| json!(scope.dot().as_array().unwrap().iter().map(length).sum::<usize>()))],
+        json!(null),
+    );
+    for entry in world.tasks("t") {
+        world.finish(entry, long(99));
+    }
+    assert_eq!(world.tasks("u").len(), 30, "what `set` gives, too");
+    assert!(world.head.inline() <= 1 << 20);
+    let beside =
+        world.acts.iter().filter(|act| matches!(act, Act::PutBlob { bytes, .. } if bytes.len() < 65_536)).count();
+    assert!(beside > 10, "those below 64 KiB for which there was no room: {beside}");
+    for entry in world.tasks("u") {
+        world.finish(entry, long(77));
+    }
+    assert_eq!(world.output(), json!(30 * 60_000));
+}
+
+#[test]
+fn more_than_1_mib_of_context_is_a_runtime_error_that_leaves_the_run_usable() {
+    let keep = |statement: S| {
+        statement.with(|chart, node| node.output.export_as = Some(chart.expr(|scope| scope.dot().into_owned())))
+    };
+    let branch = || S::Do(vec![keep(S::Lit(json!("y".repeat(60_000)))), S::Task("t")]);
+    let half = S::Fork(false, (0..30).map(|_| branch()).collect());
     let caught = S::Try(vec![half], Handler { handler: Some(vec![S::Lit(json!("too much"))]), ..Handler::default() });
     let mut world = run(&[caught, S::Task("on")], json!(null));
     assert_eq!(world.tasks("on").len(), 1);
