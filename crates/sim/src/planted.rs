@@ -6,7 +6,7 @@ use tidewheel_engine::planted::Bug;
 use crate::run::{Shown, run};
 
 /// Seeds a bug is given.
-pub const SEEDS: u64 = 300;
+pub const SEEDS: u64 = 600;
 
 /// Simulated minutes of each.
 pub const MINUTES: f64 = 3.0;

@@ -50,7 +50,8 @@ impl Sagas {
         self.copied
     }
 
-    fn is_idle(&self) -> bool {
+    /// Nothing of it is to be undone.
+    pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty() && self.done.is_empty() && self.kept.is_empty()
     }
 

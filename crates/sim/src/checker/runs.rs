@@ -526,9 +526,19 @@ impl Runs {
         Some((self.parts[partition][run].tenant, *run))
     }
 
-    /// Some run that began as a copy of another one.
+    /// Some run that began as a copy of another one; rather one that has something to undo.
     pub(crate) fn some_fork(&self, draw: u64) -> Option<(usize, TenantId, RunId)> {
-        self.forked.get((draw % self.forked.len().max(1) as u64) as usize).copied()
+        let some = || self.forked.get((draw % self.forked.len().max(1) as u64) as usize).copied();
+        self.some_saga(&self.forked, draw).or_else(some)
+    }
+
+    /// Some of these runs that has something to undo, if one is found soon.
+    pub(crate) fn some_saga(&self, runs: &[(usize, TenantId, RunId)], draw: u64) -> Option<(usize, TenantId, RunId)> {
+        let looks = runs.iter().cycle().skip((draw % runs.len().max(1) as u64) as usize).take(runs.len().min(32));
+        let holds = |at: &&(usize, TenantId, RunId)| {
+            self.parts[at.0].get(&at.2).is_some_and(|log| !log.sagas.is_idle() && !log.head.phase.ended())
+        };
+        looks.into_iter().find(holds).copied()
     }
 
     /// Runs of a workflow that have not ended, and the plans that they follow.

@@ -125,7 +125,7 @@ impl World {
             3 if draw.is_multiple_of(3) => {
                 self.act_on_run(partition, tenant, run, RunAction::Cancel("asked for".into()))
             }
-            4..8 => {
+            4..11 => {
                 if let Some(key) = self.checkers.runs.some_key(partition, run, draw / 16) {
                     self.act_on_run(partition, tenant, run, RunAction::Reset(key, None, GivenUp::Undone));
                 }

@@ -140,9 +140,13 @@ impl World {
         let Some(at) = known.len().checked_sub(1 + rng.below(window as u64) as usize) else { return };
         let Some((partition, tenant, run)) = known.get(at).copied() else { return };
         let draw = rng.next();
-        // What was forked goes back more often than its share.
-        let forked = (act == RunAct::Reset && draw % 5 < 2).then(|| self.checkers.runs.some_fork(draw / 5)).flatten();
-        let (partition, tenant, run) = forked.unwrap_or((partition, tenant, run));
+        // What was forked goes back more often than its share, and what has something to undo is forked more often.
+        let picked = match act {
+            RunAct::Reset if draw % 5 < 2 => self.checkers.runs.some_fork(draw / 5),
+            RunAct::Fork if draw % 4 < 3 => self.checkers.runs.some_saga(known, draw / 4),
+            _ => None,
+        };
+        let (partition, tenant, run) = picked.unwrap_or((partition, tenant, run));
         let action = match act {
             RunAct::Start | RunAct::Deploy | RunAct::DeployLast | RunAct::Move | RunAct::Accept | RunAct::Pair => {
                 return;
