@@ -177,6 +177,8 @@ pub(crate) struct Bench {
     pub(crate) effects: Vec<Effect>,
     options: Options,
     last: u64,
+    /// Lanes that were read since the last look.
+    pub(crate) lanes_read: usize,
 }
 
 /// Small windows, so that a handful of tasks meets the store.
@@ -190,7 +192,7 @@ impl Bench {
         let now = Now { wall: START, mono: 0 };
         let store = Store { base: Recovered { epoch: 1, ..Recovered::default() }, ..Store::default() };
         let p = Partition::new(options.clone(), store.base.clone(), now);
-        let mut bench = Bench { p, store, now, effects: Vec::new(), options, last: 0 };
+        let mut bench = Bench { p, store, now, effects: Vec::new(), options, last: 0, lanes_read: 0 };
         bench.put_tenant(TenantConfig::default());
         bench.put_queue(config, QueueState::Active);
         bench
@@ -256,12 +258,15 @@ impl Bench {
 
     pub(crate) fn answer(&mut self, (id, load): (LoadId, Load)) {
         let answer = self.store.load(&load);
+        if let Loaded::Lanes(lanes) = &answer {
+            self.lanes_read += lanes.len();
+        }
         self.p.loaded(id, self.store.base.last_index, answer, self.now);
     }
 
     /// Turns, commits and reads until nothing is left to do.
     pub(crate) fn settle(&mut self) {
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             let batch = self.turn();
             let loads = self.p.take_loads();
             if batch.is_none() && loads.is_empty() {

@@ -5,6 +5,7 @@ use tidewheel_engine::command::{Hello, Submit};
 use tidewheel_engine::config::QueueConfig;
 use tidewheel_engine::id::{RequestId, SessionId, TypeId};
 use tidewheel_engine::load::{Load, Loaded};
+use tidewheel_engine::partition::Options;
 use tidewheel_engine::task::{Spec, State};
 
 use crate::bench::{Bench, TENANT, ordered, task, tight, worker};
@@ -113,4 +114,37 @@ fn an_answer_that_shows_somebody_elses_commit_is_not_used() {
     }
     bench.settle();
     assert_eq!(bench.granted_ids(), []);
+}
+
+#[test]
+fn who_comes_free_for_what_waits_in_the_store_has_a_few_lanes_read_and_not_all() {
+    const TASKS: usize = 600;
+    let mut bench = Bench::new(Options { line_lanes: 8, ..tight() }, QueueConfig::default());
+    // Somebody who can do nothing of it is free all the time.
+    bench.connect("idle", worker(1));
+    let special = |kind: &str| Hello { labels: vec![("kind".into(), kind.into())], ..worker(1) };
+    let (a, b) = (bench.connect("a", special("a")), bench.connect("b", special("b")));
+    let needs = |n: usize| Spec {
+        concurrency_key: Some(format!("key-{n}").as_str().into()),
+        requires: vec![("kind".into(), if n.is_multiple_of(2) { "a" } else { "b" }.into())],
+        ..Spec::default()
+    };
+    bench.submit_all((0..TASKS).map(|n| task(needs(n))).collect());
+    bench.settle();
+    let mut rounds = 0;
+    loop {
+        let granted = bench.granted_running();
+        if granted.is_empty() {
+            break;
+        }
+        for id in granted {
+            let of_a = bench.store.tasks[&id].spec.requires[0].1 == "a".into();
+            bench.succeed(if of_a { a } else { b }, id);
+        }
+        rounds += 1;
+    }
+    assert!(bench.store.tasks.values().all(|task| task.state == State::Succeeded), "none is forgotten");
+    assert!(rounds >= TASKS / 2, "one at a time each: {rounds}");
+    // Each once or twice by its name, and all of them by the few scans that find those that were not remembered.
+    assert!(bench.lanes_read < 8 * TASKS, "{} lanes were read for {TASKS} tasks", bench.lanes_read);
 }
