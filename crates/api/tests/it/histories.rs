@@ -167,9 +167,13 @@ async fn a_run_that_carries_much_says_what_takes_most_and_what_to_do() {
     let most = "in what is open (16 entries), the largest /signal:s#";
     assert!(text.contains("may carry 1024 KiB") && text.contains(most) && text.contains("wf.map"), "{text}");
     node.post(&format!("/api/v1/runs/{id}:resume"), "").await.is(200);
-    // What goes past it fails, and says what takes most.
+    // What goes past it is not begun, and says what takes most.
     worker.answer(&ask(16..26)).await;
-    let ended = node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200).json();
-    let detail = ended["error"]["detail"].as_str().unwrap_or_else(|| panic!("{ended}"));
-    assert!(detail.contains("more than 1 MiB") && detail.contains(most), "{detail}");
+    worker.answer(&json!({"v": 1, "commands": [], "wait": [{"mode": "all", "keys": ["/signal:s#25"]}]})).await;
+    worker.take().await;
+    let (history, _) = history(&node, &id).await;
+    let told = history["turns"].as_array().and_then(|turns| turns.last()).map(|turn| turn["done"].clone());
+    let detail =
+        told.as_ref().and_then(|done| done[0]["error"]["detail"].as_str()).unwrap_or_else(|| panic!("{told:?}"));
+    assert!(detail.contains("more than 768 KiB") && detail.contains("in what is open ("), "{detail}");
 }
