@@ -62,7 +62,7 @@ impl Journal<'_> {
             let (old, new) = (self.definition_of(&head.identity.plan)?, self.definition_of(&identity.plan)?);
             super::moves::fits(&head, old.plan(), new.plan()).map_err(FoldError::Unfit)?;
         }
-        self.take_up(&mut head, at, before)?;
+        self.take_up(&mut head, at..before, revision)?;
         let (moment, foreign) = (head.next_seq, head.identity.run != identity.run);
         head.identity = identity.clone();
         head.next_seq = *next_seq;
@@ -122,8 +122,8 @@ impl Journal<'_> {
     }
 
     /// Events that came later are there for the run once more.
-    fn take_up(&self, head: &mut Head, from: usize, before: usize) -> Result<(), FoldError> {
-        for segment in &self.segments[from..before] {
+    fn take_up(&self, head: &mut Head, later: Range<usize>, revision: u16) -> Result<(), FoldError> {
+        for segment in &self.segments[later] {
             let event = match &segment.event {
                 Event::Arrived { event } => event.clone(),
                 Event::Signal { id, kind, data } => super::turn::signal(id, kind, data),
@@ -132,10 +132,11 @@ impl Journal<'_> {
             let json = match (&event, event.json()) {
                 (_, Some(json)) => json,
                 // Read for it, as what a turn needs is.
-                (Data::Ref { hash, .. }, None) => {
+                (Data::Ref { hash, .. }, None) if revision >= 7 => {
                     self.blobs.get(hash).map(|json| &**json).ok_or_else(|| FoldError::Blobs(vec![*hash]))?
                 }
-                (Data::Inline { .. }, None) => continue,
+                // Up to revision 6 a large one was not there once more.
+                (Data::Ref { .. } | Data::Inline { .. }, None) => continue,
             };
             let hash = super::listen::identity_of(json);
             if segment.turn > head.turns + 1 && !head.seen.contains(&hash) {
