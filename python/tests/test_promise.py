@@ -145,6 +145,21 @@ class Kit(unittest.TestCase):
         with self.assertRaisesRegex(Exception, "other arguments"):
             replay(approval, history)
 
+    def test_a_function_may_end_with_a_token(self):
+        @workflow(name="gives-token")
+        def gives():
+            answer = wf.promise("answer")
+            wf.sleep("1s")
+            return ["see", answer.token]
+
+        history = run(gives).history()
+        self.assertTrue(history["end"]["ok"][1].startswith("twp_"))
+        history["end"] = {"ok": ["see", GOLDEN]}
+        self.assertEqual(replay(gives, history).turns, 2)
+        history["end"] = {"ok": ["look", GOLDEN]}
+        with self.assertRaisesRegex(Exception, "ended with"):
+            replay(gives, history)
+
     def test_no_promise_is_named_like_a_token(self):
         @workflow
         def named():

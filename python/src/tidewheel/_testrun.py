@@ -17,7 +17,7 @@ from . import authoring, flow, testing
 from . import options as _options
 from ._driver import Parked, Program, activate
 from ._journal import MAX_OPEN, RUNTIME, Activation, check_turn, error_of, problem_of, too_much_open
-from ._promise import HEAD_BYTES
+from ._promise import HEAD_BYTES, PREFIX
 from ._promise import read as read_token
 from ._promise import token as make_token
 from .context import Context
@@ -781,6 +781,19 @@ def replay_journal(workflow: "Workflow[Any, Any]", journal: "Union[str, os.PathL
             program.unwind()
 
 
+def _tokenless(end: Any) -> Any:
+    """What a function ended with, with tokens as the keys of their promises: another server makes other ones."""
+    import re
+
+    def key(found: "re.Match[str]") -> str:
+        try:
+            return read_token(found.group())[1]
+        except ValueError:
+            return found.group()
+
+    return json.loads(re.sub(PREFIX + "[0-9a-z]+", key, json.dumps(end)))
+
+
 def _compare_end(program: Program, end: Optional[Json]) -> None:
     """Whether the function ends as it did; of an error, the exception's class counts."""
     if end is None:
@@ -791,7 +804,7 @@ def _compare_end(program: Program, end: Optional[Json]) -> None:
         if "error" in end:
             same = own["error"].get("exception") == end["error"].get("exception")
         else:
-            same = json.loads(json.dumps(own)) == end
+            same = json.loads(json.dumps(own)) == end or bool(program.tokens) and _tokenless(own) == _tokenless(end)
     if not same:
         file, line = program.home()
         was, now = json.dumps(end)[:200], json.dumps(own)[:200]

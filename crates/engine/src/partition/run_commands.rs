@@ -159,6 +159,11 @@ impl Partition {
         {
             return;
         }
+        let comes = matches!(action, RunAction::Signal(..) | RunAction::Arrive(_) | RunAction::Complete(_));
+        if comes && self.runs.held.get(&run).is_some_and(is_full) {
+            let refusal = Refusal::Overloaded { what: "the inbox of the run".into(), retry_after_ms: 1_000 };
+            return self.refuse(request, refusal);
+        }
         if let RunAction::Arrive(data)
         | RunAction::Signal(_, _, data)
         | RunAction::Reset(_, Some(data), _)
@@ -206,12 +211,8 @@ impl Partition {
             return false;
         }
         let verdict = promise::judge(head, entry.inbox.iter().map(|arrival| &arrival.event), completion);
-        let (turns, full) = (head.turns, head.inbox.len() + head.held.len() + entry.inbox.len() >= INBOX);
+        let turns = head.turns;
         match verdict {
-            Verdict::First if full => {
-                let refusal = Refusal::Overloaded { what: "the inbox of the run".into(), retry_after_ms: 1_000 };
-                self.refuse(request, refusal);
-            }
             Verdict::First => return true,
             Verdict::Again => self.reply_run(request, run),
             Verdict::Late(why) => self.refuse(request, Refusal::Conflict(why.into())),
@@ -284,6 +285,14 @@ impl Partition {
         self.waiting.insert(number, super::Waiting { command, missing: 1, known: Vec::new() });
         number
     }
+}
+
+/// Whether so much came for a run, and waits to be taken, that more would not be kept.
+fn is_full(entry: &RunEntry) -> bool {
+    let came = |event: &Event| matches!(event, Event::Signal { .. } | Event::Arrived { .. });
+    let line = entry.inbox.iter().filter(|arrival| came(&arrival.event)).count();
+    let held = |head: &Head| head.inbox.len() + head.held.iter().filter(|event| came(event)).count();
+    line + entry.head().map_or(0, held) >= INBOX
 }
 
 /// Why an action makes no sense in a phase.

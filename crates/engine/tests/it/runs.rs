@@ -317,6 +317,19 @@ fn another_tenant_sees_no_run() {
 }
 
 #[test]
+fn a_signal_that_would_not_be_kept_is_refused() {
+    let mut bench = bench(&[&[S::Wait(1_000)]]);
+    let run = started(&mut bench);
+    let signal = |n: usize| RunAction::Signal(format!("s{n}").as_str().into(), "go".into(), Data::null());
+    for n in 0..tidewheel_engine::limit::INBOX {
+        assert!(matches!(act(&mut bench, run, signal(n)), Reply::Run(_)), "{n}");
+    }
+    let reply = act(&mut bench, run, signal(usize::MAX));
+    assert!(matches!(reply, Reply::Refused(Refusal::Overloaded { .. })), "{reply:?}");
+    assert_eq!(head(&mut bench, run).inbox.len(), tidewheel_engine::limit::INBOX);
+}
+
+#[test]
 fn a_python_call_gets_what_its_registration_says() {
     let call = |args: serde_json::Value| {
         S::kind(move |chart, _| {
