@@ -92,14 +92,30 @@ impl FromRequestParts<Api> for Completer {
         if !promise.starts_with(PREFIX) {
             return Submitter::from_request_parts(parts, api).await.map(Completer::Caller);
         }
-        let token = PromiseKeys::new(api.runtime.token_key()).check(&promise).ok_or_else(no_promise)?;
+        Holder::of(api, &run, &promise).map(Completer::Holder)
+    }
+}
+
+impl Holder {
+    fn of(api: &Api, run: &str, promise: &str) -> Result<Holder, Failure> {
+        let token = PromiseKeys::new(api.runtime.token_key()).check(promise).ok_or_else(no_promise)?;
         let tenant = TenantId(token.tenant);
-        if tidewheel_proto::id::parse("run", &run) != Some(token.run)
+        if tidewheel_proto::id::parse("run", run) != Some(token.run)
             || api.runtime.directory().tenant_by_id(tenant).is_none()
         {
             return Err(no_promise());
         }
-        Ok(Completer::Holder(Holder { tenant, run: RunId(token.run), key: token.key.as_str().into() }))
+        Ok(Holder { tenant, run: RunId(token.run), key: token.key.as_str().into() })
+    }
+
+    /// Why the token in a path opens nothing; `None` = it does.
+    pub(crate) fn barred(api: &Api, path: &str) -> Option<Failure> {
+        let parts = path.rsplit_once("/promises/").and_then(|(before, last)| {
+            let run = before.rsplit('/').next().and_then(crate::rest::decode)?;
+            Some((run, crate::rest::decode(last)?))
+        });
+        let Some((run, promise)) = parts else { return Some(no_promise()) };
+        Holder::of(api, &run, &promise).err()
     }
 }
 

@@ -18,6 +18,7 @@ use utoipa::openapi::{RefOr, Schema};
 use super::params::{FIELDS, Params};
 use super::route::{Param, Route};
 use crate::auth::guard::{self, Access};
+use crate::auth::promise::{Holder, holds_token};
 use crate::problem::Failure;
 use crate::state::Api;
 
@@ -120,7 +121,11 @@ where
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(failure) => {
                 // Who may not make this call is told that, and nothing else.
-                let barred = guard::admit(api, request.headers(), request.extensions(), rule.access).err();
+                let path = request.uri().path();
+                let barred = match rule.access.holder && holds_token(path) {
+                    true => Holder::barred(api, path),
+                    false => guard::admit(api, request.headers(), request.extensions(), rule.access).err(),
+                };
                 Either::Right(ready(Ok(barred.unwrap_or(failure).into_response())))
             }
         }

@@ -235,6 +235,11 @@ async fn what_is_wrong_with_a_completion_is_said_and_nothing_of_it_is_kept() {
     place.complete(&run.id, &token, "{").await.is(400);
     let huge = format!("\"{}\"", "x".repeat(10 << 20));
     place.complete(&run.id, &token, &format!("{{\"value\":{huge}}}")).await.is(413);
+    // What the path does not take is said to whoever may make the call, and to nobody else.
+    let got = place.complete(&run.id, &format!("{token}?utm=mail"), r#"{"value":1}"#).await.is(400);
+    assert!(got.code() == "invalid-query" && !String::from_utf8_lossy(&got.body).contains(&token), "{got:?}");
+    place.complete(&run.id, &format!("{}z?utm=mail", &token[..token.len() - 1]), "{}").await.is(404);
+    place.complete(&run.id, "answer?utm=mail", "{}").await.is(401);
     // An idempotency key is not needed and does not hurt: nobody's answers are kept for it.
     let path = format!("/api/v1/runs/{}/promises/{token}", run.id);
     let request = axum::http::Request::builder().method(Method::POST).uri(path);
