@@ -2,7 +2,7 @@
 
 mod common;
 mod complete;
-mod shapes;
+pub(crate) mod shapes;
 
 mod agent;
 mod api;

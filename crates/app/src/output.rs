@@ -4,6 +4,7 @@
 //! from these two here, so that no verb formats by itself.
 
 mod cell;
+mod columns;
 mod csv;
 pub(crate) mod jq;
 pub(crate) mod markdown;
@@ -97,6 +98,17 @@ impl Printer {
             Format::Csv => self.write(&csv::list(self, shape, items)),
             Format::Name => items.iter().try_for_each(|item| self.write_line(&shape.name_of(item))),
             Format::None => Ok(()),
+        }
+    }
+
+    /// Refuses columns of `--columns` that there are not, where the form has columns. For what was only read: a call that changed
+    /// something must not end with an error afterwards.
+    pub(crate) fn check_columns(&self, shape: &Shape, items: &[Value]) -> Outcome {
+        match &self.columns {
+            Some(wanted) if matches!(self.format, Format::Table | Format::Wide | Format::Csv) => {
+                columns::check(wanted, shape, items)
+            }
+            _ => Ok(()),
         }
     }
 

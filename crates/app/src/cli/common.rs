@@ -71,6 +71,7 @@ pub(crate) async fn short_list(ctx: &Ctx, shape: &Shape, args: &ShortArgs, make:
         while let Some(cursor) = next_cursor(&page) {
             page = joined(page, as_page(make().query("cursor", cursor).value().await?));
         }
+        ctx.out.check_columns(shape, items(&page))?;
         sort(&mut page, args.sort.as_deref());
         truncate(&mut page, args.limit.unwrap_or(usize::MAX));
         Ok(page)
@@ -84,7 +85,11 @@ pub(crate) async fn short_list(ctx: &Ctx, shape: &Shape, args: &ShortArgs, make:
 /// Prints a list, or watches it.
 pub(crate) async fn list(ctx: &Ctx, shape: &Shape, args: &ListArgs, make: impl Fn() -> Request) -> Outcome {
     if args.watch {
-        return watch(ctx, shape, || async { read_list(args, &make).await }).await;
+        return watch(ctx, shape, || async {
+            let page = read_list(args, &make).await?;
+            ctx.out.check_columns(shape, items(&page)).map(|()| page)
+        })
+        .await;
     }
     // Forms without a frame are printed as the pages come: a million tasks need no memory.
     let streams = matches!(ctx.out.format, Format::Jsonl | Format::Csv | Format::Name) && ctx.out.jq.is_none();
@@ -93,6 +98,7 @@ pub(crate) async fn list(ctx: &Ctx, shape: &Shape, args: &ListArgs, make: impl F
         let mut cursor = None;
         loop {
             let page = as_page(page_request(args, &make, PAGE, cursor).value().await?);
+            ctx.out.check_columns(shape, items(&page))?;
             for item in items(&page) {
                 feed.push(item)?;
             }
@@ -103,6 +109,7 @@ pub(crate) async fn list(ctx: &Ctx, shape: &Shape, args: &ListArgs, make: impl F
         }
     }
     let page = read_list(args, &make).await?;
+    ctx.out.check_columns(shape, items(&page))?;
     ctx.out.list(shape, &page)?;
     if let Some(cursor) = next_cursor(&page)
         && ctx.out.is_for_people()

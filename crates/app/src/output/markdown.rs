@@ -1,7 +1,7 @@
 //! Markdown as a terminal shows it: paragraphs set to its width, headings, code, tables and links made visible. It knows what
 //! the project's own pages use, and shows anything else as it is written.
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table};
 
 /// Longer lines are hard to read, however wide the terminal is.
 const LONGEST: usize = 100;
@@ -119,7 +119,7 @@ impl Shown {
         let room = self.width.min(LONGEST).saturating_sub(hang).max(20);
         let mut used = 0;
         out.push_str(lead);
-        for word in letters.split(|(letter, _)| *letter == ' ').filter(|word| !word.is_empty()) {
+        for word in letters.split(|(letter, _)| letter.is_whitespace()).filter(|word| !word.is_empty()) {
             if used > 0 && used + 1 + word.len() > room {
                 out.push('\n');
                 out.push_str(&" ".repeat(hang));
@@ -163,7 +163,8 @@ impl Shown {
                 let mut letters = Vec::new();
                 plain.inline(&cell, Style::Plain, target, &mut letters);
                 let text: String = letters.iter().map(|(letter, _)| letter).collect();
-                let code = !letters.is_empty() && letters.iter().all(|(c, style)| *c == ' ' || *style == Style::Code);
+                let code =
+                    !letters.is_empty() && letters.iter().all(|(c, style)| c.is_whitespace() || *style == Style::Code);
                 match (number, self.colour) {
                     (0, true) => Cell::new(text).add_attribute(Attribute::Bold),
                     (_, true) if code => Cell::new(text).fg(Color::DarkCyan),
@@ -178,8 +179,13 @@ impl Shown {
                 table.set_header(cells);
             }
         }
-        for column in table.column_iter_mut() {
+        let widths = table.column_max_content_widths();
+        for (number, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
+            // Names stand in the first one: half a name is none.
+            if number == 0 && widths.first().is_some_and(|width| usize::from(*width) * 2 < self.width) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         super::table::trimmed(&table)
     }
@@ -250,11 +256,11 @@ fn escaped(rest: &str, base: Style, out: &mut Vec<Letter>) -> Option<usize> {
     Some(2)
 }
 
-/// The two tags that the pages use: anchors are for links, a break is a blank.
+/// The two tags that the pages use: anchors are for links, a break begins a line of a cell.
 fn tag(rest: &str, out: &mut Vec<Letter>) -> Option<usize> {
     let end = rest.find('>')? + 1;
     match &rest[1..end] {
-        "br>" => out.push((' ', Style::Plain)),
+        "br>" => out.push(('\n', Style::Plain)),
         "/a>" => {}
         tag if tag.starts_with("a id=") => {}
         _ => return None,
@@ -344,6 +350,8 @@ mod tests {
 
     #[test]
     fn tables_fit_and_keep_their_bars() {
+        let broken = "| a | b |\n|---|---|\n| `x.y`<br>`X_Y` | z |\n";
+        assert_eq!(shown(broken, 80, false), "a    b\nx.y  z\nX_Y\n");
         let table =
             "| code | what |\n|---|---|\n| <a id=\"x\"></a>`a\\|b` | words and words and words and words and words |\n";
         for width in [30, 60, 80] {

@@ -18,7 +18,7 @@ use crate::id::Name;
 /// takes no compensation along that was made since, or that is another run's. Revision 4: a run may move to another plan, and keys
 /// that a document names as hints hold for statements that name none. Revision 5: turns of a program that are over become pages
 /// ([`Taped::Page`]), what it is told in one turn is bounded, and one that begins again after a retry has nothing open. Revision 6: a reset undoes what was armed
-/// after the entry that it goes back to, whether or not what armed it had ended well ([`super::rollback`]), and what a program asks for is not
+/// after the entry that it goes back to, whether or not what armed it had ended well (see `rollback`), and what a program asks for is not
 /// begun where its arguments leave too little room for results. Revision 7: a result for which the run has no room is a blob and
 /// fails nothing, and a reset takes large events along that came since.
 pub const REVISION: u16 = 7;
