@@ -252,9 +252,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if json_errors {
-                eprintln!("{}", crate::output::compact(&failure.json()));
+                crate::output::say(&crate::output::compact(&failure.json()));
             } else {
-                eprintln!("{}", failure.text(verbose));
+                crate::output::say(&failure.text(verbose));
             }
             ExitCode::from(failure.exit() as u8)
         }
@@ -288,7 +288,7 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
         let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).unwrap_or_default();
         let failure = Failure::usage(what, tip).next("add --help");
-        eprintln!("{}", crate::output::compact(&failure.json()));
+        crate::output::say(&crate::output::compact(&failure.json()));
     } else {
         // A reader that went away is no reason for another error.
         let _ = error.print();

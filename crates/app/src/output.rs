@@ -181,7 +181,7 @@ impl Printer {
     /// A hint or count for people, on stderr.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
@@ -257,6 +257,11 @@ impl Printer {
             Err(error) => Err(Failure::new(crate::fail::Exit::Failed, "cannot write the output", error.to_string())),
         }
     }
+}
+
+/// A line on stderr. Where nobody reads it any more, it is not written: that changes nothing of how a verb ends.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// JSON on one line.

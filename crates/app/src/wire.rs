@@ -332,10 +332,10 @@ async fn start_runtime(config: &Config, data_dir: &Path) -> Outcome<Runtime> {
 /// built on what the disk may have lost.
 fn fatal(message: &str) {
     tracing::error!("{message}");
-    eprintln!(
+    crate::output::say(&format!(
         "error: the disk did not keep what it was told to keep (fsync)\n  why: {message}\n  \
          next: check the disk (dmesg), then start the server again: nothing that was acknowledged is lost"
-    );
+    ));
     std::process::exit(Exit::Fsync as i32);
 }
 

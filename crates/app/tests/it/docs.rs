@@ -104,4 +104,9 @@ fn a_reader_that_leaves_early_is_no_failure() {
         assert_eq!(ended.status.code(), Some(0), "{args:?}");
         assert_eq!(String::from_utf8_lossy(&ended.stderr), "", "{args:?}");
     }
+    // Nor does one of the errors change how it ends.
+    let mut command = command(home.path());
+    let mut child = command.args(["docs", "zzzz"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
 }
