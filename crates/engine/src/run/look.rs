@@ -322,7 +322,7 @@ impl Machine<'_> {
 
     /// Has a blob stored with the turn.
     pub(super) fn put(&mut self, hash: BlobHash, value: Arc<Json>, bytes: bytes::Bytes) {
-        self.meter.wrote(bytes.len());
+        self.meter.written += bytes.len() as u64;
         self.made.insert(hash, value);
         self.blobs_made.push(Act::PutBlob { hash, bytes });
     }

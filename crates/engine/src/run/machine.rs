@@ -65,6 +65,8 @@ pub(super) struct Meter {
     pub(super) used: u64,
     /// Bytes used.
     bytes: u64,
+    /// Bytes of values that go into the journal, or beside it.
+    pub(super) written: u64,
     /// Steps from which on no further statement begins.
     enough: u64,
 }
@@ -72,7 +74,14 @@ pub(super) struct Meter {
 impl Meter {
     fn new(fuel: Fuel) -> Meter {
         let enough = fuel.steps.min(SLICE_STEPS) / 2;
-        Meter { fuel, whole: fuel.steps >= EVAL_STEPS && fuel.bytes >= EVAL_BYTES, used: 0, bytes: 0, enough }
+        Meter {
+            fuel,
+            whole: fuel.steps >= EVAL_STEPS && fuel.bytes >= EVAL_BYTES,
+            used: 0,
+            bytes: 0,
+            written: 0,
+            enough,
+        }
     }
 
     /// What one evaluation may use, and whether that is all that any may.
@@ -92,9 +101,9 @@ impl Meter {
         self.fuel.bytes = self.fuel.bytes.saturating_sub(bytes);
     }
 
-    /// Counts what is written as work: a loop that makes large values ends before they fill a disk.
-    pub(super) fn wrote(&mut self, bytes: usize) {
-        self.used += bytes as u64 / WRITTEN_PER_WORK;
+    /// Work of this turn: what is written counts, too, so that a loop that makes large values ends before they fill a disk.
+    pub(super) fn work(&self) -> u64 {
+        self.used + self.written / WRITTEN_PER_WORK
     }
 
     fn low(&self) -> bool {
@@ -195,7 +204,7 @@ impl<'a> Machine<'a> {
             }
             Mode::Live => {
                 self.meter.charge(STATEMENT_WORK, 0);
-                self.head.work + self.meter.used > RUN_WORK
+                self.head.work + self.meter.work() > RUN_WORK
             }
         };
         if over {
@@ -230,7 +239,7 @@ impl<'a> Machine<'a> {
         if let Some(at) = self.values[from..].iter().rposition(|known| known.same(data)) {
             return ValueId((from + at) as u32);
         }
-        self.meter.wrote(data.stored());
+        self.meter.written += data.stored() as u64;
         self.values.push(data.clone());
         ValueId((self.values.len() - 1) as u32)
     }

@@ -331,7 +331,7 @@ impl Machine<'_> {
         self.more |= !self.head.owed.is_empty();
         self.head.turns += 1;
         self.head.work = match self.mode {
-            Mode::Live => self.head.work + self.meter.used,
+            Mode::Live => self.head.work + self.meter.work(),
             Mode::Replay { segment, .. } => segment.work,
         };
         // Lists find a run by its phase as it was last written.

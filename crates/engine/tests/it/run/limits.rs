@@ -56,6 +56,24 @@ fn a_loop_without_end_runs_into_the_cap_of_work_and_a_wait_does_not() {
 }
 
 #[test]
+fn a_loop_that_makes_large_values_ends_before_they_fill_a_disk() {
+    let again = S::kind(|_, _| Kind::Switch(vec![Case { name: "again".into(), when: None, then: Flow::To(0) }]));
+    // Each is another one.
+    let next = S::eval(|scope| {
+        let number = scope.dot().as_str().and_then(|text| text.trim_start().parse::<u64>().ok()).unwrap_or(0) + 1;
+        json!(format!("{}{number}", " ".repeat(4_000_000)))
+    });
+    let mut world = World::new(Flowchart::of(&[next, again]));
+    world.checked = false;
+    world.start(json!(null));
+    let detail = world.error()["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail.contains("10 million"), "{detail}");
+    let written = |act: &Act| if let Act::PutBlob { bytes, .. } = act { bytes.len() } else { 0 };
+    let written: usize = world.acts.iter().map(written).sum();
+    assert!((150_000_000..180_000_000).contains(&written), "{written} bytes");
+}
+
+#[test]
 fn too_little_fuel_changes_nothing_and_full_fuel_always_ends() {
     let chart = |cost| {
         Flowchart::of(&[S::Lit(json!(1)).with(move |chart, node| {
