@@ -244,7 +244,8 @@ fn activated(text: &str) -> Option<RunId> {
     run_id(text.strip_prefix(ACTIVATION)?).ok()
 }
 
-/// How the workflow of a task begins that is an activation of a program: what the engine gives it, and what nobody can submit.
+/// How the workflow of a task begins that is an activation of a program: what the engine gives it. Whoever submits one like it has a
+/// task of their own tenant, and no more than a completion by name could do.
 const ACTIVATION: &str = "run_";
 
 /// What a result says, checked; a blob reference is not looked up here.

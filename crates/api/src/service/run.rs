@@ -8,6 +8,7 @@ use tidewheel_engine::command::{RunAction, StartRun};
 use tidewheel_engine::effect::{Refusal, Reply};
 use tidewheel_engine::id::{Name, RunId, TaskId, TenantId};
 use tidewheel_engine::run::act::Outcome;
+use tidewheel_engine::run::code;
 use tidewheel_engine::run::data::Data;
 use tidewheel_engine::run::head::{Head, Identity, Outside, Phase};
 use tidewheel_engine::run::turn::signalled;
@@ -161,6 +162,7 @@ pub(crate) async fn shown(api: &Api, caller: &Principal, head: &Head) -> Result<
     if let Some(Outcome::Ok(output)) = &head.outcome {
         run.output = Some(output.written());
     }
+    run.status = code::of(head).and_then(|state| state.state.as_ref()).map(Data::written);
     run.waiting = waiting(head);
     if run.waiting.iter().any(|wait| matches!(wait.what.as_str(), "time" | "retry" | "timeout" | "attempt_timeout")) {
         let (tenant, id) = (caller.tenant, head.identity.run);

@@ -177,3 +177,23 @@ async fn a_run_that_carries_much_says_what_takes_most_and_what_to_do() {
         told.as_ref().and_then(|done| done[0]["error"]["detail"].as_str()).unwrap_or_else(|| panic!("{told:?}"));
     assert!(detail.contains("more than 768 KiB") && detail.contains("in what is open ("), "{detail}");
 }
+
+#[tokio::test]
+async fn what_a_program_says_of_itself_is_shown_while_it_goes_on() {
+    let node = Node::start().await;
+    let mut worker = node.worker(1);
+    let id = started(&node).await;
+    let shown = async || node.get(&format!("/api/v1/runs/{id}")).await.is(200).json();
+    assert_eq!(shown().await.get("status"), None);
+    for at in ["fetching", "asking"] {
+        let mut signal = command("signal", "go", &Value::Null);
+        signal["key"] = format!("/signal:go#{}", usize::from(at == "asking")).into();
+        let waits = json!([{"mode": "all", "keys": [signal["key"]]}]);
+        worker.answer(&json!({"v": 1, "commands": [signal], "wait": waits, "state": {"at": at}})).await;
+        assert_eq!(shown().await["status"], json!({"at": at}));
+        node.post(&format!("/api/v1/runs/{id}/signals/go"), "").await.is(200);
+    }
+    worker.answer(&json!({"v": 1, "commands": [], "end": {"ok": null}})).await;
+    node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200);
+    assert_eq!(shown().await.get("status"), None);
+}

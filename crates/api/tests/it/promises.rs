@@ -119,7 +119,13 @@ async fn whoever_has_the_token_of_a_promise_completes_it_once_and_sees_nothing_o
     assert!(late.json()["detail"].as_str().unwrap().contains("the first one counts"), "{late:?}");
     let done = place.ends(&run).await;
     assert_eq!((done.as_array().unwrap().len(), &done[0]["value"]), (1, &json!({"by": "ann"})));
-    let ended = place.complete(&run.id, &token, r#"{"value":{"by":"ann"}}"#).await.is(409);
+    // An answer that was lost on its way is repeated, however much later.
+    place.complete(&run.id, &token, r#"{"value":{"by":"ann"}}"#).await.is(204);
+    let late = place.complete(&run.id, &token, r#"{"value":{"by":"bob"}}"#).await.is(409);
+    assert!(late.json()["detail"].as_str().unwrap().contains("the first one counts"), "{late:?}");
+    // What nobody asked for, or answered, is not answered any more.
+    let other = token_of(&run.given, "/promise:answer#7");
+    let ended = place.complete(&run.id, &other, r#"{"value":1}"#).await.is(409);
     assert!(ended.json()["detail"].as_str().unwrap().contains("already ended"), "{ended:?}");
 }
 

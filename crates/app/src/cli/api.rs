@@ -20,7 +20,7 @@ pub(crate) struct Api {
     /// GET, POST, PUT, PATCH or DELETE
     #[arg(ignore_case = true, value_parser = ["GET", "POST", "PUT", "PATCH", "DELETE"])]
     method: String,
-    /// Path, with or without /api/v1 before it; /health, /metrics and /openapi.json are taken as they are
+    /// Path, with or without /api/v1 before it; /health/ready, /metrics and /openapi.json are taken as they are
     path: String,
     /// Body: JSON, `@FILE`, or `-` for standard input
     #[arg(long, short, value_name = "JSON")]

@@ -168,6 +168,9 @@ impl Get {
             run = follow_run(ctx, &client, run, wait).await?;
         }
         ctx.out.one(&RUN, &run)?;
+        if let Some(status) = run.get("status").filter(|_| ctx.out.is_for_people()) {
+            ctx.out.note(&format!("it says of itself: {status}"));
+        }
         let waits = run.get("waiting").and_then(serde_json::Value::as_array);
         for wait in waits.into_iter().flatten().filter(|_| ctx.out.is_for_people()) {
             let what = field(wait, "for");

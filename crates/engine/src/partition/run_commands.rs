@@ -205,6 +205,18 @@ impl Partition {
     fn completes(&mut self, request: RequestId, run: RunId, completion: &Completion) -> bool {
         let Some(entry) = self.runs.held.get(&run) else { return false };
         let Some(head) = entry.head() else { return false };
+        if head.phase.ended() {
+            // What it was completed with is in the journal; where that has nothing of it, it comes too late.
+            let turns = head.turns;
+            let refusal = match completion.unknown_at {
+                Some(known) if known == turns => {
+                    Refusal::Conflict(format!("the run has already ended: {}", phase_text(head.phase)).into())
+                }
+                _ => Refusal::Version { current: turns },
+            };
+            self.refuse(request, refusal);
+            return false;
+        }
         if head.closing.is_some() {
             let why = "the run is about to end: what is to be undone is being undone".into();
             self.refuse(request, Refusal::Conflict(why));
@@ -295,9 +307,13 @@ fn is_full(entry: &RunEntry) -> bool {
     line + entry.head().map_or(0, held) >= INBOX
 }
 
+fn phase_text(phase: Phase) -> String {
+    format!("{phase:?}").to_lowercase()
+}
+
 /// Why an action makes no sense in a phase.
 fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
-    let is = format!("{phase:?}").to_lowercase();
+    let is = phase_text(phase);
     match action {
         RunAction::Resume if phase != Phase::Suspended => {
             Some(format!("only a suspended run can be resumed; it is {is}"))
@@ -306,13 +322,7 @@ fn conflict(action: &RunAction, phase: Phase) -> Option<String> {
         RunAction::Accept(_) if phase != Phase::Suspended => {
             Some(format!("only a run that holds because its replay differed can accept the difference; it is {is}"))
         }
-        RunAction::Suspend(_)
-        | RunAction::Signal(..)
-        | RunAction::Arrive(_)
-        | RunAction::Complete(_)
-        | RunAction::Move(_)
-            if phase.ended() =>
-        {
+        RunAction::Suspend(_) | RunAction::Signal(..) | RunAction::Arrive(_) | RunAction::Move(_) if phase.ended() => {
             Some(format!("the run has already ended: {is}"))
         }
         RunAction::Cancel(_) | RunAction::Terminate(_) if phase.ended() && phase != Phase::Cancelled => {

@@ -120,13 +120,17 @@ impl Partition {
         left == 0
     }
 
-    /// Answers those whose wait is over, unless a read that may bring an item is under way: its answer wakes the queue.
+    /// Answers those whose wait is over, unless a read that may bring an item is under way: its answer wakes the queue. A queue
+    /// that gives nothing now has nobody wait for its reads.
     fn end_waits(&mut self, queue: QueueId, now: Now) {
+        let tenant = self.queues.get(&queue).map(|q| q.queue.tenant);
+        let gives = tenant.is_some_and(|tenant| self.tenant_may_grant(tenant, now)) && self.queue_may_grant(queue, now);
         let Some(waiting) = self.takers.waiting.get_mut(&queue) else { return };
-        let reads = self.queues.get(&queue).is_some_and(|q| {
-            q.lines.iter().any(|line| line.loading || line.fetching > 0)
-                || q.lanes.values().any(|l| l.loading || (l.spilled && l.window.is_empty()))
-        });
+        let reads = gives
+            && self.queues.get(&queue).is_some_and(|q| {
+                q.lines.iter().any(|line| line.loading || line.fetching > 0)
+                    || q.lanes.values().any(|l| l.loading || (l.spilled && l.window.is_empty()))
+            });
         let mut over = Vec::new();
         if !reads {
             waiting.retain(|taker| {

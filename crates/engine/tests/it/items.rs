@@ -181,6 +181,24 @@ fn limits_order_and_pauses_hold_for_items_too() {
 }
 
 #[test]
+fn whoever_does_not_wait_is_answered_at_once_though_the_queue_is_paused_and_its_items_are_in_the_store() {
+    let mut bench = Bench::new(tight(), QueueConfig::default());
+    let ids: Vec<TaskId> =
+        (0..6).map(|_| bench.submit(item_of(Spec { ordering_key: Some("k".into()), ..Spec::default() }))).collect();
+    bench.put_queue(QueueConfig::default(), QueueState::Paused);
+    // Nothing is left in memory of the key, and nobody reads on while the queue gives nothing.
+    ids.iter().take(2).for_each(|id| bench.cancel(*id));
+    ask(&mut bench, 900, 1, 0);
+    assert_eq!(taken(&bench, 900), Some(Vec::new()));
+    ask(&mut bench, 901, 1, 1_000);
+    assert_eq!(taken(&bench, 901), None, "it waits as long as it said");
+    bench.pass(1_000);
+    assert_eq!(taken(&bench, 901), Some(Vec::new()));
+    bench.put_queue(QueueConfig::default(), QueueState::Active);
+    assert_eq!(take(&mut bench, 902).task, ids[2]);
+}
+
+#[test]
 fn items_that_are_only_in_the_store_are_found() {
     let mut bench = Bench::new(tight(), QueueConfig::default());
     let keyed = |n: u64| item_of(Spec { concurrency_key: Some(format!("k{n}").into()), ..Spec::default() });

@@ -100,7 +100,7 @@ impl<'t> Linter<'t> {
             self.warn(
                 place,
                 "starts-itself",
-                "every run of this workflow starts another one of it, until they are 32 deep and the last one ends with an error",
+                "every run of this workflow starts another one of it, and so on, until a start is refused at 32 deep",
                 "start it under an `if` or behind a `switch`, or go back with `then`",
             );
         }

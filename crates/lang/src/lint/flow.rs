@@ -196,7 +196,10 @@ pub(super) fn next(list: &[Statement], at: usize) -> Vec<usize> {
             Some(then) => all.extend(named(&then.text)),
             None => all.push(at + 1),
         }
-        // A statement that is skipped goes on as its `then` says too.
+    }
+    if statement.condition.is_some() {
+        // After a statement that is skipped comes the next one, whatever its `then` says.
+        all.push(at + 1);
     }
     all
 }

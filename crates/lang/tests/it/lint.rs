@@ -312,12 +312,16 @@ fn loops_that_wait_or_may_end_are_not_reported() {
         // A list ends, and what is not reached does no harm.
         "do:\n  - a: { for: { in: '${ [range(9)] }' }, do: [ { s: { set: { x: 1 } } } ] }\n",
         "do:\n  - a: { set: { x: 1 }, then: end }\n  - b: { set: { x: 1 }, then: b }\n",
+        // What is skipped is followed by the next one, whatever it would go to.
+        "do:\n  - f: { set: { x: 1 } }\n  - a: { if: .x, set: { x: 2 }, then: f }\n  - d: { set: { x: 3 } }\n",
         // Forwards.
         "do:\n  - a: { set: { x: 1 }, then: c }\n  - b: { set: { x: 1 } }\n  - c: { set: { x: 1 } }\n",
     ];
     for body in quiet {
         assert_eq!(found(body, &["endless-loop"]), [], "{body}");
     }
+    let skipped = "do:\n  - a: { if: .x, set: { x: 1 }, then: end }\n  - b: { if: .x, set: { x: 1 }, then: d }\n  - c: { set: { x: 2 } }\n  - d: { set: { x: 3 } }\n";
+    assert_eq!(found(skipped, &["unreachable"]), []);
 }
 
 #[test]

@@ -73,6 +73,10 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub error: Option<Value>,
+    /// What its program says of itself (`wf.status`), while it goes on; in single reads only. In the form of `input`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Object)]
+    pub status: Option<Value>,
     /// What it waits for; in single reads only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<RunWait>,
