@@ -168,10 +168,11 @@ impl Checkers {
         }
     }
 
-    /// Looks whether runs go on. `allowed` = how long a cancelled task may take to end.
-    pub(crate) fn look_at_runs(&mut self, partition: usize, wall: u64, now: u64, allowed: u64) {
+    /// Looks whether runs go on. `allowed` = how long a cancelled task may take to end, and how long a run may be held by what is
+    /// computed for it.
+    pub(crate) fn look_at_runs(&mut self, partition: usize, wall: u64, now: u64, allowed: (u64, u64)) {
         let fold = self.watches[partition].fold();
-        let found = run_live::look(&mut self.runs, partition, fold, wall, now, allowed);
+        let found = run_live::look(&mut self.runs, partition, fold, (wall, now), allowed);
         self.add_all(found);
     }
 

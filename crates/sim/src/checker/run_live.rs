@@ -10,11 +10,18 @@ use crate::plan::SECOND;
 
 /// A run that waits for nobody makes a step within this.
 const STEP_WITHIN: u64 = 30 * SECOND;
-/// A run that was cancelled has ended within this.
+/// A run that was cancelled has ended within this, and the time that what is computed beside the loop takes.
 const CANCELLED_WITHIN: u64 = 5 * SECOND;
 
-/// Looks at a partition that is well. `cancelled` = how long a cancelled task may take to end.
-pub(super) fn look(runs: &mut Runs, partition: usize, fold: &Fold, wall: u64, now: u64, cancelled: u64) -> Found {
+/// Looks at a partition that is well. `cancelled` = how long a cancelled task may take to end; `computing` = how long a run may be held by
+/// what is computed for it.
+pub(super) fn look(
+    runs: &mut Runs,
+    partition: usize,
+    fold: &Fold,
+    (wall, now): (u64, u64),
+    (cancelled, computing): (u64, u64),
+) -> Found {
     let mut found = Found::new();
     let open: Vec<RunId> = runs.open[partition].iter().copied().collect();
     for run in open {
@@ -30,7 +37,7 @@ pub(super) fn look(runs: &mut Runs, partition: usize, fold: &Fold, wall: u64, no
             );
             found.push(("L4", format!("{text}, {:?}", log.head)));
         }
-        if log.cancelled.is_some_and(|since| now > since + CANCELLED_WITHIN) {
+        if log.cancelled.is_some_and(|since| now > since + CANCELLED_WITHIN + computing) {
             found.push(("L9", format!("run {run} was cancelled and is {:?}", log.head.phase)));
         }
     }

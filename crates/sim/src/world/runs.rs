@@ -20,6 +20,8 @@ use crate::rng::Rng;
 const REMEMBERED: usize = 300;
 /// How often it is looked whether somebody waits for a person, once faults are over.
 const HELP_EVERY: u64 = 2 * SECOND;
+/// The longest that a turn takes beside the loop, in milliseconds.
+pub(super) const LATEST_MS: u64 = 9_000;
 
 /// Clients of runs.
 #[derive(Debug)]
@@ -325,7 +327,7 @@ impl World {
         let (tenant, run, ticket) = (work.tenant, work.run, work.ticket);
         let rng = &mut self.starters.rng;
         let late = self.plan.runs.late;
-        let wait = if rng.chance(late) { rng.range(500, 9_000) } else { rng.range(1, 60) } * MS;
+        let wait = if rng.chance(late) { rng.range(500, LATEST_MS) } else { rng.range(1, 60) } * MS;
         let answer = |outcome| Box::new(Command::TurnComputed { tenant, run, ticket, outcome });
         if late > 0.0 && rng.chance(0.2) {
             let again = wait + rng.below(3_000) * MS;

@@ -6,6 +6,7 @@ use tidewheel_engine::mutation::RateKey;
 use tidewheel_engine::ready::gcra;
 use tidewheel_engine::task::Task;
 
+use super::runs::LATEST_MS;
 use super::{TICK, World};
 use crate::event::Event;
 use crate::plan::{MS, SECOND};
@@ -48,7 +49,9 @@ impl World {
             let grace = self.plan.options.cancel_grace_ms * MS;
             let slack = self.plan.faults.read * 40 + self.plan.faults.commit * 20;
             let allowed = 5 * SECOND + lease + grace + slack;
-            self.checkers.look_at_runs(partition, wall, self.now, allowed);
+            // A cancel may stand behind a reset, and its own turn may be computed beside the loop, too.
+            let computing = if self.plan.runs.late > 0.0 { 2 * LATEST_MS * MS } else { 0 };
+            self.checkers.look_at_runs(partition, wall, self.now, (allowed, computing));
         }
     }
 
