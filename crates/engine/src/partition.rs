@@ -223,7 +223,7 @@ pub struct Partition {
 
     /// Tasks that hold an ordering key, with their place in its order: granted at least once and not ended.
     holders: HashMap<(QueueId, i64), (TaskId, u64)>,
-    /// Reads that make sense only when this batch is committed: of a lane, or of lanes of a class.
+    /// Reads that make sense only when this batch is committed.
     later: VecDeque<(u64, LaterRead)>,
 
     idempotency: HashMap<(TenantId, [u8; 16]), (TaskId, u64)>,
