@@ -32,8 +32,8 @@ fn document(version: &str) -> OpenApi {
     let mut paths = PathsBuilder::new();
     for route in table() {
         for described in route.schemas() {
-            others.extend(described.others.iter().cloned());
-            others.push((described.name.clone(), described.schema.clone()));
+            (described.others)(&mut others);
+            others.push(((described.name)().into_owned(), (described.schema)()));
         }
         let path = format!("{}{}", PREFIXES[0], route.path);
         paths = paths.path(path, PathItem::new(method(&route), operation(&route)));
@@ -105,7 +105,7 @@ fn operation(route: &Route) -> utoipa::openapi::path::Operation {
 }
 
 fn request_body(body: &Body) -> utoipa::openapi::request_body::RequestBody {
-    let schema = body.schema.as_ref().map(|s| RefOr::Ref(Ref::from_schema_name(&s.name)));
+    let schema = body.schema.as_ref().map(|s| RefOr::Ref(Ref::from_schema_name((s.name)())));
     let content = ContentBuilder::new().schema(Some(schema.unwrap_or_else(bytes))).build();
     let required = if body.required { Required::True } else { Required::False };
     RequestBodyBuilder::new().content(body.content_type, content).required(Some(required)).build()
@@ -119,7 +119,7 @@ fn response(answer: &Answer) -> utoipa::openapi::Response {
     let schema = match &answer.schema {
         None => None,
         Some(described) => {
-            let one = RefOr::Ref(Ref::from_schema_name(&described.name));
+            let one = RefOr::Ref(Ref::from_schema_name((described.name)()));
             Some(if described.paged || described.listed { items(one, described.paged) } else { one })
         }
     };

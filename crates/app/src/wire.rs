@@ -12,6 +12,7 @@
 mod agent;
 pub(crate) mod backup;
 mod housekeeping;
+mod huge_pages;
 mod logging;
 mod signals;
 mod tls;
@@ -77,6 +78,8 @@ impl Node {
     /// Opens the stores, starts the runtime and listens. Returns when it takes requests.
     pub(crate) async fn start(config: &Config) -> Outcome<Node> {
         all_roles(config)?;
+        // What an agent starts has the setting of its process, so one that has an agent in it leaves it alone.
+        let spared = if config.flag("agent.enabled") { None } else { huge_pages::turn_off() };
         let data_dir = PathBuf::from(config.text("storage.dataDir"));
         make_folder(&data_dir)?;
         // Bound before the stores are opened: a port that is taken is found without touching the data.
@@ -85,6 +88,9 @@ impl Node {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = config.maybe("server.publicUrl").unwrap_or_else(|| format!("{scheme}://{}", reachable(address)));
         let runtime = start_runtime(config, &data_dir).await?;
+        if let Some(spared) = spared {
+            spared.until_work(&runtime);
+        }
         // Before the first request is answered: who finds the server ready finds its token too.
         first_token(&runtime, &data_dir).await?;
         let mut api = api_config(config, &url, &data_dir);

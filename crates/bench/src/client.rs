@@ -273,6 +273,7 @@ async fn submitter(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     let (total, bulk) = (arguments.number("total")?, arguments.number("bulk")?);
     let keys = arguments.number_or("keys", 0)? == 1;
     let due_ms = arguments.number_or("due_in_ms", 0)?;
+    let due_over_ms = arguments.number_or("due_over_ms", 1_000)?;
     let progress = arguments.number_or("progress", 0)? == 1;
     let queue = arguments.text("queue").unwrap_or_default().to_owned();
     let input = Bytes::from(match arguments.number_or("input", 0)? as usize {
@@ -296,8 +297,7 @@ async fn submitter(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
                     task.idempotency_key = format!("{run}-{i}");
                 }
                 if due_from > 0 {
-                    // Spread evenly over one second.
-                    let due = due_from + i * 1000 / total;
+                    let due = due_from + i * due_over_ms / total;
                     task.run_at_unix_ms = due as i64;
                     task.input = Bytes::from((due * 1000).to_string());
                 }

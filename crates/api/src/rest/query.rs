@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::extract::Request;
@@ -16,7 +16,7 @@ use utoipa::openapi::schema::ArrayItems;
 use utoipa::openapi::{RefOr, Schema};
 
 use super::params::{FIELDS, Params};
-use super::route::{Param, Route};
+use super::route::{Described, Named, Param, Route};
 use crate::auth::guard::{self, Access};
 use crate::auth::promise::{Holder, holds_token};
 use crate::problem::Failure;
@@ -26,8 +26,10 @@ use crate::state::Api;
 struct Rule {
     access: Access,
     query: &'static [Param],
-    /// What `fields` may name.
-    fields: Vec<String>,
+    /// The answers whose fields `fields` may name.
+    answers: Vec<Described>,
+    /// Those fields; made for the first call that names some.
+    fields: OnceLock<Vec<String>>,
 }
 
 impl Rule {
@@ -37,22 +39,33 @@ impl Rule {
         }
         let params = Params::parse(request.uri().query())?;
         params.only(self.query)?;
-        params.fields(&self.fields)
+        if params.get(FIELDS.0).is_none() {
+            return Ok(());
+        }
+        params.fields(self.fields.get_or_init(|| fields(&self.answers)))
     }
 }
 
-/// Names of the fields that the answers of a route have; of a list, those of its items. Empty where the route takes no `fields`.
-pub(super) fn fields(route: &Route) -> Vec<String> {
+/// The answers of a route whose fields can be chosen; none where it takes no `fields`.
+fn choosable(route: &Route) -> Vec<Described> {
+    match route.query.contains(&FIELDS) {
+        true => route.answers.iter().filter_map(|answer| answer.schema).collect(),
+        false => Vec::new(),
+    }
+}
+
+/// Names of the fields that the answers have; of a list, those of its items.
+fn fields(answers: &[Described]) -> Vec<String> {
     let mut out = BTreeSet::new();
-    if route.query.contains(&FIELDS) {
-        for schema in route.answers.iter().filter_map(|answer| answer.schema.as_ref()) {
-            gather(&schema.schema, &schema.others, &mut out);
-        }
+    for described in answers {
+        let mut others = Vec::new();
+        (described.others)(&mut others);
+        gather(&(described.schema)(), &others, &mut out);
     }
     out.into_iter().collect()
 }
 
-fn gather(schema: &RefOr<Schema>, others: &[(String, RefOr<Schema>)], out: &mut BTreeSet<String>) {
+fn gather(schema: &RefOr<Schema>, others: &[Named], out: &mut BTreeSet<String>) {
     match schema {
         RefOr::Ref(reference) => {
             let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
@@ -84,7 +97,8 @@ pub(super) struct QueryLayer {
 
 impl QueryLayer {
     pub(super) fn new(api: &Api, route: &Route) -> QueryLayer {
-        let rule = Rule { access: route.access, query: route.query, fields: fields(route) };
+        let rule =
+            Rule { access: route.access, query: route.query, answers: choosable(route), fields: OnceLock::new() };
         QueryLayer { api: api.clone(), rule: Arc::new(rule) }
     }
 }
@@ -141,12 +155,12 @@ mod tests {
     fn every_route_that_takes_fields_knows_the_fields_of_its_answers() {
         let mut taking = 0;
         for route in table() {
-            let known = fields(&route);
+            let known = fields(&choosable(&route));
             assert_eq!(route.query.contains(&FIELDS), !known.is_empty(), "{} {}", route.method, route.path);
             taking += usize::from(!known.is_empty());
         }
         assert!(taking > 20, "{taking}");
-        let of = |id: &str| fields(table().iter().find(|route| route.id == id).unwrap());
+        let of = |id: &str| fields(&choosable(table().iter().find(|route| route.id == id).unwrap()));
         assert!(of("getTask").contains(&"state".to_owned()) && of("listTasks").contains(&"state".to_owned()));
         // Of the lines, not of the page around them.
         assert!(of("searchLogs").contains(&"text".to_owned()) && !of("searchLogs").contains(&"items".to_owned()));

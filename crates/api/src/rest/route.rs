@@ -1,5 +1,7 @@
 //! A row of the route table.
 
+use std::borrow::Cow;
+
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -43,11 +45,17 @@ pub(crate) struct Answer {
     pub(crate) schema: Option<Described>,
 }
 
-/// A named schema and the ones it refers to.
+/// A schema by its name.
+pub(crate) type Named = (String, RefOr<Schema>);
+
+/// A named schema and the ones it refers to: how to make them, because those of all routes together are megabytes that only the
+/// OpenAPI document and a call with `fields` ask for.
+#[derive(Clone, Copy)]
 pub(crate) struct Described {
-    pub(crate) name: String,
-    pub(crate) schema: RefOr<Schema>,
-    pub(crate) others: Vec<(String, RefOr<Schema>)>,
+    pub(crate) name: fn() -> Cow<'static, str>,
+    pub(crate) schema: fn() -> RefOr<Schema>,
+    /// Adds what the schema refers to.
+    pub(crate) others: fn(&mut Vec<Named>),
     /// It stands inside a page.
     pub(crate) paged: bool,
     /// It stands inside an array.
@@ -55,9 +63,7 @@ pub(crate) struct Described {
 }
 
 fn describe<T: ToSchema + PartialSchema>() -> Described {
-    let mut others = Vec::new();
-    T::schemas(&mut others);
-    Described { name: T::name().into_owned(), schema: T::schema(), others, paged: false, listed: false }
+    Described { name: T::name, schema: T::schema, others: T::schemas, paged: false, listed: false }
 }
 
 impl Route {

@@ -9,6 +9,7 @@ mod bulk;
 mod chaos;
 mod cli;
 mod fleet;
+mod idle;
 mod items;
 mod limits;
 mod load;
