@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tidewheel_engine::id::{Name, SessionId, TenantId, WorkerId};
 use tidewheel_engine::task::Spec;
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) plain_spec: Arc<Spec>,
     pub(crate) default_queue: Name,
     pub(crate) started_ms: u64,
+    /// The OpenAPI document, from the first call for it on: it takes 10 ms to make, and anybody may ask for it.
+    pub(crate) openapi: OnceLock<Bytes>,
 }
 
 impl Deref for Api {
@@ -70,6 +73,7 @@ impl Api {
         let runs = runs::start(&runtime);
         let api = Api(Arc::new(Inner {
             started_ms: runtime.now_ms(),
+            openapi: OnceLock::new(),
             tokens: TokenCache::default(),
             types: TypeCache::default(),
             rules: RuleCache::default(),

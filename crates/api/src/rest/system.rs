@@ -95,7 +95,8 @@ async fn show_metrics(State(api): State<Api>, request: Request) -> Reply {
 }
 
 async fn document(State(api): State<Api>) -> Response {
-    bytes_of(200, "application/json", openapi::openapi_json(&api.config.version).into())
+    let text = api.openapi.get_or_init(|| openapi::openapi_json(&api.config.version).into());
+    bytes_of(200, "application/json", text.clone())
 }
 
 async fn docs() -> Html<String> {
