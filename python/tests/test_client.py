@@ -417,7 +417,7 @@ class RunsTest(unittest.TestCase):
     def test_signals_promises_and_actions(self):
         record = (200, {"id": "r", "phase": "waiting"})
         client = self.serve({
-            "POST /api/v1/runs/r/signals/order%3Apaid": [record], "POST /api/v1/runs/r/signals/promise%3Aanswer": [record],
+            "POST /api/v1/runs/r/signals/order%3Apaid": [record], "POST /api/v1/runs/r/promises/an%2Fswer": [record] * 3,
             "POST /api/v1/runs/r:cancel": [record], "POST /api/v1/runs/r:retry": [problem("conflict", 409)],
             "GET /api/v1/runs/r/why": [(200, {"summary": "it waits", "reasons": []})],
             "GET /api/v1/runs/r/logs": [(200, {"items": [{"text": "a"}], "next_cursor": "7"}), (200, {"items": []})],
@@ -427,8 +427,18 @@ class RunsTest(unittest.TestCase):
         run = client.run("r")
         run.signal("order:paid", {"sum": 5}, id="payment-77")
         self.assertEqual(self.server.requests[-1][3], {"data": {"sum": 5}, "id": "payment-77"})
-        run.complete("answer", 42)
-        self.assertEqual(self.server.requests[-1][3]["data"], 42)
+        run.complete("an/swer", 42)
+        body = self.server.requests[-1][3]
+        self.assertEqual((body["value"], sorted(body)), (42, ["id", "value"]))
+        run.complete("an/swer", error={"detail": "no", "status": 422})
+        body = self.server.requests[-1][3]
+        self.assertEqual((body["error"], sorted(body)), ({"detail": "no", "status": 422}, ["error", "id"]))
+        asyncio.run(AsyncClient(self.server.url).run("r").complete("an/swer", error="no"))
+        self.assertEqual(self.server.requests[-1][3]["error"], "no")
+        with self.assertRaisesRegex(ValueError, "a value or with an error"):
+            run.complete("an/swer", 1, error="no")
+        with self.assertRaisesRegex(ValueError, "Client.complete_promise"):
+            run.complete("twp_0400")
         run.cancel("wrong input")
         self.assertEqual(self.server.requests[-1][3], {"reason": "wrong input"})
         with self.assertRaises(Conflict):

@@ -118,6 +118,12 @@ class Kit(unittest.TestCase):
         self.assertIsInstance(outcome.error, TaskFailed)
         self.assertEqual(str(outcome.error), "rejected")
 
+    def test_an_error_may_be_an_object_as_the_client_takes_it(self):
+        error = {"title": "No", "detail": "rejected", "type": "https://shop.example/no", "status": 422}
+        outcome = run(approval, "ann", mocks={mail: lambda to, text: complete_promise(link(text), error=error)})
+        self.assertIsInstance(outcome.error, TaskFailed)
+        self.assertEqual((str(outcome.error), outcome.error.type, outcome.error.status), ("rejected", error["type"], 422))
+
     def test_a_token_of_another_run_completes_nothing(self):
         def send(to, text):
             for wrong in (token(GIVEN, "/promise:answer#0"), link(text)[:-1] + "0"):

@@ -151,7 +151,7 @@ impl Rest {
         let more: Handle<'_> = serde_json::from_slice(&body).unwrap_or_default();
         let other = match op {
             "add_item" | "take_items" | "settle_item" => Some(self.item(op, id, &more).await),
-            "start_run" | "run" | "signal_run" => Some(self.run(op, id, &more).await),
+            "start_run" | "run" | "signal_run" | "complete_promise" => Some(self.run(op, id, &more).await),
             _ => None,
         };
         if let Some(answer) = other {
@@ -207,8 +207,8 @@ impl Rest {
         self.call(Method::POST, &path, Some(body), time).await
     }
 
-    /// Runs of workflows: started, looked at or waited for, given a signal. The server decides whether this agent may. A start
-    /// carries an idempotency key and a signal an id, so that both may be repeated.
+    /// Runs of workflows: started, looked at or waited for, given a signal or what a promise waits for. The server decides whether
+    /// this agent may. A start carries an idempotency key, the others an id, so that all may be repeated.
     async fn run(&self, op: &str, id: &str, more: &Handle<'_>) -> Result<Bytes, Vec<u8>> {
         let body =
             more.body.map_or_else(|| Bytes::from_static(b"{}"), |body| Bytes::copy_from_slice(body.get().as_bytes()));
@@ -222,6 +222,10 @@ impl Rest {
         if op == "signal_run" {
             let kind = path_part(&more.verb).ok_or_else(|| problem("a signal has a type"))?;
             return self.call(Method::POST, &format!("/runs/{id}/signals/{kind}"), Some(body), usual).await;
+        }
+        if op == "complete_promise" {
+            let name = path_part(&more.verb).ok_or_else(|| problem("a promise has a name"))?;
+            return self.call(Method::POST, &format!("/runs/{id}/promises/{name}"), Some(body), usual).await;
         }
         let wait = Duration::from_millis(more.timeout_ms).min(LONGEST_WAIT);
         let path = format!("/runs/{id}?wait={}ms", wait.as_millis());

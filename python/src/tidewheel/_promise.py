@@ -17,7 +17,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Tuple
+    from typing import Any, Dict, Tuple, Union
 
 #: What the texts begin with; no promise has a name that does.
 PREFIX = "twp_"
@@ -57,6 +57,20 @@ def read(text: str) -> "Tuple[bytes, str]":
         return whole[:HEAD_BYTES], whole[HEAD_BYTES + MAC_BYTES:].decode()
     except ValueError:
         raise ValueError("this is no token of a promise: it begins with 'twp_' and has letters and digits behind it") from None
+
+
+def check_one(value: "Any", error: "Any") -> None:
+    """Raises `ValueError` for a completion with both, a value and an error."""
+    if error is not None and value is not None:
+        raise ValueError("a promise is completed with a value or with an error")
+
+
+def completion(value: "Any", error: "Union[str, Dict[str, Any], None]") -> "Dict[str, Any]":
+    """The body that completes a promise with a value or with an error."""
+    from .encode import to_json
+
+    check_one(value, error)
+    return {"value": to_json(value, "value")} if error is None else {"error": error}
 
 
 def run_of(head: bytes) -> str:

@@ -17,7 +17,7 @@ from . import authoring, flow, testing
 from . import options as _options
 from ._driver import Parked, Program, activate
 from ._journal import MAX_OPEN, RUNTIME, Activation, check_turn, error_of, problem_of, too_much_open
-from ._promise import HEAD_BYTES, PREFIX
+from ._promise import HEAD_BYTES, PREFIX, check_one
 from ._promise import read as read_token
 from ._promise import token as make_token
 from .context import Context
@@ -158,16 +158,18 @@ def run_workflow(
 _worlds: "List[_World]" = []
 
 
-def complete_promise(token: str, value: Any = None, error: "Union[str, BaseException, None]" = None) -> None:
+def complete_promise(token: str, value: Any = None, error: "Union[str, Json, BaseException, None]" = None) -> None:
     """See `tidewheel.testing.complete_promise`."""
     head, key = read_token(token)
     run = next((run for world in _worlds for run in world.all if run.promises()[:HEAD_BYTES] == head), None)
     if run is None or make_token(run.promises(), key) != token:
         raise NotFound("there is no promise here that this token completes", code="not-found", status=404)
-    if error is not None and value is not None:
-        raise ValueError("a promise is completed with a value or with an error")
-    given = value if error is None else TaskFailed(error) if isinstance(error, str) else error
-    run.complete(key, given)
+    check_one(value, error)
+    if isinstance(error, str):
+        error = TaskFailed(error)
+    elif isinstance(error, dict):
+        error = error_of({"error": error}, key)
+    run.complete(key, value if error is None else error)
 
 
 def _name_of(key: Any) -> str:

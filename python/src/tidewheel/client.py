@@ -276,17 +276,20 @@ class Client:
         path = f"/runs/{quote(run_id, safe='')}/signals/{quote(type, safe='')}"
         return dict(self._call("POST", path, body, {"Idempotency-Key": os.urandom(16).hex()}))
 
+    def complete_in_run(self, run_id: str, promise: str, body: "Json") -> "Json":
+        """Completes a promise of a run by its name: ``{"value": ..., "id": ...}`` or ``{"error": ..., "id": ...}``. `RunHandle.complete`
+        makes the body."""
+        path = f"/runs/{quote(run_id, safe='')}/promises/{quote(promise, safe='')}"
+        return dict(self._call("POST", path, body, {"Idempotency-Key": os.urandom(16).hex()}))
+
     def complete_promise(self, token: str, value: Any = None, *, error: "Union[str, Json, None]" = None) -> None:
         """Completes the promise of a workflow that this token is of, with a value or with an error (a text, or an object with title,
         detail, type, status). No API token is needed, and none is sent. The first one counts: the same again is accepted, something
         else raises `Conflict`, as does a run that has ended. `NotFound`: the token is not whole, or of a run that is not kept."""
-        from ._promise import read, run_of
-        from .encode import to_json
+        from ._promise import completion, read, run_of
 
-        if error is not None and value is not None:
-            raise ValueError("a promise is completed with a value or with an error")
+        body = completion(value, error)
         head, _ = read(token)
-        body = {"value": to_json(value, "value")} if error is None else {"error": error}
         self._call("POST", f"/runs/{run_of(head)}/promises/{token}", body, {"Authorization": "", "Tidewheel-Tenant": ""})
 
     def act_on_run(self, run_id: str, verb: str, body: "Json") -> "Json":
@@ -584,9 +587,9 @@ class AsyncRunHandle:
         """As `RunHandle.signal`."""
         await _in_thread(self._handle.signal, type, data, id=id)
 
-    async def complete(self, promise: str, value: Any = None) -> None:
+    async def complete(self, promise: str, value: Any = None, *, error: "Union[str, Json, None]" = None) -> None:
         """As `RunHandle.complete`."""
-        await _in_thread(self._handle.complete, promise, value)
+        await _in_thread(self._handle.complete, promise, value, error=error)
 
     async def cancel(self, reason: str = "") -> None:
         """As `RunHandle.cancel`."""

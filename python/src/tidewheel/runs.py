@@ -12,7 +12,7 @@ from .errors import Cancelled, TidewheelError, Timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Generic, List, Optional, Protocol, Tuple, TypeVar
+    from typing import Any, Callable, Dict, Generic, List, Optional, Protocol, Tuple, TypeVar, Union
 
     from .flow import Workflow
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         def run_why(self, run_id: str) -> Dict[str, Any]: ...
         def run_logs(self, run_id: str) -> List[Dict[str, Any]]: ...
         def signal_run(self, run_id: str, type: str, body: Dict[str, Any]) -> Dict[str, Any]: ...
+        def complete_in_run(self, run_id: str, promise: str, body: Dict[str, Any]) -> Dict[str, Any]: ...
         def act_on_run(self, run_id: str, verb: str, body: Dict[str, Any]) -> Dict[str, Any]: ...
 else:
     from ._generic import Generic
@@ -95,9 +96,17 @@ class RunHandle(Generic[R]):
 
         self._backend.signal_run(self.id, type, {"data": to_json(data, "data"), "id": id or urandom(16).hex()})
 
-    def complete(self, promise: str, value: "Any" = None) -> None:
-        """Completes what the workflow made with ``wf.promise(name)``. The first value counts."""
-        self.signal(f"promise:{promise}", value)
+    def complete(self, promise: str, value: "Any" = None, *, error: "Union[str, Dict[str, Any], None]" = None) -> None:
+        """Completes what the workflow made with ``wf.promise(name)``, with a value or with an error (a text, or an object with title,
+        detail, type, status), which the workflow sees as `TaskFailed`. The first one counts. With the token of a promise in place of
+        the run and its name, see `Client.complete_promise`."""
+        from os import urandom
+
+        from ._promise import PREFIX, completion
+
+        if promise.startswith(PREFIX):
+            raise ValueError("this is the token of a promise, not its name; Client.complete_promise takes tokens")
+        self._backend.complete_in_run(self.id, promise, {**completion(value, error), "id": urandom(16).hex()})
 
     def cancel(self, reason: str = "") -> None:
         """Ends it; what it did is undone. Raises `Conflict` if it has ended already."""

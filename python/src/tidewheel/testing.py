@@ -192,9 +192,9 @@ def replay(function: "Workflow[Any, Any]", journal: "Union[str, os.PathLike[str]
     return replay_journal(function, journal)
 
 
-def complete_promise(token: str, value: Any = None, *, error: "Union[str, BaseException, None]" = None) -> None:
+def complete_promise(token: str, value: Any = None, *, error: "Union[str, Dict[str, Any], BaseException, None]" = None) -> None:
     """Completes a promise of a workflow that `run` is running, by its token: what the mock of a task does that stands for whoever gets
-    the token. Raises `NotFound` for a token of no such promise and `Conflict` for one that was completed with something else."""
+    the token. An error is what `Client.complete_promise` takes, or an exception. Raises `NotFound` for a token of no such promise and `Conflict` for one that was completed with something else."""
     from . import _testrun
 
     _testrun.complete_promise(token, value, error)
@@ -431,6 +431,9 @@ class _Kit:
         return {"id": run_id, "phase": "completed", "output": json.loads(dumps(value, "output"))}
 
     def signal_run(self, run_id: str, type: str, body: Dict[str, Any]) -> Dict[str, Any]:
+        return {"id": run_id}
+
+    def complete_in_run(self, run_id: str, promise: str, body: Dict[str, Any]) -> Dict[str, Any]:
         return {"id": run_id}
 
     def logs(self, task_id: str) -> List[Dict[str, Any]]:

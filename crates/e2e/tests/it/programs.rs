@@ -323,7 +323,7 @@ async fn a_program_of_thousands_of_steps_comes_back_from_a_kill_of_everything_in
 const STARTS: &str = r#"
 from dataclasses import dataclass
 
-from tidewheel import ctx, task, wf, workflow
+from tidewheel import TaskFailed, ctx, task, wf, workflow
 
 
 @dataclass
@@ -343,24 +343,36 @@ def large(n: int) -> str:
     return "y" * n
 
 
+@workflow(version="1")
+def ask() -> str:
+    first = wf.promise("first", timeout="1m").result()
+    try:
+        return wf.promise("second", timeout="1m").result()
+    except TaskFailed as error:
+        return f"{first} {error.status} {error}"
+
+
 @task
 def begin(name: str) -> list:
     key = ctx.idempotency_key("approve")
     run = approve.start(Order(name), idempotency_key=key)
     again = approve.start(Order(name), idempotency_key=key)
     run.signal("sum", 5)
-    return [run.result(timeout=30).sum, again.id == run.id, len(large.start(200_000).result(timeout=30))]
+    asked = ask.start()
+    asked.complete("first", 42)
+    asked.complete("second", error={"detail": "the customer said no", "status": 422})
+    return [asked.result(timeout=30), run.result(timeout=30).sum, again.id == run.id, len(large.start(200_000).result(timeout=30))]
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_starts_runs_gives_them_signals_and_waits_for_what_they_give() -> anyhow::Result<()> {
+async fn a_task_starts_runs_gives_them_signals_and_answers_and_waits_for_what_they_give() -> anyhow::Result<()> {
     need_binary!();
     need!(python);
     let _machine = gate::beside().await;
     let place = Place::with(STARTS).await?;
     let arguments = ["task", "submit", "begin", "--input", r#"{"name":"a"}"#, "--wait=60s", "-o", "json"];
     let done = run(&place.server, &place.home, &arguments).await?.exits(0)?.json()?;
-    anyhow::ensure!(done["result"] == json!([5, true, 200_000]), "{done}");
+    anyhow::ensure!(done["result"] == json!(["42 422 the customer said no", 5, true, 200_000]), "{done}");
     let list = ["run", "list", "--workflow", "default/approve", "-o", "json"];
     let runs = run(&place.server, &place.home, &list).await?.exits(0)?.json()?;
     anyhow::ensure!(runs["items"].as_array().is_some_and(|runs| runs.len() == 1), "one key, one run: {runs}");

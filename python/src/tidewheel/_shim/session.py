@@ -559,6 +559,9 @@ class Session:
     def signal_run(self, run_id: str, type: str, body: "Dict[str, Any]") -> "Dict[str, Any]":
         return self._about("signal_run", run_id, verb=type, body=body)
 
+    def complete_in_run(self, run_id: str, promise: str, body: "Dict[str, Any]") -> "Dict[str, Any]":
+        return self._about("complete_promise", run_id, verb=promise, body=body)
+
     def run_why(self, run_id: str) -> "Dict[str, Any]":
         raise _only_runs()
 
