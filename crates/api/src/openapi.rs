@@ -49,7 +49,9 @@ fn document(version: &str) -> OpenApi {
         .version(version)
         .description(Some(
             "Durable tasks. Every path also stands below /api without the version. Errors are \
-             application/problem+json; their codes are listed in docs/reference/errors.md.",
+             application/problem+json; their codes are listed in docs/reference/errors.md. An unknown query \
+             parameter is refused (`invalid-query`); /health/live, /health/ready, /metrics, /openapi.json and /docs ignore \
+             all of them, for probes, scrapers and browsers add their own.",
         ))
         .license(Some(license.build()))
         .build();

@@ -54,7 +54,8 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// The few paths without a token (`decisions.md` G17), and `/metrics`, which has a rule of its own.
+/// The few paths without a token (`decisions.md` G17), and `/metrics`, which has a rule of its own. They ignore query
+/// parameters: probes, scrapers and browsers add some that are not meant for us, and a probe that fails for that restarts a server.
 pub(super) fn open_routes(router: Router<Api>, compression: CompressionLayer) -> Router<Api> {
     router
         .route("/health/live", get(live))

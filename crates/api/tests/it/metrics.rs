@@ -66,8 +66,9 @@ fn page(metrics: &BTreeMap<String, Metric>) -> String {
         "# Metrics\n\nMade from the running server; a test fails when it is stale.\n\n`GET /metrics` serves these in the OpenMetrics \
          text format: to everybody on the loopback, to a viewer's token from elsewhere. Units are base units; times are\nhistograms \
          whose edges contain 5, 10, 50, 100, 200 and 500 ms, 1, 2, 5, 10, 30 and 60 s. No label is ever an id. `type` has a value \
-         of its own\nfor the first `metrics.taskTypes` task types (default 100); the others share `other`.\n\nGauges of queues, \
-         workers and timers are read from the engine when somebody scrapes; nothing is kept up to date for nobody.\n\n\
+         of its own\nfor the first `metrics.taskTypes` task types (default 100); the others share `other`. Query parameters \
+         are ignored, so that a\nscraper may send its own (`name[]`, `collect[]`); every family is in every answer.\n\nGauges of \
+         queues, workers and timers are read from the engine when somebody scrapes; nothing is kept up to date for nobody.\n\n\
          | name | kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for (name, metric) in metrics {

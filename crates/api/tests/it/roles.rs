@@ -57,6 +57,15 @@ async fn few_paths_are_open() {
 }
 
 #[tokio::test]
+async fn probes_and_scrapers_may_add_parameters_of_their_own() {
+    let node = Node::start().await;
+    for path in ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/docs/reference/errors"] {
+        node.get(&format!("{path}?name[]=queue_depth&_=17")).await.is(200);
+    }
+    assert_eq!(node.get("/api/v1/system/status?_=17").await.is(400).code(), "invalid-query");
+}
+
+#[tokio::test]
 async fn broken_expired_and_revoked_tokens_are_401() {
     let node = Node::start().await;
     let mut changed = node.admin.clone().into_bytes();
