@@ -68,6 +68,8 @@ pub struct Reason {
     pub code: &'static str,
     /// For people.
     pub text: String,
+    /// The task that it waits for, where it is one; the text leaves its id to whoever shows it.
+    pub task: Option<TaskId>,
     /// Wall time at which it ends by itself, if that is known.
     pub until: Option<u64>,
 }

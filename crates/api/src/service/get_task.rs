@@ -92,7 +92,11 @@ pub(crate) async fn why(api: &Api, caller: &Principal, task: TaskId) -> Result<r
         .into_iter()
         .map(|r| {
             let since = since(&found, r.code).map(time_text);
-            rest::WhyReason { code: r.code.to_owned(), text: r.text, since, until: r.until.map(time_text) }
+            let text = match r.task {
+                Some(first) => format!("{}: {}", r.text, task_text(first)),
+                None => r.text,
+            };
+            rest::WhyReason { code: r.code.to_owned(), text, since, until: r.until.map(time_text) }
         })
         .collect();
     let mut summary = match reasons.first() {

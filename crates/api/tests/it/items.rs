@@ -122,6 +122,26 @@ async fn a_repeated_call_gets_the_same_answer_and_a_foreign_token_none() {
 }
 
 #[tokio::test]
+async fn a_task_behind_an_untaken_item_of_its_ordering_key_says_which_it_is() {
+    let node = node().await;
+    let mut worker = node.worker(1);
+    let added = node.post(ITEMS, r#"{"key":"customer-9"}"#).await.is(201).json();
+    let item = added["id"].as_str().unwrap().to_owned();
+    let task = node.submit(r#"{"type":"a","queue":"invoices","key":"customer-9"}"#).await;
+    let why = async || node.get(&format!("/api/v1/tasks/{task}/why")).await.is(200).json();
+    let got = why().await;
+    let text = format!("it waits behind an item of ordering key customer-9 that nobody has taken: {item}");
+    assert_eq!((&got["summary"], &got["reasons"][0]["code"]), (&json!(text), &json!("ordering")), "{got}");
+    let item = take(&node, "{}").await.remove(0);
+    let text = format!("a task before it with key customer-9 has not ended: {}", item["id"].as_str().unwrap());
+    assert_eq!(why().await["summary"], json!(text));
+    settle(&node, &item, "done", json!({})).await.is(200);
+    worker.run(1).await;
+    let ended = node.get(&format!("/api/v1/tasks/{task}?wait=10s")).await.is(200).json();
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused_with_the_field() {
     let node = node().await;
     for (body, pointer) in [

@@ -6,7 +6,7 @@ use crate::command::Command;
 use crate::config::QueueState;
 use crate::effect::{Refusal, Reply};
 use crate::id::{Name, QueueId, RequestId, TaskId, TenantId};
-use crate::ready::gcra;
+use crate::ready::{Ready, gcra};
 use crate::serve::{PLAIN_EXECUTOR, Serves, class_name};
 use crate::task::{State, Task};
 use crate::time::Now;
@@ -199,13 +199,39 @@ impl Partition {
                 ));
             }
         }
-        if let Some(name) = &task.spec.ordering_key
-            && let Some(lane) = self.lane_of(task)
-            && let Some((holder, _)) = self.holders.get(&(task.queue, lane))
-            && *holder != task.id
-        {
-            reasons.push(reason("ordering", format!("a task before it with key {name} has not ended"), None));
-        }
+        self.why_order(task, reasons);
+    }
+
+    /// Which task of its ordering key goes first: the one that was granted, or the first of those that wait in memory.
+    fn why_order(&self, task: &Task, reasons: &mut Vec<Reason>) {
+        let Some(name) = &task.spec.ordering_key else { return };
+        let Some(lane_id) = self.lane_of(task) else { return };
+        let (text, first) = match self.holders.get(&(task.queue, lane_id)) {
+            Some((holder, _)) if self.is_held(task.queue, lane_id, task.id, task.seq) => {
+                (format!("a task before it with key {name} has not ended"), *holder)
+            }
+            _ => {
+                let Some(first) = self.first_in_order(task, lane_id) else { return };
+                let text = match first.spec.is_item() {
+                    true => format!("it waits behind an item of ordering key {name} that nobody has taken"),
+                    false => format!("it waits behind a task of ordering key {name} that goes first"),
+                };
+                (text, first.id)
+            }
+        };
+        reasons.push(Reason { task: Some(first), ..reason("ordering", text, None) });
+    }
+
+    /// The head of an ordering key's lane, where it is another task and goes before this one. The window may still name what
+    /// has left it.
+    fn first_in_order(&self, task: &Task, lane_id: i64) -> Option<&Task> {
+        let lane = self.queues.get(&task.queue)?.lanes.get(&lane_id)?;
+        let waiting = |ready: &Ready| {
+            let entry = self.tasks.get(&ready.id)?;
+            (entry.in_window && entry.task.lane == Some(lane_id)).then_some(&entry.task)
+        };
+        let head = lane.window.iter().find_map(waiting)?;
+        (head.id != task.id && head.seq < task.seq).then_some(head)
     }
 
     /// Whether it waits for the worker of its affinity key.
@@ -263,7 +289,7 @@ impl Partition {
 }
 
 fn reason(code: &'static str, text: String, until: Option<u64>) -> Reason {
-    Reason { code, text, until }
+    Reason { code, text, task: None, until }
 }
 
 /// What keeps every one of a queue's workers from such tasks: the type, each label and each resource for itself.

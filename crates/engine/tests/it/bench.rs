@@ -13,7 +13,7 @@ use tidewheel_engine::partition::{Options, Probe};
 use tidewheel_engine::run::journal::Segment;
 use tidewheel_engine::task::{Failure, Outcome, Payload, Spec, State, Task};
 use tidewheel_engine::time::Now;
-use tidewheel_engine::view::{Answer, View};
+use tidewheel_engine::view::{Answer, Reason, View};
 use tidewheel_engine::{Batch, Command, Effect, Partition, Reply};
 
 pub(crate) const TENANT: TenantId = TenantId(1);
@@ -221,6 +221,11 @@ impl Bench {
 
     /// The codes of why a task waits.
     pub(crate) fn why(&mut self, task: TaskId) -> Vec<&'static str> {
+        self.reasons(task).iter().map(|reason| reason.code).collect()
+    }
+
+    /// Why a task waits.
+    pub(crate) fn reasons(&mut self, task: TaskId) -> Vec<Reason> {
         let request = RequestId(self.number());
         self.apply(Command::Read { request, view: View::Why { tenant: TENANT, task } });
         self.settle();
@@ -228,7 +233,7 @@ impl Bench {
             Effect::Reply { request: r, reply: Reply::View(Answer::Why(reasons)) } if *r == request => Some(reasons),
             _ => None,
         });
-        answer.expect("an answer").iter().map(|reason| reason.code).collect()
+        answer.expect("an answer").clone()
     }
 
     fn number(&mut self) -> u64 {

@@ -8,7 +8,7 @@ use tidewheel_engine::partition::Options;
 use tidewheel_engine::task::{Failure, ITEM, Outcome, Payload, Spec, State};
 use tidewheel_engine::{Command, Effect, Reply};
 
-use crate::bench::{Bench, START, TENANT, task, tight, worker};
+use crate::bench::{Bench, START, TENANT, ordered, task, tight, worker};
 
 const LEASE: u64 = 60_000;
 
@@ -178,6 +178,42 @@ fn limits_order_and_pauses_hold_for_items_too() {
     bench.put_queue(QueueConfig::default(), QueueState::Active);
     ask(&mut bench, 902, 10, 0);
     assert_eq!(taken(&bench, 902).map(|g| g.len()), Some(1), "the second of the key waits for the first");
+}
+
+#[test]
+fn why_a_task_waits_names_what_goes_first_in_its_ordering_key() {
+    let mut bench = bench();
+    let before = |bench: &mut Bench, id| -> Vec<(&str, Option<TaskId>)> {
+        bench.reasons(id).into_iter().map(|reason| (reason.code, reason.task)).collect()
+    };
+    let first = bench.submit(item_of(Spec { ordering_key: Some("k".into()), ..Spec::default() }));
+    let second = bench.submit(ordered("k"));
+    let third = bench.submit(ordered("k"));
+    bench.connect("w", worker(10));
+    assert_eq!(before(&mut bench, first), [("not-taken", None)]);
+    for id in [second, third] {
+        assert_eq!(before(&mut bench, id), [("ordering", Some(first))], "nobody has taken the item");
+    }
+    let text = bench.reasons(second).remove(0).text;
+    assert_eq!(text, "it waits behind an item of ordering key k that nobody has taken");
+    let grant = take(&mut bench, 900);
+    assert_eq!(before(&mut bench, second), [("ordering", Some(first))], "it was taken and has not ended");
+    settle(&mut bench, 901, (first, grant.token), done());
+    assert_eq!(before(&mut bench, second), [("running", None)]);
+    assert_eq!(before(&mut bench, third), [("ordering", Some(second))]);
+}
+
+#[test]
+fn why_a_task_waits_names_the_next_item_after_the_first_was_cancelled() {
+    let mut bench = bench();
+    let item = || item_of(Spec { ordering_key: Some("k".into()), ..Spec::default() });
+    let (first, second, last) = (bench.submit(item()), bench.submit(item()), bench.submit(ordered("k")));
+    bench.connect("w", worker(10));
+    bench.cancel(first);
+    let reasons = bench.reasons(last);
+    assert_eq!((reasons.len(), reasons[0].code, reasons[0].task), (1, "ordering", Some(second)));
+    bench.cancel(second);
+    assert_eq!(bench.why(last), ["running"]);
 }
 
 #[test]
