@@ -69,7 +69,7 @@ impl Deploy {
             let entries = json!({ "items": stored["entries"] });
             ctx.out.list(&ENTRY, &entries)?;
             if let Some(first) = items(&entries).first() {
-                ctx.out.note(&format!("try it: tidewheel task submit {} --wait", field(first, "name")));
+                ctx.out.note(&format!("try it: {}", trial(first)));
             }
         }
         Ok(())
@@ -84,5 +84,52 @@ fn change(versions: &[Value], version: &str, hash: &str) -> String {
         Some(_) => format!("would be refused: {version} exists with other content; raise the version"),
         None if versions.is_empty() => "a new package".to_owned(),
         None => format!("a new version beside {}", versions.len()),
+    }
+}
+
+/// The command that runs a task or a workflow of a package once, with something in each field that its input needs.
+fn trial(entry: &Value) -> String {
+    let name = field(entry, "name");
+    let verb = match field(entry, "kind") {
+        "workflow" => format!("workflow run {}/{name}", field(entry, "namespace")),
+        _ => format!("task submit {name}"),
+    };
+    let schema = &entry["schema_in"];
+    let mut input = serde_json::Map::new();
+    for needed in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let sample = match field(&schema["properties"][needed], "type") {
+            "integer" | "number" => json!(1),
+            "boolean" => json!(true),
+            "array" => json!([]),
+            "object" => json!({}),
+            _ => json!("..."),
+        };
+        input.insert(needed.to_owned(), sample);
+    }
+    let input = match input.is_empty() {
+        true => String::new(),
+        false => format!(" --input '{}'", Value::Object(input).to_string().replace('\'', r"'\''")),
+    };
+    format!("tidewheel {verb}{input} --wait")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_deployed_is_tried_with_the_input_that_it_needs() {
+        let plain = json!({"name": "split", "kind": "task", "schema_in": {"type": "object", "properties": {}}});
+        assert_eq!(trial(&plain), "tidewheel task submit split --wait");
+        let schema = json!({"properties": {"name": {"type": "string"}, "times": {"type": "integer"}, "it's": {}, "more": {}},
+            "required": ["name", "times", "it's"]});
+        let needy = json!({"name": "greet", "kind": "task", "schema_in": schema});
+        assert_eq!(
+            trial(&needy),
+            r#"tidewheel task submit greet --input '{"name":"...","times":1,"it'\''s":"..."}' --wait"#
+        );
+        let flow =
+            json!({"name": "settle", "namespace": "finance", "kind": "workflow", "schema_in": {"required": ["n"]}});
+        assert_eq!(trial(&flow), r#"tidewheel workflow run finance/settle --input '{"n":"..."}' --wait"#);
     }
 }

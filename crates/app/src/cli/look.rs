@@ -26,7 +26,7 @@ impl Subject<'_> {
     }
 }
 
-/// Says what it waits for: a sentence, and the reasons where there are several or where they have names.
+/// Says what it waits for: a sentence, and the reasons where they say more than that.
 pub(crate) async fn why(ctx: &Ctx, of: &Subject<'_>, reasons: &Shape) -> Outcome {
     let mut why = of.get(&ctx.client()?, "/why", "explain").value().await?;
     if !ctx.out.is_table() {
@@ -34,14 +34,19 @@ pub(crate) async fn why(ctx: &Ctx, of: &Subject<'_>, reasons: &Shape) -> Outcome
     }
     ctx.out.write_line(&text::one_line(field(&why, "summary")))?;
     let page = serde_json::json!({ "items": why["reasons"].take() });
-    let named = items(&page).iter().any(|reason| !field(reason, "key").is_empty());
-    if items(&page).len() > 1 || named {
+    if say_more(items(&page)) {
         ctx.out.list(reasons, &page)?;
     }
     if why.get("more").is_some() {
         ctx.out.note("there are more");
     }
     Ok(())
+}
+
+/// Whether reasons say more than their sentence: there are several, or one has a name or a time at which it ends.
+fn say_more(reasons: &[Value]) -> bool {
+    let says = |reason: &Value| ["key", "until"].iter().any(|name| !field(reason, name).is_empty());
+    reasons.len() > 1 || reasons.iter().any(says)
 }
 
 /// Which lines of a log.
@@ -111,4 +116,20 @@ pub(crate) fn print_line(ctx: &Ctx, line: &Value) -> Outcome {
         format!("{time} {mark} {of}{body}")
     };
     ctx.out.text_or(shown, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn reasons_are_listed_where_they_say_more_than_the_sentence() {
+        let paused = json!({"code": "queue-paused", "text": "queue reports is paused", "until": null});
+        let due = json!({"code": "not-due", "text": "its time has not come", "until": "2030-01-01T07:00:00Z"});
+        assert!(!say_more(&[]) && !say_more(std::slice::from_ref(&paused)));
+        assert!(say_more(&[due.clone()]) && say_more(&[paused.clone(), paused]));
+        assert!(say_more(&[json!({"code": "task", "key": "/task:pay#0"})]));
+    }
 }

@@ -162,8 +162,7 @@ impl Get {
     async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
         let wait = self.wait.get()?;
-        let request = client.get(path(&self.id)).doing(format!("read run {}", self.id)).next("tidewheel run list");
-        let mut run = request.value().await?;
+        let mut run = subject(&self.id).get(&client, "", "read run").value().await?;
         if wait != Wait::No {
             run = follow_run(ctx, &client, run, wait).await?;
         }
@@ -177,7 +176,9 @@ impl Get {
             let which =
                 [field(wait, "task"), field(wait, "run"), field(wait, "until")].into_iter().find(|t| !t.is_empty());
             let which = which.map(|which| format!(" ({which})")).unwrap_or_default();
-            ctx.out.note(&format!("{} waits for {what}{which}", field(wait, "statement")));
+            // What the whole run waits for is of no statement, such as its own time limit.
+            let who = Some(field(wait, "statement")).filter(|statement| !statement.is_empty()).unwrap_or("the run");
+            ctx.out.note(&format!("{who} waits for {what}{which}"));
         }
         Ok(())
     }

@@ -200,7 +200,7 @@ pub(crate) const TAKEN: Shape = Shape {
 };
 
 pub(crate) const OUTCOME: Shape = Shape {
-    plural: "tasks",
+    plural: "outcomes",
     id: "task",
     cols: &[Col::new("TASK", "task", Text), Col::new("OUTCOME", "outcome", State), Col::new("WHY", "detail", Text)],
 };

@@ -21,8 +21,8 @@ pub(crate) struct Graph {
 impl Graph {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
-        let request = client.get(format!("{}/graph", super::path(&self.id)));
-        let request = request.doing(format!("draw run {}", self.id)).next(format!("tidewheel run tree {}", self.id));
+        let request = super::subject(&self.id).get(&client, "/graph", "draw run");
+        let request = request.next(format!("tidewheel run tree {}", self.id));
         if ctx.out.is_text() {
             let answer = request.query("format", "mermaid").send().await?;
             return ctx.out.write(&answer.text().await.unwrap_or_default());

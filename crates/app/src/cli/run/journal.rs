@@ -34,8 +34,7 @@ impl Journal {
         let client = ctx.client()?;
         let Journal { id, limit, cursor, all } = self;
         let list = ListArgs { filter: None, sort: None, limit, cursor, all, watch: false };
-        let path = format!("{}/journal", super::path(&id));
-        let make = || client.get(&path).doing(format!("read the journal of {id}")).next("tidewheel run list");
+        let make = || super::subject(&id).get(&client, "/journal", "read the journal of");
         common::list(ctx, &JOURNAL, &list, make).await
     }
 }

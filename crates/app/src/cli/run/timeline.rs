@@ -36,8 +36,7 @@ impl Timeline {
         let mut left = if self.all { usize::MAX } else { self.limit.max(1) };
         let (mut spans, mut cursor, mut timeline) = (Vec::new(), None::<String>, Value::Null);
         while left > 0 {
-            let request = client.get(format!("{}/timeline", super::path(&self.id)));
-            let request = request.doing(format!("read run {}", self.id)).next("tidewheel run list");
+            let request = super::subject(&self.id).get(&client, "/timeline", "read run");
             let request = request.query("limit", left.min(1_000)).maybe("cursor", cursor.as_deref());
             timeline = as_page(request.value().await?);
             left = left.saturating_sub(items(&timeline).len().max(1));

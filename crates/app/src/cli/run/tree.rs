@@ -22,8 +22,7 @@ pub(crate) struct Tree {
 impl Tree {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
-        let request = client.get(format!("{}/tree", super::path(&self.id))).doing(format!("read run {}", self.id));
-        let tree = request.next("tidewheel run list").value().await?;
+        let tree = super::subject(&self.id).get(&client, "/tree", "read run").value().await?;
         if !ctx.out.is_table() {
             return ctx.out.value(&tree);
         }

@@ -23,8 +23,7 @@ pub(crate) struct Attempts {
 impl Attempts {
     pub(super) async fn run(self, ctx: &Ctx) -> Outcome {
         let client = ctx.client()?;
-        let request = client.get(format!("{}/attempts", super::path(&self.id))).doing(format!("read {}", self.id));
-        let page = as_page(request.next("tidewheel task list").value().await?);
+        let page = as_page(super::subject(&self.id).get(&client, "/attempts", "read").value().await?);
         ctx.out.list(&ATTEMPT, &page)
     }
 }

@@ -29,10 +29,7 @@ impl Get {
         let client = ctx.client()?;
         let wait = self.wait.get()?;
         let task = match wait {
-            Wait::No => {
-                let request = client.get(super::path(&self.id)).doing(format!("read task {}", self.id));
-                request.next("tidewheel task list").value().await?
-            }
+            Wait::No => super::subject(&self.id).get(&client, "", "read task").value().await?,
             wait => wait_task(&client, &self.id, wait).await?,
         };
         ctx.out.one(&TASK, &task)
