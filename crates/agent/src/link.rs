@@ -101,6 +101,8 @@ enum End {
     /// Nobody listens any more.
     Abandoned,
     Broken(tonic::Status),
+    /// The server asked for another stream.
+    Asked(String),
 }
 
 impl<E: Send + 'static> Link<E> {
@@ -113,9 +115,10 @@ impl<E: Send + 'static> Link<E> {
             let begin = Instant::now();
             let end = self.stream(&mut welcomed).await;
             self.shared.connected.store(false, std::sync::atomic::Ordering::Relaxed);
-            let status = match end {
+            let (status, asked) = match end {
                 End::Finished | End::Abandoned => return Ok(()),
-                End::Broken(status) => status,
+                End::Broken(status) => (status, false),
+                End::Asked(why) => (tonic::Status::unavailable(format!("asked to reconnect: {why}")), true),
             };
             if self.events.send((self.wrap)(LinkEvent::Lost)).await.is_err() {
                 return Ok(());
@@ -135,6 +138,11 @@ impl<E: Send + 'static> Link<E> {
             }
             if begin.elapsed() > Duration::from_secs(10) {
                 (delay, said) = (FIRST_RETRY, false);
+            }
+            // At once, for tasks may wait for what it will say of itself; with a pause where it was asked as soon as it had come.
+            if asked && begin.elapsed() > FIRST_RETRY {
+                tracing::info!(reason = %status.message(), "connecting anew");
+                continue;
             }
             if !said {
                 tracing::warn!(reason = %status.message(), "the connection to the server is gone; trying again");
@@ -319,7 +327,7 @@ impl<E: Send + 'static> Link<E> {
                             Err(error) => tracing::warn!(%error, "the server asked to connect elsewhere"),
                         }
                     }
-                    return End::Broken(tonic::Status::unavailable(format!("asked to reconnect: {}", why.reason)));
+                    return End::Asked(why.reason);
                 }
                 Step::Came(Ok(Some(message))) => pending = self.take_in(message),
                 Step::Came(Ok(None)) => return End::Broken(tonic::Status::unavailable("the server closed the stream")),

@@ -26,6 +26,7 @@ use crate::service::operation::pace::Calls;
 use crate::service::parts::PartsCache;
 use crate::service::routing::RuleCache;
 use crate::service::task_type::TypeCache;
+use crate::service::worker::Returning;
 use crate::store;
 
 /// The shared state.
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) sampler: Sampler,
     pub(crate) metrics: ApiMetrics,
     pub(crate) sessions: Sessions,
+    /// Workers that open their stream anew.
+    pub(crate) returning: Returning,
     pub(crate) in_flight: InFlight,
     /// What background work makes room for.
     pub(crate) calls: Calls,
@@ -82,6 +85,7 @@ impl Api {
             sampler: Sampler::default(),
             metrics: ApiMetrics::new(&config.version),
             sessions: Sessions::default(),
+            returning: Returning::default(),
             in_flight: InFlight::default(),
             calls: Calls::default(),
             parts: PartsCache::default(),

@@ -210,11 +210,7 @@ fn apply(set: &StoredOverride, offer: Offer, hello: &mut tidewheel_engine::comma
     let taken = set.within(offer);
     hello.permits = taken.permits;
     hello.buffer = taken.buffer;
-    for (name, value) in &set.labels {
-        hello.labels.retain(|(k, _)| **k != **name);
-        hello.labels.push((name.as_str().into(), value.as_str().into()));
-    }
-    hello.labels.sort();
+    set.set_labels(&mut hello.labels);
 }
 
 impl Link {
@@ -362,6 +358,7 @@ impl Link {
     async fn welcome(&mut self, worker: WorkerId, resumed: &[(TaskId, Token)]) -> Result<(), Status> {
         let serves = std::mem::take(&mut self.serves);
         self.api.sessions.insert(self.session, worker, self.out.clone(), self.offer, serves);
+        self.api.returning.is_back(worker);
         let epoch = match self.api.runtime.read(View::Partition).await {
             Ok(Answer::Partition(figures)) => u64::from(figures.epoch),
             _ => 0,
@@ -446,7 +443,10 @@ impl Link {
                 let session = Some(session);
                 self.command(Command::DrainWorker { request: None, tenant, name, session, draining: true }).await?;
             }
-            FromClient::Bye(_) => return Ok(Next::End),
+            FromClient::Bye(_) => {
+                self.api.returning.said_goodbye(session);
+                return Ok(Next::End);
+            }
             FromClient::Hello(_) => return Err(Status::invalid_argument("hello comes once, as the first message")),
         }
         Ok(Next::GoOn)

@@ -1,14 +1,16 @@
 //! Workers: who is there, what an operator changes about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tidewheel_engine::Command;
-use tidewheel_engine::effect::Reply;
-use tidewheel_engine::id::{Name, TenantId, WorkerId};
+use tidewheel_engine::effect::{Refusal, Reply};
+use tidewheel_engine::id::{Name, SessionId, TenantId, WorkerId};
 use tidewheel_engine::mutation::RecordKind;
 use tidewheel_engine::serve::{Length, Serves, class_name};
 use tidewheel_engine::view::{Answer, View, WorkerFigures};
+use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest, v1};
 
 use super::{convert, records, spec};
@@ -38,16 +40,75 @@ impl StoredOverride {
             _ => offer,
         }
     }
+
+    /// Puts the labels over those that a worker says it has.
+    pub(crate) fn set_labels(&self, labels: &mut Vec<(Name, Name)>) {
+        for (name, value) in &self.labels {
+            labels.retain(|(k, _)| **k != **name);
+            labels.push((name.as_str().into(), value.as_str().into()));
+        }
+        labels.sort();
+    }
+}
+
+/// Workers that were asked to open their stream anew, as they were then: they are shown while they do, and not as if they had
+/// never been there. Each is forgotten when its new stream has come, when it said goodbye, or after a lease.
+#[derive(Default)]
+pub(crate) struct Returning(Mutex<HashMap<WorkerId, Away>>);
+
+/// One of them.
+struct Away {
+    was: WorkerFigures,
+    /// Until when it is waited for, in milliseconds of the wall clock.
+    until: u64,
+}
+
+impl Returning {
+    fn expect(&self, was: WorkerFigures, now: u64, lease_ms: u64) {
+        let mut all = self.0.lock();
+        all.retain(|_, away| now < away.until);
+        all.insert(was.worker, Away { was, until: now.saturating_add(lease_ms) });
+    }
+
+    /// A stream of the worker has come.
+    pub(crate) fn is_back(&self, worker: WorkerId) {
+        self.0.lock().remove(&worker);
+    }
+
+    /// The worker has ended and does not come back.
+    pub(crate) fn said_goodbye(&self, session: SessionId) {
+        self.0.lock().retain(|_, away| away.was.session != session);
+    }
+
+    fn is_waited_for(&self, session: SessionId, now: u64) -> bool {
+        self.0.lock().values().any(|away| away.was.session == session && now < away.until)
+    }
+
+    /// Adds those of a tenant (`None` = of all) that have no session at the moment.
+    fn add_to(&self, workers: &mut Vec<WorkerFigures>, tenant: Option<TenantId>, now: u64) {
+        let all = self.0.lock();
+        let of_tenant =
+            |was: &WorkerFigures| tenant.is_none() || was.hello.tenant.is_none_or(|own| Some(own) == tenant);
+        let gone = all.values().filter(|away| now < away.until && of_tenant(&away.was));
+        let gone: Vec<_> = gone.filter(|away| workers.iter().all(|w| w.worker != away.was.worker)).collect();
+        workers.extend(gone.into_iter().map(|away| WorkerFigures { connected: false, used: 0, ..away.was.clone() }));
+    }
 }
 
 /// Longest silence of a worker that is shown as online: three heartbeats.
 const SILENT_HEARTBEATS: u64 = 3;
 
+/// State of a worker that was asked to open its stream anew.
+const RECONNECTING: &str = "reconnecting";
+
 /// Workers that the caller sees: those of its tenant, and those that serve every tenant when it has system scope.
 async fn figures(api: &Api, caller: &Principal) -> Result<Vec<WorkerFigures>, Failure> {
     let tenant = if caller.system && !caller.tenant_named { None } else { Some(caller.tenant) };
     match api.runtime.read(View::Workers { tenant }).await? {
-        Answer::Workers(workers) => Ok(workers),
+        Answer::Workers(mut workers) => {
+            api.returning.add_to(&mut workers, tenant, api.runtime.now_ms());
+            Ok(workers)
+        }
         _ => Ok(Vec::new()),
     }
 }
@@ -62,7 +123,10 @@ pub(crate) async fn list(api: &Api, caller: &Principal) -> Result<Vec<rest::Work
 pub(crate) async fn find(api: &Api, caller: &Principal, wanted: &str) -> Result<WorkerFigures, Failure> {
     let number = id::parse("work", wanted);
     let mut all = figures(api, caller).await?;
-    match all.iter().position(|w| number == Some(u128::from(w.worker.0)) || &*w.hello.name.0 == wanted) {
+    let is_it = |w: &WorkerFigures| number == Some(u128::from(w.worker.0)) || &*w.hello.name.0 == wanted;
+    // While a new stream of it takes over, its old session may still be there.
+    let found = all.iter().position(|w| is_it(w) && w.connected).or_else(|| all.iter().position(is_it));
+    match found {
         Some(index) => Ok(all.swap_remove(index)),
         None => Err(Failure::not_found_near("worker", wanted, all.iter().map(|w| &*w.hello.name.0))),
     }
@@ -80,9 +144,11 @@ pub(crate) fn worker_text(worker: WorkerId) -> String {
 
 pub(crate) fn shown(api: &Api, worker: &WorkerFigures) -> rest::Worker {
     let hello = &worker.hello;
-    let silence = api.runtime.now_ms().saturating_sub(worker.seen);
+    let now = api.runtime.now_ms();
+    let silence = now.saturating_sub(worker.seen);
     let heartbeat = heartbeat_ms(api);
     let state = match (worker.connected, worker.draining) {
+        (false, _) if api.returning.is_waited_for(worker.session, now) => RECONNECTING,
         (false, _) => "lost",
         (true, true) => "draining",
         (true, false) if silence > heartbeat * SILENT_HEARTBEATS => "silent",
@@ -141,8 +207,16 @@ pub(crate) async fn drain(
         .runtime
         .call(move |request| Command::DrainWorker { request: Some(request), tenant, name, session, draining })
         .await?;
-    if let Reply::Refused(refusal) = reply {
-        return Err(from_refusal(refusal));
+    match reply {
+        Reply::Refused(Refusal::NotFound) if api.returning.is_waited_for(worker.session, api.runtime.now_ms()) => {
+            let detail = format!(
+                "Worker {} opens its stream anew because its labels were changed. Try again in a moment.",
+                worker.hello.name.0
+            );
+            return Err(Failure::new(Code::Conflict, detail));
+        }
+        Reply::Refused(refusal) => return Err(from_refusal(refusal)),
+        _ => {}
     }
     find(api, caller, wanted).await.map(|w| shown(api, &w))
 }
@@ -169,10 +243,14 @@ pub(crate) async fn patch(
     if let Some(permits) = change.permits {
         stored.permits = Some(permits);
     }
-    if let Some(labels) = &change.labels {
-        spec::labels(labels)?;
-        stored.labels = labels.clone();
-    }
+    let before = std::mem::take(&mut stored.labels);
+    stored.labels = match &change.labels {
+        Some(labels) => {
+            spec::labels(labels)?;
+            labels.clone()
+        }
+        None => before.clone(),
+    };
     records::put(api, RecordKind::WorkerOverride, owner, &name, &stored, None).await?.map_err(from_refusal)?;
     // A worker that is away gets its permits when it comes back.
     if let (Some(_), Some(offer)) = (change.permits, offer) {
@@ -183,6 +261,10 @@ pub(crate) async fn patch(
         let reconnect =
             v1::Reconnect { address: String::new(), reason: "labels were changed by an operator".to_owned() };
         let message = v1::ServerMessage { message: Some(v1::server_message::Message::Reconnect(reconnect)) };
+        let mut was = worker.clone();
+        was.hello.labels.retain(|(name, _)| !before.contains_key(&**name));
+        stored.set_labels(&mut was.hello.labels);
+        api.returning.expect(was, api.runtime.now_ms(), api.runtime.lease_ms());
         api.sessions.tell(worker.worker, &message);
     }
     find(api, caller, wanted).await.map(|w| shown(api, &w))

@@ -426,6 +426,54 @@ async fn a_cancel_and_a_drain_reach_the_worker() {
     assert_eq!((shown["permits"].as_u64(), shown["labels"]["room"].as_str()), (Some(3), Some("a")));
 }
 
+#[tokio::test]
+async fn a_worker_whose_labels_were_changed_is_found_by_its_name_until_it_is_back() {
+    let served = start().await;
+    let node = &served.node;
+    let token = node.token("worker").await;
+    let mut worker = Worker::connect(&served, &token, hello(8)).await.unwrap();
+    worker.welcome().await;
+    let label = async |room: &str| {
+        let patch = format!(r#"{{"labels":{{"room":"{room}"}}}}"#);
+        node.call(axum::http::Method::PATCH, "/api/v1/workers/w1", patch).await.is(200).json()
+    };
+    let shown = async || node.get("/api/v1/workers/w1").await.is(200).json();
+    let until = async |state: &str| {
+        let seen = async {
+            loop {
+                let got = shown().await;
+                if got["state"] == state {
+                    return got;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), seen).await.expect("the state is seen")
+    };
+    let id = label("a").await["id"].clone();
+    assert!(matches!(worker.next().await.unwrap(), ToWorker::Reconnect(_)));
+    drop(worker);
+    let away = until("reconnecting").await;
+    assert_eq!((&away["id"], &away["labels"]["room"]), (&id, &"a".into()), "{away}");
+    assert_eq!(node.get("/api/v1/workers").await.is(200).json()["items"][0]["state"], "reconnecting");
+    let early = node.post("/api/v1/workers/w1:drain", axum::body::Body::empty()).await.is(409).json();
+    assert!(early["detail"].as_str().unwrap().contains("Try again in a moment"), "{early}");
+    assert_eq!(label("b").await["labels"]["room"], "b", "while it is away, too");
+    let mut worker = Worker::connect(&served, &token, hello(8)).await.unwrap();
+    worker.welcome().await;
+    let back = shown().await;
+    assert_eq!((&back["id"], &back["state"], &back["labels"]["room"]), (&id, &"online".into(), &"b".into()), "{back}");
+    // One that ends instead does not come back.
+    label("c").await;
+    worker.send(FromWorker::Bye(v1::Bye { reason: "it ends".to_owned() })).await;
+    let gone = async {
+        while node.get("/api/v1/workers/w1").await.status != 404 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it is gone");
+}
+
 /// Waits until the server has done everything that the worker sent: it answers in order.
 async fn settle(worker: &mut Worker) {
     worker.send(FromWorker::Started(v1::Started { tokens: vec![Bytes::from_static(b"forged")] })).await;

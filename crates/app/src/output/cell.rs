@@ -156,7 +156,7 @@ pub(super) fn colour_of(state: &str) -> Option<Color> {
     Some(match state {
         "succeeded" | "completed" | "online" | "active" | "done" | "ok" | "ready" => Color::Green,
         "failed" | "faulted" | "dead" | "lost" | "timed_out" | "yanked" | "error" => Color::Red,
-        "running" | "draining" => Color::Cyan,
+        "running" | "draining" | "reconnecting" => Color::Cyan,
         "cancelled" | "expired" | "paused" | "suspended" | "silent" | "warning" | "warn" | "returned" => Color::Yellow,
         _ => return None,
     })

@@ -12,7 +12,7 @@ pub struct Worker {
     pub name: String,
     /// `agent`, `executor` or `sdk`
     pub kind: String,
-    /// `online`, `silent`, `draining`, `lost`
+    /// `online`, `silent`, `draining`, `reconnecting` (its labels were changed, and it opens its stream anew), `lost`
     pub state: String,
     /// Software version.
     pub version: String,
