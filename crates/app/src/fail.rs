@@ -60,6 +60,12 @@ impl Failure {
         Failure::new(Exit::Usage, what, why)
     }
 
+    /// Another reason, where the own one has been told already. The problem of the server stays as it is.
+    pub(crate) fn why(mut self, why: impl Into<String>) -> Failure {
+        self.0.why = why.into();
+        self
+    }
+
     /// Names the command to try next.
     pub(crate) fn next(mut self, next: impl Into<String>) -> Failure {
         self.0.next = next.into();

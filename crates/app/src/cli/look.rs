@@ -94,6 +94,9 @@ impl LogArgs {
             let is_last = next.is_none();
             after = next.or(last).or(after);
             if is_last {
+                if after.is_none() && !self.follow && ctx.out.is_table() {
+                    ctx.out.note("no log lines");
+                }
                 return Ok(after);
             }
         }
@@ -129,7 +132,7 @@ mod tests {
         let paused = json!({"code": "queue-paused", "text": "queue reports is paused", "until": null});
         let due = json!({"code": "not-due", "text": "its time has not come", "until": "2030-01-01T07:00:00Z"});
         assert!(!say_more(&[]) && !say_more(std::slice::from_ref(&paused)));
-        assert!(say_more(&[due.clone()]) && say_more(&[paused.clone(), paused]));
+        assert!(say_more(&[due]) && say_more(&[paused.clone(), paused]));
         assert!(say_more(&[json!({"code": "task", "key": "/task:pay#0"})]));
     }
 }

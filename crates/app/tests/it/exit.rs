@@ -32,6 +32,38 @@ fn each_kind_of_refusal_has_its_exit_code() {
     }
 }
 
+#[test]
+fn what_is_wrong_in_a_workflow_is_told_once() {
+    let said = "`call: mail` is not supported";
+    let mut refused = problem(422, "invalid-workflow", &format!("The workflow cannot be deployed: 4:13: {said}."));
+    let mut body: Value = serde_json::from_str(&refused.body).unwrap();
+    body["errors"] = json!([{"pointer": "/do/0/call", "detail": said, "line": 4, "column": 13, "hint": "use a task"}]);
+    refused.body = body.to_string();
+    let mock = Mock::always(refused);
+    std::fs::write(mock.home.path().join("mail.yaml"), "document: {}\n").unwrap();
+    let ran = mock.run(&["workflow", "deploy", "mail.yaml", "-o", "table"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(
+        ran.err.starts_with(&format!("mail.yaml:4:13: {said}; use a task\nerror: cannot deploy mail.yaml\n")),
+        "{ran:?}"
+    );
+    assert_eq!(ran.err.matches(said).count(), 1, "{ran:?}");
+    // Without the places it is the reason.
+    let ran = mock.run(&["workflow", "deploy", "mail.yaml", "-o", "table", "--quiet"]);
+    assert_eq!(ran.err.matches(said).count(), 1, "{ran:?}");
+}
+
+#[test]
+fn a_log_without_lines_says_so_to_people() {
+    let mock = Mock::always(answer(200, json!({"items": []})));
+    for noun in ["task", "run"] {
+        let ran = mock.run(&[noun, "logs", "x_1", "-o", "table"]);
+        assert_eq!((ran.code, &*ran.out, &*ran.err), (0, "", "no log lines\n"), "{ran:?}");
+        let ran = mock.run(&[noun, "logs", "x_1", "-o", "jsonl"]);
+        assert_eq!((ran.code, &*ran.out, &*ran.err), (0, "", ""), "{ran:?}");
+    }
+}
+
 /// Takes every connection, answers a request with `head` and never with more.
 fn mute(head: &'static str) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

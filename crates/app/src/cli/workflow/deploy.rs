@@ -48,10 +48,7 @@ impl Deploy {
             let request = request.next(format!("tidewheel workflow lint {name}"));
             let workflow = match request.raw_document(text).value().await {
                 Ok(workflow) => workflow,
-                Err(failure) => {
-                    explain(ctx, &name, &failure);
-                    return Err(failure);
-                }
+                Err(failure) => return Err(explain(ctx, &name, failure)),
             };
             for finding in workflow.get("diagnostics").and_then(Value::as_array).into_iter().flatten() {
                 ctx.out.note(&line(&name, finding));
@@ -73,16 +70,18 @@ impl Deploy {
     }
 }
 
-/// The places of what the server refused.
-fn explain(ctx: &Ctx, name: &str, failure: &Failure) {
+/// Says the places of what the server refused. Who has read them is not told the same once more as the reason.
+fn explain(ctx: &Ctx, name: &str, failure: Failure) -> Failure {
     if failure.code() != Some(Code::InvalidWorkflow) {
-        return;
+        return failure;
     }
     for one in failure.fields() {
         let hint = one.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
         let (line, column) = (one.line.unwrap_or(0), one.column.unwrap_or(0));
         ctx.out.note(&format!("{name}:{line}:{column}: {}{hint}", one.detail));
     }
+    let are_said = ctx.out.is_table() && !ctx.out.quiet && !failure.fields().is_empty();
+    if are_said { failure.why("see the findings above") } else { failure }
 }
 
 fn show(ctx: &Ctx, name: &str, report: &Value) -> Outcome {
