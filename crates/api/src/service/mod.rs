@@ -34,6 +34,7 @@ pub(crate) mod run_journal;
 pub(crate) mod run_look;
 pub(crate) mod run_pages;
 pub(crate) mod run_query;
+pub(crate) mod run_status;
 pub(crate) mod run_weight;
 pub(crate) mod scan;
 pub(crate) mod short_list;

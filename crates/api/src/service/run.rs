@@ -19,7 +19,7 @@ use tidewheel_proto::rest;
 use super::list_tasks::MAX_LIMIT;
 use super::submit_task::{idempotency_mismatch, key_hash, short_hash};
 use super::workflow::{self, LATEST, Named};
-use super::{list_tasks, run_query, spec};
+use super::{list_tasks, run_query, run_status, spec};
 use crate::auth::Principal;
 use crate::cursor::List;
 use crate::live::waiters::Seen;
@@ -162,7 +162,11 @@ pub(crate) async fn shown(api: &Api, caller: &Principal, head: &Head) -> Result<
     if let Some(Outcome::Ok(output)) = &head.outcome {
         run.output = Some(output.written());
     }
-    run.status = code::of(head).and_then(|state| state.state.as_ref()).map(Data::written);
+    run.status = match code::of(head) {
+        Some(program) => program.state.as_ref().map(Data::written),
+        None if head.phase.ended() => run_status::last(api, caller.tenant, head).await?,
+        None => None,
+    };
     run.waiting = waiting(head);
     if run.waiting.iter().any(|wait| matches!(wait.what.as_str(), "time" | "retry" | "timeout" | "attempt_timeout")) {
         let (tenant, id) = (caller.tenant, head.identity.run);

@@ -64,7 +64,7 @@ pub(crate) async fn of(api: &Api, tenant: TenantId, id: RunId) -> Result<Value, 
 }
 
 /// A large value: one that a run made, or a result of a task.
-async fn large(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<Value, Failure> {
+pub(super) async fn large(api: &Api, tenant: TenantId, hash: [u8; 32]) -> Result<Value, Failure> {
     let gone = || Failure::new(Code::Conflict, "A large value of the run is not here any more.");
     let own = api.read_store(move |store| store.value(tenant, &hash)).await?.filter(|bytes| !bytes.is_empty());
     let text = match own {

@@ -179,7 +179,7 @@ async fn a_run_that_carries_much_says_what_takes_most_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn what_a_program_says_of_itself_is_shown_while_it_goes_on() {
+async fn what_a_program_says_of_itself_is_shown_while_it_goes_on_and_after_its_end() {
     let node = Node::start().await;
     let mut worker = node.worker(1);
     let id = started(&node).await;
@@ -195,5 +195,42 @@ async fn what_a_program_says_of_itself_is_shown_while_it_goes_on() {
     }
     worker.answer(&json!({"v": 1, "commands": [], "end": {"ok": null}})).await;
     node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200);
-    assert_eq!(shown().await.get("status"), None);
+    let ended = shown().await;
+    assert_eq!((&ended["phase"], &ended["status"]), (&json!("completed"), &json!({"at": "asking"})));
+}
+
+#[tokio::test]
+async fn the_last_status_of_a_run_is_what_it_said_in_its_last_history() {
+    let node = Node::start().await;
+    let mut worker = node.worker(1);
+    let ended = async |id: &str| node.get(&format!("/api/v1/runs/{id}?wait=10s")).await.is(200).json();
+    // In the moment of its end, and of any size.
+    let id = started(&node).await;
+    worker.answer(&json!({"v": 1, "commands": [], "state": {"at": "end"}, "end": {"ok": null}})).await;
+    assert_eq!(ended(&id).await["status"], json!({"at": "end"}));
+    let again = async || node.post("/api/v1/runs", r#"{"workflow":"default/long"}"#).await.is(201).json()["id"].clone();
+    let id = again().await;
+    let large = json!({"at": "x".repeat(200_000)});
+    worker.answer(&json!({"v": 1, "commands": [], "state": large, "end": {"ok": null}})).await;
+    assert_eq!(ended(id.as_str().unwrap()).await["status"]["size"], json!(large.to_string().len()));
+    // One that continued as new has said nothing since, and a task that answers like a program is none.
+    let id = again().await;
+    worker.answer(&json!({"v": 1, "commands": [], "state": {"at": "old"}, "end": {"continue": null}})).await;
+    let fetch = command("task", "fetch", &json!({"args": []}));
+    let waits = json!([{"mode": "all", "keys": [fetch["key"]]}]);
+    worker.answer(&json!({"v": 1, "commands": [fetch], "wait": waits})).await;
+    worker.answer(&json!({"v": 1, "commands": [], "state": {"at": "a task"}})).await;
+    worker.answer(&json!({"v": 1, "commands": [], "end": {"ok": null}})).await;
+    let got = ended(id.as_str().unwrap()).await;
+    assert_eq!((&got["phase"], got.get("status")), (&json!("completed"), None), "{got}");
+    // One that is cancelled keeps what it said.
+    let id = again().await;
+    let mut signal = command("signal", "go", &Value::Null);
+    signal["key"] = "/signal:go#0".into();
+    let waits = json!([{"mode": "all", "keys": [signal["key"]]}]);
+    worker.answer(&json!({"v": 1, "commands": [signal], "wait": waits, "state": {"at": "waiting"}})).await;
+    node.post(&format!("/api/v1/runs/{}:cancel", id.as_str().unwrap()), "").await.is(200);
+    worker.answer(&json!({"v": 1, "commands": [], "end": {"cancelled": null}})).await;
+    let got = ended(id.as_str().unwrap()).await;
+    assert_eq!((&got["phase"], &got["status"]), (&json!("cancelled"), &json!({"at": "waiting"})), "{got}");
 }

@@ -73,7 +73,8 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub error: Option<Value>,
-    /// What its program says of itself (`wf.status`), while it goes on; in single reads only. In the form of `input`.
+    /// What its program says of itself (`wf.status`), after its end what it said last, in its newest 128 turns; in single reads
+    /// only. In the form of `input`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     #[schema(value_type = Object)]
     pub status: Option<Value>,
