@@ -44,7 +44,8 @@ pub(crate) fn check_json(bytes: &[u8]) -> Result<(), Failure> {
     parse_borrowed::<serde::de::IgnoredAny>(check(bytes)?).map(|_| ())
 }
 
-/// UTF-8, depth and duplicate keys.
+/// UTF-8, depth, duplicate keys, and what many parsers of JSON cannot read although its grammar allows it: numbers beyond a double, and
+/// halves of surrogate pairs. Taken in here, they would fail wherever they are read.
 pub(crate) fn check(bytes: &[u8]) -> Result<&str, Failure> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Failure::new(Code::MalformedBody, format!("The body is not valid UTF-8 at byte {}.", error.valid_up_to()))
@@ -87,15 +88,35 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                 }
                 b'"' => {
+                    let start = self.at;
                     let string = self.string();
+                    if string.contains(&b'\\') && has_half_pair(string) {
+                        let what = "the text has half of a surrogate pair (\\ud800 to \\udfff), which is no character";
+                        return Err(Failure::field(pointer_at(self.bytes, start), what));
+                    }
                     if matches!(stack.last(), Some(Open::Object(_))) && self.colon_follows() {
                         self.keys.push(string);
+                    }
+                }
+                b'-' | b'0'..=b'9' => {
+                    let start = self.at;
+                    if is_beyond_double(self.number()) {
+                        let what = "the number is larger than a double holds (1.8e308); send it as a text";
+                        return Err(Failure::field(pointer_at(self.bytes, start), what));
                     }
                 }
                 _ => self.at += 1,
             }
         }
         Ok(())
+    }
+
+    /// The number that begins here.
+    fn number(&mut self) -> &'a [u8] {
+        let start = self.at;
+        let more = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+        self.at = self.bytes[start..].iter().position(|byte| !more(byte)).map_or(self.bytes.len(), |end| start + end);
+        &self.bytes[start..self.at]
     }
 
     /// The content of the string that begins here, quotes excluded; an unterminated one ends with the text.
@@ -146,6 +167,36 @@ impl<'a> Scanner<'a> {
             }
         }
     }
+}
+
+/// No double has more digits before its point.
+const DOUBLE_DIGITS: usize = 308;
+
+fn is_beyond_double(number: &[u8]) -> bool {
+    let may_be = number.len() > DOUBLE_DIGITS || number.iter().any(|byte| matches!(byte, b'e' | b'E'));
+    let read = || std::str::from_utf8(number).ok()?.parse::<f64>().ok();
+    may_be && read().is_some_and(f64::is_infinite)
+}
+
+/// Whether the content of a string has an escape `\uD800` to `\uDFFF` that is not one of a pair.
+fn has_half_pair(string: &[u8]) -> bool {
+    let unit = |at: usize| {
+        let escape = string.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
+        u16::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while let Some(found) = string[at..].iter().position(|byte| *byte == b'\\') {
+        at += found;
+        at += match unit(at) {
+            Some(0xD800..=0xDBFF) if matches!(unit(at + 6), Some(0xDC00..=0xDFFF)) => 12,
+            Some(0xD800..=0xDFFF) => return true,
+            _ => 2,
+        };
+        if at >= string.len() {
+            break;
+        }
+    }
+    false
 }
 
 fn decoded_key(raw: &[u8]) -> String {
@@ -287,6 +338,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_parser_could_not_read_back_is_named() {
+        let digits = "9".repeat(400);
+        for (value, pointer) in [
+            ("1e999", "/input"),
+            (r#"{"a":[0,-1E+400]}"#, "/input/a/1"),
+            (digits.as_str(), "/input"),
+            (r#""\ud800""#, "/input"),
+            (r#"{"a":"x\\\ud83d\ude0"}"#, "/input/a"),
+            (r#"["\ud83d\ude00\udc00"]"#, "/input/0"),
+        ] {
+            let problem = refused(&format!(r#"{{"type":"a","input":{value}}}"#));
+            assert_eq!((problem.code, &*problem.errors[0].pointer), (Code::InvalidField, pointer), "{value}");
+        }
+        let zeros = format!("0.{}1", "0".repeat(400));
+        let small = "1".repeat(300);
+        for value in [r#""\ud83d\ude00 \\ud800 \u00e9""#, "1.7e308", "-1e-400", &zeros, &small, r#""1e999""#] {
+            let body = format!(r#"{{"type":"a","input":{value}}}"#);
+            assert!(parse::<SubmitTask>(body.as_bytes()).is_ok(), "{value}");
+        }
+    }
+
+    #[test]
     fn invalid_utf8_is_malformed() {
         let failure = parse::<SubmitTask>(b"{\"type\":\"\xff\xfe\"}").unwrap_err();
         assert_eq!(failure.code(), Code::MalformedBody);
@@ -329,7 +402,7 @@ mod tests {
         }
 
         #[test]
-        fn no_json_like_text_makes_it_panic(text in r#"[\[\]{}",:a\\ 01]{0,60}"#) {
+        fn no_json_like_text_makes_it_panic(text in r#"[\[\]{}",:a\\ 01ude8E.+-]{0,60}"#) {
             let _ = parse::<SubmitTask>(text.as_bytes());
             let _ = pointer_at(text.as_bytes(), text.len() / 2);
         }

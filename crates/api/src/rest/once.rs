@@ -52,7 +52,9 @@ struct Place<'a> {
 
 impl InFlight {
     fn enter(&self, key: (TenantId, String)) -> Option<Place<'_>> {
-        self.0.lock().insert(key.clone()).then_some(Place { all: self, key })
+        let is_new = self.0.lock().insert(key.clone());
+        // Made only then, and with the lock given back: the end of a place takes its key out, under the same lock.
+        is_new.then(|| Place { all: self, key })
     }
 }
 
@@ -190,4 +192,19 @@ async fn prune(api: &Api, tenant: TenantId) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_free_again_when_its_call_has_ended_and_not_when_another_was_refused() {
+        let all = InFlight::default();
+        let key = || (TenantId(1), "k".to_owned());
+        let first = all.enter(key()).expect("nobody has it");
+        assert!(all.enter(key()).is_none() && all.enter(key()).is_none());
+        drop(first);
+        assert!(all.enter(key()).is_some());
+    }
 }

@@ -30,6 +30,19 @@ async fn an_action_is_done_once_and_answered_twice() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_call_many_times_at_once_holds_up_nobody() {
+    let node = Node::start().await;
+    for round in 0..20 {
+        let key = format!("k{round}");
+        let calls = (0..16).map(|_| post(&node, "/api/v1/queues/default:pause", &key, ""));
+        let answers = futures::future::join_all(calls).await;
+        let done = answers.iter().filter(|answer| answer.status == 200).count();
+        assert!(done > 0 && answers.iter().all(|answer| matches!(answer.status, 200 | 409)), "{round}: {done}");
+        node.get("/health/live").await.is(200);
+    }
+}
+
 #[tokio::test]
 async fn what_failed_is_not_kept() {
     let node = Node::start().await;
