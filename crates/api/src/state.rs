@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tidewheel_engine::id::{Name, SessionId, TenantId, WorkerId};
 use tidewheel_engine::task::Spec;
@@ -21,7 +20,7 @@ use crate::live::runs::{self, RunWaiters};
 use crate::live::sampler::Sampler;
 use crate::metrics::ApiMetrics;
 use crate::problem::Failure;
-use crate::rest::InFlight;
+use crate::rest::{InFlight, Page};
 use crate::service::operation::pace::Calls;
 use crate::service::parts::PartsCache;
 use crate::service::routing::RuleCache;
@@ -59,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) default_queue: Name,
     pub(crate) started_ms: u64,
     /// The OpenAPI document, from the first call for it on: it takes 10 ms to make, and anybody may ask for it.
-    pub(crate) openapi: OnceLock<Bytes>,
+    pub(crate) openapi: OnceLock<Page>,
 }
 
 impl Deref for Api {

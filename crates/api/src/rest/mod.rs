@@ -32,6 +32,7 @@ use tower_http::compression::CompressionLayer;
 pub(crate) use once::InFlight;
 pub(crate) use params::{Path, decode};
 pub(crate) use route::{Answer, Body, Route};
+pub(crate) use system::Page;
 
 use crate::problem::Failure;
 use crate::state::Api;
@@ -103,7 +104,7 @@ pub(crate) fn build(api: &Api) -> Router {
             router = router.route(&path, handler.route_layer((observe, checked)));
         }
     }
-    router = system::open_routes(router, compression);
+    router = system::open_routes(router);
     router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(api.clone())
 }
 

@@ -1,14 +1,19 @@
 //! Health, metrics, documentation, status.
 
+use std::io::Write as _;
+use std::sync::OnceLock;
+
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{Method, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
-use tower_http::compression::CompressionLayer;
 
 use super::params::Path;
 use super::reply::{JsonBody, Reply, bytes_of, json as answer};
@@ -56,12 +61,12 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// The few paths without a token (`decisions.md` G17), and `/metrics`, which has a rule of its own. They ignore query
 /// parameters: probes, scrapers and browsers add some that are not meant for us, and a probe that fails for that restarts a server.
-pub(super) fn open_routes(router: Router<Api>, compression: CompressionLayer) -> Router<Api> {
+pub(super) fn open_routes(router: Router<Api>) -> Router<Api> {
     router
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .route("/metrics", get(show_metrics))
-        .route("/openapi.json", get(document).layer(compression))
+        .route("/openapi.json", get(document))
         .route("/docs", get(docs))
         .route("/docs/reference/errors", get(errors))
         .route("/docs/{*page}", get(no_page))
@@ -95,17 +100,52 @@ async fn show_metrics(State(api): State<Api>, request: Request) -> Reply {
     Ok(bytes_of(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))
 }
 
-async fn document(State(api): State<Api>) -> Response {
-    let text = api.openapi.get_or_init(|| openapi::openapi_json(&api.config.version).into());
-    bytes_of(200, "application/json", text.clone())
+/// A text that anybody may ask for without a token: made and compressed once, so that all answers share its bytes, however many
+/// somebody asks for and does not read.
+pub(crate) struct Page {
+    content_type: &'static str,
+    plain: Bytes,
+    gzip: Bytes,
 }
 
-async fn docs() -> Html<String> {
-    Html(openapi::listing_html())
+impl Page {
+    fn new(content_type: &'static str, text: String) -> Page {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        let zipped = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
+        // A vector takes what is written to it; were it otherwise, the plain text would do.
+        Page { content_type, gzip: zipped.unwrap_or_default().into(), plain: text.into() }
+    }
+
+    fn answer(&self, request: &HeaderMap) -> Response {
+        let accepted = request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let mut codings = accepted.flat_map(|value| value.split(',')).map(|coding| coding.split(';').map(str::trim));
+        let zipped = !self.gzip.is_empty()
+            && codings
+                .any(|mut parts| parts.next() == Some("gzip") && parts.all(|q| q.trim_end_matches(['0', '.']) != "q="));
+        let bytes = if zipped { &self.gzip } else { &self.plain };
+        let mut response = bytes_of(200, self.content_type, bytes.clone());
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if zipped {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
 }
 
-async fn errors() -> Response {
-    bytes_of(200, "text/markdown; charset=utf-8", openapi::errors_markdown().into())
+async fn document(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let make = || Page::new("application/json", openapi::openapi_json(&api.config.version));
+    api.openapi.get_or_init(make).answer(&headers)
+}
+
+async fn docs(headers: HeaderMap) -> Response {
+    static PAGE: OnceLock<Page> = OnceLock::new();
+    PAGE.get_or_init(|| Page::new("text/html; charset=utf-8", openapi::listing_html())).answer(&headers)
+}
+
+async fn errors(headers: HeaderMap) -> Response {
+    static PAGE: OnceLock<Page> = OnceLock::new();
+    PAGE.get_or_init(|| Page::new("text/markdown; charset=utf-8", openapi::errors_markdown())).answer(&headers)
 }
 
 async fn no_page(Path(_): Path<String>) -> Response {
