@@ -218,6 +218,8 @@ class RoundTrip(unittest.TestCase):
             ({(1, 2): 1}, "v: a key of type tuple has no JSON form"),
             ({Color.RED: 1, "red": 2}, "v: two keys become the same text 'red'"),
             (["\ud800"], "v[0]: the text holds half of a surrogate pair"),
+            ({"n": [1, 10**400]}, "v.n[1]: an integer of 1329 bits is larger than a double holds"),
+            ({"n": -(10**6000)}, "v.n: an integer of 19932 bits is larger than a double holds"),
             (Box(Box(object())), "v.content.content: object has no JSON form"),
             (loop, "nested deeper than"),
         ]
@@ -226,6 +228,11 @@ class RoundTrip(unittest.TestCase):
                 with self.assertRaises(ResultError) as caught:
                     dump_bytes(value, "v")
                 self.assertIn(message, str(caught.exception))
+
+    def test_large_integers_and_texts_of_digits_go_as_they_are(self):
+        for value in (10**308, -(2**1023), "9" * 400, {"9" * 400: ["8" * 500]}):
+            with self.subTest(value=str(value)[:20]):
+                self.assertEqual(json.loads(dump_bytes(value)), value)
 
 
 class socket_like:

@@ -11,6 +11,7 @@ tidewheel.errors.ResultError: result.rows[0].x: nan has no JSON form; use None o
 from __future__ import annotations
 
 import json
+import re
 
 from .errors import ResultError
 from .secret import Secret
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 #: Deeper values are refused here, because the other side's parser refuses them too (its bound is 128 with the frame's own levels).
 MAX_DEPTH = 100
 
+#: No double has more digits before its point, and readers of JSON take numbers for doubles.
+_DIGITS = 308
+_MANY_DIGITS = re.compile("[0-9]{%d}" % (_DIGITS + 1))
+_MOST = 1.7976931348623157e308
+
 
 def dumps(value: "Any", root: str = "value") -> str:
     """JSON text of a value; raises `ResultError` that names the place which has no JSON form."""
@@ -29,7 +35,9 @@ def dumps(value: "Any", root: str = "value") -> str:
         text = _ENCODE(value)
     except (ResultError, TypeError, ValueError, RecursionError):
         # Slow, but it either knows better (dict keys that are enums, dates, ids) or names the place.
-        text = _ENCODE(to_json(value, root))
+        return _ENCODE(to_json(value, root))
+    if len(text) > _DIGITS and _MANY_DIGITS.search(text):
+        to_json(value, root)  # names the number, unless the digits are of a text
     return text
 
 
@@ -46,7 +54,7 @@ def dump_bytes(value: "Any", root: str = "value") -> bytes:
 def to_json(value: "Any", path: str = "value", depth: int = 0) -> "Any":
     """The value with nothing left in it but dict, list, str, int, float, bool and None."""
     kind = type(value)
-    if value is None or kind is bool or kind is int:
+    if value is None or kind is bool:
         return value
     if isinstance(value, str):
         value = str.__str__(value) if kind is str else _plain_text(value)
@@ -56,6 +64,8 @@ def to_json(value: "Any", path: str = "value", depth: int = 0) -> "Any":
             raise ResultError(f"{path}: the text holds half of a surrogate pair and cannot be sent as UTF-8") from None
         return value
     if isinstance(value, int):
+        if not -_MOST <= value <= _MOST:
+            raise ResultError(f"{path}: an integer of {value.bit_length()} bits is larger than a double holds (1.8e308); use a text")
         return int(value)
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
