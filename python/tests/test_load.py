@@ -122,6 +122,26 @@ class Describe(unittest.TestCase):
         self.fails("there is no @task or @workflow in one")
         self.fails("there is no folder", arguments=("--dir", self.folder + "/none"))
 
+    def steps(self):
+        out = self.describe("--steps", "--dir", self.folder)
+        return out, [json.loads(line) for line in out.stdout.splitlines()]
+
+    def test_steps_say_what_is_imported_and_why_it_cannot_be(self):
+        self.write("a_one.py", "print('noise')\n" + self.TASK.format("a"))
+        out, lines = self.steps()
+        self.assertEqual(lines[:2], [{"importing": "a_one"}, {"importing": None}])
+        self.assertEqual([entry["fn"] for entry in lines[2]["manifest"]], ["a_one:a"])
+        self.assertEqual((len(lines), out.stderr), (3, "noise\n"))
+        path = self.write("b_two.py", "import tidewheel\nprint('{}')\nnothing_like_this\n")
+        out, lines = self.steps()
+        self.assertEqual(lines[:2], [{"importing": "a_one"}, {"importing": "b_two"}])
+        self.assertIn(f"{path}:3: NameError", lines[2]["refused"]["message"])
+        self.assertIn("nothing_like_this", lines[2]["refused"]["traceback"])
+        self.assertEqual((len(lines), out.returncode, out.stderr), (3, 3, "noise\n{}\n"))
+        self.write("b_two.py", "import os, tidewheel\nos._exit(0)\n")
+        _, lines = self.steps()
+        self.assertEqual(lines[-1], {"importing": "b_two"})
+
     @unittest.skipIf(sys.version_info < (3, 11), "before 3.11 only the one entry is read")
     def test_a_broken_pyproject(self):
         self.write("pyproject.toml", "[tool.tidewheel\n")

@@ -6,15 +6,19 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
+use tidewheel_proto::builtin;
 use tokio::process::Command;
 use zip::write::SimpleFileOptions;
 
 use crate::builds::Builds;
 use crate::environment::{Environment, Environments};
 use crate::error::Error;
+use crate::import::{self, Bounds};
 use crate::project::{self, MANIFEST, Manifest, Project};
 use crate::python::{self, Python};
 
@@ -74,6 +78,12 @@ struct Described {
 const LEFT_OUT: &[&str] = &["__pycache__", "node_modules", "venv", "build", "dist", "site-packages"];
 const MAX_MEMBERS: usize = 100_000;
 const MAX_BYTES: u64 = 2 << 30;
+/// Bytes of a description, which a server takes no longer one of; and of what the code prints meanwhile.
+const DESCRIPTION_BYTES: usize = 4 << 20;
+/// The same of replays: some hundred bytes for each of many histories.
+const REPLAY_BYTES: usize = 64 << 20;
+/// Importing the code, and running its workflows on histories.
+const CODE_TIME: Duration = Duration::from_secs(120);
 
 /// The tasks of a project folder, with their schemas and defaults: `{sdk, python, manifest: [...]}`.
 pub async fn describe(dir: &Path, options: &BuildOptions) -> Result<Value, Error> {
@@ -91,9 +101,9 @@ pub async fn replay(source: &Path, histories: &Path, options: &BuildOptions) -> 
     let project = Project::read(&staged.root)?;
     let environment = workshop.environments.get(0, &project.requirements(), &project.requires_python, false).await?;
     let histories = std::fs::canonicalize(histories).map_err(Error::file("open", histories))?;
-    let said = workshop.shim(&staged.root, &environment, &["--replay".as_ref(), histories.as_os_str()]).await?;
-    let lines = String::from_utf8_lossy(&said);
-    let read = lines.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
+    let asked = ["--replay".as_ref(), histories.as_os_str()];
+    let said = workshop.shim(&staged.root, &environment, &asked, REPLAY_BYTES).await?;
+    let read = said.iter().map(|line| serde_json::from_str(line.get())).collect::<Result<Vec<Value>, _>>();
     read.map_err(|e| Error::Package(format!("what came of the replays cannot be read: {e}")))
 }
 
@@ -130,6 +140,7 @@ pub async fn build_package(source: &Path, out: &Path, options: &BuildOptions) ->
     let environment = workshop.environments.get(0, &lock, &project.requires_python, false).await?;
     let described: Described = serde_json::from_value(workshop.describe(&staged.root, &environment).await?)
         .map_err(|e| Error::Package(format!("the description of the code cannot be read: {e}")))?;
+    described.manifest.iter().try_for_each(not_built_in)?;
     let modules: BTreeSet<String> = (described.manifest.iter())
         .filter_map(|entry| Some(entry.get("fn")?.as_str()?.split(':').next()?.to_owned()))
         .collect();
@@ -159,6 +170,15 @@ pub async fn build_package(source: &Path, out: &Path, options: &BuildOptions) ->
         manifest,
         warnings,
     })
+}
+
+/// A server refuses a package that takes over what every agent runs itself; here there is a function to name.
+fn not_built_in(entry: &Value) -> Result<(), Error> {
+    let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+    if text("kind") != "workflow" && builtin::is_one(text("name")) {
+        return Err(Error::Package(format!("{}: {}", text("fn"), builtin::taken(text("name")))));
+    }
+    Ok(())
 }
 
 /// Python, its environments and the embedded package.
@@ -198,16 +218,23 @@ impl Workshop {
     }
 
     async fn describe(&self, root: &Path, environment: &Environment) -> Result<Value, Error> {
-        let said = self.shim(root, environment, &["--describe".as_ref()]).await?;
-        serde_json::from_slice(&said)
-            .map_err(|e| Error::Package(format!("the description of the code cannot be read: {e}")))
+        let said = self.shim(root, environment, &["--describe".as_ref()], DESCRIPTION_BYTES).await?;
+        let why = |e: String| Error::Package(format!("the description of the code cannot be read: {e}"));
+        let last = said.last().ok_or_else(|| why("there is none".into()))?;
+        serde_json::from_str(last.get()).map_err(|e| why(e.to_string()))
     }
 
-    /// Runs the shim over the code of a folder; what it printed.
-    async fn shim(&self, root: &Path, environment: &Environment, arguments: &[&OsStr]) -> Result<Vec<u8>, Error> {
+    /// Runs the shim over the code of a folder; the lines it answered.
+    async fn shim(
+        &self,
+        root: &Path,
+        environment: &Environment,
+        arguments: &[&OsStr],
+        bytes: usize,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
         let root = std::fs::canonicalize(root).map_err(Error::file("open", root))?;
         let mut command = Command::new(&environment.program);
-        command.args(["-m", "tidewheel._shim", "--dir"]).arg(&root).args(arguments);
+        command.args(["-m", "tidewheel._shim", "--steps", "--dir"]).arg(&root).args(arguments);
         command.env("PYTHONPATH", &self.library).env("PYTHONDONTWRITEBYTECODE", "1");
         // The code of the project runs here: it is not to see the token of whoever builds it.
         for (name, _) in std::env::vars_os() {
@@ -215,20 +242,8 @@ impl Workshop {
                 command.env_remove(name);
             }
         }
-        command.stdin(std::process::Stdio::null()).kill_on_drop(true).current_dir(&root);
-        let output = tokio::time::timeout(std::time::Duration::from_secs(120), command.output()).await;
-        let output = output
-            .map_err(|_| Error::Code {
-                message: "importing and running the code took more than 120 s".into(),
-                traceback: String::new(),
-            })?
-            .map_err(Error::file("run", &environment.program))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            let (message, traceback) = said.split_once('\n').unwrap_or((&said, ""));
-            return Err(Error::Code { message: message.to_owned(), traceback: traceback.to_owned() });
-        }
-        Ok(output.stdout)
+        command.current_dir(&root);
+        import::run(command, Bounds { bytes, time: CODE_TIME }).await
     }
 }
 

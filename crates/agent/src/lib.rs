@@ -16,6 +16,7 @@ mod config;
 mod environment;
 mod error;
 mod guard;
+mod import;
 mod inputs;
 mod lease;
 mod link;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tidewheel_proto::builtin::PREFIX;
 use tidewheel_proto::v1::Grant;
 
 use crate::error::Fault;
 
-pub(crate) const PREFIX: &str = "builtin.";
 /// A sleep cannot outlive any sensible demonstration.
 const MAX_SLEEP: Duration = Duration::from_secs(24 * 3600);
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use tidewheel_proto::builtin;
 use tidewheel_proto::v1::server_message::Message as In;
 use tidewheel_proto::v1::worker_message::Message as Wire;
 use tidewheel_proto::v1::{
@@ -44,7 +45,7 @@ use crate::process::{Spawner, Tree};
 use crate::pump::Said;
 use crate::rest::Rest;
 use crate::sandbox::Sandbox;
-use crate::shell::{self, ShellSaid};
+use crate::shell::ShellSaid;
 use crate::warm::{Home, LaneId, Pool, ProcId, Unit};
 
 /// Deadlines, cancellations and the lease are looked at so often while there are attempts.
@@ -355,9 +356,9 @@ impl Runner {
         let grant = &attempt.grant;
         if !grant.input.is_empty() && serde_json::from_slice::<&serde_json::value::RawValue>(&grant.input).is_err() {
             self.fail_all(&unit.members, &Fault::new("invalid-input", "the input is not JSON", false));
-        } else if grant.r#type.starts_with(noop::PREFIX) {
+        } else if grant.r#type.starts_with(builtin::PREFIX) {
             unit.members.iter().for_each(|id| self.builtin(*id, now));
-        } else if grant.entrypoint.is_empty() && shell::TYPES.contains(&grant.r#type.as_str()) {
+        } else if grant.entrypoint.is_empty() && builtin::COMMANDS.contains(&grant.r#type.as_str()) {
             self.shell_queue.extend(unit.members);
         } else if grant.entrypoint.is_empty() || grant.package.is_empty() {
             let why = format!("the grant of a task of type `{}` names no package to run it", grant.r#type);

@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tidewheel_proto::builtin::RUN_SHELL;
 
 use crate::error::Fault;
 use crate::shell::{Command, Returns};
-
-pub(crate) const SHELL: &str = "run.shell";
-pub(crate) const PYTHON: &str = "run.python";
 
 /// Runs the script with its arguments: names become variables, a list becomes `sys.argv`.
 const RUNNER: &str = "import json, sys
@@ -64,7 +62,7 @@ pub(crate) fn parse(kind: &str, input: &[u8]) -> Result<Command, Fault> {
     let mut command = Command { env, stdin: script.stdin.unwrap_or_default(), ..Command::default() };
     command.returns = Some(script.returns.unwrap_or_default());
     match kind {
-        SHELL => {
+        RUN_SHELL => {
             let line = script.command.ok_or_else(|| bad("`command` is missing"))?;
             command.args = match arguments {
                 Arguments::Listed(list) => list.iter().map(text).collect(),
@@ -105,20 +103,24 @@ fn flag(name: &str, value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidewheel_proto::builtin::RUN_PYTHON;
 
     #[test]
     fn arguments_of_a_command_are_words_of_their_own() {
         let input = br#"{"command": "echo", "arguments": {"--name": "a b", "-v": null}, "return": "stdout"}"#;
-        let command = parse(SHELL, input).ok().unwrap();
+        let command = parse(RUN_SHELL, input).ok().unwrap();
         assert_eq!(command.command, "echo \"$@\"");
         assert_eq!(command.args, ["--name=a b", "-v"]);
     }
 
     #[test]
     fn wrong_inputs_are_named() {
-        for (kind, input) in
-            [(SHELL, "{}"), (PYTHON, r#"{"command":"x"}"#), (PYTHON, r#"{"code":"x","language":"js"}"#), (SHELL, "7")]
-        {
+        for (kind, input) in [
+            (RUN_SHELL, "{}"),
+            (RUN_PYTHON, r#"{"command":"x"}"#),
+            (RUN_PYTHON, r#"{"code":"x","language":"js"}"#),
+            (RUN_SHELL, "7"),
+        ] {
             assert!(parse(kind, input.as_bytes()).is_err_and(|f| f.kind == "invalid-input"), "{kind} {input}");
         }
     }

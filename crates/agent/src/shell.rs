@@ -19,9 +19,6 @@ use crate::process::{Spawn, Spawner, Tree, describe_exit};
 use crate::pump::{Item, Pump, Said, Stream};
 use crate::sandbox::{Sandbox, View};
 
-pub(crate) const TYPE: &str = "shell";
-/// Types of tasks that are command lines.
-pub(crate) const TYPES: [&str; 3] = [TYPE, crate::script::SHELL, crate::script::PYTHON];
 /// Of each stream, in the result.
 const TAIL_BYTES: usize = 64 << 10;
 

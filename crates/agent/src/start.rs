@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tidewheel_proto::builtin;
 use tidewheel_proto::v1::Hello;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,6 @@ use crate::inputs::Inputs;
 use crate::lease::Lease;
 use crate::link::{Link, LinkState};
 use crate::log_ship::LogBuffer;
-use crate::noop;
 use crate::outbox::Outbox;
 use crate::package::Packages;
 use crate::process::Spawner;
@@ -30,7 +30,6 @@ use crate::python::{self, Python};
 use crate::rest::Rest;
 use crate::runner::{Event, Runner, Tools, Wiring};
 use crate::sandbox::Sandbox;
-use crate::shell;
 use crate::tally::Tally;
 
 /// Events that wait for the runner. Pumps and the link stop reading when it is full.
@@ -284,7 +283,7 @@ fn make_hello(tools: &Tools) -> Hello {
         serves: config.serves.message(),
         data: config.data.clone(),
         runs_packages: true,
-        own_types: std::iter::once(format!("{}*", noop::PREFIX)).chain(shell::TYPES.map(String::from)).collect(),
+        own_types: builtin::own_types(),
         enforced: enforced.into_iter().collect(),
         instance: tools.instance.clone(),
         kind: config.kind.clone(),

@@ -40,6 +40,20 @@ fn bad(why: impl std::fmt::Display) -> Error {
     Error::Package(format!("the package is refused: {why}"))
 }
 
+/// A member for which there is no place in an empty folder: another try finds none either.
+fn unplaced(verb: &str, name: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    use std::io::ErrorKind;
+    let shown = name.chars().take(120).collect::<String>().escape_debug().to_string();
+    let other = Error::file(verb, path);
+    move |error| match error.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+            bad(format!("the member \"{shown}\" is there as a file and as a folder"))
+        }
+        ErrorKind::InvalidFilename => bad(format!("the name of the member \"{shown}\" is too long")),
+        _ => other(error),
+    }
+}
+
 struct Target<'a> {
     root: &'a Path,
     archive_bytes: u64,
@@ -74,7 +88,7 @@ impl Target<'_> {
 
     fn folder(&mut self, name: &str) -> Result<(), Error> {
         let path = self.place(name)?;
-        std::fs::create_dir_all(&path).map_err(Error::file("make", &path))
+        std::fs::create_dir_all(&path).map_err(unplaced("make", name, &path))
     }
 
     fn file(&mut self, name: &str, executable: bool, content: &mut dyn Read) -> Result<(), Error> {
@@ -84,10 +98,10 @@ impl Target<'_> {
             return Err(bad(format!("the member \"{}\" is there twice or has no name", name.escape_debug())));
         }
         let parent = path.parent().expect("a member lies below the root");
-        std::fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
+        std::fs::create_dir_all(parent).map_err(unplaced("make", name, parent))?;
         let mode = if executable { 0o755 } else { 0o644 };
         let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
-        let mut file = opened.map_err(Error::file("write", &path))?;
+        let mut file = opened.map_err(unplaced("write", name, &path))?;
         let mut buffer = [0u8; 64 << 10];
         loop {
             let n = content.read(&mut buffer).map_err(|e| bad(format!("it is damaged: {e}")))?;
@@ -182,6 +196,19 @@ mod tests {
         for name in ["../evil", "/etc/evil", "a/../../evil", "a\\..\\evil"] {
             let archive = zip_with(&[("ok.py", 0o644, b"1"), (name, 0o644, b"x")]);
             assert!(refused(archive.path()).contains("evil"), "{name}");
+        }
+    }
+
+    #[test]
+    fn members_without_a_place_are_refused_for_good() {
+        let long = "a".repeat(256);
+        for names in [["x", "x/y"], ["x/y", "x"], ["ok", &long]] {
+            let archive = zip_with(&names.map(|name| (name, 0o644, &b"1"[..])));
+            let dir = tempfile::tempdir().expect("a folder");
+            let error = unpack(archive.path(), dir.path()).expect_err("it is refused");
+            assert!(matches!(error, Error::Package(_)) && !error.is_retryable(), "{error}");
+            let told = error.to_string();
+            assert!(told.contains("member \"x") || told.contains("member \"aaa"), "{told}");
         }
     }
 

@@ -57,6 +57,13 @@ impl Failure {
         Failure(Box::new(Problem::new(Code::InvalidField, first).with_field(pointer, detail)))
     }
 
+    /// What a package says of itself, in its manifest.
+    pub(crate) fn package(pointer: impl Into<String>, detail: impl Into<String>) -> Failure {
+        let (pointer, detail) = (pointer.into(), detail.into());
+        let first = said_of(&pointer, &detail);
+        Failure(Box::new(Problem::new(Code::InvalidPackage, first).with_field(pointer, detail)))
+    }
+
     pub(crate) fn query(parameter: &str, detail: impl Into<String>) -> Failure {
         let detail = detail.into();
         let first = format!("?{parameter}=: {detail}");

@@ -11,6 +11,7 @@ pub mod v1 {
 /// The file at the root of a package archive that says what is in it: a [`rest::PackageManifest`] as JSON.
 pub const MANIFEST_FILE: &str = "tidewheel-manifest.json";
 
+pub mod builtin;
 pub mod chunk;
 pub mod code;
 pub mod id;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use tidewheel_proto::builtin;
+
 use super::{Event, Runner, Shell, child_env, limits_of, remove_later};
 use crate::attempt::{AttemptId, Phase};
 use crate::shell::{self, ShellSaid};
@@ -86,5 +88,5 @@ impl Runner {
 
 /// The command line of a task.
 fn parsed(kind: &str, input: &[u8]) -> Result<shell::Command, crate::error::Fault> {
-    if kind == shell::TYPE { shell::parse(input) } else { crate::script::parse(kind, input) }
+    if kind == builtin::SHELL { shell::parse(input) } else { crate::script::parse(kind, input) }
 }

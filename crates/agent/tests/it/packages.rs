@@ -266,6 +266,64 @@ async fn a_project_becomes_a_package_that_runs() {
     assert!(format!("{message}\n{traceback}").contains("jobs.py"), "{message} {traceback}");
 }
 
+/// Why a project with this one module cannot be built: the message, and what the code said.
+async fn why_not(code: &str) -> (String, String) {
+    let project = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, text: &str| std::fs::write(project.path().join(path), text).expect("written");
+    write("pyproject.toml", "[project]\nname = \"odd\"\nversion = \"1\"\n");
+    write("odd.py", code);
+    let cache = tempfile::tempdir().expect("a folder");
+    let options = BuildOptions::new(cache.path());
+    let out = cache.path().join("odd.zip");
+    match build_package(project.path(), &out, &options).await.expect_err("it cannot be built") {
+        Error::Code { message, traceback } => (message, traceback),
+        other => (other.to_string(), String::new()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_writes_without_end_while_it_is_imported_is_stopped() {
+    for stream in ["stdout", "stderr"] {
+        let code = format!("import sys\nimport tidewheel\nwhile True:\n    print('x' * 10000, file=sys.{stream})\n");
+        let (message, _) = why_not(&code).await;
+        assert!(message.contains("`odd`") && message.contains("more than 4 MiB"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_ends_the_interpreter_while_it_is_imported_is_told() {
+    let begin = "import os, sys\nfrom tidewheel import task\n@task\ndef f(): ...\n";
+    for (code, how) in [("0", "code 0"), ("7", "code 7")] {
+        let (message, said) = why_not(&format!("{begin}print('bye', flush=True)\nos._exit({code})\n")).await;
+        assert!(message.contains("`odd`") && message.contains("ended the interpreter"), "{message}");
+        assert!(message.contains(how) && said.contains("bye"), "{message} {said}");
+    }
+    let (message, _) = why_not(&format!("{begin}os.kill(os.getpid(), 9)\n")).await;
+    assert!(message.contains("`odd`") && message.contains("signal 9"), "{message}");
+    // Who goes on in the background does not keep the build waiting for what it holds open.
+    let (message, _) =
+        why_not(&format!("{begin}if os.fork() == 0:\n    import time; time.sleep(30)\nos._exit(0)\n")).await;
+    assert!(message.contains("ended the interpreter"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_code_prints_does_not_hide_why_it_cannot_be_built() {
+    let (message, said) = why_not("import tidewheel\nprint('{}')\n").await;
+    assert!(message.contains("there is no @task or @workflow in odd"), "{message}");
+    assert!(said.contains("{}"), "{said}");
+    let (message, said) = why_not("import tidewheel\nprint('{}')\nnothing_like_this\n").await;
+    assert!(message.contains("odd.py:3: NameError"), "{message}");
+    assert!(said.contains("Traceback"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_with_the_name_of_a_built_in_type_is_refused_when_it_is_built() {
+    for name in ["shell", "builtin.noop", "run.python"] {
+        let (message, _) = why_not(&format!("from tidewheel import task\n@task(name='{name}')\ndef f(): ...\n")).await;
+        assert!(message.contains("odd:f") && message.contains(&format!("'{name}' is built in")), "{message}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_is_pruned_of_all_that_is_not_in_use() {
     let mut bench = Bench::start_with(|c| {

@@ -21,6 +21,8 @@ const MAX_RATIO: u64 = 100;
 const RATIO_FLOOR: u64 = 16 << 20;
 /// Longest path of a member.
 const MAX_PATH: usize = 512;
+/// Longest name of a file or folder: what the file systems of agents take.
+const MAX_NAME: usize = 255;
 /// Bytes of the manifest that may lie in an archive.
 const MAX_MANIFEST: u64 = 4 << 20;
 
@@ -61,7 +63,7 @@ pub(crate) fn analyse(mut reader: Box<dyn ReadSeek + Send>, packed: u64) -> Resu
     let mut magic = [0u8; 4];
     let got = read_up_to(&mut reader, &mut magic)?;
     reader.rewind().map_err(unreadable)?;
-    let counter = Counter { members: 0, unpacked: 0, packed };
+    let counter = Counter { members: 0, unpacked: 0, packed, places: Vec::new() };
     match &magic[..got] {
         [b'P', b'K', 3 | 5, 4 | 6] => zip_members(reader, counter),
         [0x1F, 0x8B, ..] => tar_members(reader, counter),
@@ -73,15 +75,47 @@ struct Counter {
     members: usize,
     unpacked: u64,
     packed: u64,
+    places: Vec<Place>,
+}
+
+/// Where a member lies once it is unpacked. What lies in a folder follows it in order at once.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// The names from the top; a zero between them, which no name holds, stands before every other byte.
+    path: String,
+    is_folder: bool,
 }
 
 impl Counter {
-    fn member(&mut self, path: &str) -> Result<(), Failure> {
+    fn member(&mut self, path: &str, is_folder: bool) -> Result<(), Failure> {
         self.members += 1;
         if self.members > MAX_MEMBERS {
             return Err(invalid(format!("The archive has more than {MAX_MEMBERS} members.")));
         }
-        check_path(path)
+        check_path(path)?;
+        let names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+        if names.is_empty() && !is_folder {
+            return Err(invalid(format!("The member '{}' has no name.", shown(path))));
+        }
+        self.places.push(Place { path: names.join("\0"), is_folder });
+        Ok(())
+    }
+
+    /// Refuses members of which one stands where another has to be.
+    fn check_places(&mut self) -> Result<(), Failure> {
+        self.places.sort_unstable();
+        for pair in self.places.windows(2).filter(|pair| !pair[0].is_folder) {
+            let (file, next) = (&pair[0], &pair[1]);
+            let Some(rest) = next.path.strip_prefix(&file.path) else { continue };
+            let name = shown(&file.path.replace('\0', "/"));
+            if rest.is_empty() && !next.is_folder {
+                return Err(invalid(format!("The member '{name}' is there twice.")));
+            }
+            if rest.is_empty() || rest.starts_with('\0') {
+                return Err(invalid(format!("The member '{name}' is there as a file and as a folder.")));
+            }
+        }
+        Ok(())
     }
 
     fn bytes(&mut self, more: u64) -> Result<(), Failure> {
@@ -126,7 +160,7 @@ fn zip_members(reader: Box<dyn ReadSeek + Send>, mut counter: Counter) -> Result
         let member = archive.by_index(index).map_err(|e| invalid(format!("Member {index} cannot be read: {e}.")))?;
         let path = std::str::from_utf8(member.name_raw()).map_err(|_| invalid("The name of a member is not UTF-8."))?;
         let path = path.to_owned();
-        counter.member(&path)?;
+        counter.member(&path, member.is_dir())?;
         // The upper half of the mode is the file type; zero where the packer was not a Unix.
         let file_type = member.unix_mode().unwrap_or(0) & 0o170_000;
         if member.is_symlink() || !matches!(file_type, 0 | 0o100_000 | 0o040_000) {
@@ -143,6 +177,7 @@ fn zip_members(reader: Box<dyn ReadSeek + Send>, mut counter: Counter) -> Result
             manifest.get_or_insert(content);
         }
     }
+    counter.check_places()?;
     Ok(Analysis { members: counter.members, unpacked: counter.unpacked, kind: Kind::Zip, manifest })
 }
 
@@ -161,7 +196,7 @@ fn tar_members(reader: Box<dyn ReadSeek + Send>, mut counter: Counter) -> Result
         if kind.is_pax_global_extensions() {
             continue;
         }
-        counter.member(&path)?;
+        counter.member(&path, kind.is_dir())?;
         if !(kind.is_file() || kind.is_dir() || kind.is_contiguous()) {
             return Err(invalid(format!(
                 "The member '{}' is a link or device; only files and folders are taken.",
@@ -173,6 +208,7 @@ fn tar_members(reader: Box<dyn ReadSeek + Send>, mut counter: Counter) -> Result
             manifest.get_or_insert(content);
         }
     }
+    counter.check_places()?;
     Ok(Analysis { members: counter.members, unpacked: counter.unpacked, kind: Kind::TarGz, manifest })
 }
 
@@ -194,6 +230,9 @@ fn check_path(path: &str) -> Result<(), Failure> {
     }
     if path.split('/').any(|part| part == "..") {
         return refuse("would leave its folder by '..'");
+    }
+    if path.split('/').any(|part| part.len() > MAX_NAME) {
+        return refuse(&format!("has a name of more than {MAX_NAME} bytes in its path"));
     }
     Ok(())
 }
@@ -318,6 +357,64 @@ mod tests {
             t.append(&header, &zeros[..]).unwrap();
         });
         assert!(check(bytes).unwrap_err().contains("times its size"));
+    }
+
+    #[test]
+    fn members_that_cannot_be_unpacked_beside_each_other_are_refused() {
+        let both = [vec!["x", "x/y"], vec!["x/y", "x"], vec!["x/", "x"], vec!["x/y/z", "a", "./x"], vec!["x", "./x"]];
+        for names in both {
+            let members: Vec<_> = names.iter().map(|name| (*name, &b"1"[..])).collect();
+            let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            for name in &names {
+                match name.strip_suffix('/') {
+                    Some(folder) => zip.add_directory(folder, SimpleFileOptions::default()).unwrap(),
+                    None => zip.start_file(*name, SimpleFileOptions::default()).unwrap(),
+                }
+            }
+            let told = check(zip.finish().unwrap().into_inner()).unwrap_err();
+            assert!(told.contains("'x'"), "zip {names:?}: {told}");
+            let bytes = tar_of(|t| {
+                for (name, content) in &members {
+                    let (kind, content) = match name.ends_with('/') {
+                        true => (tar::EntryType::Directory, &b""[..]),
+                        false => (tar::EntryType::Regular, *content),
+                    };
+                    t.append(&raw_header(name, content.len() as u64, kind), content).unwrap();
+                }
+            });
+            let told = check(bytes).unwrap_err();
+            assert!(told.contains("'x'"), "tar {names:?}: {told}");
+        }
+        // The same file twice, which a zip cannot say.
+        let bytes = tar_of(|t| {
+            for _ in 0..2 {
+                t.append(&raw_header("x", 1, tar::EntryType::Regular), &b"1"[..]).unwrap();
+            }
+        });
+        assert!(check(bytes).unwrap_err().contains("'x' is there twice"));
+        for nothing in ["./", "."] {
+            let bytes = tar_of(|t| t.append(&raw_header(nothing, 1, tar::EntryType::Regular), &b"1"[..]).unwrap());
+            assert!(check(bytes).unwrap_err().contains("has no name"), "{nothing}");
+        }
+        // What looks alike and is no clash.
+        assert!(check(zip_of(&[("x.py", b""), ("x/y", b""), ("x/y.py", b""), ("x-y", b""), ("x!", b"")])).is_ok());
+        let bytes = tar_of(|t| {
+            for folder in ["./", "./x/", "x/"] {
+                t.append(&raw_header(folder, 0, tar::EntryType::Directory), &b""[..]).unwrap();
+            }
+            t.append(&raw_header("x/y", 1, tar::EntryType::Regular), &b"1"[..]).unwrap();
+        });
+        assert_eq!(check(bytes).unwrap().members, 4);
+    }
+
+    #[test]
+    fn names_that_no_file_can_have_are_refused() {
+        for name in ["a".repeat(256), format!("pkg/{}/b.py", "\u{e9}".repeat(128))] {
+            let told = check(zip_of(&[(&name, b"x")])).unwrap_err();
+            let shown: String = name.chars().take(20).flat_map(char::escape_default).collect();
+            assert!(told.contains("255 bytes") && told.contains(&shown), "{told}");
+        }
+        assert!(check(zip_of(&[(&"a".repeat(255), b"x")])).is_ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tidewheel_engine::config::{QueueConfig, Rate, RetryPolicy};
 use tidewheel_engine::effect::Refusal;
 use tidewheel_engine::id::{Name, TenantId};
 use tidewheel_engine::mutation::{Record, RecordKind};
+use tidewheel_proto::builtin;
 use tidewheel_proto::code::Code;
 use tidewheel_proto::rest;
 use tidewheel_runtime::Directory;
@@ -231,6 +232,9 @@ fn check_manifest(
     for (index, entry) in manifest.entries.iter().enumerate() {
         let prefix = format!("/entries/{index}");
         let checked = check_entry(entry).map_err(|f| f.under(&prefix))?;
+        if !program::is_one(entry) && builtin::is_one(&entry.name) {
+            return Err(Failure::package(format!("{prefix}/name"), builtin::taken(&entry.name)));
+        }
         if manifest.entries[..index].iter().any(|e| e.name == entry.name) {
             return Err(Failure::field(format!("{prefix}/name"), format!("the task '{}' is named twice", entry.name)));
         }

@@ -63,6 +63,40 @@ async fn a_package_brings_task_types_and_their_queue() {
 }
 
 #[tokio::test]
+async fn a_package_cannot_take_over_the_types_that_agents_run_themselves() {
+    let node = Node::start().await;
+    let manifest = |name: &str, kind: &str| {
+        format!(
+            r#"{{"format":"folder","entries":[{{"name":"own","fn":"a:b"}},{{"name":"{name}","fn":"a:c","kind":"{kind}"}}]}}"#
+        )
+    };
+    for (at, name) in ["shell", "run.shell", "run.python", "builtin.noop", "builtin.any"].iter().enumerate() {
+        for kind in ["", "task"] {
+            let path = format!("/api/v1/packages/taker/{at}");
+            let got = put(&node, &path, &archive(&[("a.py", name)]), &manifest(name, kind)).await.is(422);
+            assert_eq!(got.code(), "invalid-package");
+            let told = got.json()["errors"][0].clone();
+            assert_eq!(told["pointer"], "/entries/1/name");
+            assert!(told["detail"].as_str().unwrap().contains(&format!("'{name}' is built in")), "{told}");
+            // Nor by the manifest that lies in the archive.
+            let inside = manifest(name, kind);
+            let bytes = archive(&[("a.py", name), ("tidewheel-manifest.json", &inside)]);
+            let request = node.request(Method::PUT, &path, &node.admin).header("content-type", "application/zip");
+            node.send(request.body(Body::from(bytes)).unwrap()).await.is(422);
+            node.get(&path).await.is(404);
+        }
+    }
+    assert_eq!(node.get("/api/v1/task-types").await.is(200).json()["items"], json!([]));
+    // Names beside them are free, and workflows have names of their own.
+    for (at, (name, kind)) in
+        [("shells", "task"), ("builtin", "task"), ("run", ""), ("shell", "workflow")].iter().enumerate()
+    {
+        let path = format!("/api/v1/packages/free/{at}");
+        put(&node, &path, &archive(&[("a.py", name)]), &manifest(name, kind)).await.is(201);
+    }
+}
+
+#[tokio::test]
 async fn a_retry_factor_has_one_range_everywhere() {
     let node = Node::start().await;
     let manifest = |factor: &str| {

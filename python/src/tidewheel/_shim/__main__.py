@@ -2,7 +2,8 @@
 
 Options: ``--modules a,b`` or ``--dir DIR`` say what to import (else the environment's TIDEWHEEL_MODULES does), ``--describe``
 prints the manifest and ends, ``--replay FILE`` checks the workflows against histories of runs (one per line), prints what came of each, and
-ends. Environment: TIDEWHEEL_FD (the socket), TIDEWHEEL_PROTO (1), TIDEWHEEL_PATH (folders for the
+ends. With ``--steps`` these two also print, a JSON object a line, which module is imported next (``{"importing": "a"}``, then null) and why the code
+cannot be served (``{"refused": {"message", "traceback"}}``): who reads them can tell what ended the process. Environment: TIDEWHEEL_FD (the socket), TIDEWHEEL_PROTO (1), TIDEWHEEL_PATH (folders for the
 module search path), TIDEWHEEL_SLOTS (tasks at a time, 1), TIDEWHEEL_PARKED (programs that may wait in it), TIDEWHEEL_ARTIFACTS (folder for artifacts given as bytes).
 
 Exit codes: 0 drained or the agent is gone, 2 wrong call, 3 a module cannot be loaded, 70 the protocol was broken.
@@ -17,7 +18,7 @@ from .._version import PROTOCOL, __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
     from .registered import Offer
 
@@ -42,19 +43,19 @@ def _parse(arguments: "List[str]") -> "Dict[str, str]":
     rest = list(arguments)
     while rest:
         name, found, value = rest.pop(0).partition("=")
-        if name == "--describe" and not found:
+        if name in ("--describe", "--steps") and not found:
             options[name] = "yes"
         elif name in ("--modules", "--dir", "--replay"):
             if not found and not rest:
                 raise ValueError(f"{name} needs a value")
             options[name] = value if found else rest.pop(0)
         else:
-            raise ValueError(f"unknown option {name}; there are --modules a,b, --dir DIR, --describe and --replay FILE")
+            raise ValueError(f"unknown option {name}; there are --modules a,b, --dir DIR, --describe, --replay FILE and --steps")
     return options
 
 
-def _load(options: "Dict[str, str]") -> "Offer":
-    """Imports what is to be served; its tasks and workflows by function. Raises LoadError."""
+def _load(options: "Dict[str, str]", importing: "Optional[Callable[[str], None]]" = None) -> "Offer":
+    """Imports what is to be served; its tasks and workflows by function. Raises LoadError. `importing` is told each module before it is."""
     from . import discover
     from .registered import ManifestError, everything
 
@@ -72,7 +73,7 @@ def _load(options: "Dict[str, str]") -> "Offer":
             f"no module below {options['--dir']} uses tidewheel" if "--dir" in options
             else "no modules are named: give --modules, --dir or TIDEWHEEL_MODULES"
         )
-    discover.import_all(modules)
+    discover.import_all(modules, importing)
     try:
         found = everything()
     except ManifestError as error:
@@ -82,28 +83,58 @@ def _load(options: "Dict[str, str]") -> "Offer":
     return found
 
 
+class _Answer:
+    """The standard output, for the answer alone: what the code prints goes to the standard error from here on."""
+
+    def __init__(self, options: "Dict[str, str]") -> None:
+        # Before the code is there, which may hide a module that this needs.
+        from ..encode import dump_bytes
+
+        self._dump = dump_bytes
+        self._steps = "--steps" in options
+        self._file = os.fdopen(os.dup(1), "wb", 0)
+        os.dup2(2, 1)
+
+    def load(self, options: "Dict[str, str]") -> "Offer":
+        """Imports the code. Raises LoadError."""
+        found = _load(options, self._importing if self._steps else None)
+        if self._steps:
+            self._importing(None)
+        return found
+
+    def _importing(self, module: "Optional[str]") -> None:
+        self.line({"importing": module})
+
+    def refuse(self, error: "Exception") -> int:
+        """Tells why there is no answer; the exit code."""
+        trace = getattr(error, "traceback", "")
+        sys.stdout.flush()
+        if self._steps:
+            self.line({"refused": {"message": str(error), "traceback": trace}})
+        else:
+            print(error, file=sys.stderr)
+            if trace:
+                print(trace, file=sys.stderr)
+        return EXIT_LOAD
+
+    def line(self, value: "Any") -> None:
+        left = memoryview(self._dump(value) + b"\n")
+        while left:
+            left = left[self._file.write(left):]
+
+
 def _describe(options: "Dict[str, str]") -> int:
     from .discover import LoadError
     from .manifest import manifest
     from .registered import ManifestError
 
-    # What modules print while they are imported must not end up in the manifest.
-    out = os.dup(1)
-    os.dup2(2, 1)
+    answer = _Answer(options)
     try:
-        entries = manifest(_load(options))
+        entries = manifest(answer.load(options))
     except (LoadError, ManifestError) as error:
-        sys.stdout.flush()
-        print(error, file=sys.stderr)
-        trace = getattr(error, "traceback", "")
-        if trace:
-            print(trace, file=sys.stderr)
-        return EXIT_LOAD
+        return answer.refuse(error)
     sys.stdout.flush()
-    from ..encode import dump_bytes
-
-    with os.fdopen(out, "wb") as file:
-        file.write(dump_bytes({**_versions(), "manifest": entries}) + b"\n")
+    answer.line({**_versions(), "manifest": entries})
     return 0
 
 
@@ -111,22 +142,19 @@ def _replay(options: "Dict[str, str]") -> int:
     from .discover import LoadError
     from .registered import ManifestError
 
-    # What modules and workflows print is not what came of a replay.
-    out = os.dup(1)
-    os.dup2(2, 1)
+    answer = _Answer(options)
     try:
-        _load(options)
+        answer.load(options)
     except (LoadError, ManifestError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_LOAD
+        return answer.refuse(error)
     import json
 
     from .replays import outcome
 
-    with open(options["--replay"], encoding="utf-8") as histories, os.fdopen(out, "w", encoding="utf-8") as file:
+    with open(options["--replay"], encoding="utf-8") as histories:
         for line in histories:
             if line.strip():
-                print(json.dumps(outcome(json.loads(line))), file=file)
+                answer.line(outcome(json.loads(line)))
     return 0
 
 

@@ -12,7 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Iterator, List, Optional, Tuple
+    from typing import Callable, Iterator, List, Optional, Tuple
 
 # Never a package's own code.
 _SKIP = {"tests", "test", "build", "dist", "node_modules", "venv", "site-packages", "__pycache__", "docs"}
@@ -124,11 +124,13 @@ def _mentions_us(path: str) -> bool:
         return False
 
 
-def import_all(names: "List[str]") -> None:
-    """Imports modules in order; raises `LoadError` with file and line of the first that fails."""
+def import_all(names: "List[str]", importing: "Optional[Callable[[str], None]]" = None) -> None:
+    """Imports modules in order, telling each beforehand; raises `LoadError` with file and line of the first that fails."""
     from importlib import import_module
 
     for name in names:
+        if importing is not None:
+            importing(name)
         try:
             import_module(name)
         except KeyboardInterrupt:
