@@ -7,7 +7,9 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::rest::Problem;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{
+    ArrayBuilder, ComponentsBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type,
+};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required,
@@ -111,7 +113,17 @@ fn request_body(body: &Body) -> utoipa::openapi::request_body::RequestBody {
     let schema = body.schema.as_ref().map(|s| RefOr::Ref(Ref::from_schema_name((s.name)())));
     let content = ContentBuilder::new().schema(Some(schema.unwrap_or_else(bytes))).build();
     let required = if body.required { Required::True } else { Required::False };
-    RequestBodyBuilder::new().content(body.content_type, content).required(Some(required)).build()
+    let mut out = RequestBodyBuilder::new().content(body.content_type, content).required(Some(required));
+    for kind in body.or_bytes {
+        out = out.content(*kind, ContentBuilder::new().schema(Some(binary())).build());
+    }
+    if let Some(form) = &body.or_form {
+        let (name, json) = (form.json.0, Ref::from_schema_name((form.json.1.name)()));
+        let both = ObjectBuilder::new().property(name, json).property(form.bytes, binary()).required(form.bytes);
+        let schema = RefOr::T(Schema::Object(both.build()));
+        out = out.content("multipart/form-data", ContentBuilder::new().schema(Some(schema)).build());
+    }
+    out.build()
 }
 
 fn response(answer: &Answer) -> utoipa::openapi::Response {
@@ -146,6 +158,14 @@ fn items(one: RefOr<Schema>, paged: bool) -> RefOr<Schema> {
 
 fn string() -> RefOr<Schema> {
     RefOr::T(Schema::Object(ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).build()))
+}
+
+/// Bytes that are no text.
+fn binary() -> RefOr<Schema> {
+    let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+    RefOr::T(Schema::Object(
+        ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).format(Some(format)).build(),
+    ))
 }
 
 fn bytes() -> RefOr<Schema> {

@@ -24,6 +24,11 @@ use crate::text::parse_hash;
 const ONE: &[Param] = &[FIELDS];
 const LIST: &[Param] = &[("name", "Only versions of this package."), CURSOR, SHORT_LIMIT, FIELDS];
 const VERSIONS: &[Param] = &[CURSOR, SHORT_LIMIT, FIELDS];
+/// Types of a body that is an archive with its manifest in it. One without a type is taken as such, too.
+const ARCHIVES: &[&str] = &["application/zip", "application/gzip", "application/x-gzip", "application/octet-stream"];
+/// Fields of a multipart body.
+const MANIFEST_FIELD: &str = "manifest";
+const ARCHIVE_FIELD: &str = "archive";
 /// A manifest: entries with their schemas, and a lock file.
 const MANIFEST_BYTES: u64 = 4 << 20;
 const MANIFEST: Bound = Bound::new("The manifest", MANIFEST_BYTES, "Shorten its schemas or its lock.");
@@ -45,6 +50,7 @@ pub(super) fn routes() -> Vec<Route> {
             put,
         )
         .takes::<rest::PutPackage>()
+        .or_bytes::<rest::PackageManifest>(ARCHIVES, (MANIFEST_FIELD, ARCHIVE_FIELD))
         .answers::<rest::Package>(201, "Stored and registered.")
         .answers::<rest::Package>(200, "The same content was there already."),
         Route::new(Method::GET, "/packages/{name}", "listVersions", "Lists the versions of a package.", versions)
@@ -222,7 +228,7 @@ async fn put(
             };
             (source, Some(wanted.manifest))
         }
-        "" | "application/octet-stream" | "application/zip" | "application/gzip" | "application/x-gzip" => {
+        kind if kind.is_empty() || ARCHIVES.contains(&kind) => {
             let stream = request.into_body().into_data_stream();
             (Source::Upload(blob::receive(&api, bound, stream).await?), None)
         }
@@ -253,7 +259,7 @@ async fn multipart(api: &Api, mut request: Request) -> Result<(Uploaded, Option<
     let mut archive = None;
     while let Some(mut field) = form.next_field().await.map_err(failed)? {
         match field.name() {
-            Some("manifest") if manifest.is_none() => {
+            Some(MANIFEST_FIELD) if manifest.is_none() => {
                 let mut text = Vec::new();
                 while let Some(part) = field.chunk().await.map_err(failed)? {
                     if (text.len() + part.len()) as u64 > MANIFEST.bytes {
@@ -263,7 +269,7 @@ async fn multipart(api: &Api, mut request: Request) -> Result<(Uploaded, Option<
                 }
                 manifest = Some(body::parse(&text)?);
             }
-            Some("archive") if archive.is_none() => {
+            Some(ARCHIVE_FIELD) if archive.is_none() => {
                 let mut upload = Upload::new(api, bound);
                 while let Some(part) = field.chunk().await.map_err(failed)? {
                     upload.push(&part)?;

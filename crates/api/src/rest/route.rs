@@ -33,8 +33,17 @@ pub(crate) type Param = (&'static str, &'static str);
 /// A request body.
 pub(crate) struct Body {
     pub(crate) content_type: &'static str,
+    /// What else it may be: kinds of bytes, and a form.
+    pub(crate) or_bytes: &'static [&'static str],
+    pub(crate) or_form: Option<Form>,
     pub(crate) schema: Option<Described>,
     pub(crate) required: bool,
+}
+
+/// A multipart body of two fields: one is JSON of this schema and may be absent, the other holds bytes.
+pub(crate) struct Form {
+    pub(crate) json: (&'static str, Described),
+    pub(crate) bytes: &'static str,
 }
 
 /// An answer.
@@ -100,17 +109,30 @@ impl Route {
     }
 
     pub(crate) fn takes<T: ToSchema + PartialSchema>(mut self) -> Route {
-        self.body = Some(Body { content_type: "application/json", schema: Some(describe::<T>()), required: true });
+        self.body = Some(Body::new("application/json", Some(describe::<T>()), true));
+        self
+    }
+
+    /// Besides what it takes, the bytes alone, or a form with them.
+    pub(crate) fn or_bytes<T: ToSchema + PartialSchema>(
+        mut self,
+        kinds: &'static [&'static str],
+        (json, bytes): (&'static str, &'static str),
+    ) -> Route {
+        if let Some(body) = &mut self.body {
+            body.or_bytes = kinds;
+            body.or_form = Some(Form { json: (json, describe::<T>()), bytes });
+        }
         self
     }
 
     pub(crate) fn may_take<T: ToSchema + PartialSchema>(mut self) -> Route {
-        self.body = Some(Body { content_type: "application/json", schema: Some(describe::<T>()), required: false });
+        self.body = Some(Body::new("application/json", Some(describe::<T>()), false));
         self
     }
 
     pub(crate) fn takes_bytes(mut self, content_type: &'static str) -> Route {
-        self.body = Some(Body { content_type, schema: None, required: true });
+        self.body = Some(Body::new(content_type, None, true));
         self
     }
 
@@ -154,10 +176,17 @@ impl Route {
     }
 }
 
+impl Body {
+    fn new(content_type: &'static str, schema: Option<Described>, required: bool) -> Body {
+        Body { content_type, or_bytes: &[], or_form: None, schema, required }
+    }
+}
+
 impl Route {
     /// Every schema that the route names.
     pub(crate) fn schemas(&self) -> impl Iterator<Item = &Described> {
         let body = self.body.as_ref().and_then(|b| b.schema.as_ref());
-        body.into_iter().chain(self.answers.iter().filter_map(|a| a.schema.as_ref()))
+        let form = self.body.as_ref().and_then(|b| b.or_form.as_ref()).map(|form| &form.json.1);
+        body.into_iter().chain(form).chain(self.answers.iter().filter_map(|a| a.schema.as_ref()))
     }
 }

@@ -12,7 +12,7 @@ use super::{DurationText, Priority, Retry};
 pub struct AddItem {
     /// Any JSON value; what the item is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Box<RawValue>>,
     /// Who goes first: 0-9, 9 first, or low, medium, high. Default 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,7 +89,7 @@ pub struct TakenItem {
     pub created_at: String,
     /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Box<RawValue>>,
     /// Address of the input's blob, where it is too large to be held inline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,7 +113,7 @@ pub struct ItemDone {
     pub token: String,
     /// Any JSON value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub result: Option<Box<RawValue>>,
 }
 

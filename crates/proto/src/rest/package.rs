@@ -25,7 +25,7 @@ pub struct Package {
     pub created_at: String,
     /// Members, unpacked size, findings of the check.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub analysis: serde_json::Value,
     /// `sha256:...` of the list of parts its archive is stored as, which versions share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,15 +67,15 @@ pub struct PackageEntry {
     pub doc: String,
     /// JSON Schema of the input.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub schema_in: serde_json::Value,
     /// JSON Schema of the result.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub schema_out: serde_json::Value,
     /// What the decorator says: queue, retry, timeout, priority, resources, requires, batch.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub defaults: serde_json::Value,
 }
 

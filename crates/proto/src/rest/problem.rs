@@ -38,7 +38,7 @@ pub struct Problem {
 /// One wrong field.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
-    /// JSON pointer into the body, or the name of the query parameter.
+    /// JSON pointer into the body, or the name of the parameter of the query or the path.
     pub pointer: String,
     /// What is wrong with it.
     pub detail: String,

@@ -16,7 +16,7 @@ pub struct StartRun {
     pub version: Option<String>,
     /// Any JSON value; `{}` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Value>,
     /// Ties related work together; runs that this one starts have it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,11 +63,11 @@ pub struct Run {
     pub attributes: BTreeMap<String, Value>,
     /// Raw input; in single reads only. A large one is `{"$ref": "sha256:...", "size": bytes}`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Value>,
     /// What it gave, once it has completed; in single reads only. In the form of `input`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub output: Option<Value>,
     /// The error that ended it: `type`, `status`, `title`, `detail`, `instance`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub struct Run {
     /// What its program says of itself (`wf.status`), after its end what it said last, in its newest 128 turns; in single reads
     /// only. In the form of `input`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub status: Option<Value>,
     /// What it waits for; in single reads only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -137,11 +137,11 @@ pub struct JournalEntry {
     pub retries: Option<u32>,
     /// What it was given, where that is not the output of another entry; a large value is `{"$ref", "size"}`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Value>,
     /// What it gave; a large value is `{"$ref", "size"}`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub output: Option<Value>,
     /// Why it failed, or why it was tried again last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,7 +220,7 @@ pub struct ResetRun {
     pub key: String,
     /// Replaces the input of that statement.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Value>,
     /// `false`: what sagas and programs did after that entry stays. Otherwise it is undone before the run goes on.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
@@ -243,7 +243,7 @@ pub struct GoBack {
     pub key: String,
     /// Replaces the input of that statement.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Value>,
 }
 
@@ -253,7 +253,7 @@ pub struct GoBack {
 pub struct SignalRun {
     /// Any JSON value: the data of the event that the run sees.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub data: Option<Value>,
     /// De-duplicates: a run takes one signal of an id. A fresh one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -266,16 +266,16 @@ pub struct SignalRun {
 pub struct CompletePromise {
     /// Any JSON value: what the workflow gets.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub value: Option<Value>,
     /// The same as `value`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub data: Option<Value>,
     /// An error in place of a value, at most 16 KiB: a text, or an object with `type`, `title`, `detail` and `status` (RFC 9457). The
     /// workflow sees it as `TaskFailed`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub error: Option<Value>,
     /// By name alone: de-duplicates, as the id of a signal does. A fresh one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -156,11 +156,11 @@ pub struct ComparedRun {
     /// Milliseconds from its beginning to its end, or until now.
     pub duration_ms: u64,
     /// Raw input.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Value,
     /// What it gave, or the error that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub outcome: Option<Value>,
 }
 
@@ -226,10 +226,10 @@ pub struct WorkflowChange {
     pub path: String,
     /// What was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub from: Option<Value>,
     /// What is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub to: Option<Value>,
 }

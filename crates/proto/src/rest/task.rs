@@ -4,6 +4,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 /// A duration: a text such as `500ms`, `1h30m`, `PT5M`, or a number of milliseconds.
 #[derive(Clone, Debug, Serialize, ToSchema, PartialEq)]
@@ -96,7 +97,7 @@ pub struct SubmitTask {
     pub queue: Option<String>,
     /// Any JSON value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Box<RawValue>>,
     /// Who goes first: 0-9, 9 first, or low, medium, high. Default 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,11 +222,18 @@ pub struct Resources {
     pub cpu: Option<f64>,
     /// `512MB`, `4Gi`, or bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String)]
+    #[schema(schema_with = memory)]
     pub memory: Option<serde_json::Value>,
     /// `high`: its reads and writes go before those of others; `normal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<String>,
+}
+
+/// Bytes as a number or as a text.
+fn memory() -> Schema {
+    let kinds = SchemaType::from_iter([Type::Integer, Type::String]);
+    let description = "`512MB`, `4Gi`, or bytes.";
+    Schema::Object(ObjectBuilder::new().schema_type(kinds).description(Some(description)).build())
 }
 
 /// A task as it is shown.
@@ -342,11 +350,11 @@ pub struct Task {
     pub input_ref: Option<String>,
     /// The input; in single reads only, never in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Box<RawValue>>,
     /// The result; in single reads and waits only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub result: Option<Box<RawValue>>,
     /// A cancel was asked for and the worker has not ended the attempt yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -702,11 +710,11 @@ pub struct TaskType {
     pub doc: String,
     /// JSON Schema of the input.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub schema_in: serde_json::Value,
     /// What the decorator says: queue, retry, timeout, priority, resources, requires, batch.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub defaults: serde_json::Value,
 }
 

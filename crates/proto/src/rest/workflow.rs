@@ -97,11 +97,11 @@ pub struct LintReport {
 pub struct WorkflowSchema {
     /// JSON Schema of the input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub input: Option<Value>,
     /// JSON Schema of the output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub output: Option<Value>,
 }
 
