@@ -74,7 +74,7 @@ pub(super) fn routes() -> Vec<Route> {
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     let part = params.short()?;
     let all = queue::all_stats(&api, &caller).await?;
-    let items = list_filter::queues(&part.filter, all).map_err(refused)?;
+    let items = list_filter::queues(&part.filter, all, api.runtime.now_ms()).map_err(refused)?;
     let found = short_list::page(&api, &caller, "queues", (items, Order::Ascending), &part, |q| q.name.clone())?;
     page("/api/v1/queues", &params, &found)
 }

@@ -38,7 +38,7 @@ pub(super) fn routes() -> Vec<Route> {
 async fn list(caller: Viewer, State(api): State<Api>, params: Params) -> Reply {
     let part = params.short()?;
     let all = worker::list(&api, &caller).await?;
-    let items = list_filter::workers(&part.filter, all).map_err(refused)?;
+    let items = list_filter::workers(&part.filter, all, api.runtime.now_ms()).map_err(refused)?;
     // Workers of two owners may have one name.
     let place = |worker: &rest::Worker| format!("{}\0{}", worker.name, worker.id);
     let found = short_list::page(&api, &caller, "workers", (items, Order::Ascending), &part, place)?;

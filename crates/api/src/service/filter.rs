@@ -81,11 +81,19 @@ impl Resource {
                 "duration",
                 "package",
             ],
-            Resource::Queues => &["id", "created", "after", "before", "state", "depth", "dead"],
-            Resource::Workers => {
-                &["id", "created", "after", "before", "state", "version", "group", "capability", "seen"]
-            }
+            Resource::Queues => &["id", "state", "depth", "dead"],
+            Resource::Workers => &["id", "state", "version", "group", "capability", "seen"],
             Resource::Logs => &["id", "created", "after", "before", "level", "task", "run", "worker"],
+        }
+    }
+
+    /// What the names of its fields may begin with, where the rest is the caller's. What a run is found by besides its fields are its
+    /// search attributes.
+    fn prefixes(self) -> &'static [&'static str] {
+        match self {
+            Resource::Runs => &["attribute.", "label."],
+            Resource::Tasks | Resource::Workers => &["label."],
+            Resource::Queues | Resource::Logs => &[],
         }
     }
 
@@ -280,15 +288,17 @@ impl Reader<'_> {
 
     fn field(&mut self, start: usize, end: usize, op: Op) -> Result<What, FilterError> {
         let name = self.text[start..end].to_ascii_lowercase();
-        // What a run is found by besides its fields are its search attributes.
-        let prefixes = if self.resource == Resource::Runs { &["attribute.", "label."][..] } else { &["label."] };
+        let prefixes = self.resource.prefixes();
         let label = prefixes.iter().find(|prefix| name.len() > prefix.len() && name.starts_with(**prefix));
         let known = self.resource.fields();
         if label.is_none() && !known.contains(&name.as_str()) {
             let written = &self.text[start..end];
             let hint = match nearest(&name, known.iter().copied()) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => format!("{} have {}, {}*", self.resource.as_str(), known.join(", "), prefixes[0]),
+                None => {
+                    let prefix = prefixes.first().map(|prefix| format!(", {prefix}*")).unwrap_or_default();
+                    format!("{} have {}{prefix}", self.resource.as_str(), known.join(", "))
+                }
             };
             return Err(self.error(start, format!("unknown field '{written}'; {hint}")));
         }
@@ -379,8 +389,16 @@ mod tests {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/filter.md");
         let page = std::fs::read_to_string(path).unwrap();
         for resource in [Resource::Tasks, Resource::Runs, Resource::Queues, Resource::Workers, Resource::Logs] {
+            // The rows of the table from its name on to the next one.
+            let begin = page.find(&format!("\n| {} |", resource.as_str())).unwrap() + 1;
+            let mut rows = page[begin..].lines().take_while(|row| row.starts_with('|'));
+            let first = rows.next().into_iter();
+            let rows: String = first.chain(rows.take_while(|row| row.starts_with("| |"))).collect();
             for field in resource.fields() {
-                assert!(page.contains(&format!("`{field}`")), "{field} of {} is missing", resource.as_str());
+                assert!(rows.contains(&format!("`{field}`")), "{field} of {} is missing", resource.as_str());
+            }
+            for prefix in resource.prefixes() {
+                assert!(rows.contains(&format!("`{prefix}NAME`")), "{prefix} of {} is missing", resource.as_str());
             }
         }
     }

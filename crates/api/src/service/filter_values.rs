@@ -1,6 +1,7 @@
 //! What the values of a filter mean: times, lengths, ranges, beginnings. The same for every resource.
 
 use super::filter::{Op, Value};
+use crate::text::nearest;
 use crate::units::{parse_duration_ms, parse_time};
 
 /// Values that have to be whole.
@@ -38,6 +39,24 @@ pub(super) fn ranges(
         Value::Any | Value::Prefix(_) => Err("this field takes a value, a comparison or a range a..b".to_owned()),
     };
     values.iter().map(one).collect()
+}
+
+/// The inclusive ranges of [`ranges`], or any number at all for `*`.
+pub(super) fn numbers(
+    op: Op,
+    values: &[Value],
+    read: impl Fn(&str) -> Result<(u64, u64), String>,
+) -> Result<Vec<(u64, u64)>, String> {
+    if values == [Value::Any] { Ok(vec![(0, u64::MAX)]) } else { ranges(op, values, read) }
+}
+
+/// That there is no such state, and which one was probably meant.
+pub(super) fn no_state(text: &str, known: &[&str]) -> String {
+    let shown: String = text.chars().take(80).collect();
+    match nearest(text, known.iter().copied()) {
+        Some(near) => format!("there is no state '{shown}'; did you mean '{near}'?"),
+        None => format!("there is no state '{shown}'; states are {}", known.join(", ")),
+    }
 }
 
 /// A whole number.

@@ -7,7 +7,7 @@ use tidewheel_proto::code::Code;
 use tidewheel_proto::{id, rest};
 
 use super::filter::{Filter, Op, Resource, Value, What};
-use super::filter_values::moment;
+use super::filter_values::created;
 use super::list_tasks::{self, ListRequest, MAX_LIMIT, refused};
 use super::task_query::run_of;
 use crate::auth::Principal;
@@ -15,7 +15,7 @@ use crate::cursor::List;
 use crate::problem::Failure;
 use crate::state::Api;
 use crate::store::log::{Level, Line, LogPage, LogQuery, Stream};
-use crate::text::{run_text, task_id, task_text};
+use crate::text::{run_text, task_text};
 use crate::units::time_text;
 
 /// Lines of one answer that asks for no number.
@@ -186,8 +186,8 @@ pub(crate) async fn histogram(
 struct Search {
     tenant: TenantId,
     query: LogQuery,
-    /// First and last time.
-    span: (u64, u64),
+    /// Ranges of times, both ends included: of each of these a line's is in one.
+    times: Vec<Vec<(u64, u64)>>,
     /// Only lines of these workers' attempts.
     workers: Option<Vec<WorkerId>>,
     /// Only lines of these runs' tasks.
@@ -196,7 +196,7 @@ struct Search {
 
 impl Search {
     fn has_checks(&self) -> bool {
-        self.span != (0, u64::MAX) || self.workers.is_some() || self.runs.is_some()
+        !self.times.is_empty() || self.workers.is_some() || self.runs.is_some()
     }
 }
 
@@ -227,7 +227,9 @@ async fn look(api: &Api, search: Search, limit: usize) -> Result<Looked, Failure
             let of_worker = |wanted: &Vec<WorkerId>| origin.is_some_and(|(worker, _)| wanted.contains(worker));
             let of_run =
                 |wanted: &Vec<String>| origin.and_then(|(_, run)| run.as_ref()).is_some_and(|run| wanted.contains(run));
-            let passes = (search.span.0..=search.span.1).contains(&line.at)
+            let in_one =
+                |ranges: &Vec<(u64, u64)>| ranges.iter().any(|(from, until)| (*from..=*until).contains(&line.at));
+            let passes = search.times.iter().all(in_one)
                 && search.workers.as_ref().is_none_or(of_worker)
                 && search.runs.as_ref().is_none_or(of_run);
             if !passes {
@@ -275,7 +277,7 @@ async fn origins_of(
 fn search_of(api: &Api, caller: &Principal, text: &str) -> Result<Search, Failure> {
     let filter = Filter::parse(Resource::Logs, text).map_err(refused)?;
     let query = LogQuery { tenant: caller.tenant, ..LogQuery::default() };
-    let mut search = Search { tenant: caller.tenant, query, span: (0, u64::MAX), workers: None, runs: None };
+    let mut search = Search { tenant: caller.tenant, query, times: Vec::new(), workers: None, runs: None };
     let now = api.runtime.now_ms();
     let mut words = Vec::new();
     for term in &filter.terms {
@@ -293,17 +295,18 @@ fn search_of(api: &Api, caller: &Principal, text: &str) -> Result<Search, Failur
         let exact: Option<Vec<String>> =
             values.iter().map(|value| if let Value::Exact(text) = value { Some(text.clone()) } else { None }).collect();
         match (name, op, exact.as_deref()) {
-            ("task" | "id", Op::Is, Some([id])) => search.query.task = Some(task_id(id)?),
+            ("task" | "id", Op::Is, Some([text])) => {
+                let task = id::parse("task", text).map(TaskId).ok_or_else(|| bad("an id looks like task_01h..."))?;
+                if search.query.task.replace(task).is_some_and(|other| other != task) {
+                    return Err(bad("log search looks at one task, or at all"));
+                }
+            }
             ("level", Op::Is | Op::AtLeast, Some([name])) => {
                 let at_least = level(name).ok_or_else(|| bad("a level is debug, info, warning or error"))?;
                 search.query.level = Some(at_least);
             }
-            ("after", Op::Is, Some([time])) | ("created", Op::AtLeast, Some([time])) => {
-                search.span.0 = search.span.0.max(moment(time, now).map_err(|why| bad(&why))?.0);
-            }
-            ("before", Op::Is, Some([time])) | ("created", Op::Less, Some([time])) => {
-                let first = moment(time, now).map_err(|why| bad(&why))?.0;
-                search.span.1 = search.span.1.min(first.saturating_sub(1));
+            ("created" | "after" | "before", ..) => {
+                search.times.push(created(name, *op, values, now).map_err(|why| bad(&why))?);
             }
             ("worker", Op::Is, Some(names)) => search.workers = Some(worker_ids(api, caller, names)),
             ("run", Op::Is, Some(runs)) => {
@@ -312,8 +315,8 @@ fn search_of(api: &Api, caller: &Principal, text: &str) -> Result<Search, Failur
             }
             _ => {
                 return Err(bad(
-                    "log search takes words, task:<id>, level:<at least>, worker:<name>, run:<id>, after:<time> and \
-                     before:<time>",
+                    "log search takes words, task:<id>, level:<at least>, worker:<name>, run:<id>, created:<times>, \
+                     after:<time> and before:<time>",
                 ));
             }
         }

@@ -44,6 +44,9 @@ pub(crate) fn etag(queue: &Queue) -> String {
     format!("\"{}\"", queue.version)
 }
 
+/// What [`state_text`] gives.
+pub(crate) const STATES: &[&str] = &["active", "paused", "draining"];
+
 pub(crate) fn state_text(state: QueueState) -> &'static str {
     match state {
         QueueState::Active => "active",

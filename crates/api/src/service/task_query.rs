@@ -7,14 +7,14 @@ use tidewheel_proto::id;
 use tidewheel_runtime::Directory;
 
 use super::filter::{Filter, FilterError, Op, Term, Value, What};
-use super::filter_values::{self, exact, length, matches, moment, ranges, whole};
+use super::filter_values::{self, exact, length, matches, moment, no_state, numbers, whole};
 use super::package::{self, Version};
 use super::scan::{self, Checks, Found, Row, Test, Wanted};
 use super::spec::priority_name;
 use crate::problem::Failure;
 use crate::state::Api;
 use crate::store::TaskQuery;
-use crate::text::{nearest, parse_hash, run_text};
+use crate::text::{parse_hash, run_text};
 
 /// A query and what has to be checked on its rows.
 #[derive(Clone, Debug)]
@@ -150,13 +150,8 @@ impl Plan {
     fn state(&mut self, term: &Term, op: Op, values: &[Value]) -> Result<(), String> {
         let mut states = Vec::new();
         for text in exact(op, values)? {
-            let state = State::parse(&text.to_ascii_lowercase()).ok_or_else(|| {
-                let known = State::ALL.map(State::as_str);
-                match nearest(text, known) {
-                    Some(near) => format!("there is no state '{text}'; did you mean '{near}'?"),
-                    None => format!("there is no state '{text}'; states are {}", known.join(", ")),
-                }
-            })?;
+            let state = State::parse(&text.to_ascii_lowercase())
+                .ok_or_else(|| no_state(text, &State::ALL.map(State::as_str)))?;
             states.push(state);
         }
         if term.negated {
@@ -192,12 +187,8 @@ impl Plan {
         values: &[Value],
         read: impl Fn(&str) -> Result<(u64, u64), String>,
     ) -> Result<(), String> {
-        if values == [Value::Any] {
-            self.checks.add(term, Test::Number(number, vec![(0, u64::MAX)]));
-            return Ok(());
-        }
-        let ranges = ranges(op, values, read)?;
-        if let (false, [(from, until)]) = (term.negated, ranges.as_slice()) {
+        let ranges = numbers(op, values, read)?;
+        if let (false, false, [(from, until)]) = (term.negated, values == [Value::Any], ranges.as_slice()) {
             let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
             match number {
                 Number::Priority if self.query.priority.is_none() => {

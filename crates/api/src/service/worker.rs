@@ -98,6 +98,9 @@ impl Returning {
 /// Longest silence of a worker that is shown as online: three heartbeats.
 const SILENT_HEARTBEATS: u64 = 3;
 
+/// What a worker's state is shown as.
+pub(crate) const STATES: &[&str] = &["online", "silent", "draining", RECONNECTING, "lost"];
+
 /// State of a worker that was asked to open its stream anew.
 const RECONNECTING: &str = "reconnecting";
 

@@ -3,6 +3,7 @@
 
 mod document;
 mod enrolment;
+mod filters;
 mod grpc;
 mod histories;
 mod hostile;
