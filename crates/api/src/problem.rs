@@ -70,6 +70,12 @@ impl Failure {
         Failure(Box::new(Problem::new(Code::InvalidQuery, first).with_field(parameter, detail)))
     }
 
+    /// A name that cannot be one, in the body or in the path: a sentence that says so, and its place.
+    pub(crate) fn named(place: &str, detail: impl Into<String>) -> Failure {
+        let detail = detail.into();
+        Failure(Box::new(Problem::new(Code::InvalidField, detail.clone()).with_field(place, detail)))
+    }
+
     /// A bug of ours. The cause goes to the log, not to the caller.
     pub(crate) fn internal(cause: &str) -> Failure {
         tracing::error!(cause, "internal error");

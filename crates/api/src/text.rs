@@ -1,7 +1,7 @@
 //! Small rules about names and texts: which names are allowed, which known name was probably meant, how ids are read.
 
 use tidewheel_engine::id::{RunId, TaskId};
-use tidewheel_proto::{code::Code, id};
+use tidewheel_proto::id;
 
 use crate::problem::Failure;
 
@@ -16,17 +16,14 @@ pub(crate) fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Refuses a text that may not name a thing, with the rule.
-pub(crate) fn check_name(what: &str, text: &str) -> Result<(), Failure> {
+/// Refuses a text that may not name a thing, with the rule. `place`: where the name stands, as a pointer into the body or as the
+/// name of the parameter of the path.
+pub(crate) fn check_name(what: &str, place: &str, text: &str) -> Result<(), Failure> {
     if is_name(text) {
         return Ok(());
     }
-    Err(Failure::new(
-        Code::InvalidField,
-        format!(
-            "The {what} name has to be 1 to {NAME_CHARS} letters, digits, '.', '_' or '-', and not start with '.'."
-        ),
-    ))
+    let rule = format!("1 to {NAME_CHARS} letters, digits, '.', '_' or '-', and not start with '.'");
+    Err(Failure::named(place, format!("The {what} name has to be {rule}.")))
 }
 
 /// The known name nearest to what was written, if it is near enough to have been meant.

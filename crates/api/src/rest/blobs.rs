@@ -71,7 +71,7 @@ async fn put(caller: Submitter, State(api): State<Api>, request: Request) -> Rep
 
 async fn put_as(caller: Submitter, State(api): State<Api>, Path(hash): Path<String>, request: Request) -> Reply {
     let wanted = parse_hash(&hash)
-        .ok_or_else(|| Failure::new(Code::InvalidField, "A blob's address is sha256: and 64 hexadecimal digits."))?;
+        .ok_or_else(|| Failure::named("hash", "A blob's address is sha256: and 64 hexadecimal digits."))?;
     // An upload that was done before costs nothing, which makes a broken-off one cheap to repeat.
     if let Some(size) = api.runtime.blobs().size(caller.tenant.0, wanted).await? {
         return json(200, &rest::Blob { hash: hash_text(&wanted), size });

@@ -41,7 +41,7 @@ pub(crate) async fn create(
     caller: &Principal,
     wanted: &rest::CreateEnrolment,
 ) -> Result<rest::Enrolment, Failure> {
-    check_name("enrolment", &wanted.name)?;
+    check_name("enrolment", "/name", &wanted.name)?;
     if wanted.system && !caller.system {
         return Err(Failure::new(Code::NotAllowed, "Only a system admin may enrol agents that serve every tenant."));
     }
@@ -54,7 +54,7 @@ pub(crate) async fn create(
     }
     spec::labels(&wanted.labels)?;
     if let Some(group) = &wanted.group {
-        check_name("group", group)
+        check_name("group", "/group", group)
             .map_err(|_| Failure::field("/group", "a group has letters, digits, '.', '_' or '-'"))?;
     }
     let life = wanted.expires_in.as_ref().map(duration_ms).transpose();

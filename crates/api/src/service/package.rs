@@ -48,10 +48,10 @@ pub(crate) async fn put(
     source: Source,
     manifest: Option<rest::PackageManifest>,
 ) -> Result<(rest::Package, bool), Failure> {
-    check_name("package", name)?;
+    check_name("package", "name", name)?;
     if !is_version(version) {
-        return Err(Failure::new(
-            Code::InvalidField,
+        return Err(Failure::named(
+            "version",
             "A package version has 1 to 100 letters, digits, '.', '_', '+', '!' or '-', and does not start with '.'.",
         ));
     }

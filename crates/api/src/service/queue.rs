@@ -73,7 +73,7 @@ pub(crate) async fn put(
     write: Write,
     if_match: Option<&str>,
 ) -> Result<(Arc<Queue>, bool), Failure> {
-    check_name("queue", name)?;
+    check_name("queue", "name", name)?;
     let existing = api.runtime.directory().queue(caller.tenant, name).filter(|q| !q.deleted);
     if write == Write::Patch && existing.is_none() {
         find(api, caller, name)?;
@@ -148,7 +148,7 @@ pub(crate) async fn ensure(api: &Api, caller: &Principal, name: &str, config: Qu
     if api.runtime.directory().queue(caller.tenant, name).is_some_and(|q| !q.deleted) {
         return Ok(());
     }
-    check_name("queue", name)?;
+    check_name("queue", "/queue", name)?;
     match send(api, caller, name, Some(Box::new(config)), None, Some(0)).await {
         // Somebody else made it in this moment: that is all that was wanted.
         Err(failure) if failure.code() == Code::PreconditionFailed => Ok(()),

@@ -45,7 +45,7 @@ pub(crate) async fn put(
     write: Write,
     if_match: Option<&str>,
 ) -> Result<(Arc<Tenant>, bool), Failure> {
-    check_name("tenant", name)?;
+    check_name("tenant", "name", name)?;
     let existing = api.runtime.directory().tenant(name);
     if write == Write::Patch {
         find(api, caller, name)?;

@@ -14,7 +14,7 @@ use crate::units::{duration_ms, time_text};
 
 /// Creates a token for the caller's tenant. The answer is the only place where its secret ever stands.
 pub(crate) async fn create(api: &Api, caller: &Principal, wanted: &rest::CreateToken) -> Result<rest::Token, Failure> {
-    check_name("token", &wanted.name)?;
+    check_name("token", "/name", &wanted.name)?;
     let role = Role::parse(&wanted.role)
         .filter(|role| *role != Role::Joiner)
         .ok_or_else(|| Failure::field("/role", "a role is admin, operator, viewer or worker"))?;
@@ -24,6 +24,12 @@ pub(crate) async fn create(api: &Api, caller: &Principal, wanted: &rest::CreateT
     let now = api.runtime.now_ms();
     let life = wanted.expires_in.as_ref().map(duration_ms).transpose();
     let life = life.map_err(|detail| Failure::field("/expires_in", detail))?;
+    if life == Some(0) {
+        return Err(Failure::field(
+            "/expires_in",
+            "a token lives longer than no time at all; leave it out for one without an end",
+        ));
+    }
     let new = draw(now)?;
     let stored = StoredToken {
         name: wanted.name.clone(),

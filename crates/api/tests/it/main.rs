@@ -10,6 +10,7 @@ mod hostile;
 mod items;
 mod listener;
 mod metrics;
+mod names;
 mod node;
 mod once;
 mod operations;
