@@ -99,6 +99,11 @@ impl Node {
         api.reload = Some(tidewheel_api::ReloadRequests(reload));
         let shown = api.shown_config.clone();
         api.backup = backup_maker(&runtime, &database(config, &data_dir), &data_dir);
+        if api.backup.is_some() {
+            let data_dir = data_dir.clone();
+            // Beside the start: they may have as many files as there are blobs.
+            drop(tokio::task::spawn_blocking(move || backup::remove_abandoned(&data_dir)));
+        }
         let (tls, authority) = tls.map_or((None, None), |tls| (Some(tls.listener), Some(tls.authority)));
         api.authority = authority;
         let router = tidewheel_api::router(runtime.clone(), api);

@@ -5,8 +5,11 @@
 //! Order: the database first, then the blobs. A blob is written before the record that names it and is never changed, so
 //! every blob that the copied database names is in the copy.
 
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tidewheel_proto::rest::Backup;
@@ -18,6 +21,9 @@ use crate::profile::folder_of;
 /// Where a running server puts its backups, below the data folder.
 pub(crate) const FOLDER: &str = "backups";
 
+/// End of the name of a backup that is not complete; a dot begins it.
+const PARTIAL: &str = ".partial";
+
 /// What a server makes anew, what belongs to a running process, and the databases, which are copied by their own means.
 const LEFT_OUT: &[&str] = &["uploads", "agent", "build", "dev.json", ".gitignore", FOLDER];
 
@@ -28,6 +34,7 @@ fn is_of(name: &str, database: &str) -> bool {
 
 /// Copies a running server's folder.
 pub(super) fn of_running(runtime: &Runtime, data_dir: &Path, database: &Path, name: &str) -> Result<Backup, String> {
+    remove_abandoned(data_dir);
     let to = data_dir.join(FOLDER).join(name);
     let database = database.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let bytes = complete(&to, |partial| {
@@ -52,12 +59,12 @@ pub(crate) fn of_stopped(store: &dyn Store, data_dir: &Path, to: &Path) -> Resul
 fn complete(to: &Path, fill: impl FnOnce(&Path) -> std::io::Result<u64>) -> Result<u64, String> {
     let what = |error: std::io::Error| format!("{}: {error}", to.display());
     let name = to.file_name().ok_or_else(|| "the folder has no name".to_owned())?.to_string_lossy().into_owned();
-    if to.exists() {
-        return Err(format!("{} exists", to.display()));
-    }
-    let partial = to.with_file_name(format!(".{name}.partial"));
-    make_private(&partial).map_err(what)?;
-    let filled = fill(&partial).map_err(what).and_then(|rest| {
+    let is_free = || if to.exists() { Err(format!("{} exists", to.display())) } else { Ok(()) };
+    is_free()?;
+    let partial = to.with_file_name(format!(".{name}{PARTIAL}"));
+    let _ours = take_partial(&partial).map_err(what)?;
+    // Somebody else's may have become complete since.
+    let filled = is_free().and_then(|()| fill(&partial).map_err(what)).and_then(|rest| {
         let size = private_databases(&partial).map_err(what)?;
         check_database(&partial.join("tidewheel.db"))?;
         sync(&partial).map_err(what)?;
@@ -66,10 +73,85 @@ fn complete(to: &Path, fill: impl FnOnce(&Path) -> std::io::Result<u64>) -> Resu
         Ok(rest + size)
     });
     if filled.is_err() {
-        // What cannot be removed is overwritten by the next backup of this name.
+        // What cannot be removed is so before the next backup.
         let _ = std::fs::remove_dir_all(&partial);
     }
     filled
+}
+
+/// How often, and how long apart, the lock of a folder is tried: one that looks whether it is abandoned has it for a moment.
+const LOCK_TRIES: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(25);
+
+/// Makes the folder that a backup is written to, empty and locked as long as what is given lives. The lock is the kernel's, so that a dead
+/// process leaves none behind: a folder that nobody has locked is abandoned. File systems that cannot lock a folder do without.
+fn take_partial(folder: &Path) -> std::io::Result<Option<File>> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder_of(folder))?;
+    for _ in 0..LOCK_TRIES {
+        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        match lock_of(folder) {
+            Ok(Some(lock)) => {
+                remove_content(folder)?;
+                return Ok(Some(lock));
+            }
+            Ok(None) => std::thread::sleep(LOCK_WAIT),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(_) => {
+                make_private(folder)?;
+                return Ok(None);
+            }
+        }
+    }
+    Err(std::io::Error::new(ErrorKind::WouldBlock, "another process is writing a backup of this name"))
+}
+
+/// Takes the lock of a folder; `None` = somebody has it.
+fn lock_of(folder: &Path) -> std::io::Result<Option<File>> {
+    let file = File::open(folder)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // Whoever had the lock before may have removed the folder, and somebody made another.
+    let (locked, there) = (file.metadata()?, std::fs::symlink_metadata(folder)?);
+    let same = (locked.dev(), locked.ino()) == (there.dev(), there.ino());
+    if same { Ok(Some(file)) } else { Err(ErrorKind::NotFound.into()) }
+}
+
+fn remove_content(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the halves of backups that a process left which was killed meanwhile; never one that is being written.
+pub(super) fn remove_abandoned(data_dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(data_dir.join(FOLDER)) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_half = name.starts_with('.') && name.ends_with(PARTIAL);
+        if !is_half || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let folder = entry.path();
+        let Ok(Some(_lock)) = lock_of(&folder) else { continue };
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => tracing::info!(folder = %folder.display(), "removed a backup that was not completed"),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "a backup that was not completed cannot be removed");
+            }
+        }
+    }
 }
 
 /// Opens a copy of a database as a server would, and closes it again.
@@ -177,4 +259,54 @@ fn copy_tree(from: &Path, to: &Path, skip: &dyn Fn(&str) -> bool) -> std::io::Re
     }
     sync(to)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A data folder with a half of a backup in it.
+    fn with_half(name: &str) -> (tempfile::TempDir, PathBuf) {
+        let data = tempfile::tempdir().expect("a folder");
+        let half = data.path().join(FOLDER).join(name);
+        std::fs::create_dir_all(half.join("blobs/aa")).expect("made");
+        std::fs::write(half.join("tidewheel.db"), vec![0; 10_000]).expect("written");
+        (data, half)
+    }
+
+    #[test]
+    fn what_a_dead_process_left_of_a_backup_is_removed_and_all_else_stays() {
+        let (data, half) = with_half(".first.partial");
+        let folder = data.path().join(FOLDER);
+        for kept in ["first", "second.partial", ".hidden"] {
+            std::fs::create_dir(folder.join(kept)).expect("made");
+        }
+        std::fs::write(folder.join(".file.partial"), "x").expect("written");
+        std::os::unix::fs::symlink(folder.join("first"), folder.join(".link.partial")).expect("linked");
+        remove_abandoned(data.path());
+        assert!(!half.exists());
+        for kept in ["first", "second.partial", ".hidden", ".file.partial", ".link.partial"] {
+            assert!(folder.join(kept).exists(), "{kept}");
+        }
+        remove_abandoned(&data.path().join("nothing"));
+    }
+
+    #[test]
+    fn a_backup_that_is_being_written_stays_and_is_written_by_one_alone() {
+        let (data, half) = with_half(".first.partial");
+        let to = data.path().join(FOLDER).join("first");
+        let made = complete(&to, |partial| {
+            assert_eq!(partial, half);
+            assert_eq!(std::fs::read_dir(partial)?.count(), 0, "what was there before is gone");
+            std::fs::write(partial.join("data"), "new")?;
+            remove_abandoned(data.path());
+            assert!(partial.join("data").is_file(), "it is being written");
+            let why = complete(&to, |_| panic!("a second one began")).expect_err("refused");
+            assert!(why.contains("another process is writing a backup of this name"), "{why}");
+            assert!(partial.join("data").is_file(), "the second one left it alone");
+            Err(std::io::Error::other("no room"))
+        });
+        assert!(made.expect_err("it failed").contains("no room"));
+        assert!(!half.exists() && !to.exists());
+    }
 }

@@ -63,6 +63,31 @@ async fn a_backup_of_a_busy_server_has_everything_acknowledged_before_it() -> an
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_server_left_of_a_backup_is_gone_after_its_start() -> anyhow::Result<()> {
+    need_binary!();
+    let _machine = gate::beside().await;
+    let mut server = Server::start().await?;
+    let here = server.home().to_path_buf();
+    let half = server.data.join("backups/.first.partial");
+    let leave = || {
+        std::fs::create_dir_all(half.join("blobs"))?;
+        std::fs::write(half.join("tidewheel.db"), vec![0; 100_000])
+    };
+    server.kill()?;
+    leave()?;
+    server.launch().await?;
+    until("the end of the half", PATIENCE, || async { Ok((!half.exists()).then_some(())) }).await?;
+    // One that came otherwise goes before the next backup.
+    leave()?;
+    run(&server, &here, &["backup", "create", "--name", "second"]).await?.exits(0)?;
+    anyhow::ensure!(!half.exists(), "the half is still there");
+    let made = std::fs::read_dir(server.data.join("backups"))?.flatten().map(|entry| entry.file_name());
+    anyhow::ensure!(made.collect::<Vec<_>>() == ["second"], "there is more than the backup");
+    server.stop().await?;
+    Ok(())
+}
+
 fn first_file(folder: &std::path::Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?.flatten();
     entries.map(|entry| entry.path()).find_map(|path| if path.is_dir() { first_file(&path) } else { Some(path) })
