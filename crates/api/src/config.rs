@@ -14,7 +14,16 @@ use crate::problem::Failure;
 pub struct BackupMaker(pub Arc<MakeBackup>);
 
 /// The name of a backup; where it is and how large, or why there is none.
-type MakeBackup = dyn Fn(&str) -> Result<Backup, String> + Send + Sync;
+type MakeBackup = dyn Fn(&str) -> Result<Backup, BackupFailed> + Send + Sync;
+
+/// Why there is no backup: a sentence without its end, for whoever asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupFailed {
+    /// The name is taken.
+    Taken(String),
+    /// The files cannot be read, written or opened.
+    Disk(String),
+}
 
 impl std::fmt::Debug for BackupMaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -26,7 +26,7 @@ mod units;
 pub(crate) use tidewheel_runtime::store;
 
 pub use auth::bootstrap::{Bootstrap, bootstrap_token};
-pub use config::{ApiConfig, Authority, BackupMaker, ReloadRequests, ShownConfig, SignedCertificate};
+pub use config::{ApiConfig, Authority, BackupFailed, BackupMaker, ReloadRequests, ShownConfig, SignedCertificate};
 pub use openapi::openapi_json;
 pub use server::{ServeError, serve};
 pub use service::old_documents::{OldDocuments, sweep_documents};

@@ -493,7 +493,14 @@ fn backup_maker(runtime: &Runtime, database: &Path, data_dir: &Path) -> Option<t
         return None;
     }
     let (runtime, database, data_dir) = (runtime.clone(), database.to_owned(), data_dir.to_owned());
-    let make = move |name: &str| backup::of_running(&runtime, &data_dir, &database, name);
+    let make = move |name: &str| {
+        // Asked first: what fails after the name was given is no conflict.
+        let is_taken = data_dir.join(backup::FOLDER).join(name).exists();
+        let made = backup::of_running(&runtime, &data_dir, &database, name);
+        made.map_err(|why| {
+            if is_taken { tidewheel_api::BackupFailed::Taken(why) } else { tidewheel_api::BackupFailed::Disk(why) }
+        })
+    };
     Some(tidewheel_api::BackupMaker(Arc::new(make)))
 }
 

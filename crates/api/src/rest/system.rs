@@ -21,6 +21,7 @@ use super::route::Route;
 use crate::auth::Principal;
 use crate::auth::guard::{self, Admin, Guard, SystemAdmin, Viewer};
 use crate::body;
+use crate::config::BackupFailed;
 use crate::problem::Failure;
 use crate::server::Peer;
 use crate::service::status;
@@ -179,7 +180,13 @@ async fn backup(_: SystemAdmin, State(api): State<Api>, JsonBody(bytes): JsonBod
         (maker.0)(&name)
     });
     let made = made.await.map_err(|_| Failure::internal("making a backup panicked"))?;
-    answer(201, &made.map_err(|why| Failure::new(Code::Conflict, format!("The backup was not made: {why}.")))?)
+    let (code, why) = match made {
+        Ok(made) => return answer(201, &made),
+        Err(BackupFailed::Taken(why)) => (Code::Conflict, why),
+        Err(BackupFailed::Disk(why)) => (Code::Unavailable, why),
+    };
+    tracing::warn!(why, "a backup was not made");
+    Err(Failure::new(code, format!("The backup was not made: {why}.")))
 }
 
 async fn reload(_: SystemAdmin, State(api): State<Api>) -> Reply {

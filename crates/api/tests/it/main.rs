@@ -1,6 +1,7 @@
 //! The interfaces over a real runtime and the memory store. Requests go through the whole router; the gRPC tests and
 //! those of the listener go over a socket.
 
+mod backups;
 mod document;
 mod enrolment;
 mod filters;

@@ -39,6 +39,10 @@ async fn a_backup_of_a_busy_server_has_everything_acknowledged_before_it() -> an
         .await?;
     run(&server, &here, &["backup", "create", "--name", "first"]).await?.exits(4)?;
     run(&server, &here, &["backup", "create", "--name", "../first"]).await?.exits(2)?;
+    std::fs::write(folder.with_file_name(".blocked.partial"), "in the way")?;
+    let blocked = rest.post("/api/v1/backups", &json!({ "name": "blocked" })).await?;
+    anyhow::ensure!(blocked.status == 503 && blocked.code() == "unavailable", "{}", blocked.shown());
+    anyhow::ensure!(blocked.shown().contains("backups/blocked: "), "it names the cause: {}", blocked.shown());
     let path = folder.to_string_lossy().into_owned();
     let found = run(&server, &here, &["backup", "verify", &path, "-o", "json"]).await?.exits(0)?.json()?;
     anyhow::ensure!(found["blobs"].as_u64() >= Some(1), "{found}");
