@@ -169,7 +169,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// No double has more digits before its point.
+/// The longest number that cannot be too large, if it has no exponent: the largest double has 309 digits.
 const DOUBLE_DIGITS: usize = 308;
 
 fn is_beyond_double(number: &[u8]) -> bool {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Deeper values are refused here, because the other side's parser refuses them too (its bound is 128 with the frame's own levels).
 MAX_DEPTH = 100
 
-#: No double has more digits before its point, and readers of JSON take numbers for doubles.
+#: Readers of JSON take numbers for doubles, the largest of which has 309 digits: an integer of fewer is none too large.
 _DIGITS = 308
 _MANY_DIGITS = re.compile("[0-9]{%d}" % (_DIGITS + 1))
 _MOST = 1.7976931348623157e308
